@@ -1,0 +1,61 @@
+"""Our errors. Every message says what was wanted, what came, and what to do about it.
+
+::
+
+    UnderstudyError                 anything this package refuses or fails to do      exit 1
+     ├ InputError (ValueError)      something given is wrong: an option, mask, point  exit 2
+     │  ├ PictureError              a file that is no usable picture, or is missing   exit 2
+     │  └ PromptError               a word the prompt lacks, a prompt that is too long exit 2
+     ├ ModelError                   unknown model, missing or mismatched parts        exit 1
+     ├ ConceptError                 concept made for another model, missing files     exit 1
+     ├ OutputError                  read-only, disk full, exists already              exit 1
+     └ ExtraMissing                 an optional dependency is not installed           exit 1
+
+The exit code is what the command line ends with: 2 means "change what you gave me", 1 means
+"what you asked for is fine, but it could not be done". Tracebacks are for bugs alone.
+"""
+
+from __future__ import annotations
+
+
+class UnderstudyError(Exception):
+    """Base of every error this package raises on purpose."""
+
+    exit_code: int = 1
+
+
+class InputError(UnderstudyError, ValueError):
+    """Something given is wrong: an option, a prompt, a mask, points."""
+
+    exit_code = 2
+
+
+class PictureError(InputError):
+    """A file that is no usable picture, or a folder that holds none."""
+
+
+class PromptError(InputError):
+    """A word that the prompt lacks, or a prompt over the model's token limit."""
+
+
+class ModelError(UnderstudyError):
+    """An unknown model, missing or mismatched parts, a layer that takes no attention control."""
+
+
+class ConceptError(UnderstudyError):
+    """A concept made for another model, or one whose files are missing or damaged."""
+
+
+class OutputError(UnderstudyError):
+    """A result that cannot be written; nothing half-written is left behind."""
+
+
+class ExtraMissing(UnderstudyError):
+    """An optional dependency is wanted and not installed."""
+
+    def __init__(self, extra: str, wanted_for: str) -> None:
+        super().__init__(
+            f"{wanted_for} needs an optional dependency that is not installed. "
+            f"Install it with: pip install 'understudy[{extra}]'"
+        )
+        self.extra = extra
