@@ -57,7 +57,7 @@ class Settings:
 def check(field: dataclasses.Field[Any], value: Any) -> None:
     """Raise InputError, naming the knob, unless `value` has the right kind and bounds."""
     name, limits = option(field.name), field.metadata
-    kind = type(field.default)
+    kind: Any = type(field.default)
     fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
