@@ -1,0 +1,1 @@
+"""The rulers: what a picture shows, and how near it is to the right answer."""
