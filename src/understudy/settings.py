@@ -127,10 +127,17 @@ class LearnSettings(Settings):
     steps: int = knob(400, "optimiser steps", at_least=1, at_most=1_000_000)
     learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
     batch_size: int = knob(1, "photos a step, each with one class picture", at_least=1)
+    prompt: str = knob("a photo of a {subject}", "what the photos show; {subject} = 'sks cat'")
     prior_weight: float = knob(1.0, "weight of the class's own pictures (lambda)", at_least=0)
     prior_samples: int = knob(200, "class pictures drawn by the model itself", at_least=0)
+    prior_steps: int = knob(25, "sampling steps of a class picture", at_least=1, at_most=1000)
+    prior_guidance: float = knob(7.5, "guidance scale of class pictures", at_least=0, at_most=50)
     train_text_encoder: bool = knob(True, "train the text encoder too")
-    seed: int = knob(0, "seed of noise, timesteps and class pictures", at_least=0)
+    flip: bool = knob(False, "let mirrored photos count as photos")
+    precision: str = knob(
+        "float32", "what steps compute in; weights stay float32", choices=("float32", "bfloat16")
+    )
+    seed: int = knob(0, "seed of the identifier, noise and timesteps", at_least=0)
 
 
 SWAP_PRESETS: dict[str, dict[str, Value]] = {
