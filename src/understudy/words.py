@@ -1,0 +1,300 @@
+"""Which tokens belong to which word, and which token of one prompt answers to which of another.
+
+Knows prompts, token ids and token pieces; knows nothing about models, attention or steps.
+
+A *place* is an index into the padded token row: 0 is the start token, 1 the first real token.
+*Pieces* are the texts of the real tokens, in order, without the start and end tokens.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import PromptError
+
+_WORD = re.compile(r"\w+(?:['’-]\w+)*")
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """For each target token the source token it takes attention from, and how much of it.
+
+    Attributes:
+        mapper: source place per target place; -1 where the target token is new.
+        alphas: 1 where the target token takes the source's attention, 0 where it keeps its own.
+    """
+
+    mapper: tuple[int, ...]
+    alphas: tuple[float, ...]
+
+
+def words_of(prompt: str) -> tuple[str, ...]:
+    """The words of a prompt, without punctuation, in order: "a cat, asleep" -> a, cat, asleep."""
+    return tuple(match.group() for match in _WORD.finditer(prompt))
+
+
+def word_places(
+    prompt: str, word: str, pieces: Sequence[str], *, occurrence: int | None = None
+) -> tuple[int, ...]:
+    """The places of the tokens that make up a word, or a phrase of several words.
+
+    Letter case, punctuation around a word and the number of tokens a word takes do not matter.
+    Of a repeated word every occurrence counts, or only number `occurrence` (0 is the first).
+
+    Raises:
+        PromptError: the prompt lacks the word, or that occurrence of it; lists the words it has.
+    """
+    found = _occurrences(prompt, word)
+    if not found:
+        listed = ", ".join(dict.fromkeys(words_of(prompt))) or "none at all"
+        raise PromptError(
+            f'the word "{word}" is not in the prompt "{prompt}"; its words are: {listed}. '
+            "Name one of these, or write the word into the prompt."
+        )
+    if occurrence is not None and not 0 <= occurrence < len(found):
+        raise PromptError(
+            f'the prompt "{prompt}" has "{word}" {len(found)} time(s); '
+            f"occurrence must be 0 to {len(found) - 1}. Got {occurrence}."
+        )
+    found = found if occurrence is None else [found[occurrence]]
+    spans = _piece_spans(prompt, pieces)
+    return tuple(
+        place
+        for place, (start, end) in enumerate(spans, start=1)
+        if any(start < last and first < end for first, last in found)
+    )
+
+
+def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+    """The places of each word of `prompt.split(" ")`, counted off by letters.
+
+    This is the published rule (Prompt-to-Prompt, Hertz et al. 2022, and Photoswap, Gu et al.
+    2023): a comma belongs to the word it touches, and a word ends when its letters are used up.
+    """
+    words = prompt.split(" ")
+    places: list[list[int]] = [[] for _ in words]
+    word = letters = 0
+    for place, piece in enumerate(pieces, start=1):
+        if word == len(words):
+            break
+        places[word].append(place)
+        letters += len(piece.removesuffix("</w>").strip("# "))
+        if letters >= len(words[word]):
+            word, letters = word + 1, 0
+    return tuple(map(tuple, places))
+
+
+def exact_places(prompt: str, word: str, pieces: Sequence[str]) -> tuple[int, ...]:
+    """The places of a word by the published rule: `word` equals a blank-separated word exactly.
+
+    Empty where there is none: "woman" is not "woman," and no phrase of two words is ever found.
+    """
+    spans = split_places(prompt, pieces)
+    words = prompt.split(" ")
+    return tuple(place for i, span in enumerate(spans) if words[i] == word for place in span)
+
+
+def align(
+    source: Sequence[int], target: Sequence[int], length: int, *, own: Collection[int] = ()
+) -> Alignment:
+    """Align two token rows by their longest common subsequence.
+
+    A new or replaced target token is aligned with nothing and keeps its own attention. Padding
+    is aligned by place, as published: a target shorter than the source meets source words there.
+    Of a repeated token the first is taken. (Refinement of Prompt-to-Prompt; Photoswap's A.)
+
+    Args:
+        source, target: token ids with start and end token, without padding.
+        length: places in the padded row.
+        own: places of the target that keep their own attention whatever they match, such as a
+            learnt tail behind the prompt.
+    """
+    common = _common_lengths(source, target)
+    mapper = list(range(length))
+    mapper[: len(target)] = [-1] * len(target)
+    i, j = len(source), len(target)
+    while i and j:
+        if common[i][j] == common[i][j - 1]:
+            j -= 1
+        elif common[i][j] == common[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+            mapper[j] = i
+    alphas = (float(place >= 0 and j not in own) for j, place in enumerate(mapper))
+    return Alignment(tuple(mapper), tuple(alphas))
+
+
+def own_padding(source: Sequence[int], target: Sequence[int]) -> range:
+    """Target padding that would meet real source words when aligned by place.
+
+    For `align(..., own=...)` where the target is the shorter prompt; empty otherwise.
+    """
+    return range(len(target), len(source))
+
+
+def replace_matrix(
+    source: str,
+    target: str,
+    source_pieces: Sequence[str],
+    target_pieces: Sequence[str],
+    length: int,
+    *,
+    drift: bool = False,
+) -> Float[Tensor, "length length"]:
+    """How target attention is mixed from source attention when words replace words in place.
+
+    Row i, column j: the share of source token i's attention that target token j receives. A
+    word of n target tokens gives each 1/n of the source word's attention; equally long words
+    pass it on token by token. (Replacement of Prompt-to-Prompt, Hertz et al. 2022.)
+
+    Args:
+        drift: repeat the published slip: behind the last replaced word token j takes from
+            source token j, even where the words before it differ in length.
+
+    Raises:
+        PromptError: the prompts differ in their number of words.
+    """
+    before, after = source.split(" "), target.split(" ")
+    if len(before) != len(after):
+        raise PromptError(
+            f'replacing word by word needs equally many words: "{source}" has {len(before)}, '
+            f'"{target}" has {len(after)}. Use refinement for added or removed words.'
+        )
+    source_spans = split_places(source, source_pieces)
+    target_spans = split_places(target, target_pieces)
+    matrix = torch.zeros(length, length)
+    i = j = 0
+    for n, (old, new) in enumerate(zip(before, after, strict=True)):
+        old_span, new_span = source_spans[n], target_spans[n]
+        if old == new or not old_span or not new_span:
+            continue
+        same = old_span[0] - i
+        _set_diagonal(matrix, i, j, same)
+        if len(old_span) == len(new_span):
+            _set_diagonal(matrix, old_span[0], new_span[0], len(old_span))
+        else:
+            rows = slice(old_span[0], old_span[-1] + 1)
+            matrix[rows, new_span[0] : new_span[-1] + 1] = 1 / len(new_span)
+        i, j = old_span[-1] + 1, new_span[-1] + 1
+    rest = length - max(i, j)
+    _set_diagonal(matrix, j if drift else i, j, rest)
+    return matrix
+
+
+Window = float | tuple[float, float]
+
+
+def word_windows(
+    targets: Sequence[str],
+    pieces: Sequence[Sequence[str]],
+    steps: int,
+    windows: Window | dict[str, Window],
+    length: int,
+) -> Float[Tensor, "steps_1 targets length"]:
+    """1 where a target's token takes the source's cross-attention at a step, 0 elsewhere.
+
+    A window is (start, end) as fractions of the run, or just its end; a dictionary gives words
+    windows of their own and all other tokens that of "default_" (all steps where it is absent).
+    As published there is one row more than steps, and bounds are fractions of that number.
+
+    Raises:
+        PromptError: no target has one of the words.
+    """
+    table = dict(windows) if isinstance(windows, dict) else {"default_": windows}
+    rows = torch.zeros(steps + 1, len(targets), length)
+    whole = range(length)
+    for n in range(len(targets)):
+        _set_window(rows[:, n], table.get("default_", (0.0, 1.0)), whole)
+    for word in (word for word in table if word != "default_"):
+        spans = [exact_places(t, word, p) for t, p in zip(targets, pieces, strict=True)]
+        if not any(spans):
+            raise PromptError(
+                f'the word "{word}" is in none of the target prompts: '
+                + "; ".join(f'"{target}"' for target in targets)
+            )
+        for n, span in enumerate(spans):
+            if span:
+                _set_window(rows[:, n], table[word], span)
+    return rows
+
+
+def _set_window(rows: Float[Tensor, "steps_1 length"], window: Window, places: Sequence[int]):
+    start, end = window if isinstance(window, tuple | list) else (0.0, window)
+    columns = torch.tensor(places)
+    rows[:, columns] = 0.0
+    rows[int(start * len(rows)) : int(end * len(rows)), columns] = 1.0
+
+
+def _set_diagonal(matrix: Float[Tensor, "length length"], i: int, j: int, count: int) -> None:
+    steps = torch.arange(max(count, 0))
+    matrix[i + steps, j + steps] = 1.0
+
+
+def _common_lengths(source: Sequence[int], target: Sequence[int]) -> list[list[int]]:
+    """Length of the longest common subsequence of every pair of beginnings."""
+    lengths = [[0] * (len(target) + 1) for _ in range(len(source) + 1)]
+    for i, old in enumerate(source, start=1):
+        for j, new in enumerate(target, start=1):
+            longest = max(lengths[i - 1][j], lengths[i][j - 1])
+            lengths[i][j] = max(longest, lengths[i - 1][j - 1] + 1) if old == new else longest
+    return lengths
+
+
+def _occurrences(prompt: str, word: str) -> list[tuple[int, int]]:
+    """Spans, in bytes, of a word or phrase in the prompt with its blanks taken out."""
+    text = _fold(prompt)
+    found = list(_WORD.finditer(text))
+    wanted = words_of(_fold(word))
+    return [
+        (_squeezed(text[: first.start()]), _squeezed(text[: last.end()]))
+        for first, last in zip(found, found[max(len(wanted) - 1, 0) :], strict=False)
+        if wanted and words_of(text[first.start() : last.end()]) == wanted
+    ]
+
+
+def _piece_spans(prompt: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each piece lies, in bytes, in the prompt with its blanks taken out."""
+    words = _fold(prompt).split()
+    for read in (_as_text, _as_bytes):
+        parts = [read(piece.removesuffix("</w>")) for piece in pieces]
+        if b"".join(parts) == "".join(words).encode():
+            ends = [0, *accumulate(map(len, parts))]
+            return list(pairwise(ends))
+    # Pieces that do not spell the prompt: count letters off, word by word.
+    ends = [0, *accumulate(map(_squeezed, words))]
+    places = split_places(" ".join(words), pieces)
+    spans = {
+        place: span for span, word in zip(pairwise(ends), places, strict=True) for place in word
+    }
+    return [spans.get(place, (0, 0)) for place in range(1, len(pieces) + 1)]
+
+
+def _fold(text: str) -> str:
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def _squeezed(text: str) -> int:
+    return len("".join(text.split()).encode())
+
+
+def _as_text(piece: str) -> bytes:
+    return _fold(piece.strip()).encode()
+
+
+def _as_bytes(piece: str) -> bytes:
+    """The bytes behind a piece of byte-level BPE, which writes each byte as one letter."""
+    shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    letters = {chr(byte): byte for byte in shown}
+    letters |= {chr(256 + n): b for n, b in enumerate(b for b in range(256) if b not in shown)}
+    return b"".join(
+        bytes([letters[letter]]) if letter in letters else letter.encode() for letter in piece
+    )

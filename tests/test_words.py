@@ -1,0 +1,200 @@
+"""words.py: which tokens are a word's, and which tokens of two prompts answer to each other."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from understudy.errors import PromptError
+from understudy.words import (
+    align,
+    exact_places,
+    own_padding,
+    replace_matrix,
+    split_places,
+    word_places,
+    word_windows,
+    words_of,
+)
+
+FOLDERS = [
+    Path(name)
+    for name in os.environ.get("UNDERSTUDY_GOLDEN", str(Path(__file__).parent / "golden")).split(
+        os.pathsep
+    )
+    if (Path(name) / "e_alignment.json").exists()
+]
+
+
+def golden(kind):
+    return [
+        pytest.param(folder, entry, id=f"{folder.name}-{entry['id']}")
+        for folder in FOLDERS
+        for entry in json.loads((folder / "e_alignment.json").read_text())[kind]
+    ]
+
+
+def arrays(folder):
+    return np.load(folder / "e_alignment.npz")
+
+
+# --- Golden -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
+def test_golden_alignment_is_the_published_one(folder, pair):
+    alignment = align(pair["source_ids"], pair["target_ids"], 77)
+    assert list(alignment.mapper) == arrays(folder)[f"{pair['id']}/mapper"].tolist()
+    assert list(alignment.alphas) == arrays(folder)[f"{pair['id']}/alphas"].tolist()
+
+
+@pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
+@pytest.mark.parametrize("side", ["source", "target"])
+def test_golden_exact_places_are_the_published_ones(folder, pair, side):
+    pieces = pair[f"{side}_pieces"][1:-1]
+    for word, places in pair[f"{side}_word_positions"].items():
+        assert list(exact_places(pair[side], word, pieces)) == places
+        assert set(places) & set(word_places(pair[side], word, pieces))
+    by_index = pair["word_positions_by_index"][side]
+    assert [list(places) for places in split_places(pair[side], pieces)] == by_index
+
+
+@pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
+def test_golden_replace_matrix_is_the_published_one(folder, pair):
+    prompts = pair["source"], pair["target"]
+    pieces = pair["source_pieces"][1:-1], pair["target_pieces"][1:-1]
+    if "replace_mapper_error" in pair:
+        with pytest.raises(PromptError, match="equally many words"):
+            replace_matrix(*prompts, *pieces, 77, drift=True)
+    else:
+        expected = torch.from_numpy(arrays(folder)[f"{pair['id']}/replace_mapper"])
+        matrix = replace_matrix(*prompts, *pieces, 77, drift=True)
+        assert torch.equal(matrix, expected)
+
+
+@pytest.mark.parametrize(("folder", "schedule"), golden("schedules"))
+def test_golden_word_windows_are_the_published_ones(folder, schedule):
+    targets = schedule["prompts"][1:]
+    windows, steps = schedule["cross_replace_steps"], schedule["num_steps"]
+    rows = word_windows(targets, [pieces_of(folder, t) for t in targets], steps, windows, 77)
+    assert np.array_equal(rows.numpy(), arrays(folder)[schedule["id"]])
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_golden_alignment_of_three_prompts(folder):
+    prompts = json.loads((folder / "e_alignment.json").read_text())["three_prompts"]
+    name = next(key for key in arrays(folder) if key.endswith("multi/mapper")).split("/")[0]
+    for n, target in enumerate(prompts[1:]):
+        alignment = align(ids_of(folder, prompts[0]), ids_of(folder, target), 77)
+        assert list(alignment.mapper) == arrays(folder)[f"{name}/mapper"][n].tolist()
+        assert list(alignment.alphas) == arrays(folder)[f"{name}/alphas"][n].tolist()
+
+
+def ids_of(folder, prompt):
+    """Token ids of a prompt of this folder, from wherever it is written down."""
+    pairs = json.loads((folder / "e_alignment.json").read_text())["pairs"]
+    texts = json.loads((folder / "text.json").read_text())
+    ids = {pair[side]: pair[f"{side}_ids"] for pair in pairs for side in ("source", "target")}
+    return (ids | {text["prompt"]: text["ids"] for text in texts})[prompt]
+
+
+def pieces_of(folder, prompt):
+    """Its pieces: known from a pair, or else every word is one token."""
+    pairs = json.loads((folder / "e_alignment.json").read_text())["pairs"]
+    known = {
+        number: piece
+        for pair in pairs
+        for side in ("source", "target")
+        for number, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
+    }
+    ids = ids_of(folder, prompt)[1:-1]
+    words = prompt.split() if len(prompt.split()) == len(ids) else [""] * len(ids)
+    return [known.get(number, word) for number, word in zip(ids, words, strict=True)]
+
+
+# --- Words ------------------------------------------------------------------------------------
+
+WOMAN = "A photo of a woman woman, smiling", ["a", "photo", "of", "a", "woman", "woman", ",", "s"]
+
+
+def test_words_are_listed_without_punctuation():
+    assert words_of("A cat's toy, well-worn (blue)!") == ("A", "cat's", "toy", "well-worn", "blue")
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("cat", (2,)),
+        ("CAT,", (2,)),
+        ("rhinoceros", (6, 7, 8)),
+        ("a", (1, 5)),
+        ("a rhinoceros", (5, 6, 7, 8)),
+        ("cat and", (2, 4)),  # the comma between them is neither's
+    ],
+)
+def test_a_word_is_found_whatever_its_case_punctuation_and_tokens(word, expected):
+    prompt = "a Cat, and a rhinoceros!"
+    pieces = ["a</w>", "cat</w>", ",</w>", "and</w>", "a</w>", "rhino", "cer", "os</w>", "!</w>"]
+    expected = (2, 3, 4) if word == "cat and" else expected
+    assert word_places(prompt, word, pieces) == expected
+
+
+def test_an_identifier_of_several_tokens_is_found():
+    pieces = ["a</w>", "photo</w>", "of</w>", "x", "q", "z</w>", "dog</w>"]
+    assert word_places("a photo of xqz dog", "xqz", pieces) == (4, 5, 6)
+    assert word_places("a photo of xqz dog", "xqz dog", pieces) == (4, 5, 6, 7)
+
+
+def test_a_repeated_word_is_found_everywhere_or_once():
+    prompt, pieces = WOMAN[0], [*WOMAN[1][:-1], "smiling"]
+    assert word_places(prompt, "woman", pieces) == (5, 6)
+    assert word_places(prompt, "woman", pieces, occurrence=1) == (6,)
+    assert exact_places(prompt, "woman", pieces) == (5,)
+    with pytest.raises(PromptError, match="0 to 1. Got 2"):
+        word_places(prompt, "woman", pieces, occurrence=2)
+
+
+@pytest.mark.parametrize("word", ["dog", "ca", "cats", "cat asleep", "", ","])
+def test_an_unknown_word_is_an_error_that_lists_the_words(word):
+    with pytest.raises(PromptError, match="its words are: a, cat, on, mat"):
+        word_places("a cat on a mat", word, ["a", "cat", "on", "a", "mat"])
+
+
+def test_letters_beyond_ascii_are_found_in_text_and_in_byte_pieces():
+    prompt = "un café noir"
+    assert word_places(prompt, "café", ["un</w>", "café</w>", "noir</w>"]) == (2,)
+    assert word_places(prompt, "café", ["un</w>", "caf", "Ã", "©</w>", "noir</w>"]) == (2, 3, 4)
+    assert word_places(prompt, "noir", ["un</w>", "caf", "\ufffd</w>", "noir</w>"]) == (4,)
+
+
+# --- Alignment --------------------------------------------------------------------------------
+
+
+def test_a_learnt_tail_keeps_its_own_attention():
+    alignment = align([0, 5, 9], [0, 5, 9], 10, own=range(8, 10))
+    assert alignment.alphas == (1,) * 8 + (0, 0)
+
+
+def test_padding_of_a_shorter_target_can_be_kept_off_the_sources_words():
+    source, target = [0, 1, 2, 3, 4, 9], [0, 1, 9]
+    assert align(source, target, 8).mapper[3:] == (3, 4, 5, 6, 7)
+    kept = align(source, target, 8, own=own_padding(source, target))
+    assert kept.alphas == (1, 1, 1, 0, 0, 0, 1, 1)
+
+
+def test_without_drift_what_follows_a_longer_word_stays_on_its_partner():
+    source = ["a", "cat", "on", "mats"]
+    target = ["a", "rhino", "cer", "on", "mats"]
+    prompts = "a cat on mats", "a rhinocer on mats"
+    right = replace_matrix(*prompts, source, target, 8)
+    assert right[3, 4] == 1 and right[4, 5] == 1 and right[2, 2] == right[2, 3] == 0.5
+    drifted = replace_matrix(*prompts, source, target, 8, drift=True)
+    assert drifted[4, 4] == 1 and drifted[3, 4] == 0
+
+
+def test_windows_name_a_word_that_no_target_has():
+    with pytest.raises(PromptError, match='"dog" is in none'):
+        word_windows(["a cat"], [["a", "cat"]], 10, {"dog": 0.5}, 8)
