@@ -105,3 +105,11 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
     except OSError:  # the folder itself is unusable: there is nothing to remove
         pass
+
+
+def cache_folder() -> Path:
+    """Where results that can be made again are kept: UNDERSTUDY_CACHE, or ~/.cache/understudy."""
+    chosen = os.environ.get("UNDERSTUDY_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "understudy"

@@ -14,6 +14,154 @@ from typing import Any, TypeVar, dataclass_transform
 
 from understudy.errors import InputError
 
+DTYPES = ("float32", "float16", "bfloat16")
+Value = bool | int | float | str
+T = TypeVar("T", bound="Settings")
+
+
+def knob(
+    default: Value,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """One setting: its default, what it does in one line, and what it may be."""
+    bounds = {"help": help, "at_least": at_least, "at_most": at_most, "choices": choices}
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of all settings: checks every knob against its bounds when made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field, getattr(self, field.name))
+
+    def to_dict(self) -> dict[str, Value]:
+        """The values as plain JSON data, in the order of declaration."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+        """The reverse of `to_dict`; a name we do not know is an InputError that lists ours."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"{cls.__name__} has no {name!r}. It has: {', '.join(known)}.")
+        return cls(**values)
+
+
+def check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise InputError, naming the knob, unless `value` has the right kind and bounds."""
+    name, limits = option(field.name), field.metadata
+    kind: Any = type(field.default)
+    fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise InputError(f"{name} must be one of {', '.join(limits['choices'])}. Got {value!r}.")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number. Got {value}.")
+    if limits["at_least"] is not None and value < limits["at_least"]:
+        raise InputError(f"{name} must be at least {limits['at_least']}. Got {value}.")
+    if limits["at_most"] is not None and value > limits["at_most"]:
+        raise InputError(f"{name} must be at most {limits['at_most']}. Got {value}.")
+
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def option(name: str) -> str:
+    """The command-line spelling of a knob: ``self_map_steps`` -> ``--self-map-steps``."""
+    return "--" + name.replace("_", "-")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class GenerateSettings(Settings):
+    """Prompt to pictures: deterministic DDIM with classifier-free guidance."""
+
+    steps: int = knob(50, "denoising steps", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
+    negative: str = knob("", "prompt to be guided away from")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InvertSettings(Settings):
+    """Photo to what the model can replay. Defaults: null-text inversion as its authors run it."""
+
+    method: str = knob("null-text", "how to invert", choices=("null-text", "ddim"))
+    steps: int = knob(50, "inversion steps; a swap replays as many", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "guidance scale to replay with", at_least=0, at_most=50)
+    inner_steps: int = knob(10, "null-text: optimiser steps a timestep", at_least=0, at_most=1000)
+    epsilon: float = knob(1e-5, "null-text: early-stop loss", at_least=0)
+    learning_rate: float = knob(1e-2, "null-text: Adam's rate at the first step", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwapSettings(Settings):
+    """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
+
+    preset: str = knob("paper", "named set of values to start from", choices=("paper", "official"))
+    steps: int = knob(50, "denoising steps, as inverted", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "guidance scale, as inverted", at_least=0, at_most=50)
+    self_output_steps: int = knob(
+        10, "steps that keep the source's self-attention output (the paper's phi)", at_least=0
+    )
+    self_map_steps: int = knob(
+        25, "steps that keep the source's self-attention map (the paper's M)", at_least=0
+    )
+    cross_map_steps: int = knob(
+        20, "steps that keep the source's cross-attention map (the paper's A)", at_least=0
+    )
+    blend: bool = knob(False, "keep the photo's own latent outside the swapped subject")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LearnSettings(Settings):
+    """DreamBooth (Ruiz et al. 2023): photos of a subject to a concept."""
+
+    method: str = knob("dreambooth", "how to learn", choices=("dreambooth",))
+    steps: int = knob(400, "optimiser steps", at_least=1, at_most=1_000_000)
+    learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
+    batch_size: int = knob(1, "photos a step, each with one class picture", at_least=1)
+    prompt: str = knob("a photo of a {subject}", "what the photos show; {subject} = 'sks cat'")
+    prior_weight: float = knob(1.0, "weight of the class's own pictures (lambda)", at_least=0)
+    prior_samples: int = knob(200, "class pictures drawn by the model itself", at_least=0)
+    prior_steps: int = knob(25, "sampling steps of a class picture", at_least=1, at_most=1000)
+    prior_guidance: float = knob(7.5, "guidance scale of the class pictures", at_least=0)
+    train_text_encoder: bool = knob(True, "train the text encoder too")
+    prompt: str = knob("a photo of a {subject}", "what the photos show; keep {subject} in it")
+    flip: bool = knob(False, "mirrored photos count as photos too")
+    precision: str = knob("float32", "arithmetic of training", choices=("float32", "bfloat16"))
+    seed: int = knob(0, "seed of noise, timesteps and batches", at_least=0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Which model, and on what: the same for every command that uses one."""
+
+    model: str = knob("toybox", "built-in name, folder or hub id of a diffusion model")
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+    dtype: str = knob("float32", "precision of the weights", choices=DTYPES)
+
+
+SWAP_PRESETS`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar, dataclass_transform
+
+from understudy.errors import InputError
+
+DTYPES = ("float32", "float16", "bfloat16")
 Value = bool | int | float | str
 T = TypeVar("T", bound="Settings")
 
