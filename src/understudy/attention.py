@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -122,6 +122,7 @@ class AttentionPlan:
     record: Recording | None = None
 
 
+@runtime_checkable
 class AttentionControl(Protocol):
     """Decides, layer by layer, what attention does in ONE call of the model."""
 

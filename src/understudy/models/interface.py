@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -49,12 +49,13 @@ class NoiseSchedule:
         self, timestep: int | Int[Tensor, " rows"], like: Float[Tensor, "rows c h w"]
     ) -> tuple[Tensor, Tensor]:
         """sqrt(a_t), sqrt(1 - a_t): (rows or 1, 1, 1, 1), at least float32, on like's device."""
-        steps = torch.as_tensor(timestep).reshape(-1).to(self.alphas_cumprod.device)
-        exact = self.alphas_cumprod[steps].to(torch.float64)
+        steps = torch.as_tensor(timestep).reshape(-1).to(like.device)
         dtype = torch.promote_types(like.dtype, torch.float32)
-        shape = (-1, 1, 1, 1)
-        signal, noise = exact.sqrt().reshape(shape), (1 - exact).sqrt().reshape(shape)
-        return signal.to(like.device, dtype), noise.to(like.device, dtype)
+        alphas = self.alphas_cumprod.to(torch.float64)  # roots in double, also for float32 latents
+        signal, noise = (
+            root.to(like.device, dtype) for root in (alphas.sqrt(), (1 - alphas).sqrt())
+        )
+        return signal[steps].reshape(-1, 1, 1, 1), noise[steps].reshape(-1, 1, 1, 1)
 
     def noised(
         self,
@@ -105,6 +106,7 @@ class Tokens:
         return len(self.pieces)
 
 
+@runtime_checkable
 class DiffusionModel(Protocol):
     """A text-to-image latent diffusion model.
 

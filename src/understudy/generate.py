@@ -1,0 +1,73 @@
+"""Prompts to pictures. A concept is worn by the model before, not known here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.diffusion import SampleStep, sample_steps, starting_noise
+from understudy.errors import InputError
+from understudy.models.interface import DiffusionModel
+from understudy.settings import GenerateSettings
+
+
+def generate_steps(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    *,
+    steps: int = 50,
+    guidance: float = 7.5,
+    negative: str = "",
+    size: tuple[int, int] | None = None,
+) -> Iterator[SampleStep]:
+    """Denoise one latent per (prompt, seed) pair with DDIM; a SampleStep each step.
+
+    size is (height, width) in pixels, the model's native size when None. Raises InputError when
+    there are not as many prompts as seeds, or the size does not divide into latents.
+    """
+    if not prompts or len(prompts) != len(seeds):
+        raise InputError(
+            f"Wanted one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
+        )
+    latents = starting_noise(seeds, _latent_shape(model, size), like=model)
+    with torch.no_grad():
+        text = model.embed(prompts)
+        uncond = None if guidance == 1 else model.embed([negative]).expand_as(text)
+    return sample_steps(model, latents, text, uncond, steps=steps, guidance=guidance)
+
+
+@torch.no_grad()
+def generate(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    settings: GenerateSettings | None = None,
+    *,
+    size: tuple[int, int] | None = None,
+) -> Float[Tensor, "b 3 h w"]:
+    """The pictures of prompts, one seed each: float32 RGB in [-1, 1] on the model's device."""
+    settings = settings or GenerateSettings()
+    *_, last = generate_steps(
+        model,
+        prompts,
+        seeds,
+        steps=settings.steps,
+        guidance=settings.guidance,
+        negative=settings.negative,
+        size=size,
+    )
+    return model.decode(last.latents)
+
+
+def _latent_shape(model: DiffusionModel, size: tuple[int, int] | None) -> tuple[int, int, int]:
+    height, width = size or model.picture_size
+    if height < 1 or width < 1 or height % model.downscale or width % model.downscale:
+        raise InputError(
+            f"A picture's height and width must be multiples of {model.downscale} "
+            f"for {model.name}. Got {height} x {width}."
+        )
+    return model.latent_channels, height // model.downscale, width // model.downscale

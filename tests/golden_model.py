@@ -1,0 +1,228 @@
+"""The golden U-Net as a DiffusionModel, and the recorded cases of every golden folder.
+
+Folders come from UNDERSTUDY_GOLDEN (several joined by os.pathsep), else ../shared/golden beside the
+repository. A folder without diffusion/model uses the default folder's. Without any, golden tests
+are skipped with one line.
+
+    @golden_cases("a_ddim")
+    def test_golden_inversion(case):        # case: GoldenCase
+        model = case.model(steps_offset=case.settings["steps_offset"])
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from understudy.errors import PromptError
+from understudy.models.denoiser import Denoiser
+from understudy.models.interface import NoiseSchedule, Tokens
+
+DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
+BOS, EOS, LENGTH = 49406, 49407, 77
+
+
+def golden_folders() -> list[Path]:
+    """Every golden folder there is, each with a diffusion/ inside."""
+    given = os.environ.get("UNDERSTUDY_GOLDEN", "")
+    folders = [Path(part) for part in given.split(os.pathsep) if part] or [DEFAULT]
+    return [folder for folder in folders if (folder / "diffusion").is_dir()]
+
+
+@dataclass(frozen=True)
+class GoldenCase:
+    """One recorded case: its settings (JSON), and lazily its arrays, model and embeddings."""
+
+    folder: Path  # the diffusion folder
+    group: str
+    name: str
+    settings: Mapping[str, Any]
+
+    def array(self, key: str, file: str | None = None) -> Tensor:
+        """`<case>/<key>` as float64 (integers stay), from `<group>.safetensors`.
+
+        A key that starts with "/" is taken as it is, without the case's name.
+        """
+        full = key[1:] if key.startswith("/") else f"{self.name}/{key}"
+        with safe_open(self.folder / f"{file or self.group}.safetensors", "pt") as arrays:
+            found: Tensor = arrays.get_tensor(full)
+        return found.double() if found.is_floating_point() else found
+
+    def keys(self, file: str | None = None) -> list[str]:
+        """Names of all arrays of the file."""
+        with safe_open(self.folder / f"{file or self.group}.safetensors", "pt") as arrays:
+            return list(arrays.keys())
+
+    def text(self, name: str) -> Tensor:
+        """Embedding `p00`.. of this folder, (1, 77, 32) float64."""
+        return _tables(self.folder)[name].double()[None]
+
+    def model(self, *, steps_offset: int = 0, set_alpha_to_one: bool = False) -> GoldenModel:
+        """A fresh model (own row count) with this folder's text table."""
+        return GoldenModel(self.folder, steps_offset, set_alpha_to_one)
+
+
+def load_cases(group: str, file: str | None = None) -> list[GoldenCase]:
+    """All cases of `<group>.json` (or of file.json) of every golden folder."""
+    cases: list[GoldenCase] = []
+    for folder in golden_folders():
+        path = folder / "diffusion" / f"{file or group}.json"
+        if path.is_file():
+            entries: dict[str, Any] = json.loads(path.read_text())
+            for name, settings in entries.items():
+                cases.append(GoldenCase(folder / "diffusion", group, name, settings))
+    return cases
+
+
+def golden_cases(group: str, file: str | None = None, where: Any = lambda case: True) -> Any:
+    """Parametrise a test over `case`; one skipped test when no golden data is there.
+
+    group names the .safetensors, file the .json where that has another name; where(case) filters.
+    """
+    cases = [case for case in load_cases(group, file) if where(case)]
+    ids = [f"{case.folder.parent.name}-{case.name}" for case in cases]
+    if cases:
+        return pytest.mark.parametrize("case", cases, ids=ids)
+    reason = f"no golden data: set UNDERSTUDY_GOLDEN to a folder with diffusion/ ({group})"
+    return pytest.mark.parametrize("case", [pytest.param(None, marks=pytest.mark.skip(reason))])
+
+
+class GoldenModel:
+    """DiffusionModel over the golden U-Net, float64, with recorded text; it has no autoencoder."""
+
+    name = "golden"
+    device = torch.device("cpu")
+    dtype = torch.float64
+    prediction_type = "epsilon"
+    downscale = 8
+    latent_channels = 4
+    max_tokens = LENGTH
+
+    def __init__(self, folder: Path, steps_offset: int = 0, set_alpha_to_one: bool = False):
+        self.folder = folder
+        home = _model_folder(folder)
+        alphas = load_file(home / "tables.safetensors")["alphas_cumprod_float32"]
+        self.schedule = NoiseSchedule(alphas, steps_offset, set_alpha_to_one)
+        self.unet = _unet(home)
+        self.denoiser = Denoiser(self.unet, self.schedule)
+        size = int(self.unet.config.sample_size) * self.downscale
+        self.picture_size = (size, size)
+        self.fingerprint = _digest(home / "unet.safetensors")
+        self.predict = self.denoiser.predict
+        self.predict_noise = self.denoiser.predict_noise
+
+    @property
+    def rows(self) -> int:
+        return self.denoiser.rows
+
+    def tokenize(self, prompt: str) -> Tokens:
+        ids = _ids(self.folder).get(prompt)
+        if ids is None:
+            raise PromptError(f"The golden folder has no tokens for {prompt!r}.")
+        pieces = [_pieces(self.folder).get(i, f"<{i}>") for i in ids[1:-1]]
+        return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(pieces, prompt)))
+
+    def embed(self, prompts: Sequence[str]) -> Tensor:
+        entries = {e["prompt"]: e["id"] for e in json.loads(_read(self.folder / "text.json"))}
+        return torch.stack([_tables(self.folder)[entries[prompt]].double() for prompt in prompts])
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        return {"unet": self.unet}
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        raise NotImplementedError("the golden model has no autoencoder; latents are given")
+
+    posterior = decode = encode
+
+
+class _TableProjection(nn.Module):
+    """The sinusoidal time features as they were recorded, so that no library rounds them anew."""
+
+    def __init__(self, table: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("table", table, persistent=False)
+
+    def forward(self, timesteps: Tensor) -> Tensor:
+        return self.table[timesteps]
+
+
+def _model_folder(folder: Path) -> Path:
+    own = folder / "model"
+    home = own if own.is_dir() else DEFAULT / "diffusion" / "model"
+    if not home.is_dir():
+        pytest.skip(f"no golden U-Net in {own} nor in {home}")
+    return home
+
+
+@cache
+def _unet(home: Path) -> Any:
+    from diffusers import UNet2DConditionModel
+
+    unet = UNet2DConditionModel(**json.loads(_read(home / "config.json")))
+    unet.load_state_dict(load_file(home / "unet.safetensors"))
+    unet.time_proj = _TableProjection(load_file(home / "tables.safetensors")["time_projection"])
+    return unet.double().eval().requires_grad_(False)
+
+
+@cache
+def _tables(folder: Path) -> dict[str, Tensor]:
+    return load_file(folder / "text.safetensors")
+
+
+@cache
+def _read(path: Path) -> str:
+    return path.read_text()
+
+
+@cache
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def _ids(folder: Path) -> dict[str, list[int]]:
+    """prompt -> ids with BOS and EOS, from the text table and the alignment pairs."""
+    known = {entry["prompt"]: entry["ids"] for entry in json.loads(_read(folder / "text.json"))}
+    for pair in _pairs(folder):
+        for side in ("source", "target"):
+            known[pair[side]] = pair[f"{side}_ids"]
+    return known
+
+
+@cache
+def _pieces(folder: Path) -> dict[int, str]:
+    """id -> text, as far as the alignment pairs of this and the default folder tell."""
+    pairs = _pairs(DEFAULT / "diffusion") + _pairs(folder)
+    sides = [(pair, side) for pair in pairs for side in ("source", "target")]
+    return {
+        token: piece
+        for pair, side in sides
+        for token, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
+    }
+
+
+def _pairs(folder: Path) -> list[dict[str, Any]]:
+    path = folder / "e_alignment.json"
+    return json.loads(_read(path))["pairs"] if path.is_file() else []
+
+
+def _with_ends(pieces: list[str], prompt: str) -> list[str]:
+    """Mark the pieces that end a word with "</w>", as CLIP does, by walking the prompt."""
+    text, at, marked = prompt.lower(), 0, list[str]()
+    for piece in pieces:
+        at = text.index(piece, at) + len(piece) if piece in text[at:] else at
+        inside = text[at - 1 : at].isalpha() and text[at : at + 1].isalpha()
+        marked.append(piece if inside else f"{piece}</w>")
+    return marked
