@@ -102,7 +102,7 @@ def list_folder(path: str | os.PathLike[str]) -> Folder:
     return Folder(folder, tuple(files), tuple(notes))
 
 
-def fit(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+def fit(pixels: Pixels, size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     """Scale (Lanczos) and crop the centre so that the picture has `size` (height, width)."""
     if pixels.shape[:2] == size:
         return pixels
