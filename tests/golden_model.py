@@ -109,6 +109,7 @@ class GoldenModel:
     downscale = 8
     latent_channels = 4
     max_tokens = LENGTH
+    vocabulary: Mapping[str, int] = {}
 
     def __init__(self, folder: Path, steps_offset: int = 0, set_alpha_to_one: bool = False):
         self.folder = folder
@@ -119,7 +120,7 @@ class GoldenModel:
         self.denoiser = Denoiser(self.unet, self.schedule)
         size = int(self.unet.config.sample_size) * self.downscale
         self.picture_size = (size, size)
-        self.fingerprint = _digest(home / "unet.safetensors")
+        self.fingerprint = self.base_fingerprint = _digest(home / "unet.safetensors")
         self.predict = self.denoiser.predict
         self.predict_noise = self.denoiser.predict_noise
 

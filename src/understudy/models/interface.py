@@ -111,14 +111,18 @@ class DiffusionModel(Protocol):
     """A text-to-image latent diffusion model.
 
     picture_size is the native (height, width); any multiple of what the network needs works.
-    max_tokens counts BOS and EOS. fingerprint is a SHA-256 over configuration and weights, made
-    when it is first asked for. rows counts U-Net row evaluations so far; read differences.
+    max_tokens counts BOS and EOS. fingerprint is a SHA-256 over configuration and weights as they
+    are now, made when it is first asked for; base_fingerprint is the one of the model as loaded, so
+    the two differ while a concept is worn. rows counts U-Net row evaluations so far; read
+    differences. vocabulary: the tokenizer's pieces and their ids, "</w>" marking the end of a word.
     """
 
     @property
     def name(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
+    @property
+    def base_fingerprint(self) -> str: ...
     @property
     def device(self) -> torch.device: ...
     @property
@@ -135,6 +139,8 @@ class DiffusionModel(Protocol):
     def latent_channels(self) -> int: ...
     @property
     def max_tokens(self) -> int: ...
+    @property
+    def vocabulary(self) -> Mapping[str, int]: ...
     @property
     def rows(self) -> int: ...
 
