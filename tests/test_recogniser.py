@@ -77,3 +77,14 @@ def test_weights_that_do_not_fit_say_so(small: Recogniser, tmp_path: Path) -> No
     save_weights(small.network, tmp_path, {"width": 16, "identity": 6})
     with pytest.raises(ModelError, match="do not fit"):
         recogniser.load(tmp_path)
+
+
+def test_a_hint_says_where_and_no_more(small: Recogniser) -> None:
+    mask = torch.zeros(1, 1, 128, 128)
+    assert not recogniser.hint(mask).any()
+    mask[..., 20:60, 64:100] = 1
+    told = recogniser.hint(mask)
+    assert told.max().item() == pytest.approx(1) and told[..., :, :4].max() == 0
+    plain, silent = small.recognise(pictures(1)), small.recognise(pictures(1), mask * 0)
+    torch.testing.assert_close(plain.identity, silent.identity)
+    assert not torch.equal(small.identity(pictures(1), mask), plain.identity)

@@ -28,6 +28,7 @@ def batch(count: int = 8) -> Batch:
         labels=torch.zeros(count, len(examples.HEADS), dtype=torch.long),
         traits=torch.zeros(count, examples.TRAITS),
         groups=torch.arange(count) // 4,
+        told=torch.arange(count) % 2 == 0,
     )
 
 

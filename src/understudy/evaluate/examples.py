@@ -1,27 +1,28 @@
 """What the recogniser learns from: rendered scenes with their labels, and how they are varied.
 
-A data set is a folder of renders: pictures.npy (n, 128, 128, 3) uint8, masks.npy (n, 128, 128)
-uint8 of the main subject's visible part, keypoints.npy (n, k, 3) float32 with (x, y) in pixels and
-1 where visible, NaN where the class lacks the point, and scenes.jsonl with one
-{"group": int, "scene": {...}} a line. Scenes of one group show the same main subject.
+A file of renders, as `scripts/build_toybox_data.py` writes them, is an .npz of pictures
+(n, 128, 128, 3) uint8, masks (n, 128, 128) uint8 of the main subject's visible part, points
+(n, k, 3) float32 with (x, y) in pixels and 1 where visible, NaN where the class lacks the point,
+and scenes, a line of JSON {"group": int, "scene": {...}} each. Scenes of one group show one toy.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.evaluate.recogniser import HEADS, SIZE, Vocabulary
+from understudy.evaluate.recogniser import HEADS, SIZE, Vocabulary, hint
 from understudy.toybox import vocabulary as words
+from understudy.toybox.render import render
 from understudy.toybox.scene import Scene
 
 TRAITS = len(words.PROPORTIONS) + 6 + 1  # proportions, tint, pattern scale
@@ -52,47 +53,76 @@ def traits(scene: Scene) -> list[float]:
 
 @dataclass(frozen=True)
 class Examples:
-    """A data set folder in memory, or mapped from disk."""
+    """Renders and their labels in memory: 82 kB a scene."""
 
     pictures: np.ndarray  # n 128 128 3, uint8
-    masks: np.ndarray  # n 128 128, uint8
+    masks: np.ndarray  # n 128 128, uint8, 255 = the main subject
     points: Float[Tensor, "n k 3"]
     labels: Int[Tensor, "n heads"]
     traits: Float[Tensor, "n traits"]
     groups: Int[Tensor, " n"]
+    alone: Bool[Tensor, " n"]  # one subject only; else the picture does not say which is meant
 
     def __len__(self) -> int:
         return len(self.groups)
 
     @classmethod
-    def read(cls, folder: Path, part: slice = slice(None)) -> Examples:
-        """The scenes of a folder, or the part of them that a slice names."""
-        lines = (folder / "scenes.jsonl").read_text().splitlines()[part]
-        records = [json.loads(line) for line in lines]
-        scenes = [Scene.from_json(json.dumps(record["scene"])) for record in records]
+    def read(cls, files: Sequence[Path]) -> Examples:
+        """The scenes of some files of renders, in order."""
+        parts = [np.load(file) for file in files]
+        lines = [json.loads(str(line)) for part in parts for line in part["scenes"]]
+        scenes = [Scene.from_json(json.dumps(line["scene"])) for line in lines]
+        arrays = [
+            np.concatenate([part[n] for part in parts]) for n in ("pictures", "masks", "points")
+        ]
+        return cls.of(scenes, [int(line["group"]) for line in lines], *arrays)
+
+    @classmethod
+    def draw(cls, scenes: Sequence[tuple[Scene, int]]) -> Examples:
+        """Scenes with the groups they belong to, rendered now."""
+        drawn = [render(scene, SIZE) for scene, _ in scenes]
+        points = np.full((len(drawn), len(words.POINTS), 3), np.nan, np.float32)
+        for row, rendering in zip(points, drawn, strict=True):
+            for name, point in rendering.keypoints[0].items():
+                row[words.POINTS.index(name)] = point.x, point.y, point.visible
+        masks = np.stack([np.round(255 * one.masks[0]).astype(np.uint8) for one in drawn])
+        pictures = np.stack([one.picture for one in drawn])
+        return cls.of([s for s, _ in scenes], [g for _, g in scenes], pictures, masks, points)
+
+    @classmethod
+    def of(
+        cls,
+        scenes: Sequence[Scene],
+        groups: Sequence[int],
+        pictures: np.ndarray,
+        masks: np.ndarray,
+        points: np.ndarray,
+    ) -> Examples:
         spoken = vocabulary()
         return cls(
-            pictures=np.load(folder / "pictures.npy", mmap_mode="r")[part],
-            masks=np.load(folder / "masks.npy", mmap_mode="r")[part],
-            points=torch.from_numpy(np.load(folder / "keypoints.npy")[part].copy()),
+            pictures=pictures,
+            masks=masks,
+            points=torch.from_numpy(points),
             labels=torch.tensor([labels(scene, spoken) for scene in scenes]),
             traits=torch.tensor([traits(scene) for scene in scenes]),
-            groups=torch.tensor([int(record["group"]) for record in records]),
+            groups=torch.tensor(list(groups)),
+            alone=torch.tensor([len(scene.subjects) == 1 for scene in scenes]),
         )
 
     def take(self, rows: Int[Tensor, " b"]) -> Batch:
-        """The scenes of these rows as tensors, pictures in [-1, 1], masks 0 or 1."""
+        """The scenes of these rows as tensors, pictures in [-1, 1], masks in [0, 1]."""
         index = np.sort(rows.numpy())
         pictures = torch.from_numpy(self.pictures[index]).permute(0, 3, 1, 2)
         masks = torch.from_numpy(self.masks[index])[:, None]
         rows = torch.from_numpy(index)
         return Batch(
             pictures=pictures.float() / 127.5 - 1,
-            masks=(masks > 127).float() if masks.max() > 1 else masks.float(),
+            masks=masks.float() / 255,
             points=self.points[rows].clone(),
             labels=self.labels[rows],
             traits=self.traits[rows],
             groups=self.groups[rows],
+            told=~self.alone[rows],
         )
 
 
@@ -104,17 +134,22 @@ class Batch:
     labels: Int[Tensor, "b heads"]
     traits: Float[Tensor, "b traits"]
     groups: Int[Tensor, " b"]
+    told: Bool[Tensor, " b"]  # whether the network is told where the subject is
+
+    def hints(self) -> Float[Tensor, "b 1 16 16"]:
+        return hint(self.masks) * self.told[:, None, None, None]
 
 
 def augment(batch: Batch, generator: torch.Generator) -> Batch:
     """Move, zoom, relight and soften: what a generated picture may do and still be right."""
     b = len(batch.groups)
+    batch.told = batch.told | (torch.rand(b, generator=generator) < 0.2)
 
-    def uniform(*shape: int, low: float, high: float) -> Tensor:
+    def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
     # Zoom by up to 12 % and shift by up to 8 pixels; the points move along.
-    zoom, shift = uniform(b, low=0.88, high=1.12), uniform(b, 2, low=-0.125, high=0.125)
+    zoom, shift = uniform((b,), low=0.88, high=1.12), uniform((b, 2), low=-0.125, high=0.125)
     theta = torch.zeros(b, 2, 3)
     theta[:, 0, 0] = theta[:, 1, 1] = zoom
     theta[:, :, 2] = shift
@@ -125,13 +160,13 @@ def augment(batch: Batch, generator: torch.Generator) -> Batch:
     batch.points[..., :2] = ((centred - shift[:, None]) / zoom[:, None, None] + 1) * (SIZE / 2)
     # Light, then one of four degradations for each quarter of the batch, then a little noise.
     pictures, batch.masks = moved[:, :3], (moved[:, 3:] + 1) / 2
-    pictures = pictures * uniform(b, 1, 1, 1, low=0.88, high=1.12)
-    pictures = pictures + uniform(b, 3, 1, 1, low=-0.06, high=0.06)
+    pictures = pictures * uniform((b, 1, 1, 1), low=0.88, high=1.12)
+    pictures = pictures + uniform((b, 3, 1, 1), low=-0.06, high=0.06)
     for quarter, soften in enumerate((sharp, shrunk, block_reduced, shrunk)):
-        side = int(uniform(1, low=52, high=112))
+        side = int(uniform((1,), low=52.0, high=112.0))
         pictures[quarter::4] = soften(pictures[quarter::4], side)
     noise = torch.randn(pictures.shape, generator=generator)
-    batch.pictures = (pictures + noise * uniform(b, 1, 1, 1, low=0, high=0.06)).clamp(-1, 1)
+    batch.pictures = (pictures + noise * uniform((b, 1, 1, 1), low=0.0, high=0.06)).clamp(-1, 1)
     return batch
 
 

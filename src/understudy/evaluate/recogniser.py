@@ -105,7 +105,8 @@ def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential
 class Network(nn.Module):
     """Residual trunk 128 -> 32 -> 16 -> 8, one step back up to 16, then the heads.
 
-    The subject heads pool under the network's own (coarse) mask, the background head outside it.
+    All heads read two means of the features: inside the network's own coarse mask, and outside.
+    A picture of several subjects does not say which is meant: `where`, a blurred mask, tells.
     """
 
     def __init__(self, vocabulary: Vocabulary, *, width: int = 64, identity: int = 64) -> None:
@@ -114,7 +115,9 @@ class Network(nn.Module):
         self.vocabulary = vocabulary
         self.stem = conv(3, w, 8, 4)
         self.at32 = Block(w, w // 2)
-        self.at16 = nn.Sequential(conv(w, 2 * w, 2, 2), Block(2 * w, w), Block(2 * w, w))
+        self.where = nn.Conv2d(1, 2 * w, 3, padding=1, bias=False)
+        self.to16 = conv(w, 2 * w, 2, 2)
+        self.at16 = nn.Sequential(Block(2 * w, w), Block(2 * w, w))
         self.at8 = nn.Sequential(
             conv(2 * w, 4 * w, 2, 2), *(Block(4 * w, 3 * w // 2) for _ in range(3))
         )
@@ -137,10 +140,13 @@ class Network(nn.Module):
             }
         )
 
-    def forward(self, x: Float[Tensor, "b 3 128 128"]) -> dict[str, Tensor]:
+    def forward(
+        self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None
+    ) -> dict[str, Tensor]:
         """Raw outputs: a logit table per head, "mask" b 64 64, "heat" b k 32 32, "seen" b k,
-        "identity" b d (unit)."""
-        at16 = self.at16(self.at32(self.stem(x)))  # b 2w 16 16
+        "identity" b d (unit). A `where` of zeros says nothing, as None does."""
+        at16 = self.to16(self.at32(self.stem(x)))  # b 2w 16 16
+        at16 = self.at16(at16 if where is None else at16 + self.where(where))
         at8 = self.at8(at16)  # b 4w 8 8
         joint = self.mix(self.across(at16) + F.interpolate(self.down_to(at8), scale_factor=2.0))
         mask = F.pixel_shuffle(self.mask(joint), 4)  # b 1 64 64
@@ -156,6 +162,12 @@ class Network(nn.Module):
         out["seen"] = self.seen(read)
         out["identity"] = F.normalize(self.identity(both).float(), dim=1)
         return out
+
+
+def hint(masks: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 16 16"]:
+    """A mask blurred to where its subject is, so that no outline is given away; at most 1."""
+    blurred = F.interpolate(F.adaptive_avg_pool2d(masks, 8), size=(16, 16), mode="bilinear")
+    return blurred / blurred.amax(dim=(2, 3), keepdim=True).clamp(min=1e-3)
 
 
 def pool(features: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 s s"]) -> Tensor:
@@ -183,11 +195,22 @@ class Recogniser(nn.Module):
         return self.network.vocabulary
 
     @torch.no_grad()
-    def recognise(self, pictures: Float[Tensor, "b 3 h w"], batch: int = 64) -> Recognition:
-        """Look at b pictures, RGB in [-1, 1]; `batch` bounds memory and changes no result."""
+    def recognise(
+        self,
+        pictures: Float[Tensor, "b 3 h w"],
+        subject: Float[Tensor, "b 1 h w"] | None = None,
+        *,
+        batch: int = 64,
+    ) -> Recognition:
+        """Look at b pictures, RGB in [-1, 1]; `batch` bounds memory and changes no result.
+
+        subject: a rough mask of the one to look at, where a picture shows several.
+        """
         size = pictures.shape[-2:]
-        chunks = [self.network(self.prepare(chunk)) for chunk in pictures.split(batch)]
-        out = {name: torch.cat([chunk[name] for chunk in chunks]) for name in chunks[0]}
+        chunks = pictures.split(batch)
+        hints = [None] * len(chunks) if subject is None else hint(subject).split(batch)
+        outs = [self.network(self.prepare(c), h) for c, h in zip(chunks, hints, strict=True)]
+        out = {name: torch.cat([one[name] for one in outs]) for name in outs[0]}
         scale = torch.tensor([size[1] / SIZE, size[0] / SIZE], device=pictures.device)
         mask = F.interpolate(out["mask"][:, None], size=size, mode="bilinear", antialias=True)
         return Recognition(
@@ -199,9 +222,11 @@ class Recogniser(nn.Module):
             mask=mask.sigmoid(),
         )
 
-    def identity(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
+    def identity(
+        self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
+    ) -> Float[Tensor, "b d"]:
         """Unit vectors; their cosine is the identity score (the part DINO plays elsewhere)."""
-        return self.recognise(pictures).identity
+        return self.recognise(pictures, subject).identity
 
     def prepare(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 128 128"]:
         parameter = next(self.network.parameters())

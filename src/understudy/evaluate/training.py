@@ -143,7 +143,7 @@ class Trainer:
         self.network.train()
         pictures = batch.pictures.contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", torch.bfloat16):
-            out = self.network(pictures)
+            out = self.network(pictures, batch.hints())
         parts = losses(out, batch, self.memory, self.recall)
         total = torch.stack([WEIGHTS.get(name, 1.0) * part for name, part in parts.items()]).sum()
         for group in self.optimiser.param_groups:
@@ -208,7 +208,7 @@ def accuracy(network: Network, examples: Examples, batch: int = 64) -> dict[str,
     hits, overlap, errors, seen, z = [], [], [], [], []
     for rows in torch.arange(len(examples)).split(batch):
         true = examples.take(rows)
-        out = network(true.pictures)
+        out = network(true.pictures, true.hints())
         hits.append(torch.stack([out[h].argmax(1) for h in HEADS], dim=1) == true.labels)
         guess = F.interpolate(out["mask"][:, None], size=(SIZE, SIZE), mode="bilinear") > 0
         right = true.masks > 0.5
