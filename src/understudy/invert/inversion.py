@@ -1,0 +1,211 @@
+"""What an inversion is, as a value that is saved and loaded, and the plain one: DDIM backwards.
+
+Knows models through their protocol and latents; knows no pictures, swaps or caches.
+DDIM inversion: Song et al. 2020, arXiv:2010.02502, section 4.3, conditional on the prompt, without
+guidance, as null-text inversion starts (Mokady et al. 2022, arXiv:2211.09794, section 3.1).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from understudy.diffusion import ddim_step, next_lower, timesteps
+from understudy.errors import InputError, PromptError
+from understudy.files import replacing
+from understudy.models.interface import DiffusionModel, NoiseSchedule
+
+FORMAT = "understudy inversion 1"
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """A photo as noise, and what it takes to come back from there.
+
+    Attributes:
+        method: "ddim", "null-text", "negative-prompt", "direct"; or "seed" for a picture that
+            was never inverted, only generated.
+        prompt: the prompt the photo was inverted with; the source prompt of any swap.
+        model, fingerprint: name and weights of the model, as it was dressed.
+        guidance: the scale a null-text inversion was optimised for; of no meaning to the others.
+        timesteps: the sampling timesteps, descending.
+        picture: SHA-256 of what was inverted.
+        trajectory: z*_0 (the photo) to z*_T (the noise), or its end alone.
+        replay: latents of guided sampling with this inversion, z_T first; None = not known.
+        null_embeddings: unconditional embedding of each step, or one for all; None = of "".
+    """
+
+    method: str
+    prompt: str
+    model: str
+    fingerprint: str
+    guidance: float
+    timesteps: tuple[int, ...]
+    picture: str
+    trajectory: Float[Tensor, "k c h w"]
+    replay: Float[Tensor, "n_1 c h w"] | None = None
+    null_embeddings: Float[Tensor, "n tokens width"] | None = None
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return len(self.timesteps)
+
+    @property
+    def noise(self) -> Float[Tensor, "1 c h w"]:
+        """z*_T, where sampling starts."""
+        return self.trajectory[-1:]
+
+    @property
+    def path(self) -> Float[Tensor, "n_1 c h w"] | None:
+        """The source's latents before each step and after the last; None = sampling must tell.
+
+        Direct inversion stays on the inversion's own trajectory (Ju et al. 2023,
+        arXiv:2310.01506).
+        """
+        return self.trajectory.flip(0) if self.method == "direct" else self.replay
+
+    def uncond(self, index: int) -> Float[Tensor, "1 tokens width"] | None:
+        """The unconditional embedding of step `index`; None = that of the empty prompt."""
+        if self.null_embeddings is None:
+            return None
+        place = min(index, len(self.null_embeddings) - 1)
+        return self.null_embeddings[place : place + 1]
+
+    def check(self, model: DiffusionModel, prompt: str | None = None) -> None:
+        """Refuse a model, a schedule or a prompt other than the inversion's.
+
+        Raises:
+            InputError: naming both models, or the step counts that differ.
+            PromptError: naming both prompts.
+        """
+        if model.fingerprint != self.fingerprint:
+            raise InputError(
+                f'this inversion was made with the model "{self.model}" '
+                f"({self.fingerprint[:12]}), not with {_named(model)}. Invert the photo again "
+                "with this model, wearing the concept it is to wear in the swap."
+            )
+        if tuple(timesteps(model.schedule, self.steps)) != self.timesteps:
+            raise InputError(
+                f"this inversion walks timesteps {self.timesteps[0]} to {self.timesteps[-1]}; "
+                f'the schedule of "{model.name}" has others. Invert the photo again.'
+            )
+        if prompt is not None and prompt != self.prompt:
+            raise PromptError(
+                f'the photo was inverted with the prompt "{self.prompt}", and the source prompt '
+                f'is "{prompt}". Use the same, or invert the photo again.'
+            )
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file, whole or not at all. Raises OutputError."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        tensors = {n: v.detach().cpu().contiguous() for n, v in values.items() if _is_tensor(v)}
+        plain = {name: v for name, v in values.items() if v is not None and not _is_tensor(v)}
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, {"format": FORMAT, "inversion": json.dumps(plain)})
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Inversion:
+        """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
+        try:
+            with safe_open(path, "pt", device=str(device)) as file:
+                header: dict[str, str] = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise InputError(f"{path} is no inversion; make one with: understudy invert")
+                plain: dict[str, Any] = json.loads(header["inversion"])
+                plain["timesteps"] = tuple(plain["timesteps"])
+                return cls(**plain, **{name: file.get_tensor(name) for name in file.keys()})
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} cannot be read as an inversion: {error}") from error
+
+
+@dataclass(frozen=True)
+class InvertStep:
+    """One finished step of an inversion.
+
+    index counts from 0 to total - 1; latents "1 c h w" are those after the step. loss is the last
+    one measured and inner the number of optimiser steps taken (null-text only). The last step
+    carries the inversion.
+    """
+
+    index: int
+    total: int
+    timestep: int
+    latents: Float[Tensor, "1 c h w"]
+    loss: float | None = None
+    inner: int = 0
+    inversion: Inversion | None = None
+
+
+@torch.no_grad()
+def ddim_inversion_steps(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    prompt: str,
+    *,
+    steps: int,
+    method: str = "ddim",
+    guidance: float = 1.0,
+    null_embeddings: Float[Tensor, "n tokens width"] | None = None,
+) -> Iterator[InvertStep]:
+    """Walk DDIM from the photo's latents to noise, keeping the trajectory.
+
+    A step between equal noise levels (t = 0 in the published convention) moves nothing and costs
+    nothing. method, guidance and null_embeddings are passed on to the inversion.
+    """
+    text = model.embed([prompt])
+    walked = [latents]
+    descending = timesteps(model.schedule, steps)
+    for index, timestep in enumerate(reversed(descending)):
+        start = next_lower(model.schedule, steps, timestep)
+        if moves(model.schedule, start, timestep):
+            noise = model.predict_noise(latents, timestep, text)
+            latents = ddim_step(model.schedule, latents, noise, start, timestep)
+        walked.append(latents)
+        inversion = None
+        if index == steps - 1:
+            inversion = Inversion(
+                method=method,
+                prompt=prompt,
+                model=model.name,
+                fingerprint=model.fingerprint,
+                guidance=guidance,
+                timesteps=tuple(descending),
+                picture=digest(walked[0]),
+                trajectory=torch.cat(walked),
+                null_embeddings=null_embeddings,
+            )
+        yield InvertStep(index, steps, timestep, latents, inversion=inversion)
+
+
+def moves(schedule: NoiseSchedule, start: int, end: int) -> bool:
+    """Whether two timesteps differ in noise level, so that a step between them does anything."""
+    return schedule.alpha(start) != schedule.alpha(end)
+
+
+def digest(values: Tensor) -> str:
+    """SHA-256 of a tensor's shape and values at float32."""
+    flat = values.detach().float().cpu().contiguous()
+    return hashlib.sha256(str(tuple(flat.shape)).encode() + flat.numpy().tobytes()).hexdigest()
+
+
+def _named(model: DiffusionModel) -> str:
+    return f'"{model.name}" ({model.fingerprint[:12]})'
+
+
+def _is_tensor(value: object) -> bool:
+    return isinstance(value, Tensor)

@@ -1,0 +1,48 @@
+"""Negative-prompt inversion: the source prompt itself stands in for the tuned null embedding.
+
+Miyake et al. 2023, arXiv:2305.16807. No optimisation: unconditional and conditional noise of the
+source are equal, so guidance cancels and the source costs one row a step instead of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.invert.inversion import InvertStep, ddim_inversion_steps
+from understudy.models.interface import DiffusionModel
+
+
+@torch.no_grad()
+def negative_prompt_steps(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    prompt: str,
+    *,
+    steps: int = 50,
+    towards_empty: float = 0.0,
+) -> Iterator[InvertStep]:
+    """DDIM inversion whose unconditional embedding is the prompt's own.
+
+    towards_empty: 0 for the prompt, 1 for the empty prompt, between them on the arc that joins
+    the two (trades faithfulness for room to edit).
+    """
+    text, empty = model.embed([prompt]), model.embed([""])
+    null = text if towards_empty == 0 else on_arc(text, empty, towards_empty)
+    yield from ddim_inversion_steps(
+        model, latents, prompt, steps=steps, method="negative-prompt", null_embeddings=null
+    )
+
+
+def on_arc(
+    start: Float[Tensor, "b tokens width"], end: Float[Tensor, "b tokens width"], share: float
+) -> Float[Tensor, "b tokens width"]:
+    """Spherical interpolation between two embeddings, each taken as one long vector."""
+    a, b = start.flatten(1), end.flatten(1)
+    a_hat, b_hat = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    angle = (a_hat * b_hat).sum(1, keepdim=True).acos()
+    mixed = ((1 - share) * angle).sin() / angle.sin() * a + (share * angle).sin() / angle.sin() * b
+    return mixed.reshape(start.shape)

@@ -1,0 +1,147 @@
+"""Null-text inversion: the unconditional embedding is tuned until guided sampling gives the photo.
+
+Mokady et al. 2022, arXiv:2211.09794, Algorithm 1, with the learning rate and early stop of the
+authors' code. The network is never touched: gradients go to the embedding alone, the conditional
+noise of a step is computed once, and a step that moves nothing is not optimised.
+
+The optimisation is chaotic: a fresh Adam per timestep moves like the sign of the gradient, so two
+exact implementations part by rounding alone over 50 steps. Single steps can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.diffusion import ddim_step, guided, next_lower
+from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, moves
+from understudy.models.interface import DiffusionModel
+
+
+@dataclass(frozen=True)
+class NullStep:
+    """One timestep of the optimisation.
+
+    null: the embedding after it; latents: the guided sample after it; losses: before each
+    optimiser step (one is measured, and no step taken, where nothing could change).
+    """
+
+    null: Float[Tensor, "1 tokens width"]
+    latents: Float[Tensor, "1 c h w"]
+    losses: tuple[float, ...]
+
+
+@torch.no_grad()
+def null_text_steps(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    prompt: str,
+    *,
+    steps: int = 50,
+    guidance: float = 7.5,
+    inner_steps: int = 10,
+    epsilon: float = 1e-5,
+    learning_rate: float = 1e-2,
+) -> Iterator[InvertStep]:
+    """Invert by DDIM, then tune one null embedding a timestep, each starting from the last.
+
+    Args:
+        latents: the photo's.
+        inner_steps: optimiser steps a timestep, at most.
+        epsilon: a timestep ends early below the loss epsilon + 2e-5 * its index.
+        learning_rate: of the first timestep; it falls by 1 % of this each timestep.
+    """
+    inversion: Inversion | None = None
+    for step in ddim_inversion_steps(model, latents, prompt, steps=steps):
+        inversion = step.inversion
+        yield replace(step, total=2 * steps, inversion=None)
+    assert inversion is not None
+    trajectory, text = inversion.trajectory, model.embed([prompt])
+    null, z = at_least_float32(model.embed([""])), inversion.noise
+    nulls, replay = list[Tensor](), [z]
+    for index, timestep in enumerate(inversion.timesteps):
+        step = null_text_step(
+            model,
+            z,
+            trajectory[steps - 1 - index : steps - index],
+            text,
+            null,
+            index=index,
+            steps=steps,
+            timestep=timestep,
+            guidance=guidance,
+            inner_steps=inner_steps,
+            epsilon=epsilon,
+            learning_rate=learning_rate,
+        )
+        null, z = step.null, step.latents
+        nulls.append(null)
+        replay.append(z)
+        done = None
+        if index == steps - 1:
+            done = replace(
+                inversion,
+                method="null-text",
+                guidance=guidance,
+                replay=torch.cat(replay),
+                null_embeddings=torch.cat(nulls),
+            )
+        loss, inner = step.losses[-1], len(step.losses)
+        yield InvertStep(steps + index, 2 * steps, timestep, z, loss, inner, done)
+
+
+@torch.no_grad()
+def null_text_step(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    wanted: Float[Tensor, "1 c h w"],
+    text: Float[Tensor, "1 tokens width"],
+    null: Float[Tensor, "1 tokens width"],
+    *,
+    index: int,
+    steps: int,
+    timestep: int,
+    guidance: float,
+    inner_steps: int,
+    epsilon: float,
+    learning_rate: float,
+) -> NullStep:
+    """Tune the null embedding of one timestep so that a guided step from latents gives wanted.
+
+    The test for the early stop comes after the optimiser's step, as published.
+    """
+    end = next_lower(model.schedule, steps, timestep)
+    if not moves(model.schedule, timestep, end):
+        return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
+    eps_c = model.predict_noise(latents, timestep, text)
+
+    def step_with(null: Tensor) -> Tensor:
+        eps_u = model.predict_noise(latents, timestep, null)
+        return ddim_step(model.schedule, latents, guided(eps_u, eps_c, guidance), timestep, end)
+
+    # Past 100 timesteps the published rate would turn negative: then count as if there were 50.
+    place = index if steps <= 100 else index * 50 / steps
+    null = null.clone().requires_grad_()
+    adam = torch.optim.Adam([null], lr=learning_rate * (1 - place / 100))
+    losses = list[float]()
+    for _ in range(inner_steps if guidance != 1 else 0):
+        with torch.enable_grad():
+            loss = F.mse_loss(at_least_float32(step_with(null)), at_least_float32(wanted))
+            (null.grad,) = torch.autograd.grad(loss, [null])
+        adam.step()
+        losses.append(loss.item())
+        if losses[-1] < epsilon + place * 2e-5:
+            break
+    null = null.detach()
+    after = step_with(null)
+    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),))
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """The same values, float32 where they were coarser: embeddings and losses need it."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
