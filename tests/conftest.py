@@ -10,7 +10,7 @@ import pytest
 from jaxtyping import install_import_hook
 
 # Before anything of ours is imported: every annotated shape is checked on every call.
-install_import_hook("understudy", "beartype.beartype")
+install_import_hook("understudy", "typechecks.checked")
 
 
 @pytest.fixture(autouse=True)

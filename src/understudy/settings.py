@@ -14,6 +14,7 @@ from typing import Any, TypeVar, dataclass_transform
 
 from understudy.errors import InputError
 
+METHODS = ("null-text", "ddim", "negative-prompt", "direct")
 DTYPES = ("float32", "float16", "bfloat16")
 Value = bool | int | float | str
 T = TypeVar("T", bound="Settings")
@@ -93,7 +94,7 @@ class GenerateSettings(Settings):
 class InvertSettings(Settings):
     """Photo to what the model can replay. Defaults: null-text inversion as its authors run it."""
 
-    method: str = knob("null-text", "how to invert", choices=("null-text", "ddim"))
+    method: str = knob("null-text", "how to invert", choices=METHODS)
     steps: int = knob(50, "inversion steps; a swap replays as many", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "guidance scale to replay with", at_least=0, at_most=50)
     inner_steps: int = knob(10, "null-text: optimiser steps a timestep", at_least=0, at_most=1000)

@@ -1,0 +1,99 @@
+"""Results appear whole or not at all, whatever the disk does."""
+
+from __future__ import annotations
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+
+from understudy import files
+from understudy.errors import OutputError
+
+FAULTS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EACCES: "permission"}
+
+
+def everything(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.rglob("*"))
+
+
+def test_written_and_replaced(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+    for text in ("first", "second"):
+        with files.replacing(path) as temporary:
+            temporary.write_text(text)
+        assert path.read_text() == text
+    assert everything(tmp_path) == ["a.txt", "new"]
+
+
+def test_an_error_inside_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert everything(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("code", FAULTS)
+@pytest.mark.parametrize("moment", ["write", "fsync", "replace"])
+def test_disk_faults_at_every_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, moment: str
+) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    if moment != "write":
+        monkeypatch.setattr(os, moment, fail)
+    with pytest.raises(OutputError) as caught, files.replacing(path) as temporary:
+        temporary.write_text("new")
+        if moment == "write":
+            fail()
+    assert str(path) in str(caught.value) and FAULTS[code] in str(caught.value)
+    assert caught.value.exit_code == 1
+    assert path.read_text() == "old"
+    assert everything(tmp_path) == ["a.txt"]
+
+
+def test_places_that_cannot_be_are_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for check in (files.check_writable, files.check_folder_writable):
+        with pytest.raises(OutputError, match="not a folder"):
+            check(tmp_path / "file" / "inner" / "a.png")
+    with pytest.raises(OutputError, match="is a folder"):
+        files.check_writable(tmp_path)
+    with pytest.raises(OutputError, match="is a folder"), files.replacing(tmp_path):
+        pass
+    with pytest.raises(OutputError, match="too long"), files.replacing(tmp_path / ("x" * 300)) as t:
+        t.write_text("x")
+    assert everything(tmp_path) == ["file"]
+
+
+def test_checking_makes_nothing(tmp_path: Path) -> None:
+    files.check_writable(tmp_path / "deep" / "er" / "a.png")
+    files.check_folder_writable(tmp_path / "deep" / "er")
+    assert not everything(tmp_path)
+
+
+def test_a_read_only_disk_is_noticed_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "touch", refuse)
+    with pytest.raises(OutputError, match="read-only"):
+        files.check_writable(tmp_path / "a.png")
+
+
+def test_cache_folder_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNDERSTUDY_CACHE", "/somewhere")
+    assert files.cache_folder() == Path("/somewhere")
+    monkeypatch.delenv("UNDERSTUDY_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
+    assert files.cache_folder() == Path("/elsewhere/understudy")

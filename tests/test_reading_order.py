@@ -1,0 +1,94 @@
+"""Imports point backwards: a module may use only what stands before it in the reading order."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+SOURCE = Path(__file__).parent.parent / "src" / "understudy"
+ORDER = (
+    "_version errors settings files photo image sheet recipe toybox attention models concept "
+    "diffusion generate learn words invert swap evaluate demo cli"
+).split()
+# `image` is the one door to tensors; the toy world and the settings stay free of torch.
+TORCH_FREE = "_version errors settings files photo sheet recipe toybox cli".split()
+FILES = sorted(SOURCE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
+    """The first name below the package: a module or a folder of modules."""
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def imports(tree: ast.AST) -> set[str]:
+    """Every module named by an import statement; `from a import b` counts as a and a.b."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0 and node.module, "imports are absolute"
+            names |= {node.module} | {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def rooms(names: set[str]) -> set[str]:
+    parts = [name.split(".") for name in names]
+    return {part[1] for part in parts if part[0] == "understudy" and len(part) > 1} & set(ORDER)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_backwards(path: Path) -> None:
+    me = room(path)
+    if me == "__init__":
+        return
+    assert me in ORDER, f"{me} has no place in the reading order yet: give it one"
+    for other in rooms(imports(ast.parse(path.read_text()))) - {me}:
+        assert ORDER.index(other) < ORDER.index(me), f"{me} comes before {other}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_torch_free_rooms(path: Path) -> None:
+    if room(path) not in TORCH_FREE:
+        return
+    top = [
+        n for n in ast.parse(path.read_text()).body if isinstance(n, ast.Import | ast.ImportFrom)
+    ]
+    names = set().union(*(imports(ast.Module([node], [])) for node in top))
+    heavy = {"torch", "diffusers", "transformers", "understudy.image"}
+    assert not names & heavy, f"{path.name} is read at start-up: import those where they are used"
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_budgets(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert len(lines) <= 300, f"{path.name} has {len(lines)} lines: make two files of it"
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            length = (node.end_lineno or 0) - node.lineno + 1
+            assert length <= 60, f"{path.name}: {node.name} has {length} lines"
+
+
+STRANGERS = {  # foreign library: the files that may know it
+    "diffusers": {"models"},
+    "transformers": {"models"},
+    "PIL": {"photo", "sheet"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+    "numba": {"toybox"},
+}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_strangers_stay_at_the_door(path: Path) -> None:
+    for name in imports(ast.parse(path.read_text())):
+        allowed = STRANGERS.get(name.split(".")[0])
+        assert allowed is None or room(path) in allowed, f"{path.name} must not import {name}"
+
+
+def test_every_room_is_listed_once_and_exists() -> None:
+    assert len(ORDER) == len(set(ORDER))
+    there = {room(path) for path in FILES} - {"__init__"}
+    assert there == set(ORDER)

@@ -1,0 +1,85 @@
+"""Every knob once: bounds hold, presets name real knobs, values survive JSON."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from understudy import settings
+from understudy.errors import InputError
+from understudy.settings import (
+    SWAP_PRESETS,
+    GenerateSettings,
+    InvertSettings,
+    LearnSettings,
+    RunSettings,
+    Settings,
+    SwapSettings,
+)
+
+ALL = [GenerateSettings, InvertSettings, SwapSettings, LearnSettings, RunSettings]
+KNOBS = [(group, field) for group in ALL for field in dataclasses.fields(group)]
+
+
+@pytest.mark.parametrize("group", ALL)
+def test_defaults_are_valid_frozen_and_survive_json(group: type[Settings]) -> None:
+    values = json.loads(json.dumps(group().to_dict()))
+    assert group.from_dict(values) == group()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        setattr(group(), next(iter(values)), 1)
+
+
+@pytest.mark.parametrize(("group", "field"), KNOBS, ids=lambda x: getattr(x, "name", ""))
+def test_every_knob_has_help_and_its_bounds_hold(group: type[Settings], field) -> None:
+    limits = field.metadata
+    assert limits["help"] and not limits["help"].endswith(".")
+    name = "--" + field.name.replace("_", "-")
+    bad = [object(), None]
+    if limits["at_least"] is not None:
+        bad.append(type(field.default)(limits["at_least"] - 1))
+    if limits["at_most"] is not None:
+        bad.append(type(field.default)(limits["at_most"] + 1))
+    if limits["choices"]:
+        bad.append("nothing of the kind")
+    if isinstance(field.default, float):
+        bad += [math.nan, math.inf, True]
+    if isinstance(field.default, int) and not isinstance(field.default, bool):
+        bad += [1.5, True, "3"]
+    for value in bad:
+        with pytest.raises(InputError, match=name):
+            settings.check(field, value)
+
+
+def test_messages_say_wanted_and_got() -> None:
+    with pytest.raises(InputError, match=r"--steps must be at least 1\. Got 0\."):
+        SwapSettings(steps=0)
+    with pytest.raises(InputError, match=r"one of null-text.*Got 'magic'"):
+        InvertSettings(method="magic")
+    with pytest.raises(InputError, match=r"has no 'stepz'. It has: steps"):
+        GenerateSettings.from_dict({"stepz": 3})
+
+
+@pytest.mark.parametrize("preset", SWAP_PRESETS)
+def test_presets_name_real_knobs(preset: str) -> None:
+    assert SwapSettings.from_dict({"preset": preset, **SWAP_PRESETS[preset]}).preset == preset
+
+
+def test_the_default_swap_is_the_papers() -> None:
+    assert SwapSettings() == SwapSettings.from_dict(SWAP_PRESETS["paper"])
+    wanted = {"steps": 50, "guidance": 7.5, "self_output_steps": 10, "self_map_steps": 25}
+    assert wanted.items() <= SwapSettings().to_dict().items()
+    assert SwapSettings().cross_map_steps == 20
+
+
+def test_free_of_heavy_imports() -> None:
+    tree = ast.parse(Path(settings.__file__).read_text())
+    names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
+    names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
+    assert names <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
+        "understudy.errors"
+    }
