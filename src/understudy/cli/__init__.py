@@ -1,0 +1,99 @@
+"""The command line: arguments, progress, exit codes; no mathematics.
+
+Every command imports what it runs on when it runs, so that ``--help`` answers at once. Exit
+codes: 0 done, 1 failed, 2 something given is wrong, 130 stopped by Ctrl-C. Errors are one line on
+stderr; ``UNDERSTUDY_DEBUG=1`` shows the traceback.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import Annotated, NoReturn
+
+import typer
+
+from understudy._version import __version__
+from understudy.cli import demo, generate, invert, learn, models, swap, toybox
+from understudy.errors import UnderstudyError
+
+app = typer.Typer(
+    name="understudy",
+    help="Learn a subject from a few photos, then let it take another subject's place in a photo.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
+)
+for command in (demo.demo, learn.learn, swap.swap, generate.generate, invert.invert):
+    app.command()(command)
+app.add_typer(toybox.app)
+app.add_typer(models.app)
+
+QUIET = {
+    "TRANSFORMERS_VERBOSITY": "error",
+    "DIFFUSERS_VERBOSITY": "error",
+    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
+) -> None:
+    """Options of `understudy` itself, before any command."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command line (without the program's name) and return its exit code."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if words == ["--version"]:
+        print(f"understudy {__version__}")
+        return 0
+    if not os.environ.get("UNDERSTUDY_DEBUG"):
+        return _quietly(words)
+    _run(words)
+    return 0
+
+
+def _run(words: list[str]) -> int:
+    result = app(args=words, prog_name="understudy", standalone_mode=False)
+    return result if isinstance(result, int) else 0
+
+
+def _quietly(words: list[str]) -> int:
+    """Turn whatever is raised into one line and an exit code."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        return _run(words)
+    except typer.TyperException as error:
+        return _fail(error.format_message(), error.exit_code)
+    except UnderstudyError as error:
+        return _fail(str(error), error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("stopped; nothing half-written was left.", 130)
+    except MemoryError:
+        return _fail("out of memory. Try a smaller picture, fewer at once, or --dtype float16.", 1)
+    except BrokenPipeError:
+        sys.stdout = None
+        return 1
+    except Exception as error:
+        where = "UNDERSTUDY_DEBUG=1 shows where; please report it."
+        return _fail(f"this is a bug: {type(error).__name__}: {error}. {where}", 1)
+
+
+def _fail(message: str, code: int) -> int:
+    """One line on stderr, whatever the message holds."""
+    line = " ".join(message.split())
+    if line:  # empty when a missing command was answered with the help
+        print(f"understudy: {line}", file=sys.stderr)
+    return code
+
+
+def script() -> NoReturn:
+    """The `understudy` command."""
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""`understudy generate`: a prompt, and concepts in it, to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from understudy.cli import show, stage
+from understudy.cli.options import knobs
+from understudy.errors import InputError
+from understudy.files import check_folder_writable, check_writable
+from understudy.settings import GenerateSettings, RunSettings
+
+AT_ONCE = 4  # pictures in a batch; the batch never changes a picture
+
+
+@knobs
+def generate(
+    prompt: Annotated[str, typer.Argument(help='Like "a photo of {rex} in the snow".')],
+    settings: GenerateSettings,
+    run: RunSettings,
+    out: Annotated[Path, typer.Option(help="A folder, or a .png for one picture.")] = Path("out"),
+    concept: Annotated[list[str], typer.Option(help="Name or folder; may be repeated.")] = [],  # noqa: B006
+    count: Annotated[int, typer.Option(help="How many pictures.")] = 1,
+    seed: Annotated[int, typer.Option(help="Seed of the first; the next has the next.")] = 0,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make pictures from a prompt.
+
+    {rex} in it is the concept named rex.
+    """
+    files = _names(out, count, seed)
+    dress = stage.load_concepts(concept)
+    from understudy.concept import spelled
+    from understudy.generate import generate_steps
+    from understudy.image import write_picture
+
+    text = spelled(prompt, *dress.concepts)
+    model = stage.load_model(run)
+    model.tokenize(text)  # a prompt too long fails before any work
+    recipe = stage.made_by(
+        "generate", model, (settings, run), ingredients=dress.ingredients, prompt=prompt
+    )
+    with stage.wearing(model, dress):
+        for some in _batches(list(files)):
+            steps = generate_steps(
+                model,
+                [text] * len(some),
+                some,
+                steps=settings.steps,
+                guidance=settings.guidance,
+                negative=settings.negative,
+            )
+            title = f"Generating {len(some)} of {count}"
+            pictures = model.decode(show.last(steps, title).latents)
+            for one, picture in zip(some, pictures.split(1), strict=True):
+                write_picture(files[one], picture, replace(recipe, seed=one).to_text())
+    written = [str(file) for file in files.values()]
+    show.result({"pictures": written, "prompt": text}, json, *written)
+
+
+def _batches(seeds: list[int]) -> Iterator[list[int]]:
+    for first in range(0, len(seeds), AT_ONCE):
+        yield seeds[first : first + AT_ONCE]
+
+
+def _names(out: Path, count: int, seed: int) -> dict[int, Path]:
+    """The file of each seed, checked to be writable before minutes of work."""
+    if count < 1:
+        raise InputError(f"--count must be at least 1. Got {count}.")
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0. Got {seed}.")
+    if out.suffix.lower() == ".png":
+        if count > 1:
+            raise InputError(f"--out {out} is one file for {count} pictures. Give a folder.")
+        check_writable(out)
+        return {seed: out}
+    check_folder_writable(out)
+    return {one: out / f"seed-{one:04d}.png" for one in range(seed, seed + count)}

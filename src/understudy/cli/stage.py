@@ -1,0 +1,107 @@
+"""What the commands that use a model share: load it, dress it, and say what made a result."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.errors import ConceptError
+from understudy.settings import RunSettings, Settings
+
+if TYPE_CHECKING:
+    from understudy.concept import Concept
+    from understudy.models.interface import DiffusionModel
+    from understudy.photo import Photo
+    from understudy.recipe import Ingredient, Recipe
+
+STORE = Path("concepts")
+MANIFEST = "concept.json"
+
+
+@dataclass(frozen=True)
+class Dress:
+    """The concepts a command was given, and the files they came from."""
+
+    concepts: tuple[Concept, ...] = ()
+    ingredients: tuple[Ingredient, ...] = ()
+
+
+def load_model(run: RunSettings) -> DiffusionModel:
+    """The model of `--model` on `--device` in `--dtype`."""
+    from understudy.models.registry import load
+
+    return load(run.model, device=run.device, dtype=run.dtype)
+
+
+def concept_folder(name: str) -> Path:
+    """Where the concept `--concept NAME` lies: that folder, or concepts/NAME.
+
+    Raises ConceptError that lists what there is.
+    """
+    for folder in (Path(name), STORE / name):
+        if (folder / MANIFEST).is_file():
+            return folder
+    there = sorted(entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}"))
+    known = f"There are: {', '.join(there)}." if there else "None was learnt here yet."
+    raise ConceptError(
+        f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
+        f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"
+    )
+
+
+def load_concepts(names: Iterable[str]) -> Dress:
+    """Read concepts by name or folder."""
+    from understudy.concept import Concept
+    from understudy.recipe import Ingredient, ingredient
+
+    folders = [concept_folder(name) for name in names]
+    files = tuple(
+        Ingredient("concept", folder.name, ingredient("concept", folder / MANIFEST).sha256)
+        for folder in folders
+    )
+    return Dress(tuple(Concept.load(folder) for folder in folders), files)
+
+
+def wearing(model: DiffusionModel, dress: Dress) -> AbstractContextManager[object]:
+    """The model wears the concepts inside the block."""
+    from understudy.concept import worn
+
+    return worn(model, *dress.concepts) if dress.concepts else ExitStack()
+
+
+def open_photo(path: Path) -> tuple[Photo, Ingredient]:
+    """A photo through the door, its notes shown, and its entry for the recipe."""
+    from understudy.cli.show import note
+    from understudy.photo import read_photo
+    from understudy.recipe import ingredient
+
+    photo = read_photo(path)
+    note(*photo.notes)
+    return photo, ingredient("photo", path)
+
+
+def made_by(
+    command: str,
+    model: DiffusionModel,
+    settings: Iterable[Settings],
+    *,
+    seed: int | None = None,
+    ingredients: Iterable[Ingredient] = (),
+    **arguments: object,
+) -> Recipe:
+    """The recipe of a picture: what the command was given, and the model it ran on."""
+    from understudy.recipe import Recipe
+
+    merged = {name: value for group in settings for name, value in group.to_dict().items()}
+    return Recipe(
+        command=command,
+        settings=merged,
+        arguments=arguments,
+        ingredients=tuple(ingredients),
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        seed=seed,
+    )

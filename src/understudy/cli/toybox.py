@@ -1,0 +1,82 @@
+"""`understudy toybox`: pictures of the built-in world."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.cli import show
+from understudy.errors import InputError
+from understudy.files import check_folder_writable, check_writable
+
+if TYPE_CHECKING:
+    from understudy.toybox import Scene
+
+app = typer.Typer(name="toybox", help="Pictures of the built-in toy world.", no_args_is_help=True)
+
+Seed = Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)]
+Size = Annotated[int, typer.Option(help="Height and width in pixels.", min=16, max=4096)]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+def render(
+    seed: Seed = 0,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("scene.png"),
+    size: Size = 128,
+    json: Json = False,
+) -> None:
+    """Render the scene of a seed.
+
+    Its caption and the scene itself travel in the PNG.
+    """
+    from understudy.photo import check_png_name
+
+    check_png_name(out)
+    check_writable(out)
+    from understudy.toybox import caption, sample_scene
+
+    scene = sample_scene(seed)
+    words = caption(scene, seed)
+    _write(out, scene, size, "toybox render", seed=seed, caption=words)
+    show.result({"picture": str(out), "caption": words}, json, f"{out}   {words}")
+
+
+@app.command()
+def subject(
+    seed: Seed = 0,
+    photos: Annotated[int, typer.Option(help="How many photos.", min=1, max=100)] = 4,
+    out: Annotated[Path, typer.Option(help="The folder to fill.")] = Path("subject"),
+    size: Size = 128,
+    json: Json = False,
+) -> None:
+    """Photograph one toy in several scenes.
+
+    As a user would photograph it: what `understudy learn` takes.
+    """
+    check_folder_writable(out)
+    if out.is_dir() and any(out.glob("*.png")):
+        raise InputError(f"--out {out} holds pictures already. Give an empty or a new folder.")
+    from understudy.toybox import subject_photos
+
+    scenes = subject_photos(seed, photos)
+    files = [out / f"{number:02d}.png" for number in range(1, photos + 1)]
+    for file, scene in zip(files, scenes, strict=True):
+        _write(file, scene, size, "toybox subject", seed=seed, photo=int(file.stem))
+    noun = scenes[0].subjects[0].identity.class_name
+    paths = [str(file) for file in files]
+    show.result({"pictures": paths, "class": noun}, json, *paths, f"The subject is a {noun}.")
+
+
+def _write(
+    file: Path, scene: Scene, size: int, command: str, *, seed: int, **arguments: str | int
+) -> None:
+    from understudy.photo import write_pixels
+    from understudy.recipe import Recipe
+    from understudy.toybox import render as draw
+
+    facts = {"size": size, **arguments, "scene": scene.to_json()}
+    recipe = Recipe(command=command, arguments=facts, seed=seed)
+    write_pixels(file, draw(scene, size).picture, recipe.to_text())
