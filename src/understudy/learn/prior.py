@@ -1,0 +1,182 @@
+"""What the model itself takes a class to look like: latents it samples before it learns.
+
+Class-specific prior preservation (Ruiz et al. 2023, section 3.3) trains on the frozen model's own
+samples of "a photo of a cat", so that learning rex does not turn every cat into rex. They are
+drawn by ancestral sampling and kept as latents: never decoded, written as JPEG, encoded again.
+
+One file a sample, each with a seed of its own: samples are shared by all subjects of a class, a
+killed run goes on where it stopped, and whoever wants more samples draws the missing ones only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from understudy.diffusion import guided_noise, timesteps
+from understudy.files import replacing
+from understudy.learn.training import autocasting
+from understudy.models.interface import DiffusionModel, NoiseSchedule
+
+SAMPLER = "ancestral"
+
+
+@dataclass(frozen=True)
+class PriorSource:
+    """What determines a class sample, but for its own number. latent_size is (c, h, w)."""
+
+    prompt: str
+    latent_size: tuple[int, int, int]
+    steps: int = 25
+    guidance: float = 7.5
+    seed: int = 0
+    autocast: torch.dtype | None = None
+
+    def key(self, model: DiffusionModel) -> str:
+        """A folder name for these samples of this model: the same source, the same latents."""
+        parts = {
+            "model": model.fingerprint,
+            "prompt": self.prompt,
+            "sampler": SAMPLER,
+            "steps": self.steps,
+            "guidance": self.guidance,
+            "latent_size": self.latent_size,
+            "seed": self.seed,
+            "precision": str(self.autocast or model.dtype),
+        }
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@dataclass(frozen=True)
+class PriorStore:
+    """Class latents by number: in memory, and in `folder` if there is one.
+
+    A file that is torn, of another shape or not finite counts as missing.
+    """
+
+    latent_size: tuple[int, int, int]
+    folder: Path | None = None
+    memory: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+
+    def missing(self, count: int) -> list[int]:
+        """Which of the samples 0 .. count - 1 have still to be drawn."""
+        return [number for number in range(count) if self._find(number) is None]
+
+    def keep(self, number: int, latent: Float[Tensor, "c h w"]) -> None:
+        """Store one sample. Raises OutputError where the folder cannot be written."""
+        self.memory[number] = latent.float().cpu().contiguous()
+        if self.folder is not None:
+            with replacing(self._file(self.folder, number)) as staged:
+                staged.write_bytes(save({"latent": self.memory[number]}))
+
+    def latents(self, count: int) -> Float[Tensor, "count c h w"]:
+        """Samples 0 .. count - 1, float32 on the CPU; none of them may be missing."""
+        return torch.stack([self.memory[number] for number in range(count)])
+
+    def _find(self, number: int) -> Tensor | None:
+        if number in self.memory or self.folder is None:
+            return self.memory.get(number)
+        try:
+            latent = load_file(self._file(self.folder, number))["latent"]
+        except (OSError, SafetensorError, KeyError):
+            return None
+        if latent.shape != self.latent_size or not bool(latent.isfinite().all()):
+            return None
+        self.memory[number] = latent
+        return latent
+
+    @staticmethod
+    def _file(folder: Path, number: int) -> Path:
+        return folder / f"{number:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class PriorStep:
+    """One denoising step of one batch; index counts from 0 to total - 1."""
+
+    index: int
+    total: int
+
+
+def prior_steps(
+    model: DiffusionModel, source: PriorSource, store: PriorStore, count: int, *, batch: int = 16
+) -> Iterator[PriorStep]:
+    """Draw what `store` lacks of `count` samples, yielding after every step; nothing if it has all.
+
+    The model must be the frozen one, with no concept on.
+    """
+    missing = store.missing(count)
+    batches = [missing[start : start + batch] for start in range(0, len(missing), batch)]
+    total = len(batches) * source.steps
+    for turn, numbers in enumerate(batches):
+        for step, latents in enumerate(ancestral_samples(model, source, numbers), start=1):
+            if step == source.steps:
+                for number, latent in zip(numbers, latents, strict=True):
+                    store.keep(number, latent)
+            yield PriorStep(turn * source.steps + step - 1, total)
+
+
+@torch.no_grad()
+def ancestral_samples(
+    model: DiffusionModel, source: PriorSource, numbers: Sequence[int]
+) -> Iterator[Float[Tensor, "n c h w"]]:
+    """The samples of these numbers after each step of the source, from noisy to clean."""
+    generators = [torch.Generator().manual_seed(_seed(source.seed, number)) for number in numbers]
+    latents = _noise(generators, source.latent_size, model)
+    with autocasting(model.device, source.autocast):
+        uncond, text = model.embed(["", source.prompt]).repeat_interleave(len(numbers), 0).chunk(2)
+    times = timesteps(model.schedule, source.steps)
+    for time, after in zip(times, [*times[1:], None], strict=True):
+        with autocasting(model.device, source.autocast):
+            noise = guided_noise(model, latents, time, text, uncond, source.guidance)
+        fresh = None if after is None else _noise(generators, source.latent_size, model)
+        latents = ancestral_step(model.schedule, latents, noise, time, after, fresh)
+        yield latents
+
+
+def ancestral_step(
+    schedule: NoiseSchedule,
+    latents: Float[Tensor, "n c h w"],
+    noise: Float[Tensor, "n c h w"],
+    time: int,
+    after: int | None,
+    fresh: Float[Tensor, "n c h w"] | None,
+) -> Float[Tensor, "n c h w"]:
+    """From x_t to x_s, s < t, adding the fresh noise of the DDPM posterior; after None: to x_0.
+
+    Song et al. 2020 (DDIM), eq. 12 with the sigma of eq. 16 at eta = 1: for adjacent timesteps the
+    ancestral sampling of Ho et al. 2020, in steps of any length Karras et al.'s "Euler ancestral".
+    """
+    a_t = schedule.alpha(time)
+    clean = (latents - math.sqrt(1 - a_t) * noise) / math.sqrt(a_t)
+    if after is None or fresh is None:
+        return clean
+    a_s = schedule.alpha(after)
+    sigma = math.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
+    kept = math.sqrt(max(1 - a_s - sigma**2, 0.0))
+    return math.sqrt(a_s) * clean + kept * noise + sigma * fresh
+
+
+def _seed(seed: int, number: int) -> int:
+    """The seed of one sample, shared with no other seed and number."""
+    digest = hashlib.sha256(f"class sample {seed} {number}".encode()).digest()
+    return int.from_bytes(digest[:8], "big") >> 1
+
+
+def _noise(
+    generators: Sequence[torch.Generator], size: tuple[int, int, int], model: DiffusionModel
+) -> Float[Tensor, "n c h w"]:
+    """Each row from its own generator, drawn on the CPU; float32 at least."""
+    dtype = torch.promote_types(model.dtype, torch.float32)
+    rows = [torch.randn(size, generator=generator) for generator in generators]
+    return torch.stack(rows).to(model.device, dtype)
