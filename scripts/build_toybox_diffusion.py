@@ -1,0 +1,395 @@
+#!/usr/bin/env python
+"""Train the built-in text-to-image model on the toy world, from scratch, on CPU or CUDA.
+
+    python scripts/build_toybox_data.py build/toybox --count 24000
+    python scripts/build_toybox_diffusion.py autoencoder --minutes 15
+    python scripts/build_toybox_diffusion.py unet --minutes 90
+    python scripts/build_toybox_diffusion.py pack
+
+Each stage checkpoints (temporary name, then rename) and goes on where it stopped; `pack` writes a
+diffusers folder with fp16 weights into the package. The autoencoder starts from the principal
+components of 8x8 patches: for a while its encoder is only asked to find them and its decoder to
+draw from them, which is far quicker than letting the two find each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.resnet import ResnetBlock2D
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from understudy import toybox
+
+CHANNELS, PATCH, TOKENS, WIDTH = 16, 8, 40, 128
+POSTERIOR_STD = 0.05
+SPARE = ("sks", "zwx", "ohwx", "qzv", "vkq", "xjy", "bnha", "krr", "wuk", "phlo", "ydu", "grol")
+"""Rare tokens: each is one token; in training they stand before nouns now and then and mean
+nothing, so that a subject learnt later can take any of them."""
+
+
+# --- data ---------------------------------------------------------------------------------------
+
+
+def chunks(folder: Path) -> list[Path]:
+    found = sorted(folder.glob("*.npz"))
+    if not found:
+        raise SystemExit(f"{folder} holds no rendered pictures: run build_toybox_data.py first.")
+    return found
+
+
+def load_pictures(folder: Path, most: int) -> torch.Tensor:
+    """(n, 3, 128, 128) uint8."""
+    parts = [np.load(path)["pictures"] for path in chunks(folder)[: math.ceil(most / 250)]]
+    return torch.from_numpy(np.concatenate(parts)).permute(0, 3, 1, 2)
+
+
+def load_scenes(folder: Path, most: int) -> list[toybox.Scene]:
+    lines = [line for path in chunks(folder)[: math.ceil(most / 250)]
+             for line in np.load(path)["scenes"]]  # fmt: skip
+    return [toybox.Scene.from_json(json.dumps(json.loads(line)["scene"])) for line in lines]
+
+
+def save(state: dict[str, Any], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    os.replace(partial, path)
+
+
+def ticks(minutes: float) -> Iterator[float]:
+    """Share of the time that has passed, until it has."""
+    start = time.monotonic()
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        yield share
+
+
+# --- autoencoder --------------------------------------------------------------------------------
+
+
+def new_autoencoder() -> AutoencoderKL:
+    vae = AutoencoderKL(
+        in_channels=3, out_channels=3, latent_channels=CHANNELS, sample_size=128,
+        block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=2,
+        down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
+        mid_block_add_attention=False, scaling_factor=1.0,
+    )  # fmt: skip
+    for part in vae.modules():  # residual blocks begin as identities: what is left is nearly linear
+        if isinstance(part, ResnetBlock2D):
+            torch.nn.init.zeros_(part.conv2.weight)
+    return vae
+
+
+def patch_basis(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Principal components of 8x8 patches, as a convolution: weight (16, 3, 8, 8) and bias.
+
+    Each is divided by the root of its deviation, a compromise between latents that show what
+    matters in the picture (no division) and latents of equal size (full division).
+    """
+    sample = pictures[:: max(1, len(pictures) // 1000)].float() / 127.5 - 1
+    patches = F.unfold(sample, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
+    mean = patches.mean(0)
+    values, vectors = torch.linalg.eigh(torch.cov((patches - mean).double().T))
+    values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
+    weight = (vectors / values.sqrt().sqrt()).float()
+    size = ((patches - mean) @ weight).square().mean().sqrt()
+    weight = weight / size
+    return weight.T.reshape(CHANNELS, 3, PATCH, PATCH), -(mean @ weight)
+
+
+def random_crops(pictures: torch.Tensor, count: int, side: int) -> torch.Tensor:
+    """(count, 3, side, side) in [-1, 1], flipped half of the time, on the 8-pixel grid."""
+    index = torch.randint(len(pictures), (count,))
+    places = torch.randint((128 - side) // PATCH + 1, (count, 2)) * PATCH
+    parts = [pictures[i, :, y : y + side, x : x + side]
+             for i, (y, x) in zip(index, places.tolist(), strict=True)]  # fmt: skip
+    batch = torch.stack(parts).float() / 127.5 - 1
+    flip = torch.rand(count) < 0.5
+    return torch.where(flip[:, None, None, None], batch.flip(3), batch)
+
+
+def psnr(a: torch.Tensor, b: torch.Tensor) -> float:
+    return float((10 * torch.log10(4 / (a - b).square().flatten(1).mean(1))).mean())
+
+
+def held_out_pictures(count: int) -> torch.Tensor:
+    """Renders of reserved toys, which no training picture shows; (count, 3, 128, 128)."""
+    scenes = [toybox.sample_scene(10_000_000 + n, held_out=True) for n in range(count)]
+    drawn = np.stack([toybox.render(scene).picture for scene in scenes])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
+@torch.no_grad()
+def reconstruct(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
+    parts = [vae.decode(vae.encode(part).latent_dist.mean).sample for part in pictures.split(32)]
+    return torch.cat(parts).clamp(-1, 1)
+
+
+def train_autoencoder(options: argparse.Namespace) -> None:
+    path = options.out / "autoencoder.pt"
+    vae = new_autoencoder().to(options.device, memory_format=torch.channels_last)
+    pictures = load_pictures(options.data, options.most)
+    state: dict[str, Any] = torch.load(path) if path.exists() else {}
+    if state:
+        vae.load_state_dict(state["model"])
+    basis = state.get("basis") or patch_basis(pictures)
+    weight, bias = (part.to(options.device) for part in basis)
+    with torch.no_grad():  # the posterior's deviation is a constant
+        vae.quant_conv.weight[CHANNELS:] = 0
+        vae.quant_conv.bias[CHANNELS:] = 2 * math.log(POSTERIOR_STD)
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0)
+    if "optimizer" in state:
+        optimizer.load_state_dict(state["optimizer"])
+    average = torch.optim.swa_utils.AveragedModel(
+        vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
+    )
+    step, test = state.get("step", 0), held_out_pictures(64)
+    for share in ticks(options.minutes):
+        apart = max(0.0, 1 - step / options.apart)  # how far encoder and decoder work alone
+        full = share > 0.75
+        batch = random_crops(pictures, 3 if full else 8, 128 if full else 64).to(options.device)
+        rate = options.rate * min(1, step / 100 + 0.01) * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.param_groups[0]["lr"] = max(rate, 2e-5)
+        with torch.autocast(options.device, torch.bfloat16):
+            goal = F.conv2d(batch, weight, bias, stride=PATCH)
+            mean = vae.encode(batch.contiguous(memory_format=torch.channels_last)).latent_dist.mean
+            seen = torch.where(torch.rand(len(batch), 1, 1, 1, device=batch.device) < apart,
+                               goal, mean)  # fmt: skip
+            drawn = vae.decode(seen + POSTERIOR_STD * torch.randn_like(seen)).sample
+        error = (drawn.float() - batch).square().mean()
+        loss = error + (0.02 + apart) * (mean.float() - goal.float()).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(vae.parameters(), 0.5)
+        optimizer.step()
+        average.update_parameters(vae)
+        step += 1
+        if step % 100 == 0:
+            tie = float((mean.detach().float() - goal.float()).square().mean())
+            decibels = 10 * math.log10(4 / error.item())
+            print(f"step {step} {decibels:.2f} dB tie {tie:.4f} {share:.0%}", flush=True)
+        if step % 500 == 0:
+            print(f"  held out {psnr(reconstruct(average.module, test), test):.2f} dB", flush=True)
+            save({"model": vae.state_dict(), "ema": average.module.state_dict(), "basis": basis,
+                  "optimizer": optimizer.state_dict(), "step": step}, path)  # fmt: skip
+    save({"model": vae.state_dict(), "ema": average.module.state_dict(), "basis": basis,
+          "optimizer": optimizer.state_dict(), "step": step}, path)  # fmt: skip
+    print(f"held out {psnr(reconstruct(average.module, test), test):.2f} dB")
+
+
+# --- text ---------------------------------------------------------------------------------------
+
+
+def vocabulary() -> list[str]:
+    """Every word that a caption of the world can hold."""
+    from understudy.toybox import vocabulary as words
+
+    phrases = [*words.CLASSES, *words.COLOURS, *words.PATTERNS, *words.ACCESSORIES, *words.LIGHTS,
+               *words.ALL_STANCES, *words.BACKGROUNDS.values(), *words.PROPS, "a an photo of and",
+               "with next to light sunlight in toy the its picture small big"]  # fmt: skip
+    return sorted({word for phrase in phrases for word in phrase.split()})
+
+
+def new_tokenizer() -> CLIPTokenizer:
+    """CLIP's byte-level BPE with a small vocabulary: any text, one token for each known word."""
+    from tokenizers.pre_tokenizers import ByteLevel
+
+    alphabet = sorted(ByteLevel.alphabet())
+    vocab = {c: i for i, c in enumerate([*alphabet, *(c + "</w>" for c in alphabet)])}
+    merges: list[tuple[str, str]] = []
+    for word in (*vocabulary(), *SPARE):
+        pieces = [*word[:-1], word[-1] + "</w>"]
+        while len(pieces) > 1:  # join from the right: endings are shared least
+            pair = (pieces[-2], pieces[-1])
+            pieces[-2:] = ["".join(pair)]
+            if pair not in merges:
+                merges.append(pair)
+            vocab.setdefault("".join(pair), len(vocab))
+    for special in ("<|startoftext|>", "<|endoftext|>"):
+        vocab[special] = len(vocab)
+    return CLIPTokenizer(vocab=vocab, merges=merges, model_max_length=TOKENS)
+
+
+def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
+    return CLIPTextModel(CLIPTextConfig(
+        vocab_size=len(tokenizer), hidden_size=WIDTH, intermediate_size=4 * WIDTH,
+        num_hidden_layers=3, num_attention_heads=4, max_position_embeddings=TOKENS,
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.eos_token_id, projection_dim=WIDTH,
+    ))  # fmt: skip
+
+
+def random_caption(scene: toybox.Scene, rng: np.random.Generator) -> str:
+    """A caption; sometimes none, sometimes with a meaningless rare token before a noun."""
+    if rng.random() < 0.1:
+        return ""
+    text = toybox.caption(scene, int(rng.integers(2**31)))
+    if rng.random() < 0.1:
+        nouns = [w for w in text.split() if w in toybox.CLASSES]
+        text = text.replace(nouns[0], f"{rng.choice(SPARE)} {nouns[0]}", 1)
+    return text
+
+
+# --- U-Net --------------------------------------------------------------------------------------
+
+
+def new_unet() -> UNet2DConditionModel:
+    return UNet2DConditionModel(
+        sample_size=128 // PATCH, in_channels=CHANNELS, out_channels=CHANNELS, layers_per_block=1,
+        block_out_channels=(64, 128, 256), attention_head_dim=(2, 4, 8), norm_num_groups=16,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=WIDTH,
+    )  # fmt: skip
+
+
+def new_scheduler() -> DDIMScheduler:
+    return DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
+    )  # fmt: skip
+
+
+@torch.no_grad()
+def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
+    """Latents of all pictures and of their mirror images, (2, n, 16, 16, 16); cached by chunk."""
+    parts: list[torch.Tensor] = []
+    folder = options.out / "latents"
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in chunks(options.data)[: math.ceil(options.most / 250)]:
+        cached = folder / f"{path.stem}.pt"
+        if not cached.exists():
+            pictures = torch.from_numpy(np.load(path)["pictures"]).permute(0, 3, 1, 2)
+            batch = (pictures.float() / 127.5 - 1).to(options.device)
+            with torch.autocast(options.device, torch.bfloat16):
+                both = [
+                    torch.cat([vae.encode(p).latent_dist.mean.float() for p in side.split(50)])
+                    for side in (batch, batch.flip(3))
+                ]
+            partial = cached.with_suffix(".partial")
+            torch.save(torch.stack(both).half().cpu(), partial)
+            os.replace(partial, cached)
+        parts.append(torch.load(cached))
+    return torch.cat(parts, dim=1)
+
+
+def train_unet(options: argparse.Namespace) -> None:
+    path = options.out / "unet.pt"
+    vae = new_autoencoder()
+    vae.load_state_dict(torch.load(options.out / "autoencoder.pt")["ema"])
+    vae.to(options.device)
+    tokenizer = new_tokenizer()
+    text_encoder, unet = new_text_encoder(tokenizer), new_unet()
+    torch.nn.init.zeros_(unet.conv_out.weight)
+    model = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(options.device)
+    unet.to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
+    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
+    step, log = 0, options.out / "unet.jsonl"
+    if path.exists():
+        state = torch.load(path)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        ema, step = state["ema"], state["step"]
+    latents, scenes = encode_all(options, vae), load_scenes(options.data, options.most)
+    size = float(latents[0].float().square().mean().sqrt())
+    print(f"{len(scenes)} pictures, latents of size {size:.3f}, parameters "
+          f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M", flush=True)  # fmt: skip
+    alphas = new_scheduler().alphas_cumprod.to(options.device)
+    rng, seen, mean_loss = np.random.default_rng(step), 0, 0.0
+    torch.manual_seed(step)
+    begun = time.monotonic()
+    for share in ticks(options.minutes):
+        index = rng.integers(len(scenes), size=options.batch)
+        texts = [random_caption(scenes[i], rng) for i in index]
+        ids = tokenizer(texts, padding="max_length", max_length=TOKENS, return_tensors="pt")
+        side = torch.from_numpy(rng.integers(2, size=options.batch))
+        clean = latents[side, torch.from_numpy(index)].float().to(options.device) / size
+        noise, t = torch.randn_like(clean), torch.randint(1000, (options.batch,))
+        a = alphas[t][:, None, None, None].sqrt()
+        s = (1 - alphas[t])[:, None, None, None].sqrt()
+        noisy = (a * clean + s * noise).contiguous(memory_format=torch.channels_last)
+        warm = min(1.0, step / 300 + 0.01)
+        cool = options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.param_groups[0]["lr"] = options.rate * warm * cool
+        with torch.autocast(options.device, torch.bfloat16):
+            states = text_encoder(ids.input_ids.to(options.device)).last_hidden_state
+            guess = unet(noisy, t.to(options.device), states).sample
+        loss = (guess.float() - (a * noise - s * clean)).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step, seen = step + 1, seen + options.batch
+        keep = min(0.999, (1 + step) / (10 + step))
+        with torch.no_grad():
+            live = [v for v in model.state_dict().values() if v.is_floating_point()]
+            kept = [ema[k] for k, v in model.state_dict().items() if v.is_floating_point()]
+            torch._foreach_lerp_(kept, live, 1 - keep)
+        mean_loss += (float(loss) - mean_loss) / min(step, 200)
+        if step % 100 == 0:
+            line = {"step": step, "loss": round(mean_loss, 5), "share": round(share, 3),
+                    "samples_per_second": round(seen / (time.monotonic() - begun), 1)}  # fmt: skip
+            with log.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+            print(line, flush=True)
+        if step % 500 == 0:
+            save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema,
+                  "step": step, "size": size}, path)  # fmt: skip
+    save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema,
+          "step": step, "size": size}, path)  # fmt: skip
+
+
+# --- pack ---------------------------------------------------------------------------------------
+
+
+def pack(options: argparse.Namespace) -> None:
+    """Write the averaged weights as a diffusers folder in fp16."""
+    from diffusers import StableDiffusionPipeline
+
+    state = torch.load(options.out / "unet.pt")
+    vae, tokenizer = new_autoencoder(), new_tokenizer()
+    vae.load_state_dict(torch.load(options.out / "autoencoder.pt")["ema"])
+    vae.register_to_config(scaling_factor=1 / state["size"])
+    model = torch.nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
+    model.load_state_dict(state["ema"])
+    pipeline = StableDiffusionPipeline(
+        vae=vae, text_encoder=model["text_encoder"], tokenizer=tokenizer, unet=model["unet"],
+        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None,
+        requires_safety_checker=False,
+    )  # fmt: skip
+    pipeline.to(dtype=torch.float16).save_pretrained(options.package)
+    print(f"step {state['step']} packed into {options.package}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("stage", choices=("autoencoder", "unet", "pack"))
+    parser.add_argument("--data", type=Path, default=Path("build/toybox"))
+    parser.add_argument("--out", type=Path, default=Path("build/diffusion"))
+    package = Path("src/understudy/weights/toybox-diffusion")
+    parser.add_argument("--package", type=Path, default=package)
+    parser.add_argument("--minutes", type=float, default=15)
+    parser.add_argument("--most", type=int, default=24000, help="pictures to use at most")
+    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
+    parser.add_argument("--floor", type=float, default=0.05, help="final share of the rate")
+    parser.add_argument("--apart", type=int, default=600, help="steps until the autoencoder joins")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    options = parser.parse_args()
+    {"autoencoder": train_autoencoder, "unet": train_unet, "pack": pack}[options.stage](options)
+
+
+if __name__ == "__main__":
+    main()

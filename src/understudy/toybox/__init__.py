@@ -1,0 +1,41 @@
+"""The procedural toy world, where the right answer is known.
+
+A seed gives a scene; a scene gives its picture, caption, masks and key points; `recast` and
+`repose` give the right answers of a swap and of a drag. Needs no torch.
+"""
+
+from understudy.toybox.answers import recast, repose
+from understudy.toybox.captions import caption, plain_caption
+from understudy.toybox.render import KeyPoint, Rendering, influence, render
+from understudy.toybox.sample import sample_identity, sample_scene, subject_photos
+from understudy.toybox.scene import (
+    Background,
+    Camera,
+    Identity,
+    Light,
+    Pose,
+    Prop,
+    Scene,
+    Subject,
+)
+from understudy.toybox.vocabulary import (
+    ACCESSORIES,
+    ALL_STANCES,
+    BACKGROUNDS,
+    CLASSES,
+    COLOURS,
+    KEYPOINTS,
+    LIGHTS,
+    PATTERNS,
+    POINTS,
+    PROPS,
+    STANCES,
+)
+
+__all__ = [
+    "ACCESSORIES", "ALL_STANCES", "BACKGROUNDS", "CLASSES", "COLOURS", "KEYPOINTS", "LIGHTS",
+    "PATTERNS", "POINTS", "PROPS", "STANCES", "Background", "Camera", "Identity", "KeyPoint",
+    "Light", "Pose", "Prop", "Rendering", "Scene", "Subject", "caption", "influence",
+    "plain_caption", "recast", "render", "repose", "sample_identity", "sample_scene",
+    "subject_photos",
+]  # fmt: skip
