@@ -12,13 +12,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import time
 from pathlib import Path
 
 import torch
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "src"))
 
 from understudy import toybox
 from understudy.evaluate.examples import Examples
@@ -73,7 +70,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=BUILT_IN, help="where the weights go")
     parser.add_argument("--held-out", type=int, default=150, help="reserved toys, four scenes each")
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     return parser.parse_args()

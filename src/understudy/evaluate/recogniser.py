@@ -86,8 +86,9 @@ class Block(nn.Module):
             conv(width, inner, 1),
             conv(inner, inner, 3),
             nn.Conv2d(inner, width, 1, bias=False),
-            nn.BatchNorm2d(width),
+            last := nn.BatchNorm2d(width),
         )
+        nn.init.zeros_(last.weight)  # a new block passes its input on
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         return F.relu(x + self.layers(x))
@@ -126,12 +127,16 @@ class Network(nn.Module):
         self.mix = Block(joint, w)
         self.mask = nn.Conv2d(joint, 16, 1)  # pixel-shuffled to 64x64
         self.heat = nn.Conv2d(joint, 4 * len(vocabulary.points), 1)  # pixel-shuffled to 32x32
-        pooled = joint + 4 * w
+        pooled = 3 + w + joint + 4 * w
         self.read_subject = nn.Sequential(nn.Linear(2 * pooled, 3 * w), nn.SiLU())
         self.read_scene = nn.Sequential(nn.Linear(2 * pooled, 2 * w), nn.SiLU())
         self.seen = nn.Linear(3 * w, len(vocabulary.points))
         self.identity = nn.Sequential(
-            nn.Linear(2 * pooled, 3 * w), nn.SiLU(), nn.Linear(3 * w, identity)
+            nn.Linear(2 * pooled, 4 * w, bias=False),
+            nn.BatchNorm1d(4 * w),
+            nn.ReLU(),
+            nn.Linear(4 * w, identity, bias=False),
+            nn.BatchNorm1d(identity, affine=False),  # centred, so that strangers score about 0
         )
         self.heads = nn.ModuleDict(
             {
@@ -145,12 +150,16 @@ class Network(nn.Module):
     ) -> dict[str, Tensor]:
         """Raw outputs: a logit table per head, "mask" b 64 64, "heat" b k 32 32, "seen" b k,
         "identity" b d (unit). A `where` of zeros says nothing, as None does."""
-        at16 = self.to16(self.at32(self.stem(x)))  # b 2w 16 16
+        at32 = self.at32(self.stem(x))  # b w 32 32
+        at16 = self.to16(at32)  # b 2w 16 16
         at16 = self.at16(at16 if where is None else at16 + self.where(where))
         at8 = self.at8(at16)  # b 4w 8 8
         joint = self.mix(self.across(at16) + F.interpolate(self.down_to(at8), scale_factor=2.0))
         mask = F.pixel_shuffle(self.mask(joint), 4)  # b 1 64 64
-        both = torch.cat([pool(joint, mask), pool(at8, mask)], dim=1)  # b 2*(2w+4w)
+        colours = F.avg_pool2d(x, 4).to(
+            at32.dtype
+        )  # b 3 32 32: a colour should not need a deep look
+        both = torch.cat([pool(f, mask) for f in (colours, at32, joint, at8)], dim=1)
         read = self.read_subject(both)
         scene = self.read_scene(both)
         out = {

@@ -23,7 +23,12 @@ from torch.nn import functional as F
 from understudy.evaluate.examples import TRAITS, Batch, Examples, augment, order, vocabulary
 from understudy.evaluate.recogniser import HEADS, SIZE, Network, peaks
 
-WEIGHTS = {"mask": 2.0, "heat": 0.6, "traits": 0.7}  # of the losses; the others count 1
+WEIGHTS = {
+    "mask": 2.0,
+    "heat": 0.6,
+    "identity": 0.5,
+    "traits": 0.7,
+}  # of the losses; the others count 1
 MEMORY = 2048  # embeddings of past batches that serve as negatives
 LIKE = math.log(4.0)  # a negative of the anchor's own class counts as four
 
@@ -123,7 +128,7 @@ class TrainStep:
 class Trainer:
     """Everything that changes while the recogniser learns; `save` and `load` resume exactly."""
 
-    def __init__(self, *, seed: int = 0, rate: float = 2e-3, averaging: float = 0.998) -> None:
+    def __init__(self, *, seed: int = 0, rate: float = 2e-3, averaging: float = 0.996) -> None:
         torch.manual_seed(seed)
         self.seed, self.rate, self.averaging, self.index = seed, rate, averaging, 0
         self.network = Network(vocabulary())
@@ -179,7 +184,7 @@ class Trainer:
 
 
 def train_steps(
-    trainer: Trainer, examples: Examples, *, epochs: int, batch: int = 64
+    trainer: Trainer, examples: Examples, *, epochs: int, batch: int = 32
 ) -> Iterator[TrainStep]:
     """Learn, from wherever the trainer stands; warm-up, then a cosine down to nothing.
 

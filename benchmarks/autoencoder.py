@@ -1,0 +1,24 @@
+"""How well the built-in model's autoencoder rebuilds held-out pictures."""
+
+from __future__ import annotations
+
+import torch
+from benchmarks import cases
+from benchmarks.rows import Row
+
+from understudy.evaluate import metrics
+from understudy.models.interface import DiffusionModel
+
+COLUMNS = ("PSNR, dB", "SSIM", "PSNR on the subject, dB")
+
+
+def rebuilding(model: DiffusionModel, number: int) -> Row:
+    """Encode and decode held-out picture `number`."""
+    known = cases.shown(cases.scene(number))
+    with torch.no_grad():
+        rebuilt = model.decode(model.encode(known.picture))
+    return {
+        "PSNR, dB": metrics.psnr(rebuilt, known.picture).item(),
+        "SSIM": metrics.ssim(rebuilt, known.picture).item(),
+        "PSNR on the subject, dB": metrics.psnr(rebuilt, known.picture, known.mask).item(),
+    }

@@ -1,0 +1,89 @@
+"""Does an inversion replay the photo? Null-text beside plain DDIM, both against the ceiling."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+from benchmarks import cases
+from benchmarks.rows import Row
+
+from understudy import toybox
+from understudy.diffusion import sample_steps
+from understudy.evaluate import metrics
+from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
+from understudy.invert.null_text import null_text_steps
+from understudy.models.interface import DiffusionModel
+from understudy.settings import InvertSettings
+
+COLUMNS = (
+    "autoencoder's ceiling, dB",
+    "null-text, dB",
+    "null-text below the ceiling, dB",
+    "DDIM at the same guidance, dB",
+    "DDIM without guidance, dB",
+    "inner steps",
+    "null-text U-Net rows",
+    "null-text seconds",
+)
+
+
+@torch.no_grad()
+def reconstruction(model: DiffusionModel, number: int, settings: InvertSettings) -> Row:
+    """Invert held-out picture `number` with a plain caption and replay it."""
+    scene = cases.scene(number)
+    known, prompt = cases.shown(scene), toybox.plain_caption(scene)
+    latents = model.encode(known.picture)
+    started, before = time.monotonic(), model.rows
+    steps: list[InvertStep] = list(
+        null_text_steps(
+            model,
+            latents,
+            prompt,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            inner_steps=settings.inner_steps,
+            epsilon=settings.epsilon,
+            learning_rate=settings.learning_rate,
+        )
+    )
+    seconds, rows = time.monotonic() - started, model.rows - before
+    inversion = steps[-1].inversion
+    assert inversion is not None and inversion.replay is not None
+
+    def quality(latents: torch.Tensor) -> float:
+        return metrics.psnr(model.decode(latents), known.picture).item()
+
+    ceiling, null_text = quality(latents), quality(inversion.replay[-1:])
+    return {
+        "autoencoder's ceiling, dB": ceiling,
+        "null-text, dB": null_text,
+        "null-text below the ceiling, dB": ceiling - null_text,
+        "DDIM at the same guidance, dB": quality(
+            ddim_replay(model, latents, prompt, settings.steps, settings.guidance)
+        ),
+        "DDIM without guidance, dB": quality(
+            ddim_replay(model, latents, prompt, settings.steps, 1.0)
+        ),
+        "inner steps": float(sum(step.inner for step in steps)),
+        "null-text U-Net rows": float(rows),
+        "null-text seconds": seconds,
+    }
+
+
+def ddim_replay(
+    model: DiffusionModel, latents: torch.Tensor, prompt: str, steps: int, guidance: float
+) -> torch.Tensor:
+    """The latents that sampling gives from the DDIM-inverted noise."""
+    *_, last = ddim_inversion_steps(model, latents, prompt, steps=steps)
+    found: Inversion | None = last.inversion
+    assert found is not None
+    *_, sampled = sample_steps(
+        model,
+        found.noise,
+        model.embed([prompt]),
+        model.embed([""]),
+        steps=steps,
+        guidance=guidance,
+    )
+    return sampled.latents

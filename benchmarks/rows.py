@@ -1,0 +1,102 @@
+"""One row a case: measured once, kept as a line of JSON, summed up in a table.
+
+A run that is killed goes on where it stopped. Rows carry the model's fingerprint: those of another
+model are kept in the file and left out of the sum.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+Row = dict[str, Any]
+
+
+@dataclass
+class Rows:
+    """The rows of one measurement with one model and one choice of settings."""
+
+    path: Path
+    mark: str  # of model and settings
+
+    def read(self) -> list[Row]:
+        if not self.path.exists():
+            return []
+        rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
+        return [row for row in rows if row["mark"] == self.mark]
+
+    def measure(self, cases: Iterable[tuple[str, Callable[[], Row]]]) -> list[Row]:
+        """Measure each named case that has no row yet; returns the rows of all, in order."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        done = {row["case"]: row for row in self.read()}
+        rows: list[Row] = []
+        for name, measure in cases:
+            if name not in done:
+                started = time.monotonic()
+                row = {"case": name, "mark": self.mark, **measure()}
+                row["seconds"] = round(time.monotonic() - started, 2)
+                with self.path.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                done[name] = row
+                print(f"{self.path.stem} {name} {brief(row)}", flush=True)
+            rows.append(done[name])
+        return rows
+
+
+def brief(row: Row) -> str:
+    """A row's numbers in one line."""
+    numbers = {k: v for k, v in row.items() if isinstance(v, float)}
+    return " ".join(f"{name} {value:.3f}" for name, value in numbers.items())
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Mean, its standard error, and the extremes of a column."""
+
+    mean: float
+    error: float
+    low: float
+    high: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        n, mean = len(values), sum(values) / len(values)
+        variance = sum((v - mean) ** 2 for v in values) / max(n - 1, 1)
+        return cls(mean, math.sqrt(variance / n), min(values), max(values), n)
+
+
+def spreads(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Spread]:
+    """Each column's spread over the rows that have it as a finite number (true counts 1)."""
+    found: dict[str, Spread] = {}
+    for column in columns:
+        values = [float(row[column]) for row in rows if row.get(column) is not None]
+        values = [value for value in values if math.isfinite(value)]
+        if values:
+            found[column] = Spread.of(values)
+    return found
+
+
+def report(
+    name: str, title: str, conditions: Mapping[str, Any], table: Mapping[str, Spread]
+) -> str:
+    """Write results/<name>.json and .md; returns the Markdown."""
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    numbers = {column: vars(spread) for column, spread in table.items()}
+    record = {"conditions": dict(conditions), "table": numbers}
+    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = [f"# {title}", "", ", ".join(f"{k} {v}" for k, v in conditions.items()), ""]
+    lines += ["| | mean | ± | lowest | highest | n |", "| --- | --- | --- | --- | --- | --- |"]
+    for column, s in table.items():
+        lines.append(
+            f"| {column} | {s.mean:.3f} | {s.error:.3f} | {s.low:.3f} | {s.high:.3f} | {s.count} |"
+        )
+    text = "\n".join(lines) + "\n"
+    (RESULTS / f"{name}.md").write_text(text)
+    return text

@@ -1,0 +1,57 @@
+"""The measurements' own machinery: rows resume, spreads add up, cases are what they say."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+from benchmarks import cases
+from benchmarks.rows import Row, Rows, Spread, spreads
+
+from understudy.toybox.sample import is_reserved
+
+
+def test_a_case_is_measured_once_for_each_model(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    def measure(name: str) -> Row:
+        asked.append(name)
+        return {"score": float(len(asked))}
+
+    def run(mark: str, names: str) -> list[Row]:
+        rows = Rows(tmp_path / "rows.jsonl", mark)
+        return rows.measure((name, lambda name=name: measure(name)) for name in names)
+
+    run("one", "ab")
+    assert [row["score"] for row in run("one", "abc")] == [1, 2, 3]
+    assert asked == ["a", "b", "c"]
+    assert [row["score"] for row in run("another", "a")] == [4]
+
+
+def test_spread_of_three_numbers() -> None:
+    spread = Spread.of([1.0, 2.0, 3.0])
+    assert (spread.mean, spread.low, spread.high, spread.count) == (2, 1, 3, 3)
+    assert spread.error == pytest.approx(1 / math.sqrt(3))
+    found = spreads([{"a": 1.0}, {"a": math.nan}, {"b": True}], ["a", "b", "c"])
+    assert found["a"].count == 1 and found["b"].mean == 1 and "c" not in found
+
+
+@pytest.mark.parametrize("number", [0, 2, 27])
+def test_a_swap_case_keeps_the_stage(number: int) -> None:
+    case = cases.swap(number)
+    old, new = case.source.subjects[0], case.right.subjects[0]
+    assert case.source.background == case.right.background
+    assert (old.pose.x, old.pose.yaw) == (new.pose.x, new.pose.yaw)
+    assert new.identity == case.subject.identity and is_reserved(new.identity)
+    assert old.identity.class_name in case.prompt.split()
+    assert (old.identity.class_name == new.identity.class_name) == (number % 4 < 2)
+    assert 0.05 < case.changed.mean() < 0.6
+
+
+def test_a_telling_caption_names_what_is_asked() -> None:
+    for number in range(20):
+        scene = cases.scene(number)
+        toy = scene.subjects[0].identity
+        text = cases.telling_caption(scene, number)
+        assert f"{toy.primary} {toy.class_name}" in text
