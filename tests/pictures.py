@@ -19,6 +19,7 @@ def gradient(height: int = 48, width: int = 64) -> np.ndarray:
 
 def save(path: Path, pixels: np.ndarray | None = None, **options: object) -> Path:
     """Write pixels (the gradient) by Pillow; the suffix chooses the format."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(gradient() if pixels is None else pixels).save(path, **options)
     return path
 

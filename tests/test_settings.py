@@ -14,6 +14,7 @@ from understudy import settings
 from understudy.errors import InputError
 from understudy.settings import (
     SWAP_PRESETS,
+    DemoSettings,
     GenerateSettings,
     InvertSettings,
     LearnSettings,
@@ -22,7 +23,7 @@ from understudy.settings import (
     SwapSettings,
 )
 
-ALL = [GenerateSettings, InvertSettings, SwapSettings, LearnSettings, RunSettings]
+ALL = [GenerateSettings, InvertSettings, SwapSettings, LearnSettings, RunSettings, DemoSettings]
 KNOBS = [(group, field) for group in ALL for field in dataclasses.fields(group)]
 
 
@@ -65,8 +66,16 @@ def test_messages_say_wanted_and_got() -> None:
 
 
 @pytest.mark.parametrize("preset", SWAP_PRESETS)
-def test_presets_name_real_knobs(preset: str) -> None:
-    assert SwapSettings.from_dict({"preset": preset, **SWAP_PRESETS[preset]}).preset == preset
+def test_presets_fill_what_is_not_given(preset: str) -> None:
+    filled = SwapSettings.filled({"preset": preset, "guidance": 3.0}).to_dict()
+    wanted = {**SwapSettings().to_dict(), **SWAP_PRESETS[preset]}
+    assert filled == {**wanted, "preset": preset, "guidance": 3.0}
+    assert SwapSettings.filled({"preset": preset, "cross_map_steps": 3}).cross_map_steps == 3
+
+
+def test_presets_keep_their_proportions_in_shorter_runs() -> None:
+    short = SwapSettings.filled({"steps": 20})
+    assert (short.self_output_steps, short.self_map_steps, short.cross_map_steps) == (4, 10, 8)
 
 
 def test_the_default_swap_is_the_papers() -> None:

@@ -1,9 +1,95 @@
 """understudy: learn a subject from a few photos, let it take another subject's place.
 
+The values and the errors are here; each verb is in the module of its name::
+
+    from understudy import load_model, read_folder, read_picture, worn, write_picture
+    from understudy.learn import learn
+    from understudy.invert import invert
+    from understudy.swap import swap
+    from understudy.generate import generate
+
 Heavy modules are imported when one of their names is first used, so ``import understudy`` is
 quick and needs no model.
 """
 
 from __future__ import annotations
 
-from understudy._version import __version__ as __version__
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from understudy._version import __version__
+from understudy.errors import (
+    ConceptError,
+    ExtraMissing,
+    InputError,
+    ModelError,
+    OutputError,
+    PictureError,
+    PromptError,
+    UnderstudyError,
+)
+from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
+
+if TYPE_CHECKING:
+    from understudy.concept import Concept, spelled, worn
+    from understudy.image import read_folder, read_picture, write_picture
+    from understudy.invert.inversion import Inversion
+    from understudy.models.interface import DiffusionModel
+    from understudy.models.registry import available as available_models
+    from understudy.models.registry import load as load_model
+    from understudy.recipe import Recipe, read_recipe
+
+__all__ = [
+    "Concept",
+    "ConceptError",
+    "DiffusionModel",
+    "ExtraMissing",
+    "GenerateSettings",
+    "InputError",
+    "InvertSettings",
+    "Inversion",
+    "LearnSettings",
+    "ModelError",
+    "OutputError",
+    "PictureError",
+    "PromptError",
+    "Recipe",
+    "SwapSettings",
+    "UnderstudyError",
+    "__version__",
+    "available_models",
+    "load_model",
+    "read_folder",
+    "read_picture",
+    "read_recipe",
+    "spelled",
+    "worn",
+    "write_picture",
+]
+
+_LAZY = {
+    "Concept": "concept.Concept",
+    "DiffusionModel": "models.interface.DiffusionModel",
+    "Inversion": "invert.inversion.Inversion",
+    "Recipe": "recipe.Recipe",
+    "available_models": "models.registry.available",
+    "load_model": "models.registry.load",
+    "read_folder": "image.read_folder",
+    "read_picture": "image.read_picture",
+    "read_recipe": "recipe.read_recipe",
+    "spelled": "concept.spelled",
+    "worn": "concept.worn",
+    "write_picture": "image.write_picture",
+}
+
+
+def __getattr__(name: str) -> object:
+    """A name of a heavy module, imported now that somebody wants it."""
+    if name not in _LAZY:
+        raise AttributeError(f"module 'understudy' has no attribute {name!r}")
+    module, attribute = _LAZY[name].rsplit(".", 1)
+    return getattr(import_module(f"understudy.{module}"), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar, dataclass_transform
+from typing import Any, TypeVar
 
 from understudy.errors import InputError
 
@@ -33,7 +33,6 @@ def knob(
     return dataclasses.field(default=default, metadata=bounds)
 
 
-@dataclass_transform(frozen_default=True, kw_only_default=True, field_specifiers=(knob,))
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
     """Base of all settings: checks every knob against its bounds when made."""
@@ -54,6 +53,11 @@ class Settings:
             if name not in known:
                 raise InputError(f"{cls.__name__} has no {name!r}. It has: {', '.join(known)}.")
         return cls(**values)
+
+    @classmethod
+    def filled(cls: type[T], given: Mapping[str, Any]) -> T:
+        """Settings from the values given; a preset among them, else the defaults, fill the rest."""
+        return cls.from_dict(given)
 
 
 def check(field: dataclasses.Field[Any], value: Any) -> None:
@@ -120,6 +124,17 @@ class SwapSettings(Settings):
     )
     blend: bool = knob(False, "keep the photo's own latent outside the swapped subject")
 
+    @classmethod
+    def filled(cls, given: Mapping[str, Any]) -> SwapSettings:
+        """The preset's values where none is given, in proportion to the number of steps."""
+        wanted = cls.from_dict(given)
+        share = wanted.steps / PUBLISHED_STEPS
+        named = {
+            name: value if isinstance(value, bool) else round(value * share)
+            for name, value in SWAP_PRESETS[wanted.preset].items()
+        }
+        return cls.from_dict({**named, **given})
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnSettings(Settings):
@@ -149,7 +164,28 @@ class RunSettings(Settings):
     dtype: str = knob("float32", "precision of the weights", choices=DTYPES)
 
 
-SWAP_PRESETS: dict[str, dict[str, Value]] = {
-    "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20},
-    "official": {},
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DemoSettings(Settings):
+    """The main job on toys, small enough for two cores and three minutes."""
+
+    seed: int = knob(0, "which toy is learnt, and whose place it takes", at_least=0)
+    photos: int = knob(4, "photos to learn from", at_least=1, at_most=20)
+    learn_steps: int = knob(150, "optimiser steps of learning", at_least=1)
+    learning_rate: float = knob(5e-5, "AdamW's learning rate", at_least=0, at_most=1)
+    prior_samples: int = knob(16, "class pictures drawn by the model itself", at_least=0)
+    steps: int = knob(25, "inversion and swap steps", at_least=1, at_most=1000)
+    guidance: float = knob(3.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
+
+
+PUBLISHED_STEPS = 50  # what the numbers of steps below were published for
+# "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
+# (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
+SWAP_PRESETS: dict[str, dict[str, int]] = {
+    "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
+    "official": {
+        "self_output_steps": 41,
+        "self_map_steps": 40,
+        "cross_map_steps": 30,
+        "blend": True,
+    },
 }

@@ -32,6 +32,7 @@ for command in (demo.demo, learn.learn, swap.swap, generate.generate, invert.inv
 app.add_typer(toybox.app)
 app.add_typer(models.app)
 
+STOPPED, LAST_WORDS = 130, "stopped; nothing half-written was left."
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",
     "DIFFUSERS_VERBOSITY": "error",
@@ -69,13 +70,14 @@ def _quietly(words: list[str]) -> int:
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     try:
-        return _run(words)
+        code = _run(words)
+        return code if code != STOPPED else _fail(LAST_WORDS, STOPPED)
     except typer.TyperException as error:
         return _fail(error.format_message(), error.exit_code)
     except UnderstudyError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
-        return _fail("stopped; nothing half-written was left.", 130)
+        return _fail(LAST_WORDS, STOPPED)
     except MemoryError:
         return _fail("out of memory. Try a smaller picture, fewer at once, or --dtype float16.", 1)
     except BrokenPipeError:

@@ -43,7 +43,11 @@ def generate(
     model = stage.load_model(run)
     model.tokenize(text)  # a prompt too long fails before any work
     recipe = stage.made_by(
-        "generate", model, (settings, run), ingredients=dress.ingredients, prompt=prompt
+        "generate",
+        model,
+        (settings, run),
+        arguments={"prompt": prompt},
+        ingredients=dress.ingredients,
     )
     with stage.wearing(model, dress):
         for some in _batches(list(files)):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -12,6 +12,12 @@ from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import cache_folder, check_writable
 from understudy.settings import InvertSettings, RunSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.invert.inversion import Inversion
+    from understudy.models.interface import DiffusionModel
 
 SUFFIX = ".inversion.safetensors"
 
@@ -36,12 +42,32 @@ def invert(
     opened, _ = stage.open_photo(photo)
     dress = stage.load_concepts(concept)
     from understudy.image import to_tensor
+    from understudy.invert.invert import inversion_steps
     from understudy.photo import fit
 
     model = stage.load_model(run)
     picture = to_tensor(fit(opened.pixels, model.picture_size))
+    cache = cache_folder() / "inversions"
     with stage.wearing(model, dress):
-        inversion, fidelity = stage.inverted(model, picture, prompt, settings)
+        steps = inversion_steps(model, picture, prompt, settings, cache=cache)
+        inversion = show.last(steps, "Inverting").inversion
+    assert inversion is not None, "the last step carries the inversion"
     inversion.save(file)
-    numbers = {"inversion": str(file), "method": settings.method, "psnr": fidelity}
-    show.result(numbers, json, f"{file}   rebuilds the photo at {fidelity:.1f} dB")
+    quality = _quality(model, picture, inversion)
+    numbers = {"inversion": str(file), "method": settings.method, **quality}
+    told = ", ".join(f"{name} {value:.1f} dB" for name, value in quality.items())
+    show.result(numbers, json, f"{file}   {told}")
+
+
+def _quality(model: DiffusionModel, picture: Tensor, inversion: Inversion) -> dict[str, float]:
+    """PSNR in dB of the photo through the autoencoder alone, and replayed where that is known."""
+    from torch import no_grad
+
+    from understudy.evaluate.metrics import psnr
+
+    with no_grad():
+        known = {"autoencoder": model.encode(picture.to(model.device))}
+        if inversion.path is not None:
+            known["replayed"] = inversion.path[-1:].to(model.device)
+        decoded = {name: model.decode(latents).cpu() for name, latents in known.items()}
+    return {name: round(psnr(made, picture).item(), 2) for name, made in decoded.items()}

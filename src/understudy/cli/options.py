@@ -10,14 +10,12 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from understudy.settings import SWAP_PRESETS, Settings, SwapSettings, Value, option
-
-PRESETS: dict[type[Settings], Mapping[str, Mapping[str, Value]]] = {SwapSettings: SWAP_PRESETS}
+from understudy.settings import Settings, option
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:
@@ -67,7 +65,4 @@ def make(group: type[Settings], given: dict[str, Any]) -> Settings:
     """
     names = [field.name for field in dataclasses.fields(group)]
     values = {name: given.pop(name) for name in names}
-    values = {name: value for name, value in values.items() if value is not None}
-    preset = group.from_dict(values).to_dict().get("preset")  # checks what was given, too
-    named = PRESETS.get(group, {}).get(str(preset), {})
-    return group.from_dict({**named, **values})
+    return group.filled({name: value for name, value in values.items() if value is not None})

@@ -7,9 +7,10 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 
+@runtime_checkable
 class Step(Protocol):
     """Anything that knows where it stands: `index` of `total`."""
 
@@ -36,7 +37,8 @@ def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     left = TimeLeft(elapsed_when_finished=True)
     shown, words, bar = title if isinstance(title, str) else "", "", None
-    with Progress(*columns, left, console=console, transient=True) as progress:
+    quiet = not console.is_terminal
+    with Progress(*columns, left, console=console, transient=True, disable=quiet) as progress:
         for step in steps:
             shown = title if isinstance(title, str) else title(step)
             if bar is None or shown != words:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,8 @@ from understudy.errors import ConceptError
 from understudy.settings import RunSettings, Settings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from understudy.concept import Concept
     from understudy.models.interface import DiffusionModel
     from understudy.photo import Photo
@@ -83,14 +85,22 @@ def open_photo(path: Path) -> tuple[Photo, Ingredient]:
     return photo, ingredient("photo", path)
 
 
+def open_mask(path: Path, photo: Photo, size: tuple[int, int]) -> tuple[Tensor, Ingredient]:
+    """A mask "1 1 h w" drawn on a photo, fitted as the photo is, and its entry for the recipe."""
+    from understudy.image import read_mask
+    from understudy.recipe import ingredient
+
+    return read_mask(path, photo.size, size), ingredient("mask", path)
+
+
 def made_by(
     command: str,
     model: DiffusionModel,
     settings: Iterable[Settings],
     *,
-    seed: int | None = None,
+    arguments: Mapping[str, object],
     ingredients: Iterable[Ingredient] = (),
-    **arguments: object,
+    seed: int | None = None,
 ) -> Recipe:
     """The recipe of a picture: what the command was given, and the model it ran on."""
     from understudy.recipe import Recipe
@@ -99,9 +109,14 @@ def made_by(
     return Recipe(
         command=command,
         settings=merged,
-        arguments=arguments,
+        arguments=dict(arguments),
         ingredients=tuple(ingredients),
         model=model.name,
         model_fingerprint=model.fingerprint,
         seed=seed,
     )
+
+
+def finite(row: dict[str, object]) -> dict[str, object]:
+    """The numbers of a row that mean something: JSON knows no NaN."""
+    return {name: value for name, value in row.items() if value == value}

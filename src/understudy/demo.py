@@ -1,0 +1,231 @@
+"""The main job on toys nobody has seen, beside the right answer: learn, invert, swap, compare.
+
+Photos of a held-out toy and a scene with another toy come from the toy world, which also renders
+the right answer: the same scene with the learnt toy in the other's place and pose. Knows no files
+but the built-in weights; draws no bars, but lets a caller watch the steps.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy import toybox
+from understudy.concept import worn
+from understudy.evaluate import metrics
+from understudy.evaluate.recogniser import Recogniser
+from understudy.image import to_mask, to_pixels, to_tensor
+from understudy.invert.invert import inversion_steps
+from understudy.learn.learn import learn_steps
+from understudy.models.interface import DiffusionModel
+from understudy.photo import Pixels
+from understudy.settings import DemoSettings, InvertSettings, LearnSettings, SwapSettings
+from understudy.sheet import Row, Tile, contact_sheet
+from understudy.swap.photoswap import swap_steps
+from understudy.toybox import Scene
+
+FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides
+NAME = "rex"
+MARGIN = 2  # pixels about the changed region that count as changed, too
+
+Watch = Callable[[Iterable[Any], str], Any]  # follow steps to the end, return the last
+
+
+def unwatched(steps: Iterable[Any], title: str) -> Any:
+    """Follow steps to the end without a word."""
+    return deque(steps, maxlen=1).pop()
+
+
+@dataclass(frozen=True)
+class Case:
+    """What is asked: photos of a toy, a source scene, and the right answer.
+
+    prompt is the source's; noun is the class of both toys.
+    """
+
+    noun: str
+    photos: tuple[Scene, ...]
+    source: Scene
+    right: Scene
+    prompt: str
+
+
+def case(seed: int, photos: int = 4) -> Case:
+    """The demo of a seed: a held-out toy, and a scene with another held-out toy of its class."""
+    scenes = toybox.subject_photos(FIRST_SEED + 2 * seed, photos, held_out=True)
+    toy = scenes[0].subjects[0].identity
+    other = toybox.sample_identity(FIRST_SEED + 2 * seed + 1, toy.class_name, held_out=True)
+    source = toybox.sample_scene(
+        FIRST_SEED + 2 * seed + 1,
+        identity=other,
+        subjects=1,
+        props=1,
+        occluded=False,
+        held_out=True,
+    )
+    right = toybox.recast(source, 0, toy)
+    prompt = toybox.plain_caption(source, colour=False)
+    return Case(toy.class_name, tuple(scenes), source, right, prompt)
+
+
+@dataclass(frozen=True)
+class Performance:
+    """What was made, and what it is to be compared with; pictures "1 3 h w" in [-1, 1].
+
+    rebuilt is the source through the autoencoder alone: the ceiling of any edit in the latent.
+    target_prompt: what the swap was asked for.
+    """
+
+    case: Case
+    photos: Float[Tensor, "n 3 h w"]
+    source: Float[Tensor, "1 3 h w"]
+    swapped: Float[Tensor, "1 3 h w"]
+    right: Float[Tensor, "1 3 h w"]
+    rebuilt: Float[Tensor, "1 3 h w"]
+    target_prompt: str
+
+
+@torch.no_grad()
+def perform(
+    model: DiffusionModel, given: Case, settings: DemoSettings, watch: Watch = unwatched
+) -> Performance:
+    """Do the whole job for one case: nothing is taken from any cache."""
+    size = model.picture_size
+    photos = torch.cat([_picture(scene, size) for scene in given.photos])
+    source = _picture(given.source, size)
+    learnt = watch(
+        learn_steps(
+            model,
+            photos,
+            name=NAME,
+            class_noun=given.noun,
+            settings=LearnSettings(
+                steps=settings.learn_steps,
+                learning_rate=settings.learning_rate,
+                prior_samples=settings.prior_samples,
+                seed=settings.seed,
+            ),
+        ),
+        f"Learning the {given.noun} from {len(photos)} photos",
+    ).concept
+    target_prompt = given.prompt.replace(given.noun, learnt.phrase, 1)
+    run = {"steps": settings.steps, "guidance": settings.guidance}
+    with worn(model, learnt):
+        asked = InvertSettings.filled(run)
+        inverting = inversion_steps(model, source, given.prompt, asked)
+        inversion = watch(inverting, "Inverting the source").inversion
+        swapping = swap_steps(
+            model, inversion, given.prompt, target_prompt, SwapSettings.filled(run)
+        )
+        swapped = model.decode(watch(swapping, "Swapping").target)
+    return Performance(
+        case=given,
+        photos=photos,
+        source=source,
+        swapped=swapped.cpu(),
+        right=_picture(given.right, size),
+        rebuilt=model.decode(model.encode(source.to(model.device))).cpu(),
+        target_prompt=target_prompt,
+    )
+
+
+@dataclass(frozen=True)
+class Scores:
+    """How one picture fares as an answer.
+
+    identity: mean cosine with the photos' identity (1 = the same toy); background: PSNR in dB
+    outside what may change; pose: mean distance of the key points from the right answer's, as
+    a share of the toy's size.
+    """
+
+    name: str
+    identity: float
+    background: float
+    pose: float
+
+
+def score(made: Performance, ruler: Recogniser) -> list[Scores]:
+    """The swap, the right answer, and the source left as it is; then the background's ceiling."""
+    size = (int(made.source.shape[-2]), int(made.source.shape[-1]))
+    changed = _changed(made.case, size)
+    points, visible, mask = _pose(made.case.right, size, ruler)
+    photos = ruler.identity(made.photos)
+    pictures = {"swap": made.swapped, "right answer": made.right, "no swap": made.source}
+    found: list[Scores] = []
+    for name, picture in pictures.items():
+        seen = ruler.recognise(picture)
+        shared = visible & seen.confident()
+        subject_size = metrics.subject_size(mask)
+        found.append(
+            Scores(
+                name,
+                metrics.subject_fidelity(seen.identity, photos).item(),
+                metrics.background_psnr(picture, made.source, changed).item(),
+                metrics.pose_error(seen.points, points, shared, subject_size).item(),
+            )
+        )
+    ceiling = metrics.background_psnr(made.rebuilt, made.source, changed).item()
+    return [*found, Scores("autoencoder alone", float("nan"), ceiling, float("nan"))]
+
+
+def table(scores: list[Scores]) -> str:
+    """The scores as aligned text; a dash where a number has no meaning."""
+    lines = [f"{'':20}{'identity':>10}{'background dB':>16}{'pose error':>13}"]
+    for row in scores:
+        numbers = (_number(row.identity), _number(row.background, 1), _number(row.pose))
+        lines.append(f"{row.name:20}{numbers[0]:>10}{numbers[1]:>16}{numbers[2]:>13}")
+    return "\n".join(lines)
+
+
+def sheet(made: Performance, scores: list[Scores]) -> Pixels:
+    """Photos, source, swap and right answer on one page."""
+    by_name = {row.name: row for row in scores}
+    photos = [Tile(to_pixels(photo)) for photo in made.photos.split(1)]
+    answers = [
+        Tile(to_pixels(made.source), "source"),
+        Tile(to_pixels(made.swapped), f"swap, identity {by_name['swap'].identity:.2f}"),
+        Tile(to_pixels(made.right), f"right answer, {by_name['right answer'].identity:.2f}"),
+        Tile(to_pixels(made.rebuilt), "source, autoencoder alone"),
+    ]
+    rows = [
+        Row(f"learnt: a {made.case.noun} never seen before, from these photos alone", photos),
+        Row(f'"{made.case.prompt}"  to  "{made.target_prompt}"', answers),
+    ]
+    return contact_sheet(rows, title="understudy: one toy takes another's place")
+
+
+def _picture(scene: Scene, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+    return to_tensor(toybox.render(scene, size).picture)
+
+
+def _changed(given: Case, size: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
+    """Where source and right answer may differ: both toys, their shadows, a small margin."""
+    regions = [toybox.influence(scene, 0, size) for scene in (given.source, given.right)]
+    changed = to_mask(np.logical_or(*regions).astype(np.float32))
+    return F.max_pool2d(changed, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+
+
+def _pose(
+    scene: Scene, size: tuple[int, int], ruler: Recogniser
+) -> tuple[Float[Tensor, "1 k 2"], Tensor, Float[Tensor, "1 1 h w"]]:
+    """True key points (x, y), which of them are seen, and the subject's mask."""
+    drawn = toybox.render(scene, size)
+    names = ruler.vocabulary.points
+    points, visible = torch.zeros(1, len(names), 2), torch.zeros(1, len(names), dtype=torch.bool)
+    for name, point in drawn.keypoints[0].items():
+        place = names.index(name)
+        points[0, place] = torch.tensor([point.x, point.y])
+        visible[0, place] = point.visible
+    return points, visible, to_mask(drawn.masks[0])
+
+
+def _number(value: float, digits: int = 2) -> str:
+    return "-" if np.isnan(value) else f"{value:.{digits}f}"

@@ -1,0 +1,188 @@
+"""The command line in-process: every verb on a tiny model, its options, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import pictures
+from tiny import tiny_folder
+from understudy import cli
+from understudy.photo import read_photo
+from understudy.recipe import read_recipe
+
+COMMANDS = "demo learn swap generate invert toybox toybox,render toybox,subject models models,list"
+FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
+
+
+def run(*words: object) -> int:
+    return cli.main([str(word) for word in words])
+
+
+def ran(capsys: pytest.CaptureFixture[str], *words: object) -> dict:
+    """Run a command that must succeed with --json, and return what it printed."""
+    assert run(*words, "--json") == 0, capsys.readouterr().err
+    return json.loads(capsys.readouterr().out)
+
+
+@pytest.fixture
+def model() -> list[str]:
+    return ["--model", str(tiny_folder("toy"))]
+
+
+def helps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """The --help of every command, as docs/cli.txt keeps it."""
+    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("NO_COLOR", "1")
+    pages: list[str] = []
+    for words in [[], *(name.split(",") for name in COMMANDS.split())]:
+        assert run(*words, "--help") == 0
+        page = re.sub(r" +$", "", capsys.readouterr().out, flags=re.MULTILINE).strip()
+        pages.append(f"$ {' '.join(['understudy', *words, '--help'])}\n\n{page}\n")
+    return "\n\n".join(pages)
+
+
+def test_help_is_as_documented(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = helps(monkeypatch, capsys)
+    if os.environ.get("UNDERSTUDY_FREEZE"):
+        FROZEN.write_text(found)
+    hint = "the help changed: UNDERSTUDY_FREEZE=1 pytest tests/test_cli.py writes docs/cli.txt"
+    assert found == FROZEN.read_text(), hint
+
+
+def timed(*words: str) -> float:
+    """Seconds of processor time the fastest of three runs took: other work does not count."""
+
+    def seconds() -> float:
+        before = os.times()
+        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
+        after = os.times()
+        spent = after.children_user - before.children_user
+        return spent + after.children_system - before.children_system
+
+    return min(seconds() for _ in range(3))
+
+
+def test_help_answers_in_half_a_second() -> None:
+    assert timed("-m", "understudy.cli", "--help") < 0.5
+    assert timed("-m", "understudy.cli", "swap", "--help") < 0.5
+
+
+def test_import_takes_less_than_a_third_of_a_second() -> None:
+    assert timed("-c", "import understudy") < 0.3
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert re.fullmatch(r"understudy \d+\.\d+\.\d+\n", capsys.readouterr().out)
+
+
+def test_toybox_render(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shown = ran(capsys, "toybox", "render", "--seed", 7, "--size", 64, "--out", "a/scene.png")
+    assert read_photo("a/scene.png").size == (64, 64)
+    recipe = read_recipe("a/scene.png")
+    assert recipe.command == "toybox render" and recipe.seed == 7
+    assert recipe.arguments["caption"] == shown["caption"]
+    first = Path("a/scene.png").read_bytes()
+    ran(capsys, "toybox", "render", "--seed", 7, "--size", 64, "--out", "b.png")
+    assert Path("b.png").read_bytes() == first
+
+
+def test_toybox_subject(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("toybox", "subject", "--seed", 3, "--photos", 3, "--size", 32, "--out", "rex")
+    shown = ran(capsys, *words)
+    assert [Path(name).name for name in shown["pictures"]] == ["01.png", "02.png", "03.png"]
+    photos = [read_photo(name).pixels for name in shown["pictures"]]
+    assert not np.array_equal(photos[0], photos[1])
+    assert run(*words) == 2  # never over somebody's photos
+    assert "holds pictures already" in capsys.readouterr().err
+
+
+def test_generate(here: Path, capsys: pytest.CaptureFixture[str], model: list[str]) -> None:
+    words = ("generate", "a photo of a cat", *model, "--steps", 2)
+    shown = ran(capsys, *words, "--count", 5, "--seed", 3, "--out", "cats")
+    assert [Path(p).name for p in shown["pictures"]][::4] == ["seed-0003.png", "seed-0007.png"]
+    recipe = read_recipe("cats/seed-0007.png")
+    assert recipe.command == "generate" and recipe.seed == 7
+    assert recipe.settings["steps"] == 2 and recipe.arguments["prompt"] == "a photo of a cat"
+    assert len(recipe.model_fingerprint) == 64
+    # One picture alone is the picture it was among others.
+    ran(capsys, *words, "--seed", 7, "--out", "one.png")
+    assert np.array_equal(read_photo("one.png").pixels, read_photo("cats/seed-0007.png").pixels)
+
+
+@pytest.fixture
+def learnt(here: Path, capsys: pytest.CaptureFixture[str], model: list[str]) -> Path:
+    """A concept named rex in concepts/, learnt in two steps."""
+    for number, level in enumerate((60, 180)):
+        pictures.save(here / f"photos/{number}.png", np.full((70, 64, 3), level, np.uint8))
+    words = ("--class", "cat", "--name", "rex", "--steps", 2, "--prior-samples", 2)
+    shown = ran(capsys, "learn", "photos", *words, "--prior-steps", 2, *model)
+    assert shown["concept"] == "concepts/rex" and shown["phrase"].endswith(" cat")
+    return here / "concepts" / "rex"
+
+
+def test_learn_then_generate(
+    learnt: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    words = ("generate", "a photo of {rex}", *model, "--steps", 2, "--concept")
+    shown = ran(capsys, *words, "rex", "--out", "rex.png")
+    assert "{" not in shown["prompt"]
+    (file,) = read_recipe("rex.png").ingredients
+    assert file.role == "concept" and file.name == "rex"
+    ran(capsys, *words, learnt, "--out", "again.png")
+    assert np.array_equal(read_photo("rex.png").pixels, read_photo("again.png").pixels)
+
+
+def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("models", "list") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines == ran(capsys, "models", "list")["models"]
+
+
+def test_bug_is_one_line_and_debug_shows_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken() -> None:
+        raise RuntimeError("two\nlines")
+
+    monkeypatch.setattr("understudy.models.registry.available", broken)
+    assert run("models", "list") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "RuntimeError: two lines" in error
+    monkeypatch.setenv("UNDERSTUDY_DEBUG", "1")
+    with pytest.raises(RuntimeError):
+        run("models", "list")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), MemoryError()])
+def test_stopped_and_out_of_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], error: BaseException
+) -> None:
+    def stop() -> None:
+        raise error
+
+    monkeypatch.setattr("understudy.models.registry.available", stop)
+    assert run("models", "list") == (130 if isinstance(error, KeyboardInterrupt) else 1)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_progress_passes_steps_on(capsys: pytest.CaptureFixture[str]) -> None:
+    from understudy.cli.show import follow
+    from understudy.learn.learn import LearnStep
+
+    steps = [LearnStep("learn", index, 3) for index in range(1, 4)]
+    started = time.perf_counter()
+    assert list(follow(iter(steps), "Testing")) == steps
+    assert time.perf_counter() - started < 5
+    assert re.match(r"Testing took \d+\.\d s", capsys.readouterr().err)

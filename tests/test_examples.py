@@ -1,0 +1,51 @@
+"""Every example runs, is short, and leaves the pictures it promises; here on a tiny model."""
+
+from __future__ import annotations
+
+import runpy
+from pathlib import Path
+
+import pytest
+
+from tiny import tiny_folder
+from understudy.photo import read_photo
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+FILES = sorted(EXAMPLES.glob("*.py"))
+
+
+def run(name: str, **how: object) -> None:
+    runpy.run_path(str(EXAMPLES / f"{name}.py"))["main"](**how)
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_examples_fit_a_screen(path: Path) -> None:
+    assert len(path.read_text().splitlines()) <= 40
+    assert f"def test_{path.stem}(" in Path(__file__).read_text(), "no test runs it"
+
+
+def test_toybox(tmp_path: Path) -> None:
+    run("toybox", out=tmp_path)
+    assert read_photo(tmp_path / "toybox.png").size[1] > 380
+
+
+def test_generate(tmp_path: Path) -> None:
+    run("generate", out=tmp_path, model=str(tiny_folder("toy")), steps=2)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["generated-0.png", "generated-1.png"]
+
+
+def learnt(folder: Path) -> None:
+    run("learn", out=folder, model=str(tiny_folder("toy")), steps=2, sampling=2)
+
+
+def test_learn(tmp_path: Path) -> None:
+    learnt(tmp_path)
+    assert (tmp_path / "rex" / "concept.json").exists()
+    assert read_photo(tmp_path / "rex-on-the-beach.png").size == (64, 64)
+
+
+def test_swap(tmp_path: Path) -> None:
+    learnt(tmp_path)
+    model = str(tiny_folder("toy"))
+    run("swap", concept=tmp_path / "rex", out=tmp_path, model=model, steps=2)
+    assert read_photo(tmp_path / "swapped.png").size == (64, 64)
