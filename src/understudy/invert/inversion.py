@@ -44,6 +44,8 @@ class Inversion:
         trajectory: z*_0 (the photo) to z*_T (the noise), or its end alone.
         replay: latents of guided sampling with this inversion, z_T first; None = not known.
         null_embeddings: unconditional embedding of each step, or one for all; None = of "".
+        first_noise: the unconditional noise of the first step, where whatever starts from z_T
+            still shares it; None = not known.
     """
 
     method: str
@@ -56,6 +58,7 @@ class Inversion:
     trajectory: Float[Tensor, "k c h w"]
     replay: Float[Tensor, "n_1 c h w"] | None = None
     null_embeddings: Float[Tensor, "n tokens width"] | None = None
+    first_noise: Float[Tensor, "1 c h w"] | None = None
 
     @property
     def steps(self) -> int:

@@ -28,12 +28,14 @@ class NullStep:
     """One timestep of the optimisation.
 
     null: the embedding after it; latents: the guided sample after it; losses: before each
-    optimiser step (one is measured, and no step taken, where nothing could change).
+    optimiser step (one is measured, and no step taken, where nothing could change); uncond_noise:
+    the network's for that embedding, None where the step moves nothing.
     """
 
     null: Float[Tensor, "1 tokens width"]
     latents: Float[Tensor, "1 c h w"]
     losses: tuple[float, ...]
+    uncond_noise: Float[Tensor, "1 c h w"] | None = None
 
 
 @torch.no_grad()
@@ -63,7 +65,7 @@ def null_text_steps(
     assert inversion is not None
     trajectory, text = inversion.trajectory, model.embed([prompt])
     null, z = at_least_float32(model.embed([""])), inversion.noise
-    nulls, replay = list[Tensor](), [z]
+    nulls, replay, first = list[Tensor](), [z], None
     for index, timestep in enumerate(inversion.timesteps):
         step = null_text_step(
             model,
@@ -80,6 +82,7 @@ def null_text_steps(
             learning_rate=learning_rate,
         )
         null, z = step.null, step.latents
+        first = step.uncond_noise if index == 0 else first
         nulls.append(null)
         replay.append(z)
         done = None
@@ -90,6 +93,7 @@ def null_text_steps(
                 guidance=guidance,
                 replay=torch.cat(replay),
                 null_embeddings=torch.cat(nulls),
+                first_noise=first,
             )
         loss, inner = step.losses[-1], len(step.losses)
         yield InvertStep(steps + index, 2 * steps, timestep, z, loss, inner, done)
@@ -120,8 +124,7 @@ def null_text_step(
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
     eps_c = model.predict_noise(latents, timestep, text)
 
-    def step_with(null: Tensor) -> Tensor:
-        eps_u = model.predict_noise(latents, timestep, null)
+    def step_with(eps_u: Tensor) -> Tensor:
         return ddim_step(model.schedule, latents, guided(eps_u, eps_c, guidance), timestep, end)
 
     # Past 100 timesteps the published rate would turn negative: then count as if there were 50.
@@ -131,15 +134,17 @@ def null_text_step(
     losses = list[float]()
     for _ in range(inner_steps if guidance != 1 else 0):
         with torch.enable_grad():
-            loss = F.mse_loss(at_least_float32(step_with(null)), at_least_float32(wanted))
+            after = step_with(model.predict_noise(latents, timestep, null))
+            loss = F.mse_loss(at_least_float32(after), at_least_float32(wanted))
             (null.grad,) = torch.autograd.grad(loss, [null])
         adam.step()
         losses.append(loss.item())
         if losses[-1] < epsilon + place * 2e-5:
             break
     null = null.detach()
-    after = step_with(null)
-    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),))
+    eps_u = model.predict_noise(latents, timestep, null)
+    after = step_with(eps_u)
+    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),), eps_u)
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -1,0 +1,92 @@
+"""Inversions kept on disk, so that several edits of one photo never invert it twice.
+
+The key names everything an inversion depends on; the cache never decides that something is close
+enough. Entries appear whole or not at all, two processes that want the same one make it once, and
+a damaged entry counts as missing. A folder that cannot be written is no error: nothing is kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from filelock import FileLock
+
+from understudy.errors import InputError, OutputError
+from understudy.invert.inversion import Inversion, InvertStep, digest
+from understudy.models.interface import DiffusionModel
+
+Setting = bool | int | float | str
+
+
+def cache_key(
+    model: DiffusionModel, picture: str, prompt: str, settings: Mapping[str, Setting]
+) -> str:
+    """A file name for one inversion.
+
+    Args:
+        model: its weights as they are now (a worn concept counts), schedule and precision.
+        picture: SHA-256 of the picture's tensor.
+        settings: method, steps, guidance and whatever else the method listens to.
+    """
+    schedule = model.schedule
+    parts = {
+        "model": model.fingerprint,
+        "precision": str(model.dtype),
+        "prediction": model.prediction_type,
+        "alphas": digest(schedule.alphas_cumprod),
+        "schedule": [schedule.steps_offset, schedule.set_alpha_to_one],
+        "picture": picture,
+        "prompt": prompt,
+        "settings": dict(settings),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+def cached_steps(
+    folder: Path, key: str, model: DiffusionModel, make: Callable[[], Iterator[InvertStep]]
+) -> Iterator[InvertStep]:
+    """The steps of `make`, its inversion kept under `key`; a single step where it is kept already.
+
+    While one process makes an entry, others that want it wait.
+    """
+    file = folder / f"{key}.safetensors"
+    with _alone(file):
+        kept = _recall(file, model)
+        if kept is not None:
+            yield InvertStep(0, 1, kept.timesteps[0], kept.noise, inversion=kept)
+            return
+        for step in make():
+            if step.inversion is not None:
+                with suppress(OutputError):
+                    step.inversion.save(file)
+            yield step
+
+
+def _recall(file: Path, model: DiffusionModel) -> Inversion | None:
+    """The kept inversion; None where there is none that can be read and replayed."""
+    try:
+        kept = Inversion.load(file, model.device)
+        kept.check(model)
+    except InputError:
+        return None
+    return kept if bool(kept.trajectory.isfinite().all()) else None
+
+
+@contextmanager
+def _alone(file: Path) -> Generator[None]:
+    """Hold the entry's lock, or none where the folder takes no locks."""
+    lock = FileLock(f"{file}.lock")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except (OSError, NotImplementedError):
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,115 @@
+"""The verb: a photo and what it shows to an inversion, by any method, from the cache if there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import InputError
+from understudy.invert.cache import Setting, cache_key, cached_steps
+from understudy.invert.direct import direct_steps
+from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, digest
+from understudy.invert.negative_prompt import negative_prompt_steps
+from understudy.invert.null_text import at_least_float32, null_text_steps
+from understudy.models.interface import DiffusionModel
+from understudy.settings import InvertSettings
+
+
+def inversion_steps(
+    model: DiffusionModel,
+    photo: Float[Tensor, "1 3 h w"],
+    prompt: str,
+    settings: InvertSettings | None = None,
+    *,
+    cache: Path | None = None,
+) -> Iterator[InvertStep]:
+    """Invert a photo a step at a time; the last step carries the inversion.
+
+    Args:
+        photo: RGB in [-1, 1], height and width multiples of the model's downscale.
+        prompt: what the photo shows.
+        cache: a folder of inversions; None keeps nothing. A kept one takes a single step.
+
+    Raises:
+        InputError: a photo of a size that does not divide, an unknown method.
+        PromptError: a prompt over the model's token limit.
+    """
+    settings = settings or InvertSettings()
+    _check(model, photo, prompt)
+    picture = digest(photo)
+
+    def make() -> Iterator[InvertStep]:
+        with torch.no_grad():
+            latents = at_least_float32(model.encode(photo.to(model.device)))
+        for step in _method_steps(model, latents, prompt, settings):
+            found = step.inversion
+            yield (
+                step if found is None else replace(step, inversion=replace(found, picture=picture))
+            )
+
+    if cache is None:
+        return make()
+    key = cache_key(model, picture, prompt, _heard(settings))
+    return cached_steps(cache, key, model, make)
+
+
+def invert(
+    model: DiffusionModel,
+    photo: Float[Tensor, "1 3 h w"],
+    prompt: str,
+    settings: InvertSettings | None = None,
+    *,
+    cache: Path | None = None,
+) -> Inversion:
+    """The inversion of a photo. See `inversion_steps`."""
+    *_, last = inversion_steps(model, photo, prompt, settings, cache=cache)
+    assert last.inversion is not None
+    return last.inversion
+
+
+def _method_steps(
+    model: DiffusionModel, latents: Float[Tensor, "1 c h w"], prompt: str, settings: InvertSettings
+) -> Iterator[InvertStep]:
+    if settings.method == "null-text":
+        return null_text_steps(
+            model,
+            latents,
+            prompt,
+            steps=settings.steps,
+            guidance=settings.guidance,
+            inner_steps=settings.inner_steps,
+            epsilon=settings.epsilon,
+            learning_rate=settings.learning_rate,
+        )
+    plain = {
+        "ddim": ddim_inversion_steps,
+        "negative-prompt": negative_prompt_steps,
+        "direct": direct_steps,
+    }
+    if settings.method not in plain:
+        names = ", ".join(["null-text", *plain])
+        raise InputError(f"--method must be one of {names}. Got {settings.method!r}.")
+    return plain[settings.method](model, latents, prompt, steps=settings.steps)
+
+
+def _heard(settings: InvertSettings) -> dict[str, Setting]:
+    """The settings the method listens to: others must not make a second entry."""
+    values = settings.to_dict()
+    if settings.method == "null-text":
+        return values
+    return {name: values[name] for name in ("method", "steps")}
+
+
+def _check(model: DiffusionModel, photo: Tensor, prompt: str) -> None:
+    model.tokenize(prompt)
+    height, width = photo.shape[-2:]
+    if not height or not width or height % model.downscale or width % model.downscale:
+        raise InputError(
+            f"the photo's width and height must be multiples of {model.downscale} for "
+            f"{model.name}. Got {width} x {height}; scale or crop it first."
+        )

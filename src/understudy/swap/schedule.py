@@ -1,0 +1,97 @@
+"""Which step swaps what, in whole steps.
+
+Knows numbers of steps only; photoswap.py acts on them. Photoswap (Gu et al. 2023,
+arXiv:2305.18286, Algorithm 1) swaps three things in the first steps of a run: phi, the output of
+self-attention; M, the map of self-attention; A, the map of cross-attention.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from understudy.errors import InputError
+
+Share = int | float
+
+
+@dataclass(frozen=True)
+class Swaps:
+    """What one step takes from the source."""
+
+    self_output: bool
+    self_map: bool
+    cross_map: bool
+
+    @property
+    def any(self) -> bool:
+        """Whether the step needs the source at all."""
+        return self.self_output or self.self_map or self.cross_map
+
+
+@dataclass(frozen=True)
+class SwapSchedule:
+    """The steps that take each feature from the source, counted from 0 (the noisiest).
+
+    self_output: phi, for both halves of guidance; self_map: M and cross_map: A, for the
+    conditional half. Where phi is swapped M changes nothing.
+    """
+
+    steps: int
+    self_output: range
+    self_map: range
+    cross_map: range
+
+    def at(self, index: int) -> Swaps:
+        """What step `index` swaps."""
+        return Swaps(
+            self_output=index in self.self_output,
+            self_map=index in self.self_map and index not in self.self_output,
+            cross_map=index in self.cross_map,
+        )
+
+    @property
+    def last(self) -> int:
+        """The last step that swaps anything; -1 where none does."""
+        return max((i for i in range(self.steps) if self.at(i).any), default=-1)
+
+
+def first_steps(steps: int, self_output: Share, self_map: Share, cross_map: Share) -> SwapSchedule:
+    """The paper's schedule: each feature for its own number of first steps, independently.
+
+    Args:
+        self_output, self_map, cross_map: lambda_phi, lambda_M, lambda_A; a whole number counts
+            steps (more than there are means all), a fraction is a share of the run.
+
+    Raises:
+        InputError: a share that is negative, or a fraction above 1.
+    """
+    counts = (
+        _count("self_output", self_output, steps),
+        _count("self_map", self_map, steps),
+        _count("cross_map", cross_map, steps),
+    )
+    return SwapSchedule(steps, *(range(count) for count in counts))
+
+
+def as_published(steps: int, self_output: float, self_map: float, cross_map: float) -> SwapSchedule:
+    """The schedule of Photoswap's authors' code, from its fractions.
+
+    It differs from the paper: phi runs through step int(n * phi) inclusive, so that 0 still
+    swaps step 0 and only a negative fraction swaps none; M ends at int(n * (M + phi)); A ends
+    at int((n + 1) * A). Products are cut off in floating point as there (.3 + .6 of 50 is 44).
+    """
+    ends = (
+        int(self_output * steps) + 1,
+        int(steps * (self_map + self_output)),
+        int(cross_map * (steps + 1)),
+    )
+    return SwapSchedule(steps, *(range(min(max(end, 0), steps)) for end in ends))
+
+
+def _count(name: str, share: Share, steps: int) -> int:
+    if share < 0 or (isinstance(share, float) and share > 1):
+        raise InputError(
+            f"{name} must be a number of steps from 0, or a fraction from 0.0 to 1.0. Got {share}."
+        )
+    # A hair is added so that 0.58 of 50 steps is 29 of them, not 28.
+    return min(int(share * steps + 1e-9) if isinstance(share, float) else share, steps)

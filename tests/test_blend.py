@@ -1,0 +1,146 @@
+"""swap/blend.py: masks from attention, against the recorded ones and by hand."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from golden_model import GoldenCase, golden_cases, golden_folders
+from understudy.attention import AttentionSite
+from understudy.errors import InputError
+from understudy.swap.blend import (
+    MapSums,
+    best_tokens,
+    blended,
+    grid_of,
+    latent_mask,
+    subject_mask,
+)
+
+
+def units():
+    return [
+        pytest.param(folder / "diffusion", name, want, id=f"{folder.name}-{name}")
+        for folder in golden_folders()
+        if (folder / "diffusion" / "c_local_blend_unit.json").exists()
+        for name, want in json.loads(
+            (folder / "diffusion" / "c_local_blend_unit.json").read_text()
+        ).items()
+    ]
+
+
+def site(tokens, block="up", is_cross=True):
+    return AttentionSite("layer", block, 0, 0, is_cross, 2, tokens)
+
+
+def summed(maps, places):
+    """Feed recorded maps (layers, prompts * heads, tokens, h, w) as the U-Net's layers would."""
+    layers, _, tokens, height, width = maps.shape
+    sums = MapSums(places, (64, 64))
+    for layer in range(layers):
+        rows = maps[layer].unflatten(0, (len(places), -1)).flatten(-2).transpose(-1, -2)
+        sums.add(site(height * width), rows, range(tokens), range(len(places)))
+    sums.close_step()
+    return sums.sums
+
+
+@pytest.mark.parametrize(
+    ("folder", "name", "want"), units() or [pytest.param(*[None] * 3, marks=pytest.mark.skip)]
+)
+def test_golden_local_blend(folder, name, want):
+    arrays = np.load(folder / "c_local_blend_unit.npz")
+    places = tuple(map(tuple, want["token_positions"]))
+    recorded = torch.from_numpy(arrays[f"maps_u8_B{len(places)}"]).double() / 64
+    sums = summed(recorded, places)
+    assert torch.allclose(sums, torch.from_numpy(arrays[f"{name}/aggregate"]), rtol=0, atol=1e-12)
+    mask = subject_mask(sums, (64, 64), want["threshold"][0])
+    if "substruct_token_positions" in want:
+        kept = summed(recorded, tuple(map(tuple, want["substruct_token_positions"])))
+        mask &= ~subject_mask(kept, (64, 64), want["threshold"][1], widen=False)
+    expected = torch.from_numpy(arrays[f"{name}/target_keeps_own"]).bool()
+    assert torch.equal(mask[:, ::4, ::4], expected)
+
+
+def test_words_that_are_not_there_give_an_empty_mask():
+    assert not subject_mask(torch.zeros(2, 4, 4), (8, 8), 0.3).any()
+
+
+def test_the_target_keeps_source_and_target_subject():
+    sums = torch.zeros(3, 8, 8)
+    sums[0, 0, 0] = sums[1, 7, 7] = sums[2, 0, 7] = 1.0
+    masks = subject_mask(sums, (8, 8), 0.3, widen=False)
+    assert [mask.nonzero().tolist() for mask in masks] == [[[0, 0], [7, 7]], [[0, 0], [0, 7]]]
+
+
+@pytest.mark.parametrize(
+    ("layers", "best"),
+    [
+        ([4096, 1024, 256], 256),  # Stable Diffusion at 512 px
+        ([9216, 2304, 576], 576),  # at 768 px
+        ([256, 64], 256),  # the built-in model
+    ],
+)
+def test_maps_are_read_where_objects_show_best(layers, best):
+    assert best_tokens(layers) == best
+
+
+@pytest.mark.parametrize(
+    ("tokens", "size", "grid"),
+    [(256, (64, 64), (16, 16)), (384, (64, 96), (16, 24)), (15, (9, 17), (3, 5))],
+)
+def test_grids_follow_the_latents(tokens, size, grid):
+    assert grid_of(tokens, size) == grid
+
+
+def test_cells_that_do_not_tile_the_latents_are_refused():
+    with pytest.raises(InputError, match="7 cells"):
+        grid_of(7, (64, 64))
+
+
+def test_after_the_first_step_only_one_size_is_recorded():
+    sums = MapSums(((1,), (1,)), (64, 64))
+    assert not sums.wants(site(64, block="mid"))
+    assert not sums.wants(site(256, is_cross=False))
+    for tokens in (1024, 256, 256):
+        assert sums.wants(site(tokens))
+        sums.add(site(tokens), torch.full((2, 3, tokens, 2), 0.5), (1, 4), range(2))
+    sums.close_step()
+    assert sums.wants(site(256)) and not sums.wants(site(1024))
+    assert torch.allclose(sums.sums, torch.full((2, 16, 16), 0.5))
+    sums.add(site(256), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
+    sums.add(site(256), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
+    sums.close_step()
+    assert torch.allclose(sums.sums, torch.full((2, 16, 16), 1.0))
+
+
+def test_a_given_mask_is_brought_to_the_latents_and_keeps_the_outside_exactly():
+    mask = torch.zeros(1, 1, 32, 48)
+    mask[..., 8:16, 16:28] = 1
+    small = latent_mask(mask, (4, 6))
+    assert small.shape == (1, 1, 4, 6)
+    assert small[0, 0, 1].tolist() == [0, 0, 1, 0.5, 0, 0]
+    source, target = torch.randn(1, 4, 4, 6), torch.randn(2, 4, 4, 6)
+    out = blended(source, target, small)
+    assert torch.equal(
+        out[:, :, small[0, 0] == 0], source.expand(2, -1, -1, -1)[:, :, small[0, 0] == 0]
+    )
+    with pytest.raises(InputError, match="at least as large"):
+        latent_mask(mask, (64, 64))
+
+
+@golden_cases("c_photoswap", where=lambda case: case.settings.get("local_blend", False))
+def test_golden_masks_follow_from_the_recorded_sums(case: GoldenCase) -> None:
+    """Recorded sums of attention -> recorded masks, without running the model."""
+    threshold = case.settings["local_blend_settings"]["threshold"]
+    steps = [
+        key.rsplit("_", 1)[1]
+        for key in case.keys("c_photoswap_64")
+        if key.startswith(f"{case.name}/blend_sum_step_")
+    ]
+    assert steps
+    for step in steps:
+        sums = case.array(f"blend_sum_step_{step}", "c_photoswap_64")
+        mask = subject_mask(sums, (64, 64), threshold)[0, ::4, ::4]
+        recorded = case.array(f"mask_step_{step}", "c_photoswap_64").bool()
+        assert torch.equal(mask, recorded[1])

@@ -1,0 +1,240 @@
+"""swap/: whatever is left out or shared, the target is what the plain method gives."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from plain_swap import Plain, plain_swap
+from tiny import tiny_model
+from understudy.diffusion import starting_noise, timesteps
+from understudy.errors import InputError, PromptError
+from understudy.invert.inversion import Inversion, ddim_inversion_steps
+from understudy.invert.negative_prompt import negative_prompt_steps
+from understudy.invert.null_text import null_text_steps
+from understudy.settings import SwapSettings
+from understudy.swap.blend import Blend
+from understudy.swap.photoswap import alignment, replay_steps, swap, swap_steps
+from understudy.swap.schedule import SwapSchedule, as_published, first_steps
+
+SOURCE, TARGET = "a photo of cat on the beach", "a photo of sks dog on the beach"
+STEPS = 6
+
+
+def model_of(kind: str = "sd15", **how):
+    model = tiny_model(kind, **({"dtype": torch.float64} | how))
+    # Larger attention weights, so that maps differ from row to row as in a trained network.
+    with torch.no_grad():
+        for name, weight in model.unet.named_parameters():
+            if name.endswith(("to_q.weight", "to_k.weight")):
+                weight.mul_(6)
+    return model
+
+
+def size_of(model, width: int = 16):
+    return (model.latent_channels, 16, width)
+
+
+def seeded(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) -> Inversion:
+    return Inversion(
+        method="seed",
+        prompt=SOURCE,
+        model=model.name,
+        fingerprint=model.fingerprint,
+        guidance=guidance,
+        timesteps=tuple(timesteps(model.schedule, steps)),
+        picture="",
+        trajectory=starting_noise([3], size_of(model, width), like=model).to(model.dtype),
+    )
+
+
+def null_text(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) -> Inversion:
+    photo = 0.5 * starting_noise([5], size_of(model, width), like=model).to(model.dtype)
+    *_, last = null_text_steps(model, photo, SOURCE, steps=steps, guidance=guidance, inner_steps=2)
+    return last.inversion
+
+
+def plainly(kind, inversion, schedule, *, map_tokens=1024, blend=None, guidance=4.0):
+    model = model_of(kind)
+    nulls = [inversion.uncond(i) for i in range(inversion.steps)]
+    nulls = [model.embed([""]) if null is None else null for null in nulls]
+    plain = Plain(schedule, alignment(model, SOURCE, TARGET), map_tokens)
+    return plain_swap(
+        model,
+        inversion.noise,
+        nulls,
+        (SOURCE, TARGET),
+        plain,
+        guidance=guidance,
+        timesteps=inversion.timesteps,
+        blend=blend,
+    )
+
+
+SCHEDULES = {
+    "paper": first_steps(STEPS, 2, 4, 3),
+    "phi": first_steps(STEPS, STEPS, 0, 0),
+    "m": first_steps(STEPS, 0, STEPS, 0),
+    "a": first_steps(STEPS, 0, 0, STEPS),
+    "none": first_steps(STEPS, 0, 0, 0),
+    "official": as_published(STEPS, 0.5, 0.3, 0.9),
+    "late": SwapSchedule(STEPS, range(1, 2), range(2, 4), range(3, 5)),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("stored", [False, True], ids=["walked", "stored"])
+def test_every_schedule_is_the_plain_one(name, stored):
+    model, schedule = model_of(), SCHEDULES[name]
+    inversion = null_text(model)
+    expected = plainly("sd15", inversion, schedule)
+    used = inversion if stored else replace(inversion, replay=None, first_noise=None)
+    steps = list(replay_steps(model, used, (TARGET,), schedule, guidance=4.0))
+    for step, (source, target) in zip(steps, expected, strict=True):
+        assert torch.allclose(step.target[0], target, rtol=0, atol=1e-9)
+        assert step.source is None or torch.allclose(step.source[0], source, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21", "toy"])
+@pytest.mark.parametrize("width", [16, 24])
+def test_other_models_and_sizes_swap_alike(kind, width):
+    model, schedule = model_of(kind), SCHEDULES["paper"]
+    inversion = seeded(model, width)
+    expected = plainly(kind, inversion, schedule, map_tokens=64)
+    *_, last = replay_steps(model, inversion, (TARGET,), schedule, guidance=4.0, map_tokens=64)
+    assert torch.allclose(last.target[0], expected[-1][1], rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("stored", [False, True], ids=["walked", "stored"])
+def test_a_blend_by_words_is_the_plain_one(stored):
+    model, schedule = model_of(), SCHEDULES["paper"]
+    inversion = null_text(model, width=24)
+    cells = 16 * 24
+    expected = plainly("sd15", inversion, schedule, blend=(2, cells, (4,), (4, 5)))
+    used = inversion if stored else replace(inversion, replay=None, first_noise=None)
+    blend = Blend(2, (4,), ((4, 5),))
+    steps = list(replay_steps(model, used, (TARGET,), schedule, guidance=4.0, blend=blend))
+    assert [step.mask is None for step in steps] == [True, True] + [False] * 4
+    assert 0 < steps[-1].mask.mean() < 1
+    for step, (source, target) in zip(steps, expected, strict=True):
+        assert torch.allclose(step.target[0], target, rtol=0, atol=1e-9)
+        assert torch.allclose(step.source[0], source, rtol=0, atol=1e-9)
+
+
+def test_targets_in_one_run_are_what_they_are_alone():
+    model, schedule = model_of(), SCHEDULES["paper"]
+    inversion, others = null_text(model), (TARGET, "a photo of red bear in the beach")
+    blend = Blend(2, (4,), ((4, 5), (4,)))
+    *_, both = replay_steps(model, inversion, others, schedule, guidance=4.0, blend=blend)
+    for n, other in enumerate(others):
+        alone = replace(blend, target_places=(blend.target_places[n],))
+        *_, last = replay_steps(model, inversion, (other,), schedule, guidance=4.0, blend=alone)
+        assert torch.allclose(both.target[n], last.target[0], rtol=0, atol=1e-9)
+
+
+def test_the_source_prompt_as_target_gives_the_source():
+    model = model_of()
+    inversion = null_text(model)
+    *_, last = replay_steps(model, inversion, (SOURCE,), SCHEDULES["paper"], guidance=4.0)
+    assert torch.allclose(last.target, inversion.replay[-1:], rtol=0, atol=1e-9)
+
+
+def test_negative_prompt_needs_three_rows_and_is_the_plain_one():
+    model, schedule = model_of(), first_steps(STEPS, 3, STEPS, 3)
+    photo = 0.5 * starting_noise([5], size_of(model), like=model).to(model.dtype)
+    *_, made = negative_prompt_steps(model, photo, SOURCE, steps=STEPS)
+    expected = plainly("sd15", made.inversion, schedule)
+    steps = list(replay_steps(model, made.inversion, (TARGET,), schedule, guidance=4.0))
+    assert torch.allclose(steps[-1].target[0], expected[-1][1], rtol=0, atol=1e-9)
+    assert [step.rows for step in steps] == [2] + [3] * (STEPS - 1)
+
+
+def test_without_guidance_there_are_no_unconditional_rows():
+    model, schedule = model_of(), SCHEDULES["paper"]
+    inversion = seeded(model)
+    expected = plainly("sd15", inversion, schedule, guidance=1.0)
+    steps = list(replay_steps(model, inversion, (TARGET,), schedule, guidance=1.0))
+    assert torch.allclose(steps[-1].target[0], expected[-1][1], rtol=0, atol=1e-9)
+    assert [step.rows for step in steps] == [2, 2, 2, 2, 1, 1]
+
+
+@pytest.mark.parametrize(("offset", "paper", "walked"), [(0, 131, 146), (1, 133, 148)])
+def test_rows_of_the_papers_preset(offset, paper, walked):
+    model = tiny_model("sd15")
+    model.schedule = model.denoiser.schedule = replace(model.schedule, steps_offset=offset)
+    inversion = null_text(model, steps=50, guidance=7.5)
+    for known, rows in (
+        (inversion, paper),
+        (replace(inversion, replay=None, first_noise=None), walked),
+    ):
+        before = model.rows
+        steps = list(swap_steps(model, known, SOURCE, TARGET, SwapSettings()))
+        assert model.rows - before == sum(step.rows for step in steps) == rows
+
+
+def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
+    model = tiny_model("sd15")
+    inversion = null_text(model, guidance=7.5)
+    mask = torch.zeros(1, 1, 32, 32)
+    mask[..., 8:24, 8:24] = 1
+    settings = SwapSettings(steps=STEPS, self_output_steps=1, self_map_steps=2, cross_map_steps=2)
+    *_, last = swap_steps(model, inversion, SOURCE, TARGET, settings, mask=mask)
+    kept = last.mask[0, 0] == 0
+    assert torch.equal(last.target[0][:, kept], inversion.replay[-1][:, kept])
+    assert not torch.equal(last.target[0], inversion.replay[-1])
+    blended = replace(settings, blend=True)
+    *_, both = swap_steps(
+        model, inversion, SOURCE, TARGET, blended, words=("cat", "sks dog"), mask=mask
+    )
+    assert (both.mask <= last.mask).all()
+
+
+def test_a_swap_ends_in_pictures_and_leaves_the_model_as_it_was():
+    model = tiny_model("toy", dtype=torch.float32)
+    before = repr(model.unet), {n: p.clone() for n, p in model.unet.state_dict().items()}
+    inversion = null_text(model, guidance=7.5)
+    settings = SwapSettings(steps=STEPS)
+    pictures = swap(model, inversion, SOURCE, [TARGET, TARGET], settings)
+    assert pictures.shape == (2, 3, 64, 64)
+    assert torch.allclose(pictures[0], pictures[1], atol=1e-5)
+    assert repr(model.unet) == before[0]
+    assert all(torch.equal(p, before[1][n]) for n, p in model.unet.state_dict().items())
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    model = tiny_model("sd15")
+    inversion = null_text(model, guidance=7.5)
+    settings = SwapSettings(steps=STEPS)
+
+    def swapped(source=SOURCE, target=TARGET, settings=settings, inversion=inversion, **how):
+        return swap_steps(model, inversion, source, target, settings, **how)
+
+    with pytest.raises(PromptError, match="a photo of dog"):
+        swapped(source="a photo of dog")
+    with pytest.raises(InputError, match="inverted in 6 steps.*--steps 50"):
+        swapped(settings=SwapSettings())
+    with pytest.raises(InputError, match="guidance 7.5.*--guidance 3"):
+        swapped(settings=replace(settings, guidance=3.0))
+    with pytest.raises(InputError, match='"other"'):
+        swapped(inversion=replace(inversion, model="other", fingerprint="0" * 64))
+    with pytest.raises(PromptError, match="bear.*words are: a, photo, of, cat"):
+        swapped(words=("bear", "dog"))
+    with pytest.raises(PromptError, match="bear.*sks, dog"):
+        swapped(words=("cat", "bear"))
+    with pytest.raises(PromptError, match="75"):
+        swapped(target="cat " * 80)
+    with pytest.raises(InputError, match="words, or give a mask"):
+        swapped(settings=replace(settings, blend=True))
+
+
+def test_closing_a_swap_early_is_fine():
+    model = tiny_model("sd15")
+    *_, made = ddim_inversion_steps(
+        model, starting_noise([1], size_of(model), like=model), SOURCE, steps=STEPS
+    )
+    steps = swap_steps(model, made.inversion, SOURCE, TARGET, SwapSettings(steps=STEPS))
+    assert next(iter(steps)).index == 0
+    steps.close()
+    assert torch.is_grad_enabled()
