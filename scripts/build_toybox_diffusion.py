@@ -9,7 +9,7 @@
 Each stage checkpoints (temporary name, then rename) and goes on where it stopped; `pack` writes a
 diffusers folder with fp16 weights into the package. The autoencoder starts from the principal
 components of 8x8 patches: for a while its encoder is only asked to find them and its decoder to
-draw from them, which is far quicker than letting the two find each other.
+draw from them, which is far quicker.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from diffusers.models.resnet import ResnetBlock2D
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from linear_start import linear_start
 from understudy import toybox
 
-CHANNELS, PATCH, TOKENS, WIDTH = 16, 8, 40, 128
+CHANNELS, PATCH, TOKENS, WIDTH = 24, 8, 40, 128
 POSTERIOR_STD = 0.05
 SPARE = ("sks", "zwx", "ohwx", "qzv", "vkq", "xjy", "bnha", "krr", "wuk", "phlo", "ydu", "grol")
 """Rare tokens: each is one token; in training they stand before nouns now and then and mean
@@ -79,33 +79,12 @@ def ticks(minutes: float) -> Iterator[float]:
 
 
 def new_autoencoder() -> AutoencoderKL:
-    vae = AutoencoderKL(
+    return AutoencoderKL(
         in_channels=3, out_channels=3, latent_channels=CHANNELS, sample_size=128,
         block_out_channels=(16, 32, 64, 128), layers_per_block=1, norm_num_groups=2,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
         mid_block_add_attention=False, scaling_factor=1.0,
     )  # fmt: skip
-    for part in vae.modules():  # residual blocks begin as identities: what is left is nearly linear
-        if isinstance(part, ResnetBlock2D):
-            torch.nn.init.zeros_(part.conv2.weight)
-    return vae
-
-
-def patch_basis(pictures: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Principal components of 8x8 patches, as a convolution: weight (16, 3, 8, 8) and bias.
-
-    Each is divided by the root of its deviation, a compromise between latents that show what
-    matters in the picture (no division) and latents of equal size (full division).
-    """
-    sample = pictures[:: max(1, len(pictures) // 1000)].float() / 127.5 - 1
-    patches = F.unfold(sample, PATCH, stride=PATCH).transpose(1, 2).reshape(-1, 3 * PATCH**2)
-    mean = patches.mean(0)
-    values, vectors = torch.linalg.eigh(torch.cov((patches - mean).double().T))
-    values, vectors = values.flip(0)[:CHANNELS], vectors.flip(1)[:, :CHANNELS]
-    weight = (vectors / values.sqrt().sqrt()).float()
-    size = ((patches - mean) @ weight).square().mean().sqrt()
-    weight = weight / size
-    return weight.T.reshape(CHANNELS, 3, PATCH, PATCH), -(mean @ weight)
 
 
 def random_crops(pictures: torch.Tensor, count: int, side: int) -> torch.Tensor:
@@ -137,55 +116,61 @@ def reconstruct(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
 
 
 def train_autoencoder(options: argparse.Namespace) -> None:
+    """Linear start, then the decoder alone: the encoder stays linear, so latents never change."""
     path = options.out / "autoencoder.pt"
-    vae = new_autoencoder().to(options.device, memory_format=torch.channels_last)
+    vae = new_autoencoder()
     pictures = load_pictures(options.data, options.most)
-    state: dict[str, Any] = torch.load(path) if path.exists() else {}
-    if state:
+    state: dict[str, Any] = torch.load(path) if path.exists() else {"step": 0}
+    if "model" in state:
         vae.load_state_dict(state["model"])
-    basis = state.get("basis") or patch_basis(pictures)
-    weight, bias = (part.to(options.device) for part in basis)
-    with torch.no_grad():  # the posterior's deviation is a constant
-        vae.quant_conv.weight[CHANNELS:] = 0
-        vae.quant_conv.bias[CHANNELS:] = 2 * math.log(POSTERIOR_STD)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=1e-3, betas=(0.9, 0.98), weight_decay=0)
+    else:
+        linear_start(vae, pictures[:: len(pictures) // 128][:128].float() / 127.5 - 1, CHANNELS)
+        with torch.no_grad():  # the posterior's deviation is a constant
+            vae.quant_conv.weight[CHANNELS:] = 0
+            vae.quant_conv.bias[CHANNELS:] = 2 * math.log(POSTERIOR_STD)
+        save({"model": vae.state_dict(), "ema": vae.state_dict(), "step": 0}, path)
+    vae.to(options.device, memory_format=torch.channels_last)
+    learning = [*vae.decoder.parameters(), *vae.post_quant_conv.parameters()]
+    optimizer = torch.optim.AdamW(learning, lr=1e-3, betas=(0.9, 0.98), weight_decay=0)
     if "optimizer" in state:
         optimizer.load_state_dict(state["optimizer"])
     average = torch.optim.swa_utils.AveragedModel(
         vae, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.998)
     )
-    step, test = state.get("step", 0), held_out_pictures(64)
+    if "ema" in state:
+        average.module.load_state_dict(state["ema"])
+    test = held_out_pictures(48).to(options.device)
+    step, errors = state["step"], 0.0
+    torch.manual_seed(step)
+    print(f"held out at first {psnr(reconstruct(vae, test), test):.2f} dB", flush=True)
+
+    def keep() -> None:
+        print(f"  held out {psnr(reconstruct(average.module, test), test):.2f} dB", flush=True)
+        states = {"model": vae.state_dict(), "ema": average.module.state_dict()}
+        save({**states, "optimizer": optimizer.state_dict(), "step": step}, path)
+
     for share in ticks(options.minutes):
-        apart = max(0.0, 1 - step / options.apart)  # how far encoder and decoder work alone
-        full = share > 0.75
+        full = share > 0.8
         batch = random_crops(pictures, 3 if full else 8, 128 if full else 64).to(options.device)
-        rate = options.rate * min(1, step / 100 + 0.01) * 0.5 * (1 + math.cos(math.pi * share))
-        optimizer.param_groups[0]["lr"] = max(rate, 2e-5)
+        warm, cool = min(1, step / 100 + 0.01), 0.5 * (1 + math.cos(math.pi * share))
+        optimizer.param_groups[0]["lr"] = options.rate * warm * max(cool, 0.02)
+        with torch.no_grad():
+            latents = vae.encode(batch).latent_dist.sample()
         with torch.autocast(options.device, torch.bfloat16):
-            goal = F.conv2d(batch, weight, bias, stride=PATCH)
-            mean = vae.encode(batch.contiguous(memory_format=torch.channels_last)).latent_dist.mean
-            seen = torch.where(torch.rand(len(batch), 1, 1, 1, device=batch.device) < apart,
-                               goal, mean)  # fmt: skip
-            drawn = vae.decode(seen + POSTERIOR_STD * torch.randn_like(seen)).sample
+            drawn = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         error = (drawn.float() - batch).square().mean()
-        loss = error + (0.02 + apart) * (mean.float() - goal.float()).square().mean()
         optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 0.5)
+        error.backward()
+        torch.nn.utils.clip_grad_norm_(learning, 0.5)
         optimizer.step()
         average.update_parameters(vae)
-        step += 1
+        step, errors = step + 1, errors + error.item() / 100
         if step % 100 == 0:
-            tie = float((mean.detach().float() - goal.float()).square().mean())
-            decibels = 10 * math.log10(4 / error.item())
-            print(f"step {step} {decibels:.2f} dB tie {tie:.4f} {share:.0%}", flush=True)
+            print(f"step {step} {10 * math.log10(4 / errors):.2f} dB {share:.0%}", flush=True)
+            errors = 0.0
         if step % 500 == 0:
-            print(f"  held out {psnr(reconstruct(average.module, test), test):.2f} dB", flush=True)
-            save({"model": vae.state_dict(), "ema": average.module.state_dict(), "basis": basis,
-                  "optimizer": optimizer.state_dict(), "step": step}, path)  # fmt: skip
-    save({"model": vae.state_dict(), "ema": average.module.state_dict(), "basis": basis,
-          "optimizer": optimizer.state_dict(), "step": step}, path)  # fmt: skip
-    print(f"held out {psnr(reconstruct(average.module, test), test):.2f} dB")
+            keep()
+    keep()
 
 
 # --- text ---------------------------------------------------------------------------------------
@@ -272,11 +257,10 @@ def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
         if not cached.exists():
             pictures = torch.from_numpy(np.load(path)["pictures"]).permute(0, 3, 1, 2)
             batch = (pictures.float() / 127.5 - 1).to(options.device)
-            with torch.autocast(options.device, torch.bfloat16):
-                both = [
-                    torch.cat([vae.encode(p).latent_dist.mean.float() for p in side.split(50)])
-                    for side in (batch, batch.flip(3))
-                ]
+            both = [
+                torch.cat([vae.encode(p).latent_dist.mean for p in side.split(50)])
+                for side in (batch, batch.flip(3))
+            ]
             partial = cached.with_suffix(".partial")
             torch.save(torch.stack(both).half().cpu(), partial)
             os.replace(partial, cached)
@@ -385,7 +369,6 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=48)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--floor", type=float, default=0.05, help="final share of the rate")
-    parser.add_argument("--apart", type=int, default=600, help="steps until the autoencoder joins")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     options = parser.parse_args()
     {"autoencoder": train_autoencoder, "unet": train_unet, "pack": pack}[options.stage](options)

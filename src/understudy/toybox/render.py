@@ -163,7 +163,7 @@ def _project(
             distance = float(np.linalg.norm(ray))
             others = np.delete(near, index)
             hidden = bool(len(others)) and others.min() < min(near[index], distance)
-            visible = not hidden and distance < near[index] + 0.16
+            visible = not hidden and bool(distance < near[index] + 0.16)
         found[name] = KeyPoint(x, y, visible)
     return found
 
