@@ -29,8 +29,8 @@ app = typer.Typer(
 )
 for command in (demo.demo, learn.learn, swap.swap, generate.generate, invert.invert):
     app.command()(command)
-app.add_typer(toybox.app)
-app.add_typer(models.app)
+app.add_typer(toybox.app, name="toybox")
+app.add_typer(models.app, name="models")
 
 STOPPED, LAST_WORDS = 130, "stopped; nothing half-written was left."
 QUIET = {

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 app = typer.Typer(name="toybox", help="Pictures of the built-in toy world.", no_args_is_help=True)
 
 Seed = Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)]
-Size = Annotated[int, typer.Option(help="Height and width in pixels.", min=16, max=4096)]
+Size = Annotated[int, typer.Option(help="Height and width in pixels.", min=16, max=2048)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 

@@ -1,0 +1,51 @@
+"""The README keeps its word: every file in its tree, every command it shows, exists."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import understudy
+from understudy.cli import app
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+SOURCE = ROOT / "src" / "understudy"
+
+
+def blocks() -> list[str]:
+    return re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
+
+
+def test_the_tree_names_every_file() -> None:
+    (tree,) = [block for block in blocks() if block.startswith("src/understudy/")]
+    named = set(re.findall(r"[\w.]+\.py\b|\w+/(?=\s)", tree.split("\n", 1)[1]))
+    inner = {path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
+    folders = {f"{path.parent.name}/" for path in SOURCE.rglob("__init__.py")} - {"understudy/"}
+    assert named - {"__init__.py", "weights/"} == inner | folders
+
+
+def test_commands_exist() -> None:
+    known = {group.name for group in app.registered_groups}
+    known |= {command.callback.__name__ for command in app.registered_commands if command.callback}
+    shown = re.findall(r"^understudy (\w+)", "\n".join(blocks()), flags=re.MULTILINE)
+    assert shown and set(shown) == known
+    for script in re.findall(r"\./scripts/(\w+)", README):
+        assert (ROOT / "scripts" / script).stat().st_mode & 0o111
+
+
+def test_the_example_parses_and_names_what_exists() -> None:
+    (code,) = [block for block in blocks() if block.startswith("from understudy")]
+    for node in ast.parse(code).body:
+        if isinstance(node, ast.ImportFrom) and node.module == "understudy":
+            assert {alias.name for alias in node.names} <= set(understudy.__all__)
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "docs/architecture.md"])
+def test_links_lead_somewhere(name: str) -> None:
+    page = ROOT / name
+    for link in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text()):
+        assert (page.parent / link).exists() or link == "docs/demo.png", link
