@@ -93,7 +93,6 @@ class Performance:
     target_prompt: str
 
 
-@torch.no_grad()
 def perform(
     model: DiffusionModel, given: Case, settings: DemoSettings, watch: Watch = unwatched
 ) -> Performance:
@@ -125,14 +124,18 @@ def perform(
         swapping = swap_steps(
             model, inversion, given.prompt, target_prompt, SwapSettings.filled(run)
         )
-        swapped = model.decode(watch(swapping, "Swapping").target)
+        latents = watch(swapping, "Swapping").target
+        with torch.no_grad():
+            swapped = model.decode(latents)
+    with torch.no_grad():
+        rebuilt = model.decode(model.encode(source.to(model.device)))
     return Performance(
         case=given,
         photos=photos,
         source=source,
         swapped=swapped.cpu(),
         right=_picture(given.right, size),
-        rebuilt=model.decode(model.encode(source.to(model.device))).cpu(),
+        rebuilt=rebuilt.cpu(),
         target_prompt=target_prompt,
     )
 

@@ -60,7 +60,7 @@ def generate(
                 negative=settings.negative,
             )
             title = f"Generating {len(some)} of {count}"
-            pictures = model.decode(show.last(steps, title).latents)
+            pictures = stage.decoded(model, show.last(steps, title).latents)
             for one, picture in zip(some, pictures.split(1), strict=True):
                 write_picture(files[one], picture, replace(recipe, seed=one).to_text())
     written = [str(file) for file in files.values()]

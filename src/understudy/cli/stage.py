@@ -74,6 +74,14 @@ def wearing(model: DiffusionModel, dress: Dress) -> AbstractContextManager[objec
     return worn(model, *dress.concepts) if dress.concepts else ExitStack()
 
 
+def decoded(model: DiffusionModel, latents: Tensor) -> Tensor:
+    """Pictures "b 3 h w" of latents "b c h w"."""
+    from torch import no_grad
+
+    with no_grad():
+        return model.decode(latents)
+
+
 def open_photo(path: Path) -> tuple[Photo, Ingredient]:
     """A photo through the door, its notes shown, and its entry for the recipe."""
     from understudy.cli.show import note

@@ -67,7 +67,7 @@ def swap(
         assert inversion is not None, "the last step carries the inversion"
         words = (word, concept.phrase)
         steps = swap_steps(model, inversion, prompt, target, settings, words=words, mask=region)
-        swapped = model.decode(show.last(steps, "Swapping").target)
+        swapped = stage.decoded(model, show.last(steps, "Swapping").target)
     facts = {"prompt": prompt, "target_prompt": target, "swap": swap, "method": method}
     recipe = stage.made_by("swap", model, (settings, run), arguments=facts, ingredients=ingredients)
     write_picture(out, swapped, recipe.to_text())
