@@ -22,7 +22,7 @@ from understudy.evaluate import metrics
 from understudy.evaluate.recogniser import Recogniser
 from understudy.generate import generate
 from understudy.image import to_pixels
-from understudy.invert import invert
+from understudy.invert.invert import invert
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.sheet import Row as SheetRow

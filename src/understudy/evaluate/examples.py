@@ -25,6 +25,10 @@ from understudy.toybox import vocabulary as words
 from understudy.toybox.render import render
 from understudy.toybox.scene import Scene
 
+OTHER_SIDE = [  # where each point's name goes in a mirror
+    words.POINTS.index(name.replace("left", "*").replace("right", "left").replace("*", "right"))
+    for name in words.POINTS
+]
 TRAITS = len(words.PROPORTIONS) + 6 + 1  # proportions, tint, pattern scale
 
 
@@ -141,23 +145,26 @@ class Batch:
 
 
 def augment(batch: Batch, generator: torch.Generator) -> Batch:
-    """Move, zoom, relight and soften: what a generated picture may do and still be right."""
+    """Move, zoom, mirror, relight and soften, as a generated picture may and still be right."""
     b = len(batch.groups)
     batch.told = batch.told | (torch.rand(b, generator=generator) < 0.2)
 
     def uniform(shape: tuple[int, ...], low: float, high: float) -> Tensor:
         return low + (high - low) * torch.rand(shape, generator=generator)
 
-    # Zoom by up to 12 % and shift by up to 8 pixels; the points move along.
+    # Zoom by up to 12 %, shift by up to 8 pixels, mirror half of them; the points move along.
     zoom, shift = uniform((b,), low=0.88, high=1.12), uniform((b, 2), low=-0.125, high=0.125)
+    mirrored = torch.rand(b, generator=generator) < 0.5
     theta = torch.zeros(b, 2, 3)
-    theta[:, 0, 0] = theta[:, 1, 1] = zoom
+    theta[:, 0, 0], theta[:, 1, 1] = torch.where(mirrored, -zoom, zoom), zoom
     theta[:, :, 2] = shift
     grid = F.affine_grid(theta, [b, 3, SIZE, SIZE], align_corners=False)
     both = torch.cat([batch.pictures, batch.masks * 2 - 1], dim=1)
     moved = F.grid_sample(both, grid, padding_mode="border", align_corners=False)
     centred = batch.points[..., :2] / (SIZE / 2) - 1
-    batch.points[..., :2] = ((centred - shift[:, None]) / zoom[:, None, None] + 1) * (SIZE / 2)
+    scale = theta.diagonal(dim1=1, dim2=2)[:, None]  # b 1 2
+    batch.points[..., :2] = ((centred - shift[:, None]) / scale + 1) * (SIZE / 2)
+    batch.points[mirrored] = batch.points[mirrored][:, OTHER_SIDE]
     # Light, then one of four degradations for each quarter of the batch, then a little noise.
     pictures, batch.masks = moved[:, :3], (moved[:, 3:] + 1) / 2
     pictures = pictures * uniform((b, 1, 1, 1), low=0.88, high=1.12)
