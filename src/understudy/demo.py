@@ -23,13 +23,13 @@ from understudy.concept import worn
 from understudy.evaluate import metrics
 from understudy.evaluate.recogniser import Recogniser
 from understudy.image import to_mask, to_pixels, to_tensor
-from understudy.invert.invert import inversion_steps
-from understudy.learn.learn import learn_steps
+from understudy.invert import inversion_steps
+from understudy.learn import learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.photo import Pixels
 from understudy.settings import DemoSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.sheet import Row, Tile, contact_sheet
-from understudy.swap.photoswap import swap_steps
+from understudy.swap import swap_steps
 from understudy.toybox import Scene
 
 FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides

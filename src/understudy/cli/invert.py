@@ -42,7 +42,7 @@ def invert(
     opened, _ = stage.open_photo(photo)
     dress = stage.load_concepts(concept)
     from understudy.image import to_tensor
-    from understudy.invert.invert import inversion_steps
+    from understudy.invert import inversion_steps
     from understudy.photo import fit
 
     model = stage.load_model(run)

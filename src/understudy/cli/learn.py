@@ -38,7 +38,7 @@ def learn(
     check_folder_writable(folder)
     list_folder(photos)  # a folder without photos fails before the model is loaded
     from understudy.image import read_folder
-    from understudy.learn.learn import learn_steps
+    from understudy.learn import learn_steps
 
     model = stage.load_model(run)
     pictures, listing = read_folder(photos, model.picture_size)

@@ -48,8 +48,8 @@ def swap(
     (concept,) = dress.concepts
     target = find(prompt, word).sub(concept.phrase, prompt, count=1)
     from understudy.image import to_tensor, write_picture
-    from understudy.invert.invert import inversion_steps
-    from understudy.swap.photoswap import swap_steps
+    from understudy.invert import inversion_steps
+    from understudy.swap import swap_steps
 
     model = stage.load_model(run)
     picture = to_tensor(fit(opened.pixels, model.picture_size))
