@@ -31,7 +31,8 @@ def negative_prompt_steps(
     the two (trades faithfulness for room to edit).
     """
     text, empty = model.embed([prompt]), model.embed([""])
-    null = text if towards_empty == 0 else on_arc(text, empty, towards_empty)
+    alone = towards_empty == 0 or torch.equal(text, empty)
+    null = text if alone else on_arc(text, empty, towards_empty)
     yield from ddim_inversion_steps(
         model, latents, prompt, steps=steps, method="negative-prompt", null_embeddings=null
     )
