@@ -1,11 +1,14 @@
-"""The sampler against closed forms, diffusers' schedulers and the recorded runs."""
+"""The sampler against the recorded runs, diffusers' schedulers and closed forms."""
 
 import pytest
 import torch
+from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 from golden_model import GoldenCase, golden_cases, load_cases
 from understudy.attention import AttentionPlan, AttentionSite, CrossMix
-from understudy.diffusion import invert_steps, sample_steps
+from understudy.diffusion import ddim_step, invert_steps, next_lower, sample_steps, timesteps
+from understudy.errors import InputError
+from understudy.models.interface import NoiseSchedule
 from understudy.words import Alignment, align
 
 
@@ -32,7 +35,6 @@ def test_golden_ddim(case: GoldenCase) -> None:
         apart(torch.cat([sampled[i] for i in stored]), case.array("cfg_sampling")),
         apart(rebuilt.latents[0], case.array("reconstruction")),
     ]
-    print(case.name, errors)
     assert max(errors) < 1e-9
     assert model.rows == 4 * steps
 
@@ -98,3 +100,112 @@ def test_golden_single_forward(case: GoldenCase, mode: str) -> None:
     assert apart(noise[[1, 3]], recorded) < 1e-12
     assert control.asked == len(model.denoiser.sites) == 32
     assert model.rows == 4
+
+
+# Without recorded data: diffusers' schedulers as the oracle, on the same made-up noise.
+
+
+def schedule_of(config: dict) -> NoiseSchedule:
+    ddim = DDIMScheduler(**config)
+    offset, to_one = ddim.config.steps_offset, ddim.config.set_alpha_to_one
+    return NoiseSchedule(ddim.alphas_cumprod, offset, to_one)
+
+
+class Painter:
+    """A stand-in for a model: its noise is a smooth function of latents and timestep."""
+
+    def __init__(self, schedule: NoiseSchedule) -> None:
+        self.schedule = schedule
+
+    def predict_noise(self, latents, timestep, text, control=None):
+        return torch.sin(latents * 3 + timestep / 100)
+
+
+CURVE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+CONVENTIONS = [(0, False), (1, False), (0, True), (1, True)]
+
+
+@pytest.mark.parametrize(("offset", "to_one"), CONVENTIONS)
+@pytest.mark.parametrize("steps", [1, 7, 50])
+def test_denoising_equals_diffusers_ddim(offset: int, to_one: bool, steps: int) -> None:
+    config = {**CURVE, "steps_offset": offset, "set_alpha_to_one": to_one, "clip_sample": False}
+    oracle, schedule = DDIMScheduler(**config), schedule_of(config)
+    oracle.set_timesteps(steps)
+    oracle.alphas_cumprod = oracle.alphas_cumprod.double()
+    oracle.final_alpha_cumprod = oracle.final_alpha_cumprod.double()
+    assert oracle.timesteps.tolist() == timesteps(schedule, steps)
+    x = ours = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    model = Painter(schedule)
+    for timestep in oracle.timesteps:
+        noise = model.predict_noise(x, int(timestep), None)
+        x = oracle.step(noise, timestep, x).prev_sample
+    for t in timesteps(schedule, steps):
+        noise = model.predict_noise(ours, t, None)
+        ours = ddim_step(schedule, ours, noise, t, next_lower(schedule, steps, t))
+    assert apart(ours, x) < 1e-9
+
+
+@pytest.mark.parametrize(("offset", "to_one"), CONVENTIONS[:2])
+@pytest.mark.parametrize("steps", [7, 50])
+def test_inverting_equals_diffusers_inverse_ddim(offset: int, to_one: bool, steps: int) -> None:
+    config = {**CURVE, "steps_offset": offset, "set_alpha_to_one": to_one, "clip_sample": False}
+    oracle, schedule = DDIMInverseScheduler(**config), schedule_of(config)
+    oracle.set_timesteps(steps)
+    oracle.alphas_cumprod = oracle.alphas_cumprod.double()
+    oracle.initial_alpha_cumprod = oracle.initial_alpha_cumprod.double()
+    x = ours = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    model = Painter(schedule)
+    for timestep in oracle.timesteps:
+        noise = model.predict_noise(x, int(timestep), None)
+        x = oracle.step(noise, timestep, x).prev_sample
+    for t in reversed(timesteps(schedule, steps)):
+        noise = model.predict_noise(ours, t, None)
+        ours = ddim_step(schedule, ours, noise, next_lower(schedule, steps, t), t)
+    assert apart(ours, x) < 1e-9
+
+
+def test_a_step_and_its_reverse_cancel() -> None:
+    schedule = schedule_of(CURVE)
+    x, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
+    there = ddim_step(schedule, x, noise, 500, 200)
+    assert apart(ddim_step(schedule, there, noise, 200, 500), x) < 1e-12
+
+
+def test_with_the_true_noise_one_step_finds_the_picture() -> None:
+    schedule = NoiseSchedule(schedule_of(CURVE).alphas_cumprod, set_alpha_to_one=True)
+    clean, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
+    noised = schedule.noised(clean, noise, torch.tensor([700]))
+    assert apart(ddim_step(schedule, noised, noise, 700, -1), clean) < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_steps_keep_the_dtype_and_count_in_at_least_float32(dtype: torch.dtype) -> None:
+    schedule = schedule_of(CURVE)
+    x, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64).to(dtype)
+    exact = ddim_step(schedule, x.double(), noise.double(), 800, 780)
+    step = ddim_step(schedule, x, noise, 800, 780)
+    assert step.dtype == dtype
+    assert torch.equal(step, exact.to(dtype)) or apart(step.double(), exact) < 4e-6
+
+
+def test_velocity_and_noise_are_two_names_of_one_thing() -> None:
+    schedule = schedule_of(CURVE)
+    clean, noise = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
+    when = torch.tensor([0, 500, 999])
+    noised = schedule.noised(clean, noise, when)
+    velocity = schedule.velocity(clean, noise, when)
+    assert apart(schedule.noise_from_velocity(velocity, noised, when), noise) < 1e-12
+    oracle = DDIMScheduler(**CURVE)
+    assert apart(velocity, oracle.get_velocity(clean, noise, when)) < 1e-6
+    assert apart(noised, oracle.add_noise(clean, noise, when)) < 1e-6
+
+
+@pytest.mark.parametrize("steps", [0, -1, 1001])
+def test_an_impossible_number_of_steps_is_refused(steps: int) -> None:
+    with pytest.raises(InputError, match=f"--steps must be from 1 to 1000. Got {steps}"):
+        timesteps(schedule_of(CURVE), steps)
+
+
+def test_steps_past_the_last_timestep_are_refused() -> None:
+    with pytest.raises(InputError, match="past the model's last timestep"):
+        timesteps(schedule_of({**CURVE, "steps_offset": 1}), 1000)

@@ -203,27 +203,47 @@ def _load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
     from transformers import CLIPTextModel, CLIPTokenizer
 
-    loaders: dict[str, Any] = {
-        "unet": (UNet2DConditionModel, "torch_dtype"),
-        "vae": (AutoencoderKL, "torch_dtype"),
-        "text_encoder": (CLIPTextModel, "dtype"),
-        "tokenizer": (CLIPTokenizer, None),
-    }
+    kinds = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "text_encoder": CLIPTextModel}
     parts: dict[str, Any] = {}
     with _quietly():
-        for part, (kind, dtype_name) in loaders.items():
-            how: dict[str, Any] = {"local_files_only": True}
-            if dtype_name:
-                how |= {
-                    dtype_name: dtype,
-                    "use_safetensors": True,
-                    "variant": weights_variant(folder / part),
-                }
-            try:
-                parts[part] = kind.from_pretrained(folder / part, **how)
-            except Exception as error:  # whatever the libraries raise for a damaged part
-                raise ModelError(f"{folder / part} cannot be loaded: {_one_line(error)}") from error
+        for part, kind in kinds.items():
+            parts[part] = _load_network(kind, folder / part, dtype)
+        with _explained(folder / "tokenizer"):
+            parts["tokenizer"] = CLIPTokenizer.from_pretrained(
+                folder / "tokenizer", local_files_only=True
+            )
     return parts
+
+
+def _load_network(kind: Any, part: Path, dtype: torch.dtype) -> Any:
+    variant = weights_variant(part)
+    with _explained(part):
+        network, told = kind.from_pretrained(
+            part,
+            dtype=dtype,
+            variant=variant,
+            use_safetensors=True,
+            local_files_only=True,
+            output_loading_info=True,
+        )
+    # What the libraries only warn of: a tensor that is not in the file is filled with noise.
+    missing = sorted(told["missing_keys"])
+    if missing:
+        raise ModelError(
+            f"The weights of {part} lack {len(missing)} tensors, the first is {missing[0]}. "
+            "Copy or download it again."
+        )
+    return network
+
+
+@contextmanager
+def _explained(part: Path) -> Generator[None]:
+    """Whatever the libraries raise for a damaged part becomes a ModelError that names it."""
+    try:
+        yield
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise ModelError(f"{part} cannot be loaded: {reason}") from error
 
 
 def _check_fit(folder: Path, **parts: Any) -> None:
@@ -278,7 +298,3 @@ def _quietly() -> Generator[None]:
             log.set_verbosity(verbosity)
             if bars:
                 log.enable_progress_bar()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

