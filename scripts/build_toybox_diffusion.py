@@ -7,9 +7,9 @@
     python scripts/build_toybox_diffusion.py pack
 
 Each stage checkpoints (temporary name, then rename) and goes on where it stopped; `pack` writes a
-diffusers folder with fp16 weights into the package. The autoencoder starts from the principal
-components of 8x8 patches: for a while its encoder is only asked to find them and its decoder to
-draw from them, which is far quicker.
+diffusers folder with fp16 weights into the package. The encoder is the principal components of 8x8
+patches in closed form (`linear_start.py`) and only the decoder is trained: the latents are known
+from the first minute, so the U-Net can train beside it.
 """
 
 from __future__ import annotations
@@ -20,16 +20,17 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from linear_start import linear_start
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from linear_start import linear_start
 from understudy import toybox
 
 CHANNELS, PATCH, TOKENS, WIDTH = 24, 8, 40, 128
@@ -115,6 +116,15 @@ def reconstruct(vae: AutoencoderKL, pictures: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts).clamp(-1, 1)
 
 
+def trained_autoencoder(options: argparse.Namespace) -> AutoencoderKL:
+    """The averaged weights of the last checkpoint, or those that the package ships."""
+    if (checkpoint := options.out / "autoencoder.pt").exists():
+        vae = new_autoencoder()
+        vae.load_state_dict(torch.load(checkpoint)["ema"])
+        return vae
+    return AutoencoderKL.from_pretrained(options.package / "vae").float()
+
+
 def train_autoencoder(options: argparse.Namespace) -> None:
     """Linear start, then the decoder alone: the encoder stays linear, so latents never change."""
     path = options.out / "autoencoder.pt"
@@ -123,6 +133,8 @@ def train_autoencoder(options: argparse.Namespace) -> None:
     state: dict[str, Any] = torch.load(path) if path.exists() else {"step": 0}
     if "model" in state:
         vae.load_state_dict(state["model"])
+    elif (options.package / "vae").exists():
+        vae.load_state_dict(trained_autoencoder(options).state_dict())
     else:
         linear_start(vae, pictures[:: len(pictures) // 128][:128].float() / 127.5 - 1, CHANNELS)
         with torch.no_grad():  # the posterior's deviation is a constant
@@ -268,71 +280,122 @@ def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
     return torch.cat(parts, dim=1)
 
 
-def train_unet(options: argparse.Namespace) -> None:
-    path = options.out / "unet.pt"
-    vae = new_autoencoder()
-    vae.load_state_dict(torch.load(options.out / "autoencoder.pt")["ema"])
-    vae.to(options.device)
-    tokenizer = new_tokenizer()
-    text_encoder, unet = new_text_encoder(tokenizer), new_unet()
+@dataclass
+class Learner:
+    """The U-Net and text encoder in training, with their running average."""
+
+    model: torch.nn.ModuleDict
+    optimizer: torch.optim.AdamW
+    ema: dict[str, torch.Tensor]
+    size: float  # of the latents; they are divided by it
+    step: int = 0
+
+    def save(self, path: Path) -> None:
+        save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
+              "ema": self.ema, "step": self.step, "size": self.size}, path)  # fmt: skip
+
+    @torch.no_grad()
+    def follow(self) -> None:
+        """Move the average a little towards the weights."""
+        keep = min(0.999, (1 + self.step) / (10 + self.step))
+        live = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        torch._foreach_lerp_([self.ema[k] for k in live], list(live.values()), 1 - keep)
+
+
+def new_learner(options: argparse.Namespace, size: float) -> Learner:
+    """From the last checkpoint; else from the weights that the package ships; else from scratch."""
+    text_encoder, unet = new_text_encoder(new_tokenizer()), new_unet()
     torch.nn.init.zeros_(unet.conv_out.weight)
     model = torch.nn.ModuleDict({"unet": unet, "text_encoder": text_encoder}).to(options.device)
     unet.to(memory_format=torch.channels_last)
+    if options.device == "cpu":  # materialised maps of 256 tokens are a third quicker than fused
+        unet.set_attn_processor(AttnProcessor())
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3, betas=(0.9, 0.99), weight_decay=0.01)
-    ema = {k: v.detach().clone() for k, v in model.state_dict().items()}
-    step, log = 0, options.out / "unet.jsonl"
-    if path.exists():
-        state = torch.load(path)
+    checkpoint, step, ema = options.out / "unet.pt", 0, None
+    if checkpoint.exists():
+        state = torch.load(checkpoint)
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
-        ema, step = state["ema"], state["step"]
-    latents, scenes = encode_all(options, vae), load_scenes(options.data, options.most)
-    size = float(latents[0].float().square().mean().sqrt())
-    print(f"{len(scenes)} pictures, latents of size {size:.3f}, parameters "
-          f"{sum(p.numel() for p in model.parameters()) / 1e6:.2f} M", flush=True)  # fmt: skip
-    alphas = new_scheduler().alphas_cumprod.to(options.device)
-    rng, seen, mean_loss = np.random.default_rng(step), 0, 0.0
-    torch.manual_seed(step)
-    begun = time.monotonic()
+        ema, step, size = state["ema"], state["step"], state["size"]
+    elif (options.package / "unet").exists():
+        shipped = UNet2DConditionModel.from_pretrained(options.package / "unet")
+        unet.load_state_dict(shipped.float().state_dict())
+        spoken = CLIPTextModel.from_pretrained(options.package / "text_encoder")
+        text_encoder.load_state_dict(spoken.float().state_dict())
+        size = 1 / AutoencoderKL.load_config(options.package / "vae")["scaling_factor"]
+        step = 1000  # as after warming up
+    ema = ema or {k: v.detach().clone() for k, v in model.state_dict().items()}
+    return Learner(model, optimizer, ema, size, step)
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Latents of the pictures and of their mirror images, and the scenes they show."""
+
+    latents: torch.Tensor  # (2, n, c, 16, 16)
+    scenes: list[toybox.Scene]
+    tokenizer: CLIPTokenizer
+
+    def draw(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+        """Latents and token ids of `count` examples."""
+        index, side = rng.integers(len(self.scenes), size=count), rng.integers(2, size=count)
+        texts = [random_caption(self.scenes[i], rng) for i in index]
+        ids = self.tokenizer(
+            texts, padding="max_length", max_length=TOKENS, truncation=True, return_tensors="pt"
+        ).input_ids
+        return self.latents[torch.from_numpy(side), torch.from_numpy(index)].float(), ids
+
+
+def velocity_loss(
+    model: torch.nn.ModuleDict, clean: torch.Tensor, ids: torch.Tensor, alphas: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared error of the predicted velocity at random times (Salimans and Ho, 2022)."""
+    noise = torch.randn(clean.shape).to(clean.device)
+    t = torch.randint(len(alphas), (len(clean),)).to(clean.device)
+    a, s = (x[t].sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
+    noisy = (a * clean + s * noise).contiguous(memory_format=torch.channels_last)
+    with torch.autocast(clean.device.type, torch.bfloat16):
+        states = model["text_encoder"](ids).last_hidden_state
+        guess = model["unet"](noisy, t, states).sample
+    return (guess.float() - (a * noise - s * clean)).square().mean()
+
+
+def train_unet(options: argparse.Namespace) -> None:
+    vae = trained_autoencoder(options).to(options.device)
+    examples = Examples(
+        encode_all(options, vae), load_scenes(options.data, options.most), new_tokenizer()
+    )
+    learner = new_learner(options, float(examples.latents[0].float().square().mean().sqrt()))
+    model, alphas = learner.model, new_scheduler().alphas_cumprod.to(options.device)
+    count = sum(p.numel() for p in model.parameters()) / 1e6
+    print(f"{len(examples.scenes)} pictures, latents of size {learner.size:.3f}, {count:.2f} M "
+          f"parameters, step {learner.step}", flush=True)  # fmt: skip
+    rng, losses, begun = np.random.default_rng(learner.step), list[float](), time.monotonic()
+    torch.manual_seed(learner.step)
     for share in ticks(options.minutes):
-        index = rng.integers(len(scenes), size=options.batch)
-        texts = [random_caption(scenes[i], rng) for i in index]
-        ids = tokenizer(texts, padding="max_length", max_length=TOKENS, return_tensors="pt")
-        side = torch.from_numpy(rng.integers(2, size=options.batch))
-        clean = latents[side, torch.from_numpy(index)].float().to(options.device) / size
-        noise, t = torch.randn_like(clean), torch.randint(1000, (options.batch,))
-        a = alphas[t][:, None, None, None].sqrt()
-        s = (1 - alphas[t])[:, None, None, None].sqrt()
-        noisy = (a * clean + s * noise).contiguous(memory_format=torch.channels_last)
-        warm = min(1.0, step / 300 + 0.01)
+        latents, ids = examples.draw(options.batch, rng)
+        warm = min(1.0, learner.step / 300 + 0.01)
         cool = options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * share))
-        optimizer.param_groups[0]["lr"] = options.rate * warm * cool
-        with torch.autocast(options.device, torch.bfloat16):
-            states = text_encoder(ids.input_ids.to(options.device)).last_hidden_state
-            guess = unet(noisy, t.to(options.device), states).sample
-        loss = (guess.float() - (a * noise - s * clean)).square().mean()
-        optimizer.zero_grad()
+        learner.optimizer.param_groups[0]["lr"] = options.rate * warm * cool
+        clean = latents.to(options.device) / learner.size
+        loss = velocity_loss(model, clean, ids.to(options.device), alphas)
+        learner.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        step, seen = step + 1, seen + options.batch
-        keep = min(0.999, (1 + step) / (10 + step))
-        with torch.no_grad():
-            live = [v for v in model.state_dict().values() if v.is_floating_point()]
-            kept = [ema[k] for k, v in model.state_dict().items() if v.is_floating_point()]
-            torch._foreach_lerp_(kept, live, 1 - keep)
-        mean_loss += (float(loss) - mean_loss) / min(step, 200)
-        if step % 100 == 0:
-            line = {"step": step, "loss": round(mean_loss, 5), "share": round(share, 3),
-                    "samples_per_second": round(seen / (time.monotonic() - begun), 1)}  # fmt: skip
-            with log.open("a") as file:
+        learner.optimizer.step()
+        learner.step += 1
+        learner.follow()
+        losses.append(loss.item())
+        if learner.step % 100 == 0:
+            rate = len(losses) * options.batch / (time.monotonic() - begun)
+            line = {"step": learner.step, "loss": round(float(np.mean(losses[-200:])), 5),
+                    "share": round(share, 3), "samples_per_second": round(rate, 1)}  # fmt: skip
+            with (options.out / "unet.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
-        if step % 500 == 0:
-            save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema,
-                  "step": step, "size": size}, path)  # fmt: skip
-    save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "ema": ema,
-          "step": step, "size": size}, path)  # fmt: skip
+        if learner.step % 250 == 0:
+            learner.save(options.out / "unet.pt")
+    learner.save(options.out / "unet.pt")
 
 
 # --- pack ---------------------------------------------------------------------------------------
@@ -343,8 +406,7 @@ def pack(options: argparse.Namespace) -> None:
     from diffusers import StableDiffusionPipeline
 
     state = torch.load(options.out / "unet.pt")
-    vae, tokenizer = new_autoencoder(), new_tokenizer()
-    vae.load_state_dict(torch.load(options.out / "autoencoder.pt")["ema"])
+    vae, tokenizer = trained_autoencoder(options), new_tokenizer()
     vae.register_to_config(scaling_factor=1 / state["size"])
     model = torch.nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
     model.load_state_dict(state["ema"])
@@ -366,7 +428,7 @@ def main() -> None:
     parser.add_argument("--package", type=Path, default=package)
     parser.add_argument("--minutes", type=float, default=15)
     parser.add_argument("--most", type=int, default=24000, help="pictures to use at most")
-    parser.add_argument("--batch", type=int, default=48)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=1e-3, help="peak learning rate")
     parser.add_argument("--floor", type=float, default=0.05, help="final share of the rate")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
