@@ -1,4 +1,4 @@
-"""Concepts: worn and taken off without a trace, saved and loaded whole, refused where they misfit."""
+"""Concepts: worn and taken off without a trace, saved and loaded whole, refused on a misfit."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import tiny_model
 from torch import Tensor
 
+from tiny import tiny_model
 from understudy.concept import MANIFEST, Concept, named_parameters, spelled, untouched, worn
 from understudy.errors import ConceptError, InputError, OutputError, PromptError
 from understudy.models.stable_diffusion import StableDiffusion
