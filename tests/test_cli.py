@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import pictures
+from rulers import untaught
 from tiny import tiny_folder
 from understudy import cli
 from understudy.photo import read_photo
@@ -142,6 +143,45 @@ def test_learn_then_generate(
     assert file.role == "concept" and file.name == "rex"
     ran(capsys, *words, learnt, "--out", "again.png")
     assert np.array_equal(read_photo("rex.png").pixels, read_photo("again.png").pixels)
+
+
+def test_invert_then_swap(
+    learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
+    white = np.full((80, 90, 3), 255, np.uint8)
+    mask = pictures.save(Path("mask.png"), white)
+    about = ("--prompt", "a photo of a cat", "--method", "direct", "--steps", 2, *model)
+    shown = ran(capsys, "invert", photo, *about)
+    assert Path(shown["inversion"]).name == "photo.inversion.safetensors"
+    assert shown["replayed"] == shown["autoencoder"]  # direct inversion stays on the photo
+    for number in range(2):
+        out = f"swapped-{number}.png"
+        shown = ran(
+            capsys, "swap", photo, *about, "--swap", "cat=rex", "--mask", mask, "--out", out
+        )
+    assert np.array_equal(read_photo("swapped-0.png").pixels, read_photo("swapped-1.png").pixels)
+    assert shown["target_prompt"].startswith("a photo of a ")
+    recipe = read_recipe("swapped-0.png")
+    assert [file.role for file in recipe.ingredients] == ["photo", "concept", "mask"]
+    # Bare the inversion is one, wearing rex another; the second swap finds rex's in the cache.
+    assert len(list(cache.rglob("*.safetensors"))) == 2 + 2  # and two class latents
+
+
+def test_demo(
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: list[str],
+) -> None:
+    monkeypatch.setattr("understudy.evaluate.recogniser.load", untaught)
+    words = ("demo", *model, "--photos", 2, "--learn-steps", 2, "--prior-samples", 1, "--steps", 2)
+    shown = ran(capsys, *words, "--out", "shown")
+    made = {"sheet.png", "source.png", "swapped.png", "right.png", "table.txt"}
+    assert {file.name for file in Path("shown").iterdir()} == made
+    assert read_recipe("shown/sheet.png").arguments["prompt"] == shown["prompt"]
+    assert "identity" in shown["scores"]["swap"]
+    assert "autoencoder alone" in Path("shown/table.txt").read_text()
 
 
 def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:

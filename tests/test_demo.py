@@ -7,21 +7,10 @@ import math
 import pytest
 import torch
 
+from rulers import untaught
 from tiny import tiny_model
 from understudy import demo
-from understudy.evaluate.recogniser import Network, Recogniser, Vocabulary
 from understudy.settings import DemoSettings
-from understudy.toybox import CLASSES, POINTS
-
-
-def ruler() -> Recogniser:
-    """A recogniser that has learnt nothing: its numbers mean nothing, but they are numbers."""
-    heads = ("class", "primary", "secondary", "pattern", "accessory", "background", "stance")
-    words = {head: tuple(CLASSES) for head in heads}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        network = Network(Vocabulary(words=words, points=POINTS), width=16, identity=8)
-    return Recogniser(network.requires_grad_(False).eval())
 
 
 def test_a_case_is_a_question_with_its_answer() -> None:
@@ -61,7 +50,7 @@ def test_the_job_on_a_tiny_model(made: demo.Performance) -> None:
 
 
 def test_scores_and_sheet(made: demo.Performance) -> None:
-    scores = {row.name: row for row in demo.score(made, ruler())}
+    scores = {row.name: row for row in demo.score(made, untaught())}
     assert list(scores) == ["swap", "right answer", "no swap", "autoencoder alone"]
     assert scores["no swap"].background == math.inf
     assert scores["right answer"].background > 30  # it differs only where it may

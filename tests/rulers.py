@@ -1,0 +1,17 @@
+"""A recogniser that has learnt nothing: its numbers mean nothing, but they are numbers."""
+
+from __future__ import annotations
+
+import torch
+
+from understudy.evaluate.recogniser import HEADS, Network, Recogniser, Vocabulary
+from understudy.toybox import CLASSES, POINTS
+
+
+def untaught() -> Recogniser:
+    """The same one each time."""
+    vocabulary = Vocabulary(words={head: tuple(CLASSES) for head in HEADS}, points=POINTS)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = Network(vocabulary, width=16, identity=8)
+    return Recogniser(network.requires_grad_(False).eval())
