@@ -7,6 +7,7 @@ them. Knows nothing of pixels.
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 
 import numpy as np
@@ -59,10 +60,15 @@ def _identity(rng: np.random.Generator, class_name: str | None) -> Identity:
         tint=tuple(float(t) for t in rng.normal(0, 0.022, 6)),
         pattern=str(rng.choice(words.PATTERNS, p=(0.4, 0.2, 0.2, 0.2))),
         pattern_scale=float(rng.random()),
-        pattern_phase=tuple(float(t) for t in rng.random(3)),
+        pattern_phase=_triple(rng),
         accessory=str(rng.choice(words.ACCESSORIES, p=(0.4, 0.12, 0.12, 0.12, 0.12, 0.12))),
         accessory_colour=str(rng.choice(_COLOURS)),
     )
+
+
+def _triple(rng: np.random.Generator) -> tuple[float, float, float]:
+    x, y, z = rng.random(3)
+    return float(x), float(y), float(z)
 
 
 def sample_pose(rng: np.random.Generator, class_name: str) -> Pose:
@@ -79,10 +85,6 @@ def sample_pose(rng: np.random.Generator, class_name: str) -> Pose:
         head_pitch=float(rng.uniform(-8, 10)),
         limb=float(rng.random()),
     )
-
-
-def _place(pose: Pose, **changes: float) -> Pose:
-    return Pose(**{**pose.__dict__, **changes})
 
 
 def sample_scene(
@@ -137,7 +139,7 @@ def _side_by_side(rng: np.random.Generator, poses: list[Pose]) -> list[Pose]:
     spots = {2: (-0.44, 0.44), 3: (-0.66, 0.0, 0.66)}[len(poses)]
     size = {2: 0.80, 3: 0.66}[len(poses)]
     return [
-        _place(pose, x=float(x + rng.uniform(-0.06, 0.06)), size=size * pose.size)
+        dataclasses.replace(pose, x=float(x + rng.uniform(-0.06, 0.06)), size=size * pose.size)
         for pose, x in zip(poses, rng.permutation(spots), strict=True)
     ]
 

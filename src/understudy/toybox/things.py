@@ -10,6 +10,8 @@ from understudy.toybox.animals import Measures, measures, skeleton
 from understudy.toybox.clay import Clay, Frame, turn
 from understudy.toybox.scene import Identity, Pose
 
+Place = tuple[float, float, float]
+
 
 def build(clay: Clay, frame: Frame, identity: Identity, pose: Pose) -> Anchors:
     """A robot, car, mug or rocket."""
@@ -19,7 +21,7 @@ def build(clay: Clay, frame: Frame, identity: Identity, pose: Pose) -> Anchors:
     )
 
 
-def _eyes(s: Measures, x: float, y: float, z: float) -> tuple[tuple[float, float, float], ...]:
+def _eyes(s: Measures, x: float, y: float, z: float) -> tuple[Place, Place]:
     return ((-x, y, z), (x, y, z))
 
 
