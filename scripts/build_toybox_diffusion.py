@@ -347,9 +347,17 @@ class Examples:
 
 
 def velocity_loss(
-    model: torch.nn.ModuleDict, clean: torch.Tensor, ids: torch.Tensor, alphas: torch.Tensor
+    model: torch.nn.ModuleDict,
+    clean: torch.Tensor,
+    ids: torch.Tensor,
+    alphas: torch.Tensor,
+    weights: torch.Tensor,
 ) -> torch.Tensor:
-    """Mean squared error of the predicted velocity at random times (Salimans and Ho, 2022)."""
+    """Mean squared error of the predicted velocity at random times (Salimans and Ho, 2022).
+
+    weights (c,) average 1: a channel counts by how much of the picture it carries, so that the
+    many faint ones, which noise hides at most times, do not drown the few that give colour.
+    """
     noise = torch.randn(clean.shape).to(clean.device)
     t = torch.randint(len(alphas), (len(clean),)).to(clean.device)
     a, s = (x[t].sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
@@ -357,7 +365,7 @@ def velocity_loss(
     with torch.autocast(clean.device.type, torch.bfloat16):
         states = model["text_encoder"](ids).last_hidden_state
         guess = model["unet"](noisy, t, states).sample
-    return (guess.float() - (a * noise - s * clean)).square().mean()
+    return ((guess.float() - (a * noise - s * clean)).square().mean((0, 2, 3)) * weights).mean()
 
 
 def train_unet(options: argparse.Namespace) -> None:
@@ -367,6 +375,8 @@ def train_unet(options: argparse.Namespace) -> None:
     )
     learner = new_learner(options, float(examples.latents[0].float().square().mean().sqrt()))
     model, alphas = learner.model, new_scheduler().alphas_cumprod.to(options.device)
+    spread = examples.latents[0, ::10].float().std((0, 2, 3)).to(options.device)
+    weights = spread / spread.mean()
     count = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{len(examples.scenes)} pictures, latents of size {learner.size:.3f}, {count:.2f} M "
           f"parameters, step {learner.step}", flush=True)  # fmt: skip
@@ -378,7 +388,7 @@ def train_unet(options: argparse.Namespace) -> None:
         cool = options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * share))
         learner.optimizer.param_groups[0]["lr"] = options.rate * warm * cool
         clean = latents.to(options.device) / learner.size
-        loss = velocity_loss(model, clean, ids.to(options.device), alphas)
+        loss = velocity_loss(model, clean, ids.to(options.device), alphas, weights)
         learner.optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
