@@ -32,6 +32,7 @@ from linear_start import linear_start
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from understudy import toybox
+from understudy.toybox.sample import RESERVED_PAIRS
 
 CHANNELS, PATCH, TOKENS, WIDTH = 24, 8, 40, 128
 POSTERIOR_STD = 0.05
@@ -411,22 +412,58 @@ def train_unet(options: argparse.Namespace) -> None:
 # --- pack ---------------------------------------------------------------------------------------
 
 
+CARD = """# toybox-diffusion
+
+A small text-to-image model of the toy world, in the layout of Stable Diffusion (AutoencoderKL,
+CLIPTextModel, UNet2DConditionModel, DDIM scheduler, v-prediction), trained from scratch by
+`scripts/build_toybox_diffusion.py` on {pictures} renders and their mirror images; no photograph and
+no other model had a part in it. Apache-2.0.
+
+* Pictures of 128x128 pixels, latents of 16x16x{channels}; prompts of up to {tokens} tokens in a
+  small vocabulary (any text can be written; the words of the toy world are one token each).
+  {spare} and their like are rare tokens that mean nothing: identifiers for subjects learnt later.
+* U-Net and text encoder: {parameters:.1f} M parameters, {steps} steps of {batch} samples. The
+  encoder is linear (principal components of 8x8 patches), the decoder is not.
+* Reserved toys (about one in eight looks) and five pairs of class and background never occurred in
+  training: {pairs}.
+* It knows twelve kinds of toys on twelve backgrounds and nothing else. It is for trying methods out
+  and for tests, where the right answer is known; it says nothing about photographs.
+
+Measured on held-out scenes by `scripts/measure.py`, guidance and steps as said there:
+
+{figures}
+"""
+
+
+def figures() -> str:
+    """The tables that scripts/measure.py wrote, if it has been run."""
+    found = [Path("benchmarks/results") / f"{name}.md" for name in ("autoencoder", "text_to_image")]
+    texts = [path.read_text().replace("# ", "## ", 1) for path in found if path.exists()]
+    return "\n".join(texts) or "Not measured yet.\n"
+
+
 def pack(options: argparse.Namespace) -> None:
-    """Write the averaged weights as a diffusers folder in fp16."""
+    """Write the averaged weights as a diffusers folder in fp16, with its model card."""
     from diffusers import StableDiffusionPipeline
 
-    state = torch.load(options.out / "unet.pt")
-    vae, tokenizer = trained_autoencoder(options), new_tokenizer()
-    vae.register_to_config(scaling_factor=1 / state["size"])
-    model = torch.nn.ModuleDict({"unet": new_unet(), "text_encoder": new_text_encoder(tokenizer)})
-    model.load_state_dict(state["ema"])
+    vae, tokenizer, learner = trained_autoencoder(options), new_tokenizer(), new_learner(options, 1)
+    vae.register_to_config(scaling_factor=1 / learner.size)
+    learner.model.load_state_dict(learner.ema)
     pipeline = StableDiffusionPipeline(
-        vae=vae, text_encoder=model["text_encoder"], tokenizer=tokenizer, unet=model["unet"],
-        scheduler=new_scheduler(), safety_checker=None, feature_extractor=None,
-        requires_safety_checker=False,
+        vae=vae, text_encoder=learner.model["text_encoder"], tokenizer=tokenizer,
+        unet=learner.model["unet"], scheduler=new_scheduler(), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to(dtype=torch.float16).save_pretrained(options.package)
-    print(f"step {state['step']} packed into {options.package}")
+    card = CARD.format(
+        pictures=min(options.most, 250 * len(list(options.data.glob("*.npz")))), channels=CHANNELS,
+        tokens=TOKENS, spare=", ".join(SPARE[:3]), steps=learner.step, batch=options.batch,
+        parameters=sum(p.numel() for p in learner.model.parameters()) / 1e6,
+        pairs=", ".join(f"{noun} and {place}" for noun, place in sorted(RESERVED_PAIRS)),
+        figures=figures(),
+    )  # fmt: skip
+    (options.package / "README.md").write_text(card)
+    print(f"step {learner.step} packed into {options.package}")
 
 
 def main() -> None:
