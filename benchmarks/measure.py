@@ -1,6 +1,6 @@
 """Measure the built-in model on held-out toys; results go to benchmarks/results.
 
-    python scripts/measure.py autoencoder | text | inversion | dreambooth | swap [--limit N]
+    scripts/bench quick | autoencoder | text | inversion | dreambooth | swap [--limit N]
 
 One line of JSON a case: killed, it goes on where it stopped. `--model` takes what any command
 takes; `--first N` starts at a later case, so that two processes can share the work.
@@ -33,12 +33,15 @@ from understudy.settings import (
 
 ROOT = Path(__file__).parent.parent
 S = TypeVar("S", bound=Settings)
-COUNTS = {"autoencoder": 500, "text": 50, "inversion": 64, "dreambooth": 8, "swap": 32}
+COUNTS = {"quick": 1, "autoencoder": 500, "text": 50, "inversion": 64, "dreambooth": 8, "swap": 32}
 
 
 def main() -> None:
     wish = options()
     torch.set_num_threads(wish.threads)
+    if wish.what == "quick":
+        print(quick(wish))
+        return
     model = load(wish.model)
     wanted = {"autoencoder": autoencoder, "text": text, "inversion": inversion,
               "dreambooth": dreambooth, "swap": swap}  # fmt: skip
@@ -88,6 +91,13 @@ def rows_of(
     for verb, values in said.items():
         conditions[verb] = ", ".join(f"{k}={v}" for k, v in values.items() if v != "")
     return sorted(rows.read(), key=lambda row: int(row["case"])), conditions
+
+
+def quick(wish: argparse.Namespace) -> str:
+    from benchmarks import quickness as part
+
+    rows = [part.quickness(n) for n in range(wish.limit or 1)]
+    return report("quick", "Quickness, one core", {}, spreads(rows, part.COLUMNS))
 
 
 def autoencoder(wish: argparse.Namespace, model: DiffusionModel) -> str:

@@ -429,14 +429,14 @@ no other model had a part in it. Apache-2.0.
 * It knows twelve kinds of toys on twelve backgrounds and nothing else. It is for trying methods out
   and for tests, where the right answer is known; it says nothing about photographs.
 
-Measured on held-out scenes by `scripts/measure.py`, guidance and steps as said there:
+Measured on held-out scenes by `scripts/bench`, guidance and steps as said there:
 
 {figures}
 """
 
 
 def figures() -> str:
-    """The tables that scripts/measure.py wrote, if it has been run."""
+    """The tables that scripts/bench wrote, if it has been run."""
     found = [Path("benchmarks/results") / f"{name}.md" for name in ("autoencoder", "text_to_image")]
     texts = [path.read_text().replace("# ", "## ", 1) for path in found if path.exists()]
     return "\n".join(texts) or "Not measured yet.\n"
