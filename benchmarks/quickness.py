@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 
 from benchmarks.rows import Row
 
@@ -22,7 +23,7 @@ def quickness(number: int) -> Row:
     took = _seconds(lambda: [toybox.render(scene) for scene in scenes])
     commands = ([sys.executable, "-m", "understudy.cli", "--help"],
                 [sys.executable, "-c", "import understudy"])  # fmt: skip
-    starts = [min(_seconds(lambda: _run(command)) for _ in range(TRIES)) for command in commands]
+    starts = [min(_seconds(partial(_run, command)) for _ in range(TRIES)) for command in commands]
     return dict(zip(COLUMNS, (PICTURES / took, *starts), strict=True))
 
 
