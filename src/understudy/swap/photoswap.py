@@ -72,7 +72,7 @@ def swap_steps(
             a blend is asked for and there are neither words nor a mask.
         PromptError: another source prompt, a prompt over the limit, a word that is missing.
     """
-    settings = settings or SwapSettings()
+    settings = settings or SwapSettings.filled({}, model.name)
     targets = (target_prompts,) if isinstance(target_prompts, str) else tuple(target_prompts)
     check(model, inversion, source_prompt, settings)
     for target in targets:
@@ -165,8 +165,9 @@ class _Run:
     ) -> None:
         self.model, self.inversion, self.schedule = model, inversion, schedule
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
-        self.empty, self.source, *_ = model.embed(["", inversion.prompt]).split(1)
-        self.targets = model.embed(list(targets))
+        # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
+        self.empty, self.source = model.embed([""]), model.embed([inversion.prompt])
+        self.targets = torch.cat([model.embed([target]) for target in targets])
         self.mixes = tuple(
             CrossMix.aligned(0, found.mapper, found.alphas, device=model.device, dtype=model.dtype)
             for found in alignments
@@ -225,9 +226,10 @@ class _Run:
         )
 
     def _guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor:
-        uncond = rows_of(noise, where.target_uncond) if where.target_uncond else known
         cond = rows_of(noise, where.target_cond)
-        return cond if uncond is None else guided(uncond, cond, self.guidance)
+        if where.target_uncond:
+            return guided(rows_of(noise, where.target_uncond), cond, self.guidance)
+        return cond if known is None else guided(known.expand_as(cond), cond, self.guidance)
 
     def _source_guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor | None:
         if where.source_cond is None:
