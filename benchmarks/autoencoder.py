@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+
 from benchmarks import cases
 from benchmarks.rows import Row
-
 from understudy.evaluate import metrics
 from understudy.models.interface import DiffusionModel
 

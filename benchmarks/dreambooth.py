@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from benchmarks import cases
-from benchmarks.rows import Row
 from jaxtyping import Float
 from torch import Tensor
 
+from benchmarks import cases
+from benchmarks.rows import Row
 from understudy import toybox
 from understudy.concept import Concept, worn
 from understudy.evaluate import metrics

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 
 import torch
+
 from benchmarks import cases
 from benchmarks.rows import Row
-
 from understudy import toybox
 from understudy.diffusion import sample_steps
 from understudy.evaluate import metrics

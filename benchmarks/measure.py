@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from benchmarks.rows import RESULTS, Row, Rows, report, spreads
 
+from benchmarks.rows import RESULTS, Row, Rows, report, spreads
 from understudy.evaluate import recogniser
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
@@ -130,7 +130,6 @@ def inversion(wish: argparse.Namespace, model: DiffusionModel) -> str:
 
 def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import dreambooth as part
-
     from understudy.image import write_picture
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
@@ -148,7 +147,6 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
 
 def swap(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import swap as part
-
     from understudy.photo import write_pixels
 
     how = part.Settings(

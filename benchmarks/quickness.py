@@ -9,7 +9,6 @@ from collections.abc import Callable
 from functools import partial
 
 from benchmarks.rows import Row
-
 from understudy import toybox
 
 COLUMNS = ("pictures of 128 pixels a second", "understudy --help, s", "import understudy, s")

@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
+
 from benchmarks import cases
 from benchmarks.dreambooth import learnt
 from benchmarks.inversion import ddim_replay
 from benchmarks.rows import Row
-from jaxtyping import Float
-from torch import Tensor
-
 from understudy.concept import worn
 from understudy.evaluate import metrics
 from understudy.evaluate.recogniser import Recogniser

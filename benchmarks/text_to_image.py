@@ -4,9 +4,9 @@ and for true renders of the same scenes beside them."""
 from __future__ import annotations
 
 import torch
+
 from benchmarks import cases
 from benchmarks.rows import Row
-
 from understudy.evaluate.recogniser import Recogniser
 from understudy.generate import generate
 from understudy.models.interface import DiffusionModel

@@ -6,9 +6,9 @@ import math
 from pathlib import Path
 
 import pytest
+
 from benchmarks import cases
 from benchmarks.rows import Row, Rows, Spread, spreads
-
 from understudy.toybox.sample import is_reserved
 
 

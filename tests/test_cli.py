@@ -19,6 +19,7 @@ from tiny import tiny_folder
 from understudy import cli
 from understudy.photo import read_photo
 from understudy.recipe import read_recipe
+from understudy.toybox import Scene
 
 COMMANDS = "demo learn swap generate invert toybox toybox,render toybox,subject models models,list"
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
@@ -97,6 +98,19 @@ def test_toybox_render(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = Path("a/scene.png").read_bytes()
     ran(capsys, "toybox", "render", "--seed", 7, "--size", 64, "--out", "b.png")
     assert Path("b.png").read_bytes() == first
+
+
+def test_toybox_truth(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("toybox", "render", "--seed", 6, "--size", 64, "--out", "scene.png", "--truth")
+    shown = ran(capsys, *words)
+    record = json.loads(Path("scene.json").read_text())
+    scene = Scene.from_json(json.dumps(record["scene"]))
+    assert record["caption"] == shown["caption"]
+    assert len(shown["truth"]) == 1 + len(scene.subjects) == 1 + len(record["keypoints"])
+    mask = read_photo("scene.mask-0.png").pixels
+    assert mask.shape == (64, 64, 3) and mask.min() == 0 and mask.max() > 200
+    nose = record["keypoints"][0]["nose"]
+    assert set(nose) == {"x", "y", "visible"}
 
 
 def test_toybox_subject(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -50,7 +50,7 @@ def generate(
     size: tuple[int, int] | None = None,
 ) -> Float[Tensor, "b 3 h w"]:
     """The pictures of prompts, one seed each: float32 RGB in [-1, 1] on the model's device."""
-    settings = settings or GenerateSettings()
+    settings = settings or GenerateSettings.filled({}, model.name)
     *_, last = generate_steps(
         model,
         prompts,

@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
-from understudy.settings import Settings, option
+from understudy.settings import RunSettings, Settings, option
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:
@@ -34,7 +34,8 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        command(**{name: make(group, given) for name, group in groups.items()}, **given)
+        model = given.get("model") or RunSettings().model
+        command(**{name: make(group, given, model) for name, group in groups.items()}, **given)
 
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -58,11 +59,12 @@ def as_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
     return inspect.Parameter(field.name, kind, default=None, annotation=annotation)
 
 
-def make(group: type[Settings], given: dict[str, Any]) -> Settings:
+def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:
     """Take a class's options out of `given` and make the settings: preset first, options over it.
 
     Raises InputError, naming the option, for a value out of bounds.
     """
     names = [field.name for field in dataclasses.fields(group)]
     values = {name: given.pop(name) for name in names}
-    return group.filled({name: value for name, value in values.items() if value is not None})
+    chosen = {name: value for name, value in values.items() if value is not None}
+    return group.filled(chosen, model)

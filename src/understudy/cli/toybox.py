@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as jsonlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,9 @@ def render(
     seed: Seed = 0,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("scene.png"),
     size: Size = 128,
+    truth: Annotated[
+        bool, typer.Option("--truth", help="Also write scene, masks and key points beside it.")
+    ] = False,
     json: Json = False,
 ) -> None:
     """Render the scene of a seed.
@@ -41,7 +45,9 @@ def render(
     scene = sample_scene(seed)
     words = caption(scene, seed)
     _write(out, scene, size, "toybox render", seed=seed, caption=words)
-    show.result({"picture": str(out), "caption": words}, json, f"{out}   {words}")
+    known = _write_truth(out, scene, size, words) if truth else []
+    facts = {"picture": str(out), "caption": words, **({"truth": known} if truth else {})}
+    show.result(facts, json, f"{out}   {words}", *known)
 
 
 @app.command()
@@ -68,6 +74,26 @@ def subject(
     noun = scenes[0].subjects[0].identity.class_name
     paths = [str(file) for file in files]
     show.result({"pictures": paths, "class": noun}, json, *paths, f"The subject is a {noun}.")
+
+
+def _write_truth(out: Path, scene: Scene, size: int, words: str) -> list[str]:
+    """Beside scene.png: scene.json (scene, caption, key points), scene.mask-0.png and so on."""
+    import numpy as np
+
+    from understudy.files import replacing
+    from understudy.photo import write_pixels
+    from understudy.toybox import render as draw
+
+    drawn, files = draw(scene, size), [out.with_suffix(".json")]
+    points = [{name: vars(p) for name, p in toy.items()} for toy in drawn.keypoints]
+    record = {"caption": words, "keypoints": points, "scene": jsonlib.loads(scene.to_json())}
+    with replacing(files[0]) as partial:
+        partial.write_text(jsonlib.dumps(record, indent=1) + "\n")
+    for number, mask in enumerate(drawn.masks):
+        files.append(out.with_suffix(f".mask-{number}.png"))
+        grey = np.round(255 * mask).astype(np.uint8)
+        write_pixels(files[-1], np.repeat(grey[..., None], 3, axis=2))
+    return [str(file) for file in files]
 
 
 def _write(

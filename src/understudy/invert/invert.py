@@ -39,7 +39,7 @@ def inversion_steps(
         InputError: a photo of a size that does not divide, an unknown method.
         PromptError: a prompt over the model's token limit.
     """
-    settings = settings or InvertSettings()
+    settings = settings or InvertSettings.filled({}, model.name)
     _check(model, photo, prompt)
     picture = digest(photo)
 

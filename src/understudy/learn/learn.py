@@ -96,7 +96,7 @@ def learn_steps(
     give equal weights, bit for bit, on the same machine. Raises InputError for a name, noun or
     prompt that cannot be, UnderstudyError when the loss stops being a number.
     """
-    settings = settings or LearnSettings()
+    settings = settings or LearnSettings.filled({}, model.name)
     _refuse_dressed(model)
     word = choose_identifier(model, identifier, seed=settings.seed)
     prompts = subject_and_class_prompts(model, settings.prompt, word.word, class_noun)
