@@ -64,7 +64,7 @@ def options() -> argparse.Namespace:
 
 
 def chosen(wish: argparse.Namespace, verb: str, kind: type[S]) -> S:
-    """The verb's settings with what --set says about them."""
+    """The verb's settings for this model, with what --set says about them."""
     types = {field.name: type(field.default) for field in dataclasses.fields(kind)}
     values: dict[str, Any] = {}
     for word in wish.set:
@@ -72,7 +72,7 @@ def chosen(wish: argparse.Namespace, verb: str, kind: type[S]) -> S:
         if name.startswith(f"{verb}."):
             knob = name.removeprefix(f"{verb}.")
             values[knob] = value == "true" if types[knob] is bool else types[knob](value)
-    return kind.from_dict(values)
+    return kind.filled(values, wish.model)
 
 
 def rows_of(
