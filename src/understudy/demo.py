@@ -106,11 +106,14 @@ def perform(
             photos,
             name=NAME,
             class_noun=given.noun,
-            settings=LearnSettings(
-                steps=settings.learn_steps,
-                learning_rate=settings.learning_rate,
-                prior_samples=settings.prior_samples,
-                seed=settings.seed,
+            settings=LearnSettings.filled(
+                {
+                    "steps": settings.learn_steps,
+                    "learning_rate": settings.learning_rate,
+                    "prior_samples": settings.prior_samples,
+                    "seed": settings.seed,
+                },
+                model.name,
             ),
         ),
         f"Learning the {given.noun} from {len(photos)} photos",

@@ -172,8 +172,8 @@ class DemoSettings(Settings):
 
     seed: int = knob(0, "which toy is learnt, and whose place it takes", at_least=0)
     photos: int = knob(4, "photos to learn from", at_least=1, at_most=20)
-    learn_steps: int = knob(150, "optimiser steps of learning", at_least=1)
-    learning_rate: float = knob(5e-5, "AdamW's learning rate", at_least=0, at_most=1)
+    learn_steps: int = knob(250, "optimiser steps of learning", at_least=1)
+    learning_rate: float = knob(2e-4, "AdamW's learning rate", at_least=0, at_most=1)
     prior_samples: int = knob(16, "class pictures drawn by the model itself", at_least=0)
     steps: int = knob(25, "inversion and swap steps", at_least=1, at_most=1000)
     guidance: float = knob(3.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
@@ -184,13 +184,18 @@ class DemoSettings(Settings):
 SUITED: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
         "LearnSettings": {
-            "steps": 200,
+            "steps": 250,
             "learning_rate": 2e-4,
-            "batch_size": 2,
+            "batch_size": 4,
             "prior_samples": 32,
-            "prior_guidance": 4.0,
+            "prior_steps": 20,
+            "prior_guidance": 3.0,
+            "flip": True,
             "precision": "bfloat16",
         },
+        "GenerateSettings": {"guidance": 3.0},
+        "InvertSettings": {"guidance": 3.0},
+        "SwapSettings": {"guidance": 3.0},
     }
 }
 
