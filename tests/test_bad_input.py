@@ -30,6 +30,7 @@ def refused(
 ) -> str:
     """Run a command that must fail in one line naming what is wrong, and leave no file behind."""
     before = sorted(Path().rglob("*"))
+    capsys.readouterr()  # what making a model's folder said
     assert run(*words) == code
     caught = capsys.readouterr()
     error = [line for line in caught.err.splitlines() if " took " not in line]

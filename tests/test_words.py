@@ -1,13 +1,12 @@
 """words.py: which tokens are a word's, and which tokens of two prompts answer to each other."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from golden_model import golden_folders
 from understudy.errors import PromptError
 from understudy.words import (
     align,
@@ -21,17 +20,15 @@ from understudy.words import (
 )
 
 FOLDERS = [
-    Path(name)
-    for name in os.environ.get("UNDERSTUDY_GOLDEN", str(Path(__file__).parent / "golden")).split(
-        os.pathsep
-    )
-    if (Path(name) / "e_alignment.json").exists()
+    folder / "diffusion"
+    for folder in golden_folders()
+    if (folder / "diffusion" / "e_alignment.json").exists()
 ]
 
 
 def golden(kind):
     return [
-        pytest.param(folder, entry, id=f"{folder.name}-{entry['id']}")
+        pytest.param(folder, entry, id=f"{folder.parent.name}-{entry['id']}")
         for folder in FOLDERS
         for entry in json.loads((folder / "e_alignment.json").read_text())[kind]
     ]
@@ -78,12 +75,19 @@ def test_golden_replace_matrix_is_the_published_one(folder, pair):
 @pytest.mark.parametrize(("folder", "schedule"), golden("schedules"))
 def test_golden_word_windows_are_the_published_ones(folder, schedule):
     targets = schedule["prompts"][1:]
-    windows, steps = schedule["cross_replace_steps"], schedule["num_steps"]
+    windows, steps = paired(schedule["cross_replace_steps"]), schedule["num_steps"]
     rows = word_windows(targets, [pieces_of(folder, t) for t in targets], steps, windows, 77)
     assert np.array_equal(rows.numpy(), arrays(folder)[schedule["id"]])
 
 
-@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def paired(windows):
+    """What JSON writes as a list is a pair."""
+    if isinstance(windows, dict):
+        return {word: paired(window) for word, window in windows.items()}
+    return tuple(windows) if isinstance(windows, list) else windows
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
 def test_golden_alignment_of_three_prompts(folder):
     prompts = json.loads((folder / "e_alignment.json").read_text())["three_prompts"]
     name = next(key for key in arrays(folder) if key.endswith("multi/mapper")).split("/")[0]

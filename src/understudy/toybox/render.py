@@ -70,9 +70,9 @@ def influence(
 ) -> Bool[ndarray, "h w"]:
     """Pixels that would change were the subject not there: itself, its shadow, what it hides."""
     others = tuple(s for i, s in enumerate(scene.subjects) if i != subject)
-    with_it = render(scene, size).picture.astype(np.int16)
-    without = render(_with_subjects(scene, others), size).picture.astype(np.int16)
-    return np.abs(with_it - without).max(axis=2) > threshold
+    drawn, without = render(scene, size), render(_with_subjects(scene, others), size)
+    change = np.abs(drawn.picture.astype(np.int16) - without.picture.astype(np.int16))
+    return (change.max(axis=2) > threshold) | (drawn.masks[subject] > 0.5)
 
 
 def _with_subjects(scene: Scene, subjects: tuple[Subject, ...]) -> Scene:
