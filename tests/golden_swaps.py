@@ -145,4 +145,9 @@ def compare(case: GoldenCase, steps: list[SwapStep]) -> dict[str, float]:
             if latents is not None:
                 recorded = case.array("/" + key, file)
                 errors[key] = apart(latents[0, :, ::every, ::every], recorded)
+        elif found := re.fullmatch(rf"{re.escape(case.name)}/mask_step_(\d+)", key):
+            mask, recorded = steps[int(found[1])].mask, case.array("/" + key, file)[1]
+            assert mask is not None
+            every = mask.shape[-1] // recorded.shape[-1]
+            errors[key] = apart(mask[0, 0, ::every, ::every].double(), recorded.double())
     return errors
