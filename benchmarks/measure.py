@@ -141,7 +141,7 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
         strip = torch.cat([*photos, *drawn], dim=2)[None]
         (wish.store / "dreambooth").mkdir(exist_ok=True)
         write_picture(wish.store / "dreambooth" / f"{row['case']}.png", strip)
-    title = "DreamBooth: eight held-out subjects, four photos each"
+    title = "DreamBooth: held-out subjects, four photos each"
     return report("dreambooth", title, conditions, spreads(rows, part.COLUMNS))
 
 
