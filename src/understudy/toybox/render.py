@@ -6,7 +6,7 @@ what comes back into 8-bit sRGB. Same scene, same bytes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
@@ -70,16 +70,9 @@ def influence(
 ) -> Bool[ndarray, "h w"]:
     """Pixels that would change were the subject not there: itself, its shadow, what it hides."""
     others = tuple(s for i, s in enumerate(scene.subjects) if i != subject)
-    drawn, without = render(scene, size), render(_with_subjects(scene, others), size)
+    drawn, without = render(scene, size), render(replace(scene, subjects=others), size)
     change = np.abs(drawn.picture.astype(np.int16) - without.picture.astype(np.int16))
     return (change.max(axis=2) > threshold) | (drawn.masks[subject] > 0.5)
-
-
-def _with_subjects(scene: Scene, subjects: tuple[Subject, ...]) -> Scene:
-    return Scene(
-        subjects=subjects, background=scene.background, props=scene.props, light=scene.light,
-        camera=scene.camera,
-    )  # fmt: skip
 
 
 def _toy(subject: Subject) -> Clay:
