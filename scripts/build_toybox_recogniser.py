@@ -48,6 +48,7 @@ def main() -> None:
     if state.exists():
         trainer.load(state)
         print(f"going on from step {trainer.index}", flush=True)
+    trainer.network.compile()
     started, shown = time.monotonic(), trainer.index
     smooth: dict[str, float] = {}
     for step in train_steps(trainer, examples, epochs=wish.epochs, batch=wish.batch):
