@@ -1,0 +1,22 @@
+"""What was learnt, as a value: what it is (value.py), on disk (folder.py), put on (wear.py)."""
+
+from understudy.concept.folder import MANIFEST
+from understudy.concept.value import Concept, spelled
+from understudy.concept.wear import (
+    embedded,
+    named_parameters,
+    replace_weights,
+    untouched,
+    worn,
+)
+
+__all__ = [
+    "MANIFEST",
+    "Concept",
+    "embedded",
+    "named_parameters",
+    "replace_weights",
+    "spelled",
+    "untouched",
+    "worn",
+]

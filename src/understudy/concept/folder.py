@@ -1,0 +1,123 @@
+"""A concept on disk: a folder of two files.
+
+`concept.json` says what it is and names the weights file by its content, so a new version replaces
+an old one in a single rename: a reader finds the old concept or the new one, never a mixture. This
+module does not know what the tensors mean.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from understudy.errors import ConceptError, OutputError
+from understudy.files import replacing
+
+FORMAT = 1
+MANIFEST = "concept.json"
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+_TEXTS = ("name", "identifier", "class_noun", "kind", "base_model", "base_fingerprint")
+
+
+def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Path:
+    """Write fields and tensors into `folder`, over what was there, and return the folder.
+
+    Raises OutputError where the folder cannot be written; what was there before stays whole.
+    """
+    kept = {name: tensor.contiguous().cpu() for name, tensor in tensors.items()}
+    digest = digest_of(kept)
+    weights = folder / f"weights-{digest[:16]}.safetensors"
+    was_there, had_weights = folder.exists(), weights.exists()
+    try:
+        with replacing(weights) as staged:
+            write_tensors(kept, staged)
+        with replacing(folder / MANIFEST) as staged:
+            staged.write_text(_manifest(fields, weights.name, digest), encoding="utf-8")
+    except OutputError:
+        if not had_weights and folder.is_dir():
+            weights.unlink(missing_ok=True)
+        if not was_there and folder.is_dir():
+            folder.rmdir()
+        raise
+    for old in folder.glob("weights-*.safetensors"):
+        if old != weights and _WEIGHTS.fullmatch(old.name):
+            old.unlink(missing_ok=True)
+    return folder
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The reverse of `write`: fields and tensors. Raises ConceptError naming the bad file."""
+    manifest = _read_manifest(folder / MANIFEST)
+    weights = folder / manifest["weights"]
+    try:
+        tensors = load_file(weights)
+    except FileNotFoundError as error:
+        raise ConceptError(f"{weights} is missing, so the concept cannot be loaded.") from error
+    except (OSError, SafetensorError) as error:
+        raise ConceptError(f"{weights} is damaged or unreadable: {error}") from error
+    if digest_of(tensors) != manifest["sha256"]:
+        raise ConceptError(f"{weights} is damaged: its content is not what was saved.")
+    fields = {key: manifest[key] for key in _TEXTS}
+    return {**fields, "record": manifest["record"], "also": manifest["also"]}, tensors
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """A safetensors file; whatever goes wrong is an OSError."""
+    try:
+        save_file(dict(tensors), path)
+    except SafetensorError as error:  # how safetensors reports a full disk
+        raise OSError(str(error)) from error
+
+
+def digest_of(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and contents, in the order of the names."""
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _manifest(fields: Mapping[str, Any], weights: str, digest: str) -> str:
+    whole = {"format": FORMAT, **{key: fields[key] for key in _TEXTS}}
+    whole |= {"weights": weights, "sha256": digest}
+    whole |= {"also": dict(fields["also"]), "record": dict(fields["record"])}
+    return json.dumps(whole, indent=2) + "\n"
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    try:
+        manifest: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise ConceptError(f"{path.parent} is no concept: there is no {MANIFEST} in it.") from error
+    except (OSError, ValueError) as error:
+        raise ConceptError(f"{path} cannot be read: {error}") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise ConceptError(f"{path} is not a concept of format {FORMAT}, the only one known here.")
+    manifest.setdefault("also", {})
+    for key in (*_TEXTS, "weights", "sha256"):
+        if not isinstance(manifest.get(key), str):
+            raise ConceptError(f"{path} is damaged: it has no {key!r}.")
+    if not isinstance(manifest.get("record"), dict) or not _NAME.fullmatch(manifest["name"]):
+        raise ConceptError(f"{path} is damaged: its name or its record is not one.")
+    also = manifest["also"]
+    if not isinstance(also, dict) or not all(
+        _NAME.fullmatch(name) and isinstance(phrase, str) for name, phrase in also.items()
+    ):
+        raise ConceptError(f"{path} is damaged: {'also'!r} does not name subjects.")
+    if not _WEIGHTS.fullmatch(manifest["weights"]):
+        raise ConceptError(
+            f"{path} is damaged: {manifest['weights']!r} is no weights file of ours."
+        )
+    return manifest

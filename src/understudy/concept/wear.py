@@ -1,0 +1,193 @@
+"""Putting concepts on a model, and taking them off again without a trace.
+
+This module does not know how a concept is learnt, nor what a diffusion model computes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import contextmanager
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.concept.value import LOW_RANK, ROWS, TAIL, Concept, names_in, spelled
+from understudy.errors import ConceptError, PromptError
+from understudy.models.interface import DiffusionModel
+
+
+@contextmanager
+def worn(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
+    """Let `model` wear `concepts` inside the block: each adds its change to the weights.
+
+    Afterwards the very same weights are back, bit for bit. May be nested; changes add up. A tail
+    changes no weights: `embedded` puts it behind the prompts that name it. Raises ConceptError for
+    a concept of another base model, or two that want the same word, before anything is changed.
+    """
+    for concept in concepts:
+        _refuse_misfits(model, concept)
+    _refuse_rivals(concepts)
+    with untouched(model) as parameters:
+        for concept in concepts:
+            for name, change in _changes(concept).items():
+                _apply(parameters[name], change)
+        yield
+
+
+@torch.no_grad()
+def embedded(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    *concepts: Concept,
+    tail_scale: float | None = None,
+) -> Float[Tensor, "b tokens width"]:
+    """The text of prompts in which {rex} names a concept, learnt tails behind those that name them.
+
+    HiPer (Han et al. 2023, arXiv:2303.08767): the last n of a prompt's embeddings, padding as
+    long as the prompt is short, give way to the tail times `tail_scale` (the concept's own where
+    None). The model should wear the concepts. Raises PromptError for a prompt that is too long.
+    """
+    texts = [spelled(prompt, *concepts) for prompt in prompts]
+    text = model.embed(texts).clone()
+    for row, prompt in enumerate(prompts):
+        tails = [c for c in concepts if c.tail is not None and c.phrases.keys() & names_in(prompt)]
+        end = text.shape[1]
+        for concept in tails:
+            tail = concept.tensors[TAIL].to(text)
+            scale = concept.tail_scale if tail_scale is None else tail_scale
+            text[row, end - len(tail) : end] = scale * tail
+            end -= len(tail)
+        if model.tokenize(texts[row]).length + 2 > end:
+            raise PromptError(
+                f"The prompt {texts[row]!r} leaves no room for {text.shape[1] - end} learnt "
+                f"embeddings behind it. Shorten it."
+            )
+    return text
+
+
+@contextmanager
+def untouched(model: DiffusionModel) -> Generator[dict[str, nn.Parameter]]:
+    """Lend the model's trainable parameters by name; afterwards they are as they were before.
+
+    Values, precision, gradients, `requires_grad` and train/eval mode are all put back. The lent
+    weights are to be *replaced* (`replace_weights`), never changed in place: the originals
+    are only set aside, not copied, so that putting back is exact and costs nothing.
+    """
+    modules = model.trainable_modules()
+    parameters = named_parameters(model)
+    before = [(p, p.data, p.grad, p.requires_grad) for p in parameters.values()]
+    modes = [(m, m.training) for module in modules.values() for m in module.modules()]
+    try:
+        yield parameters
+    finally:
+        for parameter, data, grad, needed in before:
+            parameter.grad = None  # one of another precision would not go with the data
+            parameter.data, parameter.grad = data, grad
+            parameter.requires_grad_(needed)
+        for module, mode in modes:
+            module.training = mode
+
+
+def named_parameters(model: DiffusionModel) -> dict[str, nn.Parameter]:
+    """Every trainable parameter as "module.parameter", such as "unet.conv_in.weight"."""
+    return {
+        f"{part}.{name}": parameter
+        for part, module in model.trainable_modules().items()
+        for name, parameter in module.named_parameters()
+    }
+
+
+@torch.no_grad()
+def replace_weights(parameter: nn.Parameter, weights: Tensor) -> None:
+    """Let `parameter` be a copy of `weights`, its old data left alone.
+
+    The copy is made in place, so that PyTorch's version counter tells who looks that it changed.
+    """
+    parameter.data = torch.empty_like(weights)
+    parameter.copy_(weights)
+
+
+# What a concept does to one weight: {"": difference}, the three of LOW_RANK, or the two of ROWS.
+Change = dict[str, Tensor]
+
+
+def _changes(concept: Concept) -> dict[str, Change]:
+    """A concept's tensors by the weight they change, the tail left out."""
+    changes: dict[str, Change] = {}
+    for name, tensor in concept.tensors.items():
+        weight, _, sort = name.rpartition(".")
+        if sort in LOW_RANK or sort in ROWS:
+            changes.setdefault(weight, {})[sort] = tensor
+        elif name != TAIL:
+            changes.setdefault(name, {})[""] = tensor
+    return changes
+
+
+@torch.no_grad()
+def _apply(parameter: nn.Parameter, change: Change) -> None:
+    """Replace the parameter by itself plus the change, summed in float32 at least."""
+    wide = torch.promote_types(parameter.dtype, torch.float32)
+    total = parameter.data.to(wide)
+    given = {sort: tensor.to(parameter.device) for sort, tensor in change.items()}
+    if "" in given:
+        total = total + given[""].to(wide)
+    if "lora_A" in given:
+        a, b = given["lora_A"].to(wide), given["lora_B"].to(wide)
+        total = total + ((given["alpha"].to(wide) / len(a)) * (b @ a)).reshape(total.shape)
+    if "rows" in given:
+        total = total.index_copy(0, given["ids"], given["rows"].to(wide))
+    replace_weights(parameter, total.to(parameter.dtype))
+
+
+def _refuse_misfits(model: DiffusionModel, concept: Concept) -> None:
+    """Raise ConceptError unless `concept` was made for this very model."""
+    if concept.base_fingerprint != model.base_fingerprint:
+        raise ConceptError(
+            f"The concept {concept.name!r} was learnt on the model {concept.base_model!r} "
+            f"({concept.base_fingerprint[:12]}), but this is {model.name!r} "
+            f"({model.base_fingerprint[:12]}). Load that model, or learn the subject on this one."
+        )
+    parameters = named_parameters(model)
+    for name, change in _changes(concept).items():
+        if name not in parameters or not _fits(change, parameters[name]):
+            shapes = ", ".join(str(tuple(tensor.shape)) for tensor in change.values())
+            raise ConceptError(
+                f"The concept {concept.name!r} changes {name!r} by tensors of shape {shapes}, "
+                f"which the model {model.name!r} does not have. The concept is damaged."
+            )
+
+
+def _fits(change: Change, parameter: nn.Parameter) -> bool:
+    """Whether a change is whole, and of the shapes that this parameter needs."""
+    shapes = {sort: tuple(tensor.shape) for sort, tensor in change.items()}
+    outputs = parameter.shape[0] if parameter.ndim else 1
+    ok = shapes.pop("", parameter.shape) == parameter.shape
+    if set(LOW_RANK) & shapes.keys():
+        a, b, alpha = (shapes.pop(sort, None) for sort in LOW_RANK)
+        inputs = parameter.numel() // outputs
+        ok = ok and a is not None and a[1:] == (inputs,) and b == (outputs, a[0]) and alpha == ()
+    if set(ROWS) & shapes.keys():
+        rows, ids = (shapes.pop(sort, None) for sort in ROWS)
+        ok = ok and rows is not None and rows[1:] == parameter.shape[1:] and ids == rows[:1]
+        ok = (
+            ok
+            and "ids" in change
+            and bool(((0 <= change["ids"]) & (change["ids"] < outputs)).all())
+        )
+    return ok and not shapes
+
+
+def _refuse_rivals(concepts: Sequence[Concept]) -> None:
+    """Raise ConceptError when two concepts put rows of their own on the same token."""
+    owners: dict[tuple[str, int], Concept] = {}
+    for concept in concepts:
+        for name, change in _changes(concept).items():
+            for token in change.get("ids", torch.empty(0)).tolist():
+                other = owners.setdefault((name, int(token)), concept)
+                if other is not concept:
+                    raise ConceptError(
+                        f"{other.name!r} and {concept.name!r} were both learnt as the same word: "
+                        f"{other.identifier!r} and {concept.identifier!r}. Wear one of them, or "
+                        f"learn one anew with another --identifier."
+                    )
