@@ -16,7 +16,7 @@ from golden_model import GoldenCase, GoldenModel
 from understudy.diffusion import ddim_step, guided_noise, next_lower, timesteps
 from understudy.invert.inversion import Inversion
 from understudy.swap.blend import Blend
-from understudy.swap.photoswap import SwapStep, replay_steps
+from understudy.swap.replay import SwapStep, replay_steps, steady
 from understudy.swap.schedule import SwapSchedule, as_published
 from understudy.words import Alignment, align, exact_places
 
@@ -124,7 +124,7 @@ def run(case: GoldenCase, model: GoldenModel, inversion: Inversion) -> list[Swap
             schedule_of(case),
             guidance=want["guidance"],
             blend=blend_of(case, model),
-            alignments=[aligned],
+            mixes=steady(model, [aligned]),
         )
     )
 

@@ -10,6 +10,7 @@ from golden_model import GoldenCase, golden_cases, golden_folders
 from understudy.attention import AttentionSite
 from understudy.errors import InputError
 from understudy.swap.blend import (
+    Blend,
     MapSums,
     best_tokens,
     blended,
@@ -34,15 +35,15 @@ def site(tokens, block="up", is_cross=True):
     return AttentionSite("layer", block, 0, 0, is_cross, 2, tokens)
 
 
-def summed(maps, places):
+def summed(maps, places, kept=()):
     """Feed recorded maps (layers, prompts * heads, tokens, h, w) as the U-Net's layers would."""
     layers, _, tokens, height, width = maps.shape
-    sums = MapSums(places, (64, 64))
+    sums = MapSums(places, (64, 64), kept)
     for layer in range(layers):
         rows = maps[layer].unflatten(0, (len(places), -1)).flatten(-2).transpose(-1, -2)
         sums.add(site(height * width), rows, range(tokens), range(len(places)))
     sums.close_step()
-    return sums.sums
+    return sums
 
 
 @pytest.mark.parametrize(
@@ -52,12 +53,12 @@ def test_golden_local_blend(folder, name, want):
     arrays = np.load(folder / "c_local_blend_unit.npz")
     places = tuple(map(tuple, want["token_positions"]))
     recorded = torch.from_numpy(arrays[f"maps_u8_B{len(places)}"]).double() / 64
-    sums = summed(recorded, places)
-    assert torch.allclose(sums, torch.from_numpy(arrays[f"{name}/aggregate"]), rtol=0, atol=1e-12)
-    mask = subject_mask(sums, (64, 64), want["threshold"][0])
-    if "substruct_token_positions" in want:
-        kept = summed(recorded, tuple(map(tuple, want["substruct_token_positions"])))
-        mask &= ~subject_mask(kept, (64, 64), want["threshold"][1], widen=False)
+    kept = tuple(map(tuple, want.get("substruct_token_positions", ())))
+    sums = summed(recorded, places, kept)
+    aggregate = torch.from_numpy(arrays[f"{name}/aggregate"])
+    assert torch.allclose(sums.sums, aggregate, rtol=0, atol=1e-12)
+    blend = Blend(0, places[0], places[1:], want["threshold"][0], None, kept, want["threshold"][-1])
+    mask = blend.found(sums, (64, 64))
     expected = torch.from_numpy(arrays[f"{name}/target_keeps_own"]).bool()
     assert torch.equal(mask[:, ::4, ::4], expected)
 

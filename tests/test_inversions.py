@@ -10,7 +10,7 @@ from understudy.diffusion import ddim_step, guided_noise, next_lower
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion
 from understudy.invert.negative_prompt import negative_prompt_steps
-from understudy.swap.photoswap import SwapStep, replay_steps
+from understudy.swap.replay import SwapStep, replay_steps, steady
 from understudy.swap.schedule import SwapSchedule
 
 
@@ -30,7 +30,7 @@ def edited(
             (want["target_prompt"],),
             schedule,
             guidance=want["guidance"],
-            alignments=[alignment_of(model, prompts)],
+            mixes=steady(model, [alignment_of(model, prompts)]),
         )
     )
 

@@ -16,7 +16,8 @@ from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
-from understudy.swap.photoswap import alignment, replay_steps, swap, swap_steps
+from understudy.swap.photoswap import swap, swap_steps
+from understudy.swap.replay import alignment, replay_steps
 from understudy.swap.schedule import SwapSchedule, as_published, first_steps
 
 SOURCE, TARGET = "a photo of cat on the beach", "a photo of sks dog on the beach"

@@ -34,6 +34,9 @@ class Blend:
         threshold: share of the strongest attention above which a cell belongs to the subject.
         mask: "targets-or-1 1 h w" of the latents' size, 1 = may change; None = anywhere. With
             words too, a cell changes where both allow it.
+        kept_places: places of words whose cells stay the source's after all, of the source and
+            of each target; () for none.
+        kept_threshold: the same share for these words.
     """
 
     start: int
@@ -41,11 +44,21 @@ class Blend:
     target_places: tuple[tuple[int, ...], ...] = ()
     threshold: float = 0.3
     mask: Float[Tensor, "k 1 h w"] | None = None
+    kept_places: tuple[tuple[int, ...], ...] = ()
+    kept_threshold: float = 0.3
 
-    @property
-    def reads_maps(self) -> bool:
-        """Whether cross-attention maps are needed at all."""
-        return bool(self.source_places) or any(self.target_places)
+    def sums(self, size: tuple[int, int]) -> MapSums | None:
+        """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none."""
+        if not self.source_places and not any(self.target_places):
+            return None
+        return MapSums((self.source_places, *self.target_places), size, self.kept_places)
+
+    def found(self, sums: MapSums, size: tuple[int, int]) -> Bool[Tensor, "targets h w"]:
+        """Where the words are by now, those to be kept left out."""
+        found = subject_mask(sums.sums, size, self.threshold)
+        if not self.kept_places:
+            return found
+        return found & ~subject_mask(sums.kept_sums, size, self.kept_threshold, widen=False)
 
 
 @dataclass
@@ -53,11 +66,13 @@ class MapSums:
     """Running sums of the cross-attention to some words, one row each: source, then targets.
 
     Layers of all sizes are summed until the first step has shown which sizes there are; from
-    then on only those of the chosen one, nearest to 16 x 16, the middle block left out.
+    then on only those of the chosen one, nearest to 16 x 16, the middle block left out. kept:
+    places of a second kind of words, with sums of their own; () for none.
     """
 
     places: tuple[tuple[int, ...], ...]
     size: tuple[int, int]
+    kept: tuple[tuple[int, ...], ...] = ()
     grid: tuple[int, int] | None = None
     _sums: dict[int, Float[Tensor, "rows q"]] = field(default_factory=dict[int, Tensor])
     _layers: dict[int, int] = field(default_factory=dict[int, int])
@@ -77,12 +92,14 @@ class MapSums:
         rows: Sequence[int],
     ) -> None:
         """Add one layer's maps; columns: their key places; rows: which sums they belong to."""
+        kinds = (*self.places, *self.kept)
         sums = self._sums.setdefault(
-            site.tokens, maps.new_zeros(len(self.places), site.tokens, dtype=_precise(maps))
+            site.tokens, maps.new_zeros(len(kinds), site.tokens, dtype=_precise(maps))
         )
         for row, row_maps in zip(rows, maps.to(sums.dtype).mean(1), strict=True):
-            wanted = [columns.index(place) for place in self.places[row]]
-            sums[row] += row_maps[:, wanted].sum(-1)
+            for kind in range(row, len(kinds), len(self.places)):
+                wanted = [columns.index(place) for place in kinds[kind]]
+                sums[kind] += row_maps[:, wanted].sum(-1)
         if not self._closed:
             self._layers[site.tokens] = self._layers.get(site.tokens, 0) + 1
 
@@ -100,8 +117,21 @@ class MapSums:
         return next(iter(self._sums))
 
     @property
+    def columns(self) -> tuple[int, ...]:
+        """All places that are read, in order."""
+        return tuple(sorted({place for places in (*self.places, *self.kept) for place in places}))
+
+    @property
     def sums(self) -> Float[Tensor, "rows gh gw"]:
         """Attention to the words, averaged over layers and heads, summed over the steps."""
+        return self._averaged()[: len(self.places)]
+
+    @property
+    def kept_sums(self) -> Float[Tensor, "rows gh gw"]:
+        """The same of the second kind of words."""
+        return self._averaged()[len(self.places) :]
+
+    def _averaged(self) -> Float[Tensor, "kinds gh gw"]:
         assert self.grid is not None, "close_step() comes first"
         return (self._sums[self.tokens] / self._layers[self.tokens]).unflatten(-1, self.grid)
 

@@ -119,14 +119,15 @@ def lay_out(
 class SwapControl:
     """The attention control of one step.
 
-    mixes: for each target how A mixes source and own maps (its source_row is filled in here).
+    mixes: for each target how A mixes source and own maps (its source_row is filled in here),
+        None where it keeps its own.
     map_tokens: M leaves layers with more queries than this alone.
     sums: where the maps of the blend's words go; None = no maps are recorded.
     """
 
     layout: Layout
     swaps: Swaps
-    mixes: tuple[CrossMix, ...]
+    mixes: Sequence[CrossMix | None]
     map_tokens: int
     sums: MapSums | None = None
 
@@ -148,13 +149,13 @@ class SwapControl:
         if not self.swaps.cross_map or source is None:
             return {}
         rows = zip(self.layout.target_cond, self.mixes, strict=True)
-        return {row: replace(mix, source_row=source) for row, mix in rows}
+        return {row: replace(mix, source_row=source) for row, mix in rows if mix is not None}
 
     def _recording(self, site: AttentionSite) -> Recording | None:
         sums, source = self.sums, self.layout.source_cond
         if sums is None or source is None or not sums.wants(site):
             return None
-        columns = tuple(sorted({place for places in sums.places for place in places}))
+        columns = sums.columns
 
         def receive(site: AttentionSite, maps: Float[Tensor, "rows heads q columns"]) -> None:
             sums.add(site, maps, columns, range(len(sums.places)))
