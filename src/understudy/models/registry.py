@@ -64,7 +64,7 @@ def load(
     """
     from understudy.models.stable_diffusion import StableDiffusion
 
-    where, precision = _device(device), _dtype(dtype)
+    where, precision = device_of(device), dtype_of(dtype)
     folder = find(name)
     return StableDiffusion.from_folder(folder, name=name, device=where, dtype=precision)
 
@@ -127,7 +127,7 @@ def _built_in() -> str:
     return " or ".join(f"--model {name}" for name in BUILT_IN)
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
     import torch
 
     if device == "auto":
@@ -141,7 +141,7 @@ def _device(device: str | torch.device) -> torch.device:
     return found
 
 
-def _dtype(dtype: str | torch.dtype) -> torch.dtype:
+def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
     import torch
 
     if isinstance(dtype, torch.dtype):

@@ -1,0 +1,113 @@
+"""Generators as folders: `generator.json` (what it is) and `generator.safetensors` (its weights).
+
+The only layout that is loaded. Checkpoints of other programs are converted to it first; tensors
+bear the names of the module's own state dictionary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from understudy.errors import ModelError
+from understudy.files import replacing
+from understudy.models.registry import device_of, dtype_of
+from understudy.models.stylegan2 import StyleGAN2
+from understudy.models.stylegan2_config import StyleGAN2Config
+
+FORMAT, KIND = "understudy generator 1", "stylegan2"
+MANIFEST, WEIGHTS = "generator.json", "generator.safetensors"
+
+
+def save_generator(
+    folder: Path | str,
+    config: StyleGAN2Config,
+    tensors: Mapping[str, Tensor],
+    source: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a generator, whole or not at all; source: where it came from, plain JSON data.
+
+    Raises ModelError where tensors and configuration do not fit, OutputError.
+    """
+    target = Path(folder)
+    StyleGAN2.from_tensors(config, tensors, name=str(folder))
+    kept = {n: t.contiguous() for n, t in tensors.items() if not n.endswith(".resample_filter")}
+    with replacing(target / WEIGHTS) as staged:
+        save_file(kept, staged)
+        digest = _digest(staged)
+        body = {
+            "format": FORMAT,
+            "kind": KIND,
+            "config": config.to_dict(),
+            "sha256": digest,
+            "source": dict(source or {}),
+        }
+    with replacing(target / MANIFEST) as staged:
+        staged.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def load_generator(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+) -> StyleGAN2:
+    """Load the generator of a folder, frozen.
+
+    device: "auto" takes a GPU if there is one. dtype: float16 and bfloat16 hold for the higher
+    blocks, as published. Raises ModelError for anything that is no generator folder of ours.
+    """
+    where, precision = device_of(device), dtype_of(dtype)
+    folder = Path(name).expanduser()
+    manifest = _manifest(folder)
+    weights = folder / WEIGHTS
+    try:
+        digest = _digest(weights)
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
+    if digest != manifest["sha256"]:
+        raise ModelError(f"{weights} is not the file that {MANIFEST} tells of. Convert it again.")
+    config = StyleGAN2Config.from_dict(manifest["config"])
+    wide = {name: tensor.float() for name, tensor in tensors.items()}
+    identity = json.dumps([config.to_dict(), digest], sort_keys=True).encode()
+    fingerprint = hashlib.sha256(identity).hexdigest()
+    found = StyleGAN2.from_tensors(config, wide, name=str(name), fingerprint=fingerprint)
+    return found.to(where).compute_in(precision)
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    path = folder / MANIFEST
+    if folder.is_file():
+        raise ModelError(
+            f"{folder} is a single file. Convert the checkpoint to a folder first: "
+            f"understudy models convert {folder}"
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no generator: there is no {MANIFEST} in it. Wanted a folder made by: "
+            "understudy models convert"
+        )
+    try:
+        body: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}. Convert it again.") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("kind") != KIND:
+        raise ModelError(f"{path} is no {KIND} of the format {FORMAT!r}. Convert it again.")
+    if not isinstance(body.get("config"), dict) or not isinstance(body.get("sha256"), str):
+        raise ModelError(f"{path} is damaged: it lacks config or sha256. Convert it again.")
+    return body
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -1,0 +1,169 @@
+"""StyleGAN2 (Karras et al. 2020, arXiv:1912.04958 and 2006.06676) in pure PyTorch.
+
+Parameters and buffers bear the published names (`mapping.fc0.weight`, `synthesis.b64.conv1.bias`,
+`synthesis.b8.torgb.affine.weight`, `mapping.w_avg`), so a published state dictionary loads as it
+is; only the filters (`*.resample_filter`) are left out, because the configuration tells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.errors import ModelError
+from understudy.models.interface import HeldLatent, Noise
+from understudy.models.style_layers import EPSILON, GAIN, SLOPE, Linear
+from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.models.stylegan2_synthesis import Synthesis
+
+
+class StyleMapping(nn.Module):
+    """z (and a label) -> w, by fully connected layers; the truncation trick."""
+
+    w_avg: Tensor
+
+    def __init__(self, config: StyleGAN2Config) -> None:
+        super().__init__()
+        self.config = config
+        if config.c_dim:
+            self.embed = Linear(config.c_dim, config.w_dim)
+        inputs = config.z_dim + (config.w_dim if config.c_dim else 0)
+        for index in range(config.mapping_layers):
+            layer = Linear(inputs, config.w_dim, config.mapping_lr_multiplier)
+            self.add_module(f"fc{index}", layer)
+            inputs = config.w_dim
+        self.register_buffer("w_avg", torch.zeros(config.w_dim))
+
+    def forward(
+        self, z: Float[Tensor, "b z_dim"], labels: Float[Tensor, "b c_dim"] | None = None
+    ) -> Float[Tensor, "b w_dim"]:
+        """w without truncation. No labels are labels of zeros."""
+        x = _normalised(z.to(self.w_avg.dtype))
+        if self.config.c_dim:
+            if labels is None:
+                labels = x.new_zeros(len(x), self.config.c_dim)
+            x = torch.cat([x, _normalised(self.embed(labels.to(x.dtype)))], dim=1)
+        for index in range(self.config.mapping_layers):
+            x = nn.functional.leaky_relu(self.get_submodule(f"fc{index}")(x), SLOPE) * GAIN
+        return x
+
+
+class StyleGAN2(nn.Module):
+    """A StyleGAN2 generator; implements `ImageGenerator`.
+
+    name and fingerprint say which weights these are.
+    """
+
+    def __init__(self, config: StyleGAN2Config, name: str = "", fingerprint: str = "") -> None:
+        super().__init__()
+        self.config, self.name, self.fingerprint = config, name, fingerprint
+        self.mapping = StyleMapping(config)
+        self.synthesis = Synthesis(config)
+
+    @classmethod
+    def from_tensors(
+        cls,
+        config: StyleGAN2Config,
+        tensors: Mapping[str, Tensor],
+        *,
+        name: str = "",
+        fingerprint: str = "",
+    ) -> StyleGAN2:
+        """A generator with these weights, frozen. Raises ModelError, naming a tensor that differs.
+
+        Filters (`*.resample_filter`) are taken from the configuration and passed over here.
+        """
+        model = cls(config, name, fingerprint)
+        given = {n: t for n, t in tensors.items() if not n.endswith(".resample_filter")}
+        wanted = model.state_dict()
+        for tensor in wanted.keys() | given.keys():
+            want, got = wanted.get(tensor), given.get(tensor)
+            if want is None or got is None or want.shape != got.shape:
+                raise ModelError(
+                    f"The weights of {name or 'the generator'} do not fit its configuration: "
+                    f"{tensor} is {_shape(want)} there and {_shape(got)} in the weights."
+                )
+        model.load_state_dict(given)
+        return model.eval().requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        return self.mapping.w_avg.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.synthesis.precision(self.config.img_resolution)
+
+    def compute_in(self, dtype: torch.dtype) -> StyleGAN2:
+        """float16 and bfloat16 for the highest blocks, float32 below; or float32, or float64."""
+        wide = torch.float64 if dtype == torch.float64 else torch.float32
+        self.to(wide)
+        self.synthesis.compute = dtype
+        return self
+
+    @property
+    def picture_size(self) -> tuple[int, int]:
+        return self.config.size(self.config.img_resolution)
+
+    @property
+    def num_ws(self) -> int:
+        return self.config.num_ws
+
+    @property
+    def w_dim(self) -> int:
+        return self.config.w_dim
+
+    @property
+    def feature_resolutions(self) -> tuple[int, ...]:
+        return self.config.resolutions
+
+    def feature_size(self, resolution: int) -> tuple[int, int]:
+        return self.config.size(resolution)
+
+    def draw_z(self, seed: int) -> Float[Tensor, "1 z_dim"]:
+        """The published programs' latent of a seed: NumPy's legacy generator, float64."""
+        return torch.from_numpy(np.random.RandomState(seed).randn(1, self.config.z_dim))
+
+    @torch.no_grad()
+    def latents(
+        self,
+        z: Float[Tensor, "b z_dim"],
+        labels: Float[Tensor, "b c_dim"] | None = None,
+        *,
+        truncation: float = 1.0,
+        cutoff: int | None = None,
+    ) -> Float[Tensor, "b num_ws w_dim"]:
+        """w of z, once a layer; the first `cutoff` (all, if None) drawn towards the mean."""
+        z = z.to(self.device)
+        ws = self.mapping(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
+        if truncation != 1:
+            ws[:, :cutoff] = self.mapping.w_avg.lerp(ws[:, :cutoff], truncation)
+        return ws
+
+    def pictures(
+        self,
+        ws: Float[Tensor, "b num_ws w_dim"],
+        *,
+        noise: Noise = "const",
+        randomness: torch.Generator | None = None,
+    ) -> Float[Tensor, "b 3 h w"]:
+        """Pictures, about -1 to 1, not clamped; gradients flow to ws."""
+        return self.synthesis(ws.to(self.mapping.w_avg), noise, randomness)
+
+    def held(self, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> HeldLatent:
+        """Hold the layers of ws from `moving` on; see `HeldLatent`."""
+        from understudy.models.stylegan2_held import Held
+
+        return Held(self, ws, moving)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    return x * (x.square().mean(dim=1, keepdim=True) + EPSILON).rsqrt()
+
+
+def _shape(tensor: Tensor | None) -> str:
+    return "missing" if tensor is None else f"of shape {tuple(tensor.shape)}"
