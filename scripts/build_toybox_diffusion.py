@@ -261,8 +261,20 @@ def new_unet() -> UNet2DConditionModel:
 
 
 def new_scheduler() -> DDIMScheduler:
+    """Stable Diffusion's noise, but with a last fifth that ends where nothing can be seen.
+
+    Stable Diffusion's own end leaves 7 % of the picture in the noisiest latent: a model learns to
+    read outlines there, and reads them into pure noise when it draws (Lin et al. 2024,
+    arXiv:2305.08891). These latents, large where a picture is smooth, would suffer more than most.
+    """
+    usual = DDIMScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+    ).alphas_cumprod.double()
+    knots, levels = [800, 950, 999], [math.log(float(usual[800])), math.log(5e-4), math.log(2e-4)]
+    ending = torch.from_numpy(np.interp(np.arange(801, 1000), knots, levels)).exp()
+    alphas = torch.cat([torch.ones(1, dtype=torch.float64), usual[:801], ending])
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", clip_sample=False,
+        trained_betas=(1 - alphas[1:] / alphas[:-1]).tolist(), clip_sample=False,
         set_alpha_to_one=False, steps_offset=1, prediction_type="v_prediction",
     )  # fmt: skip
 
@@ -376,14 +388,14 @@ def velocity_loss(
     A short training must look where learning is left to do. A channel counts by how much of the
     picture it carries (`channels` (c,), mean 1), so that the many faint ones, which noise hides at
     most times, do not drown the few that give colour; a subject counts five times its background,
-    which is soon learnt; and the last quarter of times, where only grain is left to remove, comes
-    up less often.
+    which is soon learnt; and the noisiest times, where outlines are decided, come up more often
+    than the clean ones, where only grain is left to remove.
     """
     noise = torch.randn(clean.shape).to(clean.device)
-    late = torch.rand(len(clean)) < 0.85
-    quarter = len(alphas) // 4
-    t = torch.where(late, torch.randint(quarter, len(alphas), late.shape),
-                    torch.randint(quarter, late.shape)).to(clean.device)  # fmt: skip
+    edges = torch.tensor([0.0, 0.25, 0.8, 1.0]) * len(alphas)
+    part = torch.multinomial(torch.tensor([0.15, 0.55, 0.30]), len(clean), replacement=True)
+    t = (edges[part] + torch.rand(len(clean)) * (edges[part + 1] - edges[part])).long()
+    t = t.to(clean.device)
     a, s = (x[t].sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
     noisy = (a * clean + s * noise).contiguous(memory_format=torch.channels_last)
     with torch.autocast(clean.device.type, torch.bfloat16):
