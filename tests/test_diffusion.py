@@ -145,6 +145,22 @@ def test_denoising_equals_diffusers_ddim(offset: int, to_one: bool, steps: int) 
     assert apart(ours, x) < 1e-9
 
 
+@pytest.mark.parametrize("eta", [0.3, 1.0])
+def test_fresh_noise_enters_as_in_diffusers(eta: float) -> None:
+    config = {**CURVE, "steps_offset": 1, "set_alpha_to_one": False, "clip_sample": False}
+    oracle, schedule = DDIMScheduler(**config), schedule_of(config)
+    oracle.set_timesteps(10)
+    oracle.alphas_cumprod = oracle.alphas_cumprod.double()
+    oracle.final_alpha_cumprod = oracle.final_alpha_cumprod.double()
+    model = Painter(schedule)
+    x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
+    for t in timesteps(schedule, 10):
+        noise, fresh = model.predict_noise(x, t, None), torch.randn(2, 4, 8, 8).double()
+        theirs = oracle.step(noise, t, x, eta=eta, variance_noise=fresh).prev_sample
+        x = ddim_step(schedule, x, noise, t, next_lower(schedule, 10, t), eta=eta, fresh=fresh)
+        assert apart(x, theirs) < 1e-9
+
+
 @pytest.mark.parametrize(("offset", "to_one"), CONVENTIONS[:2])
 @pytest.mark.parametrize("steps", [7, 50])
 def test_inverting_equals_diffusers_inverse_ddim(offset: int, to_one: bool, steps: int) -> None:

@@ -62,12 +62,13 @@ def test_pictures_equal_the_diffusers_pipeline(kind: str) -> None:
     assert (found / 2 + 0.5 - expected).abs().max() < 1e-4
 
 
-def test_the_batch_does_not_change_a_picture() -> None:
-    model = tiny_model("toy")
+@pytest.mark.parametrize("eta", [0.0, 1.0])
+def test_the_batch_does_not_change_a_picture(eta: float) -> None:
+    model, few = tiny_model("toy"), GenerateSettings(steps=4, eta=eta)
     prompts, seeds = ["a photo of a cat", "a dog", "a bear on the beach"], [5, 6, 7]
-    together = generate(model, prompts, seeds, FEW)
+    together = generate(model, prompts, seeds, few)
     for row in range(3):
-        alone = generate(model, prompts[row : row + 1], seeds[row : row + 1], FEW)
+        alone = generate(model, prompts[row : row + 1], seeds[row : row + 1], few)
         assert (alone[0] - together[row]).abs().max() < 1e-4
 
 
@@ -76,6 +77,14 @@ def test_the_seed_decides_the_picture() -> None:
     first, again, other = (generate(model, ["a cat"], [seed], FEW) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert (first - other).abs().max() > 0.01
+
+
+def test_fresh_noise_changes_the_picture() -> None:
+    model = tiny_model()
+    still, stirred = (
+        generate(model, ["a cat"], [1], GenerateSettings(steps=4, eta=eta)) for eta in (0.0, 1.0)
+    )
+    assert (still - stirred).abs().max() > 0.01
 
 
 def test_a_control_that_changes_nothing_gives_the_same_latents() -> None:

@@ -1,8 +1,8 @@
 """The sampler: timesteps, the DDIM step in both directions, guidance, and the loop as a generator.
 
-DDIM: Song et al. 2020, arXiv:2010.02502, equation 12 with sigma = 0. Guidance: Ho & Salimans 2022,
-arXiv:2207.12598. Timesteps are spaced as diffusers' DDIM does ("leading"). Knows models through
-their protocol only; knows no prompts, and decodes nothing.
+DDIM: Song et al. 2020, arXiv:2010.02502, equation 12, with the sigma of equation 16. Guidance: Ho &
+Salimans 2022, arXiv:2207.12598. Timesteps are spaced as diffusers' DDIM does ("leading"). Knows
+models through their protocol only; knows no prompts, and decodes nothing.
 """
 
 from __future__ import annotations
@@ -61,18 +61,26 @@ def ddim_step(
     noise: Float[Tensor, "b c h w"],
     start: int,
     end: int,
+    *,
+    eta: float = 0.0,
+    fresh: Float[Tensor, "b c h w"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """Move latents from the noise level of timestep start to that of timestep end, either way.
 
     noise is the model's epsilon. Denoising at t goes from t to next_lower(t); inverting at t goes
-    from next_lower(t) to t. The arithmetic is done in the latents' dtype, float32 or finer; the
-    coefficients are exact to double precision.
+    from next_lower(t) to t. When denoising, `fresh` standard normal noise may replace a share of
+    what is there: eta 0 is DDIM, eta 1 ancestral sampling (DDPM's posterior). The arithmetic is
+    done in the latents' dtype, float32 or finer; the coefficients are exact to double precision.
     """
     a, b = schedule.alpha(start), schedule.alpha(end)
     exact = torch.promote_types(latents.dtype, torch.float32)
     x, eps = latents.to(exact), noise.to(exact)
     clean = (x - sqrt(1 - a) * eps) / sqrt(a)
-    return (sqrt(b) * clean + sqrt(1 - b) * eps).to(latents.dtype)
+    if fresh is None or eta == 0:
+        return (sqrt(b) * clean + sqrt(1 - b) * eps).to(latents.dtype)
+    sigma = eta * sqrt((1 - b) / (1 - a) * (1 - a / b))
+    moved = sqrt(b) * clean + sqrt(max(1 - b - sigma**2, 0.0)) * eps + sigma * fresh.to(exact)
+    return moved.to(latents.dtype)
 
 
 def guided(
@@ -111,17 +119,22 @@ def sample_steps(
     steps: int,
     guidance: float = 1.0,
     control_at: Callable[[int], AttentionControl | None] = lambda index: None,
+    eta: float = 0.0,
+    streams: Sequence[torch.Generator] = (),
 ) -> Iterator[SampleStep]:
     """Denoise latents from x_T to x_0, one SampleStep at a time.
 
     control_at(index) gives the attention control of step index, or None; its rows are those of
-    `guided_noise`.
+    `guided_noise`. With eta above 0 every step but the last draws fresh noise for each picture from
+    its own stream (see `ddim_step`).
     """
     for index, timestep in enumerate(timesteps(model.schedule, steps)):
         control = control_at(index)
         noise = guided_noise(model, latents, timestep, text, uncond, guidance, control)
         end = next_lower(model.schedule, steps, timestep)
-        latents = ddim_step(model.schedule, latents, noise, timestep, end)
+        stirred = eta > 0 and index < steps - 1
+        fresh = drawn(streams, latents.shape[1:], like=model) if stirred else None
+        latents = ddim_step(model.schedule, latents, noise, timestep, end, eta=eta, fresh=fresh)
         yield SampleStep(index, steps, timestep, latents)
 
 
@@ -144,13 +157,26 @@ def invert_steps(
         yield SampleStep(index, steps, timestep, latents)
 
 
+def noise_streams(seeds: Sequence[int]) -> list[torch.Generator]:
+    """A source of noise for each picture, on the CPU, so that a batch's size changes nothing."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
+def drawn(
+    streams: Sequence[torch.Generator], shape: Sequence[int], *, like: DiffusionModel
+) -> Float[Tensor, "b c h w"]:
+    """The next standard normal latents of each stream; shape is (c, h, w).
+
+    Drawn on the CPU in float32, so the same seed gives the same noise on any device, in any batch
+    and at any precision. Returned on the model's device, float32 or the model's dtype where that is
+    finer.
+    """
+    rows = [torch.randn(tuple(shape), generator=stream) for stream in streams]
+    return torch.stack(rows).to(like.device, torch.promote_types(like.dtype, torch.float32))
+
+
 def starting_noise(
     seeds: Sequence[int], shape: tuple[int, int, int], *, like: DiffusionModel
 ) -> Float[Tensor, "b c h w"]:
-    """Standard normal latents, one seed a picture, drawn on the CPU in float32.
-
-    So the same seed gives the same noise on any device, in any batch and at any precision. Returned
-    on the model's device, float32 or the model's dtype where that is finer. shape is (c, h, w).
-    """
-    drawn = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
-    return torch.stack(drawn).to(like.device, torch.promote_types(like.dtype, torch.float32))
+    """The first noise of each seed's stream: where its picture starts from."""
+    return drawn(noise_streams(seeds), shape, like=like)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion import SampleStep, sample_steps, starting_noise
+from understudy.diffusion import SampleStep, drawn, noise_streams, sample_steps
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings
@@ -22,22 +22,27 @@ def generate_steps(
     steps: int = 50,
     guidance: float = 7.5,
     negative: str = "",
+    eta: float = 0.0,
     size: tuple[int, int] | None = None,
 ) -> Iterator[SampleStep]:
-    """Denoise one latent per (prompt, seed) pair with DDIM; a SampleStep each step.
+    """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
 
-    size is (height, width) in pixels, the model's native size when None. Raises InputError when
-    there are not as many prompts as seeds, or the size does not divide into latents.
+    eta is the share of fresh noise a step adds: 0 is DDIM, 1 ancestral sampling. size is (height,
+    width) in pixels, the model's native size when None. Raises InputError when there are not as
+    many prompts as seeds, or the size does not divide into latents.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
             f"Wanted one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
         )
-    latents = starting_noise(seeds, _latent_shape(model, size), like=model)
+    streams = noise_streams(seeds)
+    latents = drawn(streams, _latent_shape(model, size), like=model)
     with torch.no_grad():
         text = model.embed(prompts)
         uncond = None if guidance == 1 else model.embed([negative]).expand_as(text)
-    return sample_steps(model, latents, text, uncond, steps=steps, guidance=guidance)
+    return sample_steps(
+        model, latents, text, uncond, steps=steps, guidance=guidance, eta=eta, streams=streams
+    )
 
 
 @torch.no_grad()
@@ -58,6 +63,7 @@ def generate(
         steps=settings.steps,
         guidance=settings.guidance,
         negative=settings.negative,
+        eta=settings.eta,
         size=size,
     )
     return model.decode(last.latents)

@@ -88,11 +88,12 @@ def option(name: str) -> str:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateSettings(Settings):
-    """Prompt to pictures: deterministic DDIM with classifier-free guidance."""
+    """Prompt to pictures: DDIM, or anything up to ancestral sampling, with guidance."""
 
     steps: int = knob(50, "denoising steps", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
     negative: str = knob("", "prompt to be guided away from")
+    eta: float = knob(0.0, "fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -58,6 +58,7 @@ def generate(
                 steps=settings.steps,
                 guidance=settings.guidance,
                 negative=settings.negative,
+                eta=settings.eta,
             )
             title = f"Generating {len(some)} of {count}"
             pictures = stage.decoded(model, show.last(steps, title).latents)
