@@ -79,12 +79,15 @@ def test_the_seed_decides_the_picture() -> None:
     assert (first - other).abs().max() > 0.01
 
 
-def test_fresh_noise_changes_the_picture() -> None:
+def test_fresh_noise_and_its_temperature_change_the_picture() -> None:
     model = tiny_model()
-    still, stirred = (
-        generate(model, ["a cat"], [1], GenerateSettings(steps=4, eta=eta)) for eta in (0.0, 1.0)
+    hows = [{}, {"eta": 1.0}, {"eta": 1.0, "temperature": 0.5}, {"temperature": 0.5}]
+    still, stirred, cool, without = (
+        generate(model, ["a cat"], [1], GenerateSettings(steps=4, **how)) for how in hows
     )
     assert (still - stirred).abs().max() > 0.01
+    assert (stirred - cool).abs().max() > 0.01
+    assert torch.equal(still, without)  # there is no noise to scale
 
 
 def test_a_control_that_changes_nothing_gives_the_same_latents() -> None:

@@ -120,20 +120,21 @@ def sample_steps(
     guidance: float = 1.0,
     control_at: Callable[[int], AttentionControl | None] = lambda index: None,
     eta: float = 0.0,
+    temperature: float = 1.0,
     streams: Sequence[torch.Generator] = (),
 ) -> Iterator[SampleStep]:
     """Denoise latents from x_T to x_0, one SampleStep at a time.
 
     control_at(index) gives the attention control of step index, or None; its rows are those of
     `guided_noise`. With eta above 0 every step but the last draws fresh noise for each picture from
-    its own stream (see `ddim_step`).
+    its own stream (see `ddim_step`), times temperature: below 1 a picture is likelier and plainer.
     """
     for index, timestep in enumerate(timesteps(model.schedule, steps)):
         control = control_at(index)
         noise = guided_noise(model, latents, timestep, text, uncond, guidance, control)
         end = next_lower(model.schedule, steps, timestep)
         stirred = eta > 0 and index < steps - 1
-        fresh = drawn(streams, latents.shape[1:], like=model) if stirred else None
+        fresh = temperature * drawn(streams, latents.shape[1:], like=model) if stirred else None
         latents = ddim_step(model.schedule, latents, noise, timestep, end, eta=eta, fresh=fresh)
         yield SampleStep(index, steps, timestep, latents)
 

@@ -23,13 +23,14 @@ def generate_steps(
     guidance: float = 7.5,
     negative: str = "",
     eta: float = 0.0,
+    temperature: float = 1.0,
     size: tuple[int, int] | None = None,
 ) -> Iterator[SampleStep]:
     """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
 
-    eta is the share of fresh noise a step adds: 0 is DDIM, 1 ancestral sampling. size is (height,
-    width) in pixels, the model's native size when None. Raises InputError when there are not as
-    many prompts as seeds, or the size does not divide into latents.
+    eta is the share of fresh noise a step adds: 0 is DDIM, 1 ancestral sampling; temperature scales
+    that noise. size is (height, width) in pixels, the model's native size when None. Raises
+    InputError when there are not as many prompts as seeds, or the size does not divide into latents.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
@@ -41,7 +42,15 @@ def generate_steps(
         text = model.embed(prompts)
         uncond = None if guidance == 1 else model.embed([negative]).expand_as(text)
     return sample_steps(
-        model, latents, text, uncond, steps=steps, guidance=guidance, eta=eta, streams=streams
+        model,
+        latents,
+        text,
+        uncond,
+        steps=steps,
+        guidance=guidance,
+        eta=eta,
+        temperature=temperature,
+        streams=streams,
     )
 
 
@@ -64,6 +73,7 @@ def generate(
         guidance=settings.guidance,
         negative=settings.negative,
         eta=settings.eta,
+        temperature=settings.temperature,
         size=size,
     )
     return model.decode(last.latents)

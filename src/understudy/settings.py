@@ -94,6 +94,7 @@ class GenerateSettings(Settings):
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
     negative: str = knob("", "prompt to be guided away from")
     eta: float = knob(0.0, "fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1)
+    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -194,7 +195,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
             "flip": True,
             "precision": "bfloat16",
         },
-        "GenerateSettings": {"guidance": 3.0},
+        "GenerateSettings": {"guidance": 3.0, "eta": 1.0, "temperature": 0.85},
         "InvertSettings": {"guidance": 3.0},
         "SwapSettings": {"guidance": 3.0},
     }

@@ -59,6 +59,7 @@ def generate(
                 guidance=settings.guidance,
                 negative=settings.negative,
                 eta=settings.eta,
+                temperature=settings.temperature,
             )
             title = f"Generating {len(some)} of {count}"
             pictures = stage.decoded(model, show.last(steps, title).latents)
