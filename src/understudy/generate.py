@@ -28,9 +28,9 @@ def generate_steps(
 ) -> Iterator[SampleStep]:
     """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
 
-    eta is the share of fresh noise a step adds: 0 is DDIM, 1 ancestral sampling; temperature scales
-    that noise. size is (height, width) in pixels, the model's native size when None. Raises
-    InputError when there are not as many prompts as seeds, or the size does not divide into latents.
+    eta is the share of fresh noise a step adds (0 is DDIM, 1 ancestral sampling), which temperature
+    scales. size is (height, width) in pixels, the model's native size when None. Raises InputError
+    when there are not as many prompts as seeds, or the size does not divide into latents.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
