@@ -48,7 +48,8 @@ class DragCase:
 @cache
 def network(folder: Path) -> StyleGAN2:
     """A recorded network."""
-    arguments = json.loads((folder / "config.json").read_text())["layout_nested"]
+    told = json.loads((folder / "config.json").read_text())
+    arguments = told.get("layout_nested") or told["init_kwargs"]
     config = StyleGAN2Config.from_arguments(arguments)
     return StyleGAN2.from_tensors(
         config, load_file(folder / "weights.safetensors"), name=folder.name, fingerprint="golden"

@@ -21,7 +21,10 @@ from understudy.photo import read_photo
 from understudy.recipe import read_recipe
 from understudy.toybox import Scene
 
-COMMANDS = "demo learn swap generate invert toybox toybox,render toybox,subject models models,list"
+COMMANDS = (
+    "demo learn swap generate invert toybox toybox,render toybox,subject models models,list "
+    "models,convert models,check"
+)
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 
 

@@ -1,8 +1,9 @@
-"""`understudy models`: what can be loaded."""
+"""`understudy models`: what can be loaded, and strangers' checkpoints made safe to load."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -28,3 +29,63 @@ def list_models(
 
     known = available()
     show.result({"models": list(known)}, json, *known)
+
+
+@app.command()
+def convert(
+    file: Annotated[Path, typer.Argument(help="A StyleGAN checkpoint: .pkl or .pt.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="FILE without its ending")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Convert a StyleGAN checkpoint to safetensors without running anything in it.
+
+    NVIDIA's, PTI's, StyleGAN-Human's, rosinality's and TensorFlow-era files are told apart by
+    their contents.
+    """
+    from understudy.models.stylegan2_convert import convert as convert_file
+
+    folder = out or file.with_suffix("").parent / f"{file.stem}-generator"
+    found = convert_file(file, folder)
+    told = {"folder": str(folder), **_facts(found)}
+    show.result(told, json, f"{folder}   {_line(told)}")
+
+
+@app.command()
+def check(
+    model: Annotated[str, typer.Argument(help="A name, folder or StyleGAN checkpoint.")],
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a model is and whether all of it is there; nothing is written or run."""
+    from understudy.models.registry import find
+
+    if Path(model).is_file():
+        from understudy.models.stylegan2_convert import read_checkpoint
+
+        told = {"model": model, **_facts(read_checkpoint(model))}
+    elif (Path(model) / "generator.json").is_file():
+        from understudy.models.stylegan2_convert import check_folder as check_generator
+
+        told = {"model": model, **_facts(check_generator(model))}
+    else:
+        from understudy.models.folder import check_folder
+
+        check_folder(find(model))
+        told = {"model": model, "kind": "stable diffusion"}
+    show.result(told, json, f"{model}   {_line(told)}")
+
+
+def _facts(found: Any) -> dict[str, Any]:
+    """What there is to say of a generator's checkpoint."""
+    facts = {"kind": found.kind, "written_by": found.written_by, "sha256": found.sha256}
+    return {**facts, "tensors": len(found.tensors), "config": dict(found.config)}
+
+
+def _line(told: dict[str, Any]) -> str:
+    """The same in a line for people."""
+    config: dict[str, Any] = told.get("config", {})
+    size = f"{config['img_resolution']} px" if "img_resolution" in config else "complete"
+    return f"{told['kind']}, {size}" + (
+        f", {told['tensors']} tensors, from {told['written_by']}" if "tensors" in told else ""
+    )

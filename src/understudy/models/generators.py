@@ -37,18 +37,28 @@ def save_generator(
 
     Raises ModelError where tensors and configuration do not fit, OutputError.
     """
-    target = Path(folder)
     StyleGAN2.from_tensors(config, tensors, name=str(folder))
     kept = {n: t.contiguous() for n, t in tensors.items() if not n.endswith(".resample_filter")}
+    return write_folder(Path(folder), KIND, config.to_dict(), kept, source or {})
+
+
+def write_folder(
+    target: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: Mapping[str, Any],
+) -> Path:
+    """Write the two files of a generator of any kind, whole or not at all. Raises OutputError."""
     with replacing(target / WEIGHTS) as staged:
-        save_file(kept, staged)
+        save_file(dict(tensors), staged)
         digest = _digest(staged)
         body = {
             "format": FORMAT,
-            "kind": KIND,
-            "config": config.to_dict(),
+            "kind": kind,
+            "config": dict(config),
             "sha256": digest,
-            "source": dict(source or {}),
+            "source": dict(source),
         }
     with replacing(target / MANIFEST) as staged:
         staged.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
@@ -68,24 +78,20 @@ def load_generator(
     """
     where, precision = device_of(device), dtype_of(dtype)
     folder = Path(name).expanduser()
-    manifest = _manifest(folder)
-    weights = folder / WEIGHTS
-    try:
-        digest = _digest(weights)
-        tensors = load_file(weights)
-    except (OSError, SafetensorError) as error:
-        raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
-    if digest != manifest["sha256"]:
-        raise ModelError(f"{weights} is not the file that {MANIFEST} tells of. Convert it again.")
+    manifest = read_manifest(folder)
+    if manifest["kind"] != KIND:
+        raise ModelError(f"{folder} holds a {manifest['kind']}; only a {KIND} can be run here.")
+    tensors = weights_of(folder, manifest)
     config = StyleGAN2Config.from_dict(manifest["config"])
     wide = {name: tensor.float() for name, tensor in tensors.items()}
-    identity = json.dumps([config.to_dict(), digest], sort_keys=True).encode()
+    identity = json.dumps([config.to_dict(), manifest["sha256"]], sort_keys=True).encode()
     fingerprint = hashlib.sha256(identity).hexdigest()
     found = StyleGAN2.from_tensors(config, wide, name=str(name), fingerprint=fingerprint)
     return found.to(where).compute_in(precision)
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What generator.json says. Raises ModelError for anything that is no generator's folder."""
     path = folder / MANIFEST
     if folder.is_file():
         raise ModelError(
@@ -101,11 +107,25 @@ def _manifest(folder: Path) -> dict[str, Any]:
         body: Any = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} cannot be read: {error}. Convert it again.") from error
-    if not isinstance(body, dict) or body.get("format") != FORMAT or body.get("kind") != KIND:
-        raise ModelError(f"{path} is no {KIND} of the format {FORMAT!r}. Convert it again.")
-    if not isinstance(body.get("config"), dict) or not isinstance(body.get("sha256"), str):
-        raise ModelError(f"{path} is damaged: it lacks config or sha256. Convert it again.")
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ModelError(f"{path} is no generator of the format {FORMAT!r}. Convert it again.")
+    for key, kind in (("kind", str), ("config", dict), ("sha256", str)):
+        if not isinstance(body.get(key), kind):
+            raise ModelError(f"{path} is damaged: it lacks {key}. Convert it again.")
     return body
+
+
+def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors, if they are those that the manifest tells of. Raises ModelError."""
+    weights = folder / WEIGHTS
+    try:
+        digest = _digest(weights)
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
+    if digest != manifest["sha256"]:
+        raise ModelError(f"{weights} is not the file that {MANIFEST} tells of. Convert it again.")
+    return tensors
 
 
 def _digest(path: Path) -> str:
