@@ -55,3 +55,13 @@ def test_a_telling_caption_names_what_is_asked() -> None:
         toy = scene.subjects[0].identity
         text = cases.telling_caption(scene, number)
         assert f"{toy.primary} {toy.class_name}" in text
+
+
+def test_every_way_of_learning_has_settings() -> None:
+    from benchmarks.learn import WAYS, settings_of
+
+    for way in WAYS:
+        settings = settings_of(way, {"learning_rate": "0.5", "flip": "false"}, "toybox")
+        assert settings.learning_rate == 0.5 and not settings.flip
+    assert settings_of("HiPer, N = 20", {}, "toybox").tail == 20
+    assert settings_of("DreamBooth, no prior", {}, "toybox").prior_weight == 0

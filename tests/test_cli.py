@@ -150,6 +150,25 @@ def learnt(here: Path, capsys: pytest.CaptureFixture[str], model: list[str]) -> 
     return here / "concepts" / "rex"
 
 
+def test_learn_by_several_methods_then_generate_with_both(
+    learnt: Path, here: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    given = ("learn", "photos", "--class", "cat", *model, "--steps", 2, "--prior-steps", 2)
+    shown = ran(capsys, *given, "--name", "mia", "--method", "hiper", "--preview-every", 2)
+    assert shown["phrase"] == "cat" and shown["best"] == "concepts/mia/checkpoints/step-000002"
+    assert (here / "concepts/mia/previews/step-000002.png").exists()
+    later = ("--after", "rex", "--method", "lora", "--prior-samples", 1)
+    shown = ran(capsys, *given, "--name", "tom", *later)
+    first = json.loads((learnt / "concept.json").read_text())["identifier"]
+    assert shown["phrases"] == {"tom": shown["phrase"]} and first not in shown["phrase"].split()
+    asked = ("generate", "{rex}, {tom} and {mia}", *model, "--steps", 2, "--out", "all.png")
+    ran(capsys, *asked, "--concept", "rex", "--concept", "tom", "--concept", "mia")
+    assert run(*given, "--name", "mia", "--method", "hiper", "--resume") == 0
+    capsys.readouterr()
+    assert run(*given, "--name", "mia", "--also", "ada:dog") == 2
+    assert "--also must be NAME:CLASS:PHOTOS" in capsys.readouterr().err
+
+
 def test_learn_then_generate(
     learnt: Path, capsys: pytest.CaptureFixture[str], model: list[str]
 ) -> None:

@@ -49,3 +49,9 @@ def test_swap(tmp_path: Path) -> None:
     model = str(tiny_folder("toy"))
     run("swap", concept=tmp_path / "rex", out=tmp_path, model=model, steps=2)
     assert read_photo(tmp_path / "swapped.png").size == (64, 64)
+
+
+def test_one_photo(tmp_path: Path) -> None:
+    run("one_photo", out=tmp_path, model=str(tiny_folder("toy")), steps=2, sampling=2)
+    assert (tmp_path / "rex" / "concept.json").exists()
+    assert read_photo(tmp_path / "rex-in-the-snow.png").size == (64, 64)

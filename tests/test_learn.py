@@ -14,9 +14,10 @@ from torch import Tensor
 from tiny import tiny_model
 from understudy.concept import Concept, named_parameters, worn
 from understudy.errors import ConceptError, InputError, PromptError, UnderstudyError
-from understudy.learn import LearnStep, learn, learn_steps
-from understudy.learn.dreambooth import DreamBooth, LatentBank, encode_photos, trainable
-from understudy.learn.training import Rows, row_losses, train_steps, weighted_sum
+from understudy.learn import LearnStep, Subject, learn, learn_steps
+from understudy.learn.bank import LatentBank, encode_photos
+from understudy.learn.lesson import Lesson, Prior
+from understudy.learn.loss import Rows, min_snr, part_means, row_losses
 from understudy.models.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
@@ -41,10 +42,7 @@ def steps_of(
 ) -> Iterator[LearnStep]:
     return learn_steps(
         model,
-        photos(count, model.picture_size[0]),
-        name="rex",
-        class_noun="cat",
-        identifier="sks",
+        Subject("rex", "cat", photos(count, model.picture_size[0]), "sks"),
         settings=LearnSettings(**{**QUICK, **knobs}),
         cache=cache,
     )
@@ -135,9 +133,25 @@ def _latent(file: Path) -> Tensor:
     return load_file(file)["latent"]
 
 
-def test_parts_are_weighted_by_their_means_not_their_rows() -> None:
-    total, means = weighted_sum(torch.tensor([1.0, 3.0, 10.0]), ((2, 1.0), (1, 0.5)))
-    assert means.tolist() == [2.0, 10.0] and float(total) == 2.0 + 0.5 * 10.0
+def lesson_of(model: StableDiffusion, bank: LatentBank, count: int, klass: int = 0) -> Lesson:
+    prior = Prior(("a photo of a cat",), LatentBank(bank.mean.flip(-1)), 0.5) if klass else None
+    return Lesson(bank, (("a photo of a sks cat",),), prior, count, model.schedule)
+
+
+def test_the_loss_is_the_photos_mean_and_lambda_times_the_classes_mean() -> None:
+    model = tiny_model()
+    lesson = lesson_of(model, encode_photos(model, photos()), 3, klass=1)
+    rows = lesson.draw(torch.Generator().manual_seed(0))
+    losses = torch.tensor([1.0, 3.0, 5.0, 10.0, 10.0, 16.0])
+    photo, klass = part_means(losses, rows.part)
+    assert (photo, klass) == (3.0, 12.0)
+    assert float(losses @ rows.weights) == pytest.approx(3.0 + 0.5 * 12.0)
+    assert rows.prompts.tolist() == [0, 0, 0, 1, 1, 1]
+    assert lesson.prompts == ("a photo of a sks cat", "a photo of a cat")
+    shares = [rows.share(number, 4) for number in range(4)]
+    assert sum(len(share) for share in shares) == 6
+    total = sum(float(losses[n::4] @ share.weights) for n, share in enumerate(shares))
+    assert total == pytest.approx(3.0 + 0.5 * 12.0)
 
 
 def test_a_row_is_its_own_loss_whatever_else_is_in_the_batch() -> None:
@@ -146,11 +160,55 @@ def test_a_row_is_its_own_loss_whatever_else_is_in_the_batch() -> None:
     latents, noise = torch.randn(2, 4, 4, 8, 8, generator=random)
     times = torch.tensor([0, 10, 500, 999])
     text = model.embed(["a photo of a cat"]).expand(4, -1, -1)
-    whole = row_losses(model, Rows(latents, noise, times, text, ((4, 1.0),)))
+    zeros = torch.zeros(4, dtype=torch.long)
+    rows = Rows(latents, noise, times, zeros, zeros, torch.ones(4))
+    whole = row_losses(model, rows, text)
     for row in range(4):
-        one = slice(row, row + 1)
-        rows = Rows(latents[one], noise[one], times[one], text[one], ((1, 1.0),))
-        torch.testing.assert_close(row_losses(model, rows), whole[one], rtol=1e-4, atol=1e-5)
+        one = row_losses(model, rows.share(row, 4), text[:1])
+        torch.testing.assert_close(one, whole[row : row + 1], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "sd21"])
+def test_min_snr_weighs_the_error_of_the_clean_picture(kind: str) -> None:
+    """Whatever is predicted, min(SNR, gamma) times the squared error of x_0."""
+    model = tiny_model(kind)
+    random = torch.Generator().manual_seed(0)
+    x, eps, answer = torch.randn(3, 4, 4, 8, 8, generator=random, dtype=torch.float64)
+    t = torch.tensor([1, 200, 600, 999])
+    a = model.schedule.alphas_cumprod.double()[t].reshape(-1, 1, 1, 1)
+    x_t = a.sqrt() * x + (1 - a).sqrt() * eps
+    is_v = model.prediction_type == "v_prediction"
+    if is_v:
+        wanted, guess = (
+            a.sqrt() * eps - (1 - a).sqrt() * x,
+            a.sqrt() * x_t - (1 - a).sqrt() * answer,
+        )
+    else:
+        wanted, guess = eps, (x_t - (1 - a).sqrt() * answer) / a.sqrt()
+    snr = (a / (1 - a)).flatten()
+    expected = snr.clamp(max=5.0) * (guess - x).square().flatten(1).mean(1)
+    weights = min_snr(model.schedule, t, 5.0, velocity=is_v).double()
+    ours = weights * (answer - wanted).square().flatten(1).mean(1)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
+
+
+def test_a_mask_says_what_counts() -> None:
+    model = tiny_model()
+    cut = torch.zeros(2, 1, 32, 32)
+    cut[:, :, :16] = 1.0
+    bank = encode_photos(model, photos(), masks=cut, outside=0.0, flip=True)
+    assert bank.mask is not None and bank.mask.shape == (4, 1, 16, 16)
+    rows = lesson_of(model, bank, 2, klass=1).draw(torch.Generator().manual_seed(0))
+    assert rows.mask is not None and bool((rows.mask[2:] == 1).all())
+    text = model.embed(["a photo of a cat"]).expand(4, -1, -1)
+    with torch.no_grad():
+        masked = row_losses(model, rows, text)
+        answer = model.predict(
+            model.schedule.noised(rows.latents, rows.noise, rows.timesteps), rows.timesteps, text
+        )
+    error = (answer - rows.noise).square()
+    torch.testing.assert_close(masked[:2], error[:2, :, :8].flatten(1).mean(1))
+    torch.testing.assert_close(masked[2:], error[2:].flatten(1).mean(1))
 
 
 # What is learnt
@@ -162,13 +220,11 @@ def test_one_photo_is_overfitted(kind: str, precision: str) -> None:
     knobs: dict[str, Any] = {"steps": 60, "learning_rate": 5e-3, "batch_size": 4}
     concept = learnt(model, count=1, prior_samples=0, precision=precision, **knobs)
     bank = encode_photos(model, photos(1, model.picture_size[0]))
-    random = torch.Generator().manual_seed(1)
-    fixed = DreamBooth(model, bank, "a photo of a sks cat", None, 24, False, random).draw()
+    fixed = lesson_of(model, bank, 24).draw(torch.Generator().manual_seed(1))
     with torch.no_grad():
-        before = float(row_losses(model, fixed).mean())
+        before = float(row_losses(model, fixed, _text(model)).mean())
         with worn(model, concept):
-            rows = Rows(*[*vars(fixed).values()][:3], _text(model), fixed.parts)
-            after = float(row_losses(model, rows).mean())
+            after = float(row_losses(model, fixed, _text(model)).mean())
     assert after < 0.75 * before
 
 
@@ -257,12 +313,14 @@ def test_mirrored_photos_are_encoded_beside_the_photos() -> None:
 def test_a_bank_draws_latents_of_the_right_mean_and_spread() -> None:
     mean, std = torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1), torch.full((2, 1, 1, 1), 0.1)
     random = torch.Generator().manual_seed(0)
-    drawn = LatentBank(mean, std).draw(4000, random).flatten()
+    bank = LatentBank(mean, std)
+    drawn = bank.draw(bank.pick(4000, random), random).flatten()
     low = drawn[drawn < 3]
     assert 0.47 < len(low) / 4000 < 0.53
     assert float(low.mean()) == pytest.approx(1.0, abs=0.01)
     assert float(low.std()) == pytest.approx(0.1, rel=0.05)
-    assert set(LatentBank(mean).draw(50, random).flatten().tolist()) == {1.0, 5.0}
+    plain = LatentBank(mean)
+    assert set(plain.draw(plain.pick(50, random), random).flatten().tolist()) == {1.0, 5.0}
 
 
 # Leaving no trace
@@ -303,23 +361,22 @@ def test_an_error_inside_takes_everything_back(monkeypatch: pytest.MonkeyPatch) 
     assert_no_trace(model, before)
 
 
-def test_a_loss_that_is_no_number_stops_at_once_and_says_so() -> None:
+def test_a_loss_that_is_no_number_stops_at_once_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     model = tiny_model()
     before = weights(model)
-    with pytest.raises(UnderstudyError, match=r"step 2 of 3.*nan.*learning rate than 1e\+30"):
-        list(train_until(model, learning_rate=1e30))
+    taken: list[int] = []
+
+    def broken(*given: Any) -> Tensor:
+        taken.append(1)
+        return row_losses(*given) * (math.nan if len(taken) == 2 else 1.0)
+
+    monkeypatch.setattr("understudy.learn.training.row_losses", broken)
+    with pytest.raises(UnderstudyError, match=r"step 2: the loss is nan.*learning rate than 0.001"):
+        learnt(model)
+    assert len(taken) == 2
     assert_no_trace(model, before)
-
-
-def train_until(model: StableDiffusion, learning_rate: float) -> Iterator[object]:
-    from understudy.concept import untouched
-
-    bank = encode_photos(model, photos())
-    random = torch.Generator().manual_seed(0)
-    method = DreamBooth(model, bank, "a photo of a sks cat", None, 2, True, random)
-    with untouched(model) as parameters:
-        chosen = list(trainable(parameters, ("unet", "text_encoder")).values())
-        yield from train_steps(model, chosen, method.draw, steps=3, learning_rate=learning_rate)
 
 
 def test_learning_works_under_no_grad_and_leaves_the_mode() -> None:

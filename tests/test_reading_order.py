@@ -9,11 +9,11 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors settings files photo image sheet recipe toybox attention models concept "
-    "diffusion generate learn words invert swap evaluate demo cli"
+    "_version errors presets settings files photo image sheet recipe toybox attention models "
+    "concept diffusion generate learn words invert swap evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.
-TORCH_FREE = "_version errors settings files photo sheet recipe toybox cli".split()
+TORCH_FREE = "_version errors presets settings files photo sheet recipe toybox cli".split()
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -78,6 +78,9 @@ STRANGERS = {  # foreign library: the files that may know it
     "typer": {"cli"},
     "rich": {"cli"},
     "numba": {"toybox"},
+    "peft": {"learn"},
+    "bitsandbytes": {"learn"},
+    "filelock": {"learn"},
 }
 
 

@@ -90,5 +90,6 @@ def test_free_of_heavy_imports() -> None:
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     assert names <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
-        "understudy.errors"
+        "understudy.errors",
+        "understudy.presets",
     }

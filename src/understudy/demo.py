@@ -24,7 +24,7 @@ from understudy.evaluate import metrics
 from understudy.evaluate.recogniser import Recogniser
 from understudy.image import to_mask, to_pixels, to_tensor
 from understudy.invert import inversion_steps
-from understudy.learn import learn_steps
+from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.photo import Pixels
 from understudy.settings import DemoSettings, InvertSettings, LearnSettings, SwapSettings
@@ -103,9 +103,7 @@ def perform(
     learnt = watch(
         learn_steps(
             model,
-            photos,
-            name=NAME,
-            class_noun=given.noun,
+            Subject(NAME, given.noun, photos),
             settings=LearnSettings.filled(
                 {
                     "steps": settings.learn_steps,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -48,6 +49,48 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         raise unwritable(target, error) from error
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def staging(folder: str | os.PathLike[str]) -> Generator[Path]:
+    """Yield a temporary folder beside `folder`; when the block ends well, rename it to `folder`.
+
+    `folder` must not exist. Whatever goes wrong, nothing half-written stays. An OSError becomes an
+    OutputError that names `folder` and the reason.
+    """
+    target = Path(folder)
+    temporary = target.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            _flush(path)
+        _flush(temporary)
+        os.rename(temporary, target)
+        _flush(target.parent)
+    except OSError as error:
+        raise unwritable(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder so that nobody ever sees half of it: it is renamed first."""
+    doomed = folder.parent / f".{secrets.token_hex(8)}.partial"
+    try:
+        os.rename(folder, doomed)
+    except FileNotFoundError:
+        return
+    shutil.rmtree(doomed, ignore_errors=True)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a killed process left half-written in a folder that nobody else writes to."""
+    for path in folder.glob(".*.partial"):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            _remove(path)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -1,4 +1,4 @@
-"""Prompts to pictures. A concept is worn by the model before, not known here."""
+"""Prompts to pictures. Concepts are put on the model before; here they are only named."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.concept import Concept, embedded
 from understudy.diffusion import SampleStep, drawn, noise_streams, sample_steps
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
@@ -25,12 +26,14 @@ def generate_steps(
     eta: float = 0.0,
     temperature: float = 1.0,
     size: tuple[int, int] | None = None,
+    concepts: Sequence[Concept] = (),
 ) -> Iterator[SampleStep]:
     """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
 
     eta is the share of fresh noise a step adds (0 is DDIM, 1 ancestral sampling), which temperature
     scales. size is (height, width) in pixels, the model's native size when None. Raises InputError
     when there are not as many prompts as seeds, or the size does not divide into latents.
+    concepts: those that the prompts name, as in "a photo of {rex}"; the model must wear them.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
@@ -39,7 +42,7 @@ def generate_steps(
     streams = noise_streams(seeds)
     latents = drawn(streams, _latent_shape(model, size), like=model)
     with torch.no_grad():
-        text = model.embed(prompts)
+        text = embedded(model, prompts, *concepts) if concepts else model.embed(prompts)
         uncond = None if guidance == 1 else model.embed([negative]).expand_as(text)
     return sample_steps(
         model,
@@ -62,8 +65,12 @@ def generate(
     settings: GenerateSettings | None = None,
     *,
     size: tuple[int, int] | None = None,
+    concepts: Sequence[Concept] = (),
 ) -> Float[Tensor, "b 3 h w"]:
-    """The pictures of prompts, one seed each: float32 RGB in [-1, 1] on the model's device."""
+    """The pictures of prompts, one seed each: float32 RGB in [-1, 1] on the model's device.
+
+    concepts: those that the prompts name, as in "a photo of {rex}"; the model must wear them.
+    """
     settings = settings or GenerateSettings.filled({}, model.name)
     *_, last = generate_steps(
         model,
@@ -75,6 +82,7 @@ def generate(
         eta=settings.eta,
         temperature=settings.temperature,
         size=size,
+        concepts=concepts,
     )
     return model.decode(last.latents)
 

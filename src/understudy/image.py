@@ -85,6 +85,29 @@ def read_mask(
     return torch.from_numpy(grey)[None, None]
 
 
+def read_masks(
+    path: str | os.PathLike[str], photos: photo.Folder, size: tuple[int, int]
+) -> Float[Tensor, "n 1 h w"]:
+    """For each photo the mask of the same name in the folder `path`, all white where it has none.
+
+    Raises PictureError where a mask does not fit its photo, or none is named like a photo.
+    """
+    drawn = {file.stem: file for file in photo.list_folder(path).files}
+    found = [file for file in photos.files if file.stem in drawn]
+    if not found:
+        raise PictureError(
+            f"No mask in {path} is named like a photo in {photos.path}, such as "
+            f"{photos.files[0].stem}.png."
+        )
+    masks = [
+        read_mask(drawn[file.stem], photo.read_photo(file).size, size)
+        if file in found
+        else torch.ones(1, 1, *size)
+        for file in photos.files
+    ]
+    return torch.cat(masks)
+
+
 def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:
     """An array in [0, 1] (1 is the subject) as a mask."""
     return torch.from_numpy(array.astype(np.float32))[None, None]

@@ -13,10 +13,12 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from understudy.errors import InputError
+from understudy.presets import LEARN_PRESETS, SUITED_METHODS, Value
 
 METHODS = ("null-text", "ddim", "negative-prompt", "direct")
 DTYPES = ("float32", "float16", "bfloat16")
-Value = bool | int | float | str
+LEARN_METHODS = ("dreambooth", "lora", "textual-inversion", "hiper")
+LEARN_PRESET_NAMES = ("best", "paper", "photoswap")
 T = TypeVar("T", bound="Settings")
 
 
@@ -142,21 +144,64 @@ class SwapSettings(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnSettings(Settings):
-    """DreamBooth (Ruiz et al. 2023): photos of a subject to a concept."""
+    """Photos of a subject to a concept: DreamBooth, LoRA, Textual Inversion or HiPer."""
 
-    method: str = knob("dreambooth", "how to learn", choices=("dreambooth",))
+    method: str = knob("dreambooth", "how to learn", choices=LEARN_METHODS)
+    preset: str = knob("best", "named set of values to start from", choices=LEARN_PRESET_NAMES)
     steps: int = knob(400, "optimiser steps", at_least=1, at_most=1_000_000)
     learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
-    batch_size: int = knob(1, "photos a step, each with one class picture", at_least=1)
+    batch_size: int = knob(1, "photos at once, each with one class picture", at_least=1)
+    accumulate: int = knob(1, "such batches a step; as a larger batch, in less memory", at_least=1)
+    rank: int = knob(8, "lora: rank of the changes", at_least=1, at_most=1024)
+    alpha: float = knob(0.0, "lora: changes count alpha / rank; 0 for the rank", at_least=0)
+    targets: str = knob(
+        "to_q,to_k,to_v,to_out.0", "lora: the U-Net's layers whose names end in one of these"
+    )
+    vectors: int = knob(1, "textual-inversion: words that are learnt", at_least=1, at_most=75)
+    initialiser: str = knob("", "textual-inversion: word to begin as; the class noun if empty")
+    tail: int = knob(5, "hiper: learnt embeddings behind the prompt", at_least=1, at_most=75)
+    tail_scale: float = knob(0.8, "hiper: what they are multiplied by in use", at_least=0)
     prior_weight: float = knob(1.0, "weight of the class's own pictures (lambda)", at_least=0)
     prior_samples: int = knob(200, "class pictures drawn by the model itself", at_least=0)
     prior_steps: int = knob(25, "sampling steps of a class picture", at_least=1, at_most=1000)
     prior_guidance: float = knob(7.5, "guidance scale of the class pictures", at_least=0)
     train_text_encoder: bool = knob(True, "train the text encoder too")
     prompt: str = knob("a photo of a {subject}", "what the photos show; keep {subject} in it")
+    varied_prompts: bool = knob(False, "say it in several ways, drawn at random")
     flip: bool = knob(False, "mirrored photos count as photos too")
-    precision: str = knob("float32", "arithmetic of training", choices=("float32", "bfloat16"))
+    crops: int = knob(0, "random crops of each photo that count as photos too", at_least=0)
+    mask_weight: float = knob(
+        0.1, "what a photo counts outside its mask, if it has one", at_least=0, at_most=1
+    )
+    snr_gamma: float = knob(0.0, "Min-SNR's gamma, commonly 5; 0: plain loss", at_least=0)
+    average: float = knob(
+        0.0, "decay of the weights' running average (EMA); 0: none", at_least=0, at_most=0.99999
+    )
+    optimiser: str = knob("adamw", "optimiser", choices=("adamw", "adamw8bit"))
+    weight_decay: float = knob(1e-2, "AdamW's weight decay", at_least=0, at_most=1)
+    clip: float = knob(1.0, "largest norm of the gradient; 0: any", at_least=0)
+    precision: str = knob("float32", "arithmetic of training", choices=DTYPES)
+    gradient_checkpointing: bool = knob(False, "much less memory, a third slower")
+    preview_every: int = knob(0, "steps between looks (previews, scores); 0: none", at_least=0)
+    save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)
+    keep: int = knob(2, "checkpoints that stay", at_least=1)
     seed: int = knob(0, "seed of noise, timesteps and batches", at_least=0)
+
+    @classmethod
+    def filled(cls, given: Mapping[str, Any], model: str = "") -> LearnSettings:
+        """The values given; then those of the preset, if one is named, or else what suits the
+        model; then the method's own. InputError for a preset the method does not have."""
+        wanted = cls.from_dict(given)
+        presets = LEARN_PRESETS[wanted.method]
+        if wanted.preset not in presets:
+            raise InputError(
+                f"--preset {wanted.preset} is not for --method {wanted.method}, which has: "
+                f"{', '.join(presets)}."
+            )
+        ours = suited(cls, model)
+        ours = {**ours, **SUITED_METHODS.get(model, {}).get(wanted.method, {})}
+        named = presets[wanted.preset] if "preset" in given else ours
+        return cls.from_dict({**presets["best"], **named, **given})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

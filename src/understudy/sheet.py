@@ -55,6 +55,78 @@ def contact_sheet(rows: Sequence[Row], side: int = 192, title: str = "") -> Pixe
     return np.asarray(sheet)
 
 
+@dataclass(frozen=True)
+class Curve:
+    """A named series of points (x, y). smooth: drawn as a running mean over faint dots."""
+
+    name: str
+    points: Sequence[tuple[float, float]]
+    smooth: bool = False
+
+
+COLOURS = ((31, 98, 163), (201, 92, 30), (62, 130, 66), (140, 70, 150))
+
+
+def chart(panels: Sequence[Sequence[Curve]], along: str = "", width: int = 760) -> Pixels:
+    """Panels of curves above each other, on one x axis that is called `along`.
+
+    Raises InputError where there is no point to draw.
+    """
+    xs = [x for panel in panels for curve in panel for x, _ in curve.points]
+    if not xs:
+        raise InputError("A chart needs at least one point. Got none.")
+    height, left = 200, 3 * MARGIN
+    page = Image.new("RGB", (width, len(panels) * (height + MARGIN) + 2 * MARGIN), PAPER)
+    draw = ImageDraw.Draw(page)
+    low, high = min(xs), max(max(xs), min(xs) + 1)
+    for number, panel in enumerate(panels):
+        box = (left, MARGIN + number * (height + MARGIN), width - MARGIN, height)
+        _draw_panel(draw, panel, box, (low, high))
+    bottom = page.height - int(1.3 * MARGIN)
+    for x, place in ((low, left), (high, width - 3 * MARGIN)):
+        _write(draw, (place, bottom), f"{x:g}", 12, FAINT, 60)
+    _write(draw, (width // 2, bottom), along, 12, FAINT, 120)
+    return np.asarray(page)
+
+
+def _draw_panel(
+    draw: ImageDraw.ImageDraw,
+    panel: Sequence[Curve],
+    box: tuple[int, int, int, int],
+    along: tuple[float, float],
+) -> None:
+    """One panel's frame, its ends of y, its curves and their names."""
+    left, top, right, height = box
+    ys = [y for curve in panel for _, y in curve.points]
+    low, high = min(ys), max(max(ys), min(ys) + 1e-9)
+    draw.rectangle((left, top, right, top + height), outline=FAINT)
+    for value, y in ((high, top), (low, top + height - 14)):
+        _write(draw, (4, y), f"{value:.3g}", 12, FAINT, left - 8)
+
+    def place(point: tuple[float, float]) -> tuple[float, float]:
+        across = (point[0] - along[0]) / (along[1] - along[0])
+        return left + across * (right - left), top + height * (high - point[1]) / (high - low)
+
+    for number, curve in enumerate(panel):
+        colour = COLOURS[number % len(COLOURS)]
+        where = [place(point) for point in curve.points]
+        for x, y in where if curve.smooth or len(where) == 1 else ():
+            draw.point((x, y), fill=colour)
+        if len(where) > 1:
+            draw.line(_running_mean(where) if curve.smooth else where, fill=colour, width=2)
+        _write(draw, (left + 8, top + 4 + 16 * number), curve.name, 12, colour, 240)
+
+
+def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """Each point's y averaged with those before it, a tenth of all points deep."""
+    deep = max(len(points) // 10, 1)
+    means: list[tuple[float, float]] = []
+    for number, (x, _) in enumerate(points):
+        some = [y for _, y in points[max(number - deep + 1, 0) : number + 1]]
+        means.append((x, sum(some) / len(some)))
+    return means
+
+
 def _draw_row(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, y: int, side: int, text: int
 ) -> None:

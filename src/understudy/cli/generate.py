@@ -53,13 +53,14 @@ def generate(
         for some in _batches(list(files)):
             steps = generate_steps(
                 model,
-                [text] * len(some),
+                [prompt] * len(some),
                 some,
                 steps=settings.steps,
                 guidance=settings.guidance,
                 negative=settings.negative,
                 eta=settings.eta,
                 temperature=settings.temperature,
+                concepts=dress.concepts,
             )
             title = f"Generating {len(some)} of {count}"
             pictures = stage.decoded(model, show.last(steps, title).latents)

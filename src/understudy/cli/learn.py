@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import show, signals, stage
 from understudy.cli.options import knobs
+from understudy.errors import InputError
 from understudy.files import cache_folder, check_folder_writable
 from understudy.settings import LearnSettings, RunSettings
 
 if TYPE_CHECKING:
-    from understudy.learn.learn import LearnStep
+    from understudy.learn import LearnStep, Subject
+    from understudy.learn.preview import Judge
+    from understudy.models.interface import DiffusionModel
 
 
 @knobs
@@ -29,36 +33,97 @@ def learn(
     identifier: Annotated[
         str | None, typer.Option(help="A rare word of your own.", show_default="chosen")
     ] = None,
+    masks: Annotated[
+        Path | None, typer.Option(help="Folder of masks named like the photos; white counts.")
+    ] = None,
+    also: Annotated[
+        list[str], typer.Option(help="NAME:CLASS:PHOTOS of one more subject; may be repeated.")
+    ] = [],  # noqa: B006
+    after: Annotated[
+        list[str], typer.Option(help="A concept learnt before, which is to stay; may be repeated.")
+    ] = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Learn the subject of a few photos as a concept."""
+    """Learn the subject of a few photos as a concept.
+
+    Stopped by Ctrl-C, it keeps what it has: --resume goes on.
+    """
     from understudy.photo import list_folder
 
     folder = out or stage.STORE / name
     check_folder_writable(folder)
-    list_folder(photos)  # a folder without photos fails before the model is loaded
-    from understudy.image import read_folder
+    others = [_further(words) for words in also]
+    for one in (photos, *(path for _, _, path in others)):
+        list_folder(one)  # a folder without photos fails before the model is loaded
+    dress = stage.load_concepts(after)
     from understudy.learn import learn_steps
 
-    model = stage.load_model(run)
+    leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks and writes
+    model = stage.load_model(stage.own_device(run))
+    subjects = [_subject(name, class_noun, photos, model, identifier, masks)]
+    subjects += [_subject(*other, model) for other in others]
+    with signals.deferred() as asked:
+        steps = learn_steps(
+            model,
+            *subjects,
+            settings=settings,
+            cache=cache_folder() / "classes",
+            after=dress.concepts,
+            run=folder,
+            resume=resume,
+            judge=_judge(model) if settings.preview_every else None,
+        )
+        last = show.last(signals.until(steps, asked), _title)
+    assert last.concept is not None, "the last step carries the concept"
+    if not leads:
+        return
+    show.note(*last.warnings)
+    last.concept.save(folder)
+    numbers: dict[str, object] = {"concept": str(folder), "phrases": last.concept.phrases}
+    numbers |= {"name": name, "phrase": last.concept.phrase}
+    lines = [f'{folder}   say {{{n}}}: it reads "{p}"' for n, p in last.concept.phrases.items()]
+    if last.look is not None:
+        best = folder / "checkpoints" / f"step-{last.look.step:06d}"
+        numbers["best"] = str(best)
+        lines.append(f"{best}   looked best; see {folder / 'learn.png'}")
+    show.result(numbers, json, *lines)
+
+
+def _further(words: str) -> tuple[str, str, Path]:
+    """ "mia:dog:photos/mia" -> name, class noun, folder."""
+    parts = words.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise InputError(f"--also must be NAME:CLASS:PHOTOS, like mia:dog:mia/. Got {words!r}.")
+    return parts[0], parts[1], Path(parts[2])
+
+
+def _subject(
+    name: str,
+    class_noun: str,
+    photos: Path,
+    model: DiffusionModel,
+    identifier: str | None = None,
+    masks: Path | None = None,
+) -> Subject:
+    """Somebody to learn: photos, and masks named like them, fitted to the model."""
+    from understudy.image import read_folder, read_masks
+    from understudy.learn import Subject
+
     pictures, listing = read_folder(photos, model.picture_size)
     show.note(*listing.notes)
-    steps = learn_steps(
-        model,
-        pictures,
-        name=name,
-        class_noun=class_noun,
-        identifier=identifier,
-        settings=settings,
-        cache=cache_folder() / "classes",
-    )
-    concept = show.last(steps, _title).concept
-    assert concept is not None, "the last step carries the concept"
-    concept.save(folder)
-    numbers = {"concept": str(folder), "name": name, "phrase": concept.phrase}
-    show.result(
-        numbers, json, f'{folder}   say {{{name}}} in a prompt; it reads "{concept.phrase}"'
-    )
+    drawn = read_masks(masks, listing, model.picture_size) if masks else None
+    return Subject(name, class_noun, pictures, identifier, drawn)
+
+
+def _judge(model: DiffusionModel) -> Judge | None:
+    """The recogniser for the toy world; photographs have no judge here yet."""
+    if model.name != RunSettings().model:
+        return None
+    from understudy.evaluate.judge import RecogniserJudge
+    from understudy.evaluate.recogniser import load
+
+    return RecogniserJudge(load())
 
 
 def _title(step: LearnStep) -> str:

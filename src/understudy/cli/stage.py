@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +37,16 @@ def load_model(run: RunSettings) -> DiffusionModel:
     from understudy.models.registry import load
 
     return load(run.model, device=run.device, dtype=run.dtype)
+
+
+def own_device(run: RunSettings) -> RunSettings:
+    """Of several processes on one machine (torchrun) each takes a GPU of its own."""
+    from torch.cuda import is_available
+
+    number = os.environ.get("LOCAL_RANK")
+    if number is None or run.device != "auto" or not is_available():
+        return run
+    return replace(run, device=f"cuda:{number}")
 
 
 def concept_folder(name: str) -> Path:

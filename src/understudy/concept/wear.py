@@ -52,7 +52,7 @@ def embedded(
     text = model.embed(texts).clone()
     for row, prompt in enumerate(prompts):
         tails = [c for c in concepts if c.tail is not None and c.phrases.keys() & names_in(prompt)]
-        end = text.shape[1]
+        end = model.max_tokens
         for concept in tails:
             tail = concept.tensors[TAIL].to(text)
             scale = concept.tail_scale if tail_scale is None else tail_scale
@@ -60,7 +60,7 @@ def embedded(
             end -= len(tail)
         if model.tokenize(texts[row]).length + 2 > end:
             raise PromptError(
-                f"The prompt {texts[row]!r} leaves no room for {text.shape[1] - end} learnt "
+                f"The prompt {texts[row]!r} leaves no room for {model.max_tokens - end} learnt "
                 f"embeddings behind it. Shorten it."
             )
     return text

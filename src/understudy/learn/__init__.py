@@ -1,5 +1,7 @@
 """Photos of a subject -> Concept: the verb is in `learn.py`, the parts in the other files."""
 
-from understudy.learn.learn import LearnStep, learn, learn_steps
+from understudy.learn.course import LearnStep
+from understudy.learn.learn import learn, learn_steps
+from understudy.learn.task import Subject
 
-__all__ = ["LearnStep", "learn", "learn_steps"]
+__all__ = ["LearnStep", "Subject", "learn", "learn_steps"]

@@ -1,57 +1,39 @@
 """learn: photos of a subject -> a Concept.
 
-photos -> latents (encoded once) -> class latents (sampled, or from the cache)
-       -> steps (dreambooth over training) -> the change of the weights -> Concept
+photos -> latents (bank, encoded once) -> class latents (prior, sampled, or from the cache)
+       -> steps (training, of a method's pupil on a lesson) -> the pupil's tensors -> Concept
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
-from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from understudy.concept import Concept, untouched
-from understudy.errors import ConceptError, InputError, PromptError
-from understudy.learn.dreambooth import (
-    DreamBooth,
-    LatentBank,
-    Prior,
-    changes,
-    encode_photos,
-    trainable,
-)
-from understudy.learn.identifier import Identifier, choose_identifier
-from understudy.learn.prior import PriorSource, PriorStore, prior_steps
-from understudy.learn.training import TrainStep, train_steps
+from understudy.concept import Concept, worn
+from understudy.errors import ConceptError
+from understudy.learn.bank import LatentBank, encode_photos, joined
+from understudy.learn.course import Course, LearnStep, course_steps
+from understudy.learn.dreambooth import whole_model
+from understudy.learn.hiper import tail_of
+from understudy.learn.lesson import Lesson, Prior
+from understudy.learn.lora import low_rank
+from understudy.learn.preview import Judge, Viewer, best
+from understudy.learn.prior import PriorSource, PriorStep, PriorStore, prior_steps
+from understudy.learn.pupil import Pupil
+from understudy.learn.task import Role, Subject, blank_concept, facts_of, roles_of
+from understudy.learn.team import Team, assembled
+from understudy.learn.textual_inversion import new_words
+from understudy.learn.training import Recipe, Trainer
 from understudy.models.interface import DiffusionModel
+from understudy.models.memory import gradient_checkpointing
 from understudy.settings import LearnSettings
 
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-
-
-@dataclass(frozen=True)
-class LearnStep:
-    """Where learning stands.
-
-    phase: "prior" while the model samples its class, "learn" while it trains, "done" at the end.
-    index counts from 0 to total - 1 within the phase; there is no "prior" phase when all class
-    samples were in the cache, or no prior is wanted.
-    Losses: mean squared errors, NaN outside "learn"; prior_loss NaN without prior preservation.
-    concept: there when the phase is "done", the model being as it was before by then.
-    """
-
-    phase: Literal["prior", "learn", "done"]
-    index: int
-    total: int
-    loss: float = float("nan")
-    photo_loss: float = float("nan")
-    prior_loss: float = float("nan")
-    concept: Concept | None = None
+PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def learn(
@@ -65,140 +47,164 @@ def learn(
     cache: Path | None = None,
 ) -> Concept:
     """Learn the subject of `photos` to the end; see `learn_steps`."""
-    *_, last = learn_steps(
-        model,
-        photos,
-        name=name,
-        class_noun=class_noun,
-        identifier=identifier,
-        settings=settings,
-        cache=cache,
-    )
+    subject = Subject(name, class_noun, photos, identifier)
+    *_, last = learn_steps(model, subject, settings=settings, cache=cache)
     assert last.concept is not None
     return last.concept
 
 
 def learn_steps(
     model: DiffusionModel,
-    photos: Float[Tensor, "n 3 h w"],
-    *,
-    name: str,
-    class_noun: str,
-    identifier: str | None = None,
+    *subjects: Subject,
     settings: LearnSettings | None = None,
     cache: Path | None = None,
+    after: Sequence[Concept] = (),
+    run: Path | None = None,
+    resume: bool = False,
+    judge: Judge | None = None,
 ) -> Iterator[LearnStep]:
-    """Learn the subject of `photos` by DreamBooth, step by step; the last step has the Concept.
+    """Learn subjects, step by step; the last step has the Concept, named after the first of them.
 
-    photos: (n, 3, h, w) in [-1, 1]. identifier: a word of your own instead of a rare one. cache: a
-    folder for class latents, shared between subjects. The model must wear no concept. When the
-    generator ends, is closed or fails, the model is as it was before, bit for bit; equal arguments
-    give equal weights, bit for bit, on the same machine. Raises InputError for a name, noun or
-    prompt that cannot be, UnderstudyError when the loss stops being a number.
+    Several subjects are learnt together, in one concept. after: concepts learnt before, to be worn
+    together with the new one: it is learnt on top of them, and the model's own pictures of their
+    subjects are learnt along, so that they stay. cache: a folder for class latents, shared between
+    runs. run: a folder for checkpoints, previews and the journal; resume goes on from its last
+    checkpoint, bit for bit on the same machine. judge: scores the previews.
+
+    The model must wear no concept. When the generator ends, is closed or fails, the model is as it
+    was before, bit for bit, and a run that has begun to train has a checkpoint of its last step;
+    equal arguments give equal weights, bit for bit, on the same machine. Started by torchrun, all
+    processes share the work of each step. Raises InputError for a name, noun or prompt that cannot
+    be, UnderstudyError when the loss stops being a number or memory runs out.
     """
     settings = settings or LearnSettings.filled({}, model.name)
     _refuse_dressed(model)
-    word = choose_identifier(model, identifier, seed=settings.seed)
-    prompts = subject_and_class_prompts(model, settings.prompt, word.word, class_noun)
-    concept = _blank(model, name, word, class_noun, settings, len(photos))
+    taken = [word for concept in after for word in concept.identifier.split()]
+    with ExitStack() as stack:
+        stack.enter_context(worn(model, *after))
+        team = stack.enter_context(assembled())
+        roles = roles_of(model, subjects, settings, taken=taken)
+        concept = blank_concept(model, roles, settings, after)
 
-    # What to learn from: the photos, and the model's own idea of the class.
-    bank = encode_photos(model, photos, flip=settings.flip)
-    prior = yield from _class_steps(model, settings, prompts[1], bank, cache)
-    seeded = torch.Generator().manual_seed(settings.seed)
-    text = settings.train_text_encoder
-    method = DreamBooth(model, bank, prompts[0], prior, settings.batch_size, text, seeded)
+        # What to learn from: the photos, and the model's own idea of the classes.
+        bank = joined([_encoded(model, role, settings) for role in roles])
+        known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
+        prompts = dict.fromkeys([role.class_prompt for role in roles] + known)
+        prior = yield from _class_steps(model, settings, tuple(prompts), bank, cache, team)
 
-    # Learn on copies of the weights, while the originals wait aside.
-    with untouched(model) as parameters:
-        originals = {key: parameter.data for key, parameter in parameters.items()}
-        trained = trainable(parameters, ("unet", "text_encoder") if text else ("unet",))
-        for index, step in enumerate(_training(model, trained, method, settings)):
-            photo, prior_loss = (*step.part_losses, float("nan"))[:2]
-            yield LearnStep("learn", index, settings.steps, step.loss, photo, prior_loss)
-        tensors = changes(trained, originals)
-    yield LearnStep("done", 0, 1, concept=replace(concept, tensors=tensors))
+        # Learn it: the method says what trains.
+        wordings = tuple(role.wordings for role in roles)
+        lesson = Lesson(
+            bank, wordings, prior, settings.batch_size * settings.accumulate, model.schedule
+        )
+        pupil = stack.enter_context(_pupil(model, roles, settings))
+        stack.enter_context(gradient_checkpointing(model, settings.gradient_checkpointing))
+        generator = torch.Generator().manual_seed(settings.seed)
+        trainer = Trainer(model, pupil, lesson, _recipe(settings), generator, team)
+        viewer = _viewer(model, roles[0], concept, settings, judge)
+        course = Course(trainer, viewer, concept, settings, run, facts_of(model, roles, settings))
+        learnt = yield from course_steps(course, resume=resume)
+    chosen = best(course.looks) if course.looks else None
+    yield LearnStep("done", 0, 1, look=chosen, concept=learnt, warnings=roles[0].warnings)
 
 
-def subject_and_class_prompts(
-    model: DiffusionModel, template: str, identifier: str, class_noun: str
-) -> tuple[str, str]:
-    """ "a photo of a {subject}" as "a photo of a sks cat" and "a photo of a cat".
-
-    Raises PromptError without "{subject}" or over the token limit, InputError for no noun.
-    """
-    if not class_noun.strip() or set(class_noun) & set("{}"):
-        raise InputError(f"--class must be a noun such as cat or 'teddy bear'. Got {class_noun!r}.")
-    if "{subject}" not in template:
-        raise PromptError(f"--prompt must say where the {{subject}} is. Got {template!r}.")
-    subject = template.replace("{subject}", f"{identifier} {class_noun}")
-    model.tokenize(subject)
-    return subject, template.replace("{subject}", class_noun)
+def _encoded(model: DiffusionModel, role: Role, settings: LearnSettings) -> LatentBank:
+    return encode_photos(
+        model,
+        role.subject.photos,
+        flip=settings.flip,
+        crops=settings.crops,
+        masks=role.subject.masks,
+        outside=settings.mask_weight,
+        seed=settings.seed,
+    )
 
 
 def _class_steps(
     model: DiffusionModel,
     settings: LearnSettings,
-    prompt: str,
+    prompts: tuple[str, ...],
     photos: LatentBank,
     cache: Path | None,
+    team: Team,
 ) -> Generator[LearnStep, None, Prior | None]:
     """Yield the sampling of the class latents, return the prior made of them."""
-    if settings.prior_weight == 0 or settings.prior_samples == 0:
+    alone = settings.method in ("textual-inversion", "hiper")  # these leave every class as it is
+    if alone or settings.prior_weight == 0 or settings.prior_samples == 0:
         return None
-    c, h, w = photos.mean.shape[1:]
-    source = PriorSource(
-        prompt,
-        (c, h, w),
-        steps=settings.prior_steps,
-        guidance=settings.prior_guidance,
-        autocast=PRECISIONS[settings.precision],
-    )
-    store = PriorStore(source.latent_size, cache and cache / source.key(model))
-    for step in prior_steps(model, source, store, settings.prior_samples):
-        yield LearnStep("prior", step.index, step.total)
-    latents = store.latents(settings.prior_samples).to(photos.mean)
-    return Prior(prompt, LatentBank(latents), settings.prior_weight)
+    banks: list[LatentBank] = []
+    for prompt in prompts:
+        source = PriorSource(
+            prompt,
+            photos.size,
+            steps=settings.prior_steps,
+            guidance=settings.prior_guidance,
+            autocast=PRECISIONS[settings.precision],
+        )
+        store = PriorStore(source.latent_size, cache and cache / source.key(model))
+        for step in prior_steps(model, source, store, settings.prior_samples, team=team):
+            yield _of_prior(step)
+        banks.append(LatentBank(store.latents(settings.prior_samples).to(photos.mean)))
+    return Prior(prompts, joined(banks), settings.prior_weight)
 
 
-def _training(
-    model: DiffusionModel,
-    trained: Mapping[str, nn.Parameter],
-    method: DreamBooth,
-    settings: LearnSettings,
-) -> Iterator[TrainStep]:
-    return train_steps(
-        model,
-        list(trained.values()),
-        method.draw,
-        steps=settings.steps,
+def _of_prior(step: PriorStep) -> LearnStep:
+    return LearnStep("prior", step.index, step.total)
+
+
+def _pupil(
+    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings
+) -> AbstractContextManager[Pupil]:
+    """What trains, by the method."""
+    match settings.method:
+        case "hiper":
+            return tail_of(model, roles[0].wordings[0], settings.tail)
+        case "textual-inversion":
+            return new_words(
+                model,
+                [(r.identifier, settings.initialiser or r.subject.class_noun) for r in roles],
+            )
+        case "lora":
+            return low_rank(
+                model,
+                rank=settings.rank,
+                alpha=settings.alpha or float(settings.rank),
+                targets=[name.strip() for name in settings.targets.split(",") if name.strip()],
+                train_text=settings.train_text_encoder,
+                seed=settings.seed,
+            )
+        case _:
+            return whole_model(model, train_text=settings.train_text_encoder)
+
+
+def _recipe(settings: LearnSettings) -> Recipe:
+    return Recipe(
         learning_rate=settings.learning_rate,
+        weight_decay=settings.weight_decay,
+        clip=settings.clip,
+        accumulate=settings.accumulate,
+        snr_gamma=settings.snr_gamma,
+        average=settings.average,
+        eight_bit=settings.optimiser == "adamw8bit",
         autocast=PRECISIONS[settings.precision],
     )
 
 
-def _blank(
+def _viewer(
     model: DiffusionModel,
-    name: str,
-    identifier: Identifier,
-    class_noun: str,
+    role: Role,
+    concept: Concept,
     settings: LearnSettings,
-    photos: int,
-) -> Concept:
-    """The concept before anything is learnt, so that a bad name fails before minutes of work."""
-    return Concept(
-        name=name,
-        identifier=identifier.word,
-        class_noun=class_noun,
-        kind=settings.method,
-        base_model=model.name,
-        base_fingerprint=model.base_fingerprint,
-        tensors={},
-        record={
-            "photos": photos,
-            "pieces": list(identifier.pieces),
-            **settings.to_dict(),
-        },
+    judge: Judge | None,
+) -> Viewer:
+    return Viewer(
+        model,
+        concept.phrase,
+        role.subject.class_noun,
+        role.subject.photos,
+        judge,
+        settings.prior_steps,
+        settings.prior_guidance,
     )
 
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from understudy.diffusion import guided_noise, timesteps
 from understudy.files import replacing
+from understudy.learn.team import Team
 from understudy.learn.training import autocasting
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 
@@ -109,14 +110,22 @@ class PriorStep:
 
 
 def prior_steps(
-    model: DiffusionModel, source: PriorSource, store: PriorStore, count: int, *, batch: int = 16
+    model: DiffusionModel,
+    source: PriorSource,
+    store: PriorStore,
+    count: int,
+    *,
+    batch: int = 16,
+    team: Team = Team(),  # noqa: B008
 ) -> Iterator[PriorStep]:
     """Draw what `store` lacks of `count` samples, yielding after every step; nothing if it has all.
 
-    The model must be the frozen one, with no concept on.
+    The model must be the frozen one, with no concept on. Of a team each process draws its share of
+    the samples, and at the end all have all.
     """
-    missing = store.missing(count)
-    batches = [missing[start : start + batch] for start in range(0, len(missing), batch)]
+    missing = team.agree(store.missing(count))
+    mine = missing[team.rank :: team.size]
+    batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     total = len(batches) * source.steps
     for turn, numbers in enumerate(batches):
         for step, latents in enumerate(ancestral_samples(model, source, numbers), start=1):
@@ -124,6 +133,8 @@ def prior_steps(
                 for number, latent in zip(numbers, latents, strict=True):
                     store.keep(number, latent)
             yield PriorStep(turn * source.steps + step - 1, total)
+    store.memory.update(team.gather({number: store.memory[number] for number in mine}))
+    store.missing(count)  # reads what lies in the folder
 
 
 @torch.no_grad()

@@ -1,14 +1,12 @@
-"""The one training loop, and the mathematics of its loss.
+"""The one training loop: every method trains through it.
 
-What is learnt (all weights, or some), from which latents and under which text is the caller's: it
-hands over the parameters and a function that draws the next step's rows. This module does not know
-photos, prompts, priors or concepts.
+What is learnt is a Pupil's, on what a Lesson's. This module does not know photos, priors, methods
+or concepts.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -18,109 +16,201 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from understudy.errors import UnderstudyError
+from understudy.learn.lesson import Lesson
+from understudy.learn.loss import Rows, min_snr, part_means, row_losses
+from understudy.learn.optimiser import adamw, optimiser_state, restore
+from understudy.learn.pupil import Pupil, average
+from understudy.learn.team import Team
 from understudy.models.interface import DiffusionModel
 
-
-@dataclass(frozen=True)
-class Rows:
-    """What one step trains on: every row is a latent, the noise to add, a timestep and a text.
-
-    latents: clean, times the scaling factor. noise: standard normal. timesteps: 0..999.
-    parts: the parts of the loss in the order of their rows (photos, then class): how many rows each
-        has, and the weight of its *mean* loss.
-    """
-
-    latents: Float[Tensor, "r c h w"]
-    noise: Float[Tensor, "r c h w"]
-    timesteps: Int[Tensor, " r"]
-    text: Float[Tensor, "r tokens width"]
-    parts: tuple[tuple[int, float], ...]
+PATIENCE = 20  # half-precision steps in a row that may overflow while the scale is found
 
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One optimiser step: what was minimised, and the mean loss of each part before weighting."""
+    """One optimiser step: what was minimised, and the mean loss of photos and of class pictures
+    before weighting (NaN without any)."""
 
     loss: float
-    part_losses: tuple[float, ...]
+    photo_loss: float
+    prior_loss: float
     gradient_norm: float
 
 
-def target(model: DiffusionModel, rows: Rows) -> Float[Tensor, "r c h w"]:
-    """What the network ought to answer: the noise, or the velocity of a v-prediction model."""
-    if model.prediction_type == "v_prediction":
-        return model.schedule.velocity(rows.latents, rows.noise, rows.timesteps)
-    return rows.noise
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How to train. clip: the largest norm of the whole gradient, 0 for any. accumulate: in how
+    many pieces a step's rows pass the network. snr_gamma: of Min-SNR, 0 for none. average: decay of
+    the weights' running average, 0 for none. autocast: computes forward and backward in it, over
+    weights that stay as they are."""
+
+    learning_rate: float
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    accumulate: int = 1
+    snr_gamma: float = 0.0
+    average: float = 0.0
+    eight_bit: bool = False
+    autocast: torch.dtype | None = None
 
 
-def row_losses(model: DiffusionModel, rows: Rows) -> Float[Tensor, " r"]:
-    """The mean squared error of each row, at least in float32 (Ho et al. 2020, eq. 14)."""
-    noised = model.schedule.noised(rows.latents, rows.noise, rows.timesteps)
-    answer = model.predict(noised, rows.timesteps, rows.text)
-    wide = torch.promote_types(rows.latents.dtype, torch.float32)
-    error = answer.to(wide) - target(model, rows).to(wide)
-    return error.square().flatten(1).mean(1)
+class Trainer:
+    """The state of a training: the pupil's parameters, the optimiser, the random draws so far.
 
-
-def weighted_sum(
-    losses: Float[Tensor, " r"], parts: Sequence[tuple[int, float]]
-) -> tuple[Float[Tensor, ""], Float[Tensor, " parts"]]:
-    """The sum of the parts' mean losses by their weights, and the means themselves.
-
-    With the parts (photos, 1) and (class pictures, lambda) this is the loss of DreamBooth
-    (Ruiz et al. 2023, eq. 2) in the simple weighting w_t of Ho et al.
+    generator: of all draws of rows. team: processes that share the rows of each step. `done`:
+    steps taken. Equal arguments give equal weights, bit for bit, on the same machine.
     """
-    means = torch.stack([part.mean() for part in losses.split([count for count, _ in parts])])
-    return means @ means.new_tensor([weight for _, weight in parts]), means
 
+    def __init__(
+        self,
+        model: DiffusionModel,
+        pupil: Pupil,
+        lesson: Lesson,
+        recipe: Recipe,
+        generator: torch.Generator,
+        team: Team = Team(),  # noqa: B008
+    ) -> None:
+        self.model, self.pupil, self.lesson, self.recipe = model, pupil, lesson, recipe
+        self.generator, self.team = generator, team
+        self.done = self.overflows = 0
+        self._drawn = generator.get_state()  # before the step at hand
+        self.optimiser = adamw(
+            pupil.parameters,
+            learning_rate=recipe.learning_rate,
+            weight_decay=recipe.weight_decay,
+            eight_bit=recipe.eight_bit,
+        )
+        half = recipe.autocast is torch.float16
+        self.scaler = torch.amp.GradScaler(model.device.type, enabled=half)
+        self.averages: dict[str, Tensor] | None = None
+        if recipe.average:
+            self.averages = {n: p.detach().clone() for n, p in pupil.parameters.items()}
+        self._still: Tensor | None = None  # text that does not train, embedded once
 
-def train_steps(
-    model: DiffusionModel,
-    parameters: Sequence[nn.Parameter],
-    draw: Callable[[], Rows],
-    *,
-    steps: int,
-    learning_rate: float,
-    weight_decay: float = 1e-2,
-    clip: float = 1.0,
-    autocast: torch.dtype | None = None,
-) -> Iterator[TrainStep]:
-    """Train `parameters` by AdamW (Loshchilov & Hutter 2019) for `steps` steps; yield after each.
+    def step(self) -> TrainStep:
+        """One step. Raises UnderstudyError, before any weight moves, when loss or gradient is not
+        finite."""
+        self._drawn = self.generator.get_state()
+        rows = self.lesson.draw(self.generator)
+        losses = self._backward(rows)
 
-    draw() gives one step's rows; text it embeds itself may carry gradients. clip is the largest
-    norm of the whole gradient. autocast: torch.bfloat16 computes forward and backward in it, over
-    weights that stay float32. Raises UnderstudyError at once when loss or gradient is not finite.
-    """
-    fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters)
-    rate: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay, "fused": fused}
-    optimiser = torch.optim.AdamW(parameters, **rate)
-    for index in range(steps):
-        # Forward and backward.
-        with torch.enable_grad():
-            with autocasting(model.device, autocast):
-                rows = draw()
-                losses = row_losses(model, rows)
-            total, means = weighted_sum(losses, rows.parts)
-            total.backward()
+        # Gradients and losses of all processes, then one look at the numbers.
+        gradients = self._gradients()
+        self.team.sum([*gradients, losses])
+        self.scaler.unscale_(self.optimiser)
+        norm = nn.utils.get_total_norm(gradients)
+        loss, size = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)]).tolist()
+        self._check(loss, size)
 
-        # Clip, check, step.
-        norm = float(nn.utils.clip_grad_norm_(parameters, clip))
-        loss = float(total.detach())
-        if not (math.isfinite(loss) and math.isfinite(norm)):
-            raise _diverged(index, steps, loss, norm, learning_rate)
-        optimiser.step()
-        optimiser.zero_grad(set_to_none=True)
-        yield TrainStep(loss, tuple(means.detach().tolist()), norm)
+        # Step.
+        if self.recipe.clip:
+            nn.utils.clip_grads_with_norm_(
+                self.pupil.parameters.values(), self.recipe.clip, norm.to(gradients[0])
+            )
+        self.scaler.step(self.optimiser)
+        self.scaler.update()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.done += 1
+        if self.averages is not None:
+            average(self.averages, self.pupil.parameters, self.recipe.average, self.done)
+        return TrainStep(loss, *part_means(losses, rows.part), size)
+
+    def rewind(self) -> None:
+        """Undo what a step that failed half-way left behind: its gradients and its draws."""
+        self.optimiser.zero_grad(set_to_none=True)
+        self.generator.set_state(self._drawn)
+
+    def text(self, which: Int[Tensor, " r"]) -> Float[Tensor, "r tokens width"]:
+        """What each row reads: the prompts among them pass the text encoder once."""
+        if not self.pupil.trains_text:
+            if self._still is None:
+                with torch.no_grad():
+                    self._still = self.pupil.embed(self.lesson.prompts)
+            return self._still[which.to(self._still.device)]
+        numbers, place = which.unique(return_inverse=True)
+        text = self.pupil.embed([self.lesson.prompts[number] for number in numbers.tolist()])
+        return text[place.to(text.device)]
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that the next step depends on, as named tensors."""
+        tensors = {f"parameter.{n}": p.detach() for n, p in self.pupil.parameters.items()}
+        tensors |= {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
+        tensors |= {f"average.{name}": value for name, value in (self.averages or {}).items()}
+        tensors["generator"] = self.generator.get_state()
+        tensors["done"] = torch.tensor(self.done)
+        if self.scaler.is_enabled():
+            scaler: dict[str, Any] = self.scaler.state_dict()
+            pair = [scaler["scale"], scaler["_growth_tracker"]]
+            tensors["scaler"] = torch.tensor(pair, dtype=torch.float64)
+        return {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+
+    @torch.no_grad()
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`, bit for bit."""
+        for name, parameter in self.pupil.parameters.items():
+            parameter.copy_(state[f"parameter.{name}"])
+        kept = {k.partition(".")[2]: v for k, v in state.items() if k.startswith("optimiser.")}
+        restore(self.optimiser, kept)
+        for name in self.averages or {}:
+            assert self.averages is not None
+            self.averages[name].copy_(state[f"average.{name}"])
+        self.generator.set_state(state["generator"])
+        self.done = int(state["done"])
+        if self.scaler.is_enabled():
+            scale, tracker = state["scaler"].tolist()
+            whole: dict[str, Any] = self.scaler.state_dict()
+            self.scaler.load_state_dict({**whole, "scale": scale, "_growth_tracker": int(tracker)})
+
+    def _backward(self, rows: Rows) -> Float[Tensor, " r"]:
+        """The losses of this process's share of the rows, zero elsewhere; gradients are left in the
+        parameters."""
+        pieces = self.recipe.accumulate
+        wide = torch.promote_types(rows.latents.dtype, torch.float32)
+        losses = torch.zeros(len(rows), dtype=wide, device=self.model.device)
+        for piece in range(pieces):
+            number, count = piece * self.team.size + self.team.rank, pieces * self.team.size
+            share = rows.share(number, count)
+            if len(share):
+                with torch.enable_grad(), autocasting(self.model.device, self.recipe.autocast):
+                    found = row_losses(self.model, share, self.text(share.prompts))
+                    found = found * self._emphasis(share)
+                    total = found @ share.weights.to(found)
+                self.scaler.scale(total).backward()
+                losses[number::count] = found.detach()
+        return losses
+
+    def _gradients(self) -> list[Tensor]:
+        """The gradients that any process has; zeros where no row of this one's share reached."""
+        parameters = list(self.pupil.parameters.values())
+        if self.team.size > 1:
+            reached = torch.tensor([float(p.grad is not None) for p in parameters])
+            self.team.sum([reached])
+            for parameter, count in zip(parameters, reached.tolist(), strict=True):
+                if count and parameter.grad is None:
+                    parameter.grad = torch.zeros_like(parameter)
+        return [p.grad for p in parameters if p.grad is not None]
+
+    def _emphasis(self, rows: Rows) -> Tensor | float:
+        if not self.recipe.snr_gamma:
+            return 1.0
+        velocity = self.model.prediction_type == "v_prediction"
+        gamma = self.recipe.snr_gamma
+        return min_snr(self.model.schedule, rows.timesteps, gamma, velocity=velocity)
+
+    def _check(self, loss: float, norm: float) -> None:
+        finite = math.isfinite(loss) and math.isfinite(norm)
+        self.overflows = 0 if finite else self.overflows + 1
+        searching = self.scaler.is_enabled() and math.isfinite(loss) and self.overflows < PATIENCE
+        if not finite and not searching:
+            self.rewind()
+            rate = self.recipe.learning_rate
+            raise UnderstudyError(
+                f"Learning broke down at step {self.done + 1}: the loss is {loss}, the gradient's "
+                f"norm {norm}. The model is as it was before. A smaller learning rate than "
+                f"{rate:g}, or float32 instead of half precision, may help."
+            )
 
 
 def autocasting(device: torch.device, dtype: torch.dtype | None) -> AbstractContextManager[Any]:
     """torch.autocast in `dtype`, or nothing."""
     return nullcontext() if dtype is None else torch.autocast(device.type, dtype)
-
-
-def _diverged(index: int, steps: int, loss: float, norm: float, rate: float) -> UnderstudyError:
-    return UnderstudyError(
-        f"Learning broke down at step {index + 1} of {steps}: the loss is {loss}, the gradient's "
-        f"norm {norm}. The model is as it was before. A smaller learning rate than {rate:g}, or "
-        f"float32 instead of half precision, may help."
-    )

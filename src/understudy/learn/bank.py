@@ -1,0 +1,131 @@
+"""Pictures as latents, encoded once and drawn from at every step.
+
+A photo passes the autoencoder once for each of its variants (mirrored, cropped); mean and spread of
+its latents are kept in float32, and a step draws from them anew. Encoding at every step, as common
+scripts do, costs more than the U-Net's forward pass at Stable Diffusion's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy.models.interface import DiffusionModel
+
+ENCODE_BATCH = 8
+SMALLEST_CROP = 0.75  # of the picture's side
+
+
+@dataclass(frozen=True)
+class LatentBank:
+    """Encoded pictures, to draw from as often as wanted without encoding again.
+
+    mean, std: of each picture's latents, times the scaling factor. std None: no spread. owner: the
+    subject, or class, that each picture shows, all the first where None. mask: what of each
+    picture counts, 1 in full; None where all of all pictures does.
+    """
+
+    mean: Float[Tensor, "n c h w"]
+    std: Float[Tensor, "n c h w"] | None = None
+    owner: Int[Tensor, " n"] | None = None
+    mask: Float[Tensor, "n 1 h w"] | None = None
+
+    def pick(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
+        """`count` pictures chosen at random, with replacement."""
+        return torch.randint(len(self.mean), (count,), generator=generator)
+
+    def draw(
+        self, which: Int[Tensor, " count"], generator: torch.Generator
+    ) -> Float[Tensor, "count c h w"]:
+        """Latents of the pictures `which`, each drawn anew from its mean and spread."""
+        which = which.to(self.mean.device)
+        if self.std is None:
+            return self.mean[which]
+        spread = torch.randn(len(which), *self.mean.shape[1:], generator=generator)
+        return self.mean[which] + self.std[which] * spread.to(self.mean)
+
+    def owners(self, which: Int[Tensor, " count"]) -> Int[Tensor, " count"]:
+        """Whom the pictures `which` show."""
+        return torch.zeros_like(which) if self.owner is None else self.owner[which]
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        """(c, h, w) of one picture's latents."""
+        c, h, w = self.mean.shape[1:]
+        return c, h, w
+
+
+def joined(banks: Sequence[LatentBank]) -> LatentBank:
+    """One bank of the pictures of several, bank number k showing owner k."""
+    mean = torch.cat([bank.mean for bank in banks])
+    whole = [bank.std if bank.std is not None else torch.zeros_like(bank.mean) for bank in banks]
+    std = torch.cat(whole) if any(bank.std is not None for bank in banks) else None
+    owner = torch.cat([torch.full((len(bank.mean),), k) for k, bank in enumerate(banks)])
+    if all(bank.mask is None for bank in banks):
+        return LatentBank(mean, std, owner)
+    full = [torch.ones_like(b.mean[:, :1]) if b.mask is None else b.mask for b in banks]
+    return LatentBank(mean, std, owner, torch.cat(full))
+
+
+@torch.no_grad()
+def encode_photos(
+    model: DiffusionModel,
+    photos: Float[Tensor, "n 3 h w"],
+    *,
+    flip: bool = False,
+    crops: int = 0,
+    masks: Float[Tensor, "n 1 h w"] | None = None,
+    outside: float = 0.0,
+    seed: int = 0,
+) -> LatentBank:
+    """The photos' latents; with `crops` those of as many random crops of each; with `flip` those
+    of the mirror images of all these besides.
+
+    masks: 1 where the subject is; `outside` is what the rest counts. Crops are of 3/4 of the
+    side and more, scaled back to the full size.
+    """
+    pictures, cut = [photos], [masks]
+    generator = torch.Generator().manual_seed(seed)
+    for _ in range(crops):
+        boxes = _boxes(len(photos), photos.shape[-2:], generator)
+        pictures.append(_cropped(photos, boxes))
+        cut.append(None if masks is None else _cropped(masks, boxes))
+    every = torch.cat(pictures + [x.flip(-1) for x in pictures if flip])
+    batches = [model.posterior(batch.to(model.device)) for batch in every.split(ENCODE_BATCH)]
+    wide = torch.promote_types(model.dtype, torch.float32)
+    mean, std = (torch.cat(parts).to(wide) for parts in zip(*batches, strict=True))
+    if masks is None:
+        return LatentBank(mean, std)
+    kept = [mask for mask in cut if mask is not None]
+    small = F.interpolate(
+        torch.cat(kept + [x.flip(-1) for x in kept if flip]), mean.shape[-2:], mode="area"
+    )
+    return LatentBank(mean, std, None, (small + outside * (1 - small)).to(mean))
+
+
+Box = tuple[int, int, int, int]  # top, left, height, width
+
+
+def _boxes(count: int, size: tuple[int, ...], generator: torch.Generator) -> list[Box]:
+    height, width = size
+    boxes: list[Box] = []
+    for scale, down, right in torch.rand(count, 3, generator=generator).tolist():
+        share = SMALLEST_CROP + (1 - SMALLEST_CROP) * scale
+        h, w = round(height * share), round(width * share)
+        boxes.append((round(down * (height - h)), round(right * (width - w)), h, w))
+    return boxes
+
+
+def _cropped(pictures: Float[Tensor, "n k h w"], boxes: Sequence[Box]) -> Float[Tensor, "n k h w"]:
+    """Each picture's box, scaled to the size of the pictures."""
+    size = pictures.shape[-2:]
+    parts = [
+        F.interpolate(one[None, :, y : y + h, x : x + w], size, mode="bilinear", antialias=True)
+        for one, (y, x, h, w) in zip(pictures, boxes, strict=True)
+    ]
+    return torch.cat(parts).clamp(-1, 1)

@@ -1,0 +1,87 @@
+"""The rows of a step, and the mathematics of its loss.
+
+This module does not know photos, prompts, optimisers nor concepts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from understudy.models.interface import DiffusionModel, NoiseSchedule
+
+
+@dataclass(frozen=True)
+class Rows:
+    """What one step trains on: every row is a latent, the noise to add, a timestep and a prompt.
+
+    latents: clean, times the scaling factor. noise: standard normal. timesteps: 0..999.
+    prompts: which of the lesson's prompts a row reads. part: 0 for photos, 1 for class pictures.
+    weights: of each row's mean squared error in the loss. mask: how much each place of a row
+    counts, None where all count alike.
+    """
+
+    latents: Float[Tensor, "r c h w"]
+    noise: Float[Tensor, "r c h w"]
+    timesteps: Int[Tensor, " r"]
+    prompts: Int[Tensor, " r"]
+    part: Int[Tensor, " r"]
+    weights: Float[Tensor, " r"]
+    mask: Float[Tensor, "r 1 h w"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.latents)
+
+    def share(self, number: int, count: int) -> Rows:
+        """Share `number` of `count`: every count-th row. Losses of all shares sum to the whole."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return Rows(**{key: None if v is None else v[number::count] for key, v in values.items()})
+
+
+def target(model: DiffusionModel, rows: Rows) -> Float[Tensor, "r c h w"]:
+    """What the network ought to answer: the noise, or the velocity of a v-prediction model."""
+    if model.prediction_type == "v_prediction":
+        return model.schedule.velocity(rows.latents, rows.noise, rows.timesteps)
+    return rows.noise
+
+
+def row_losses(
+    model: DiffusionModel, rows: Rows, text: Float[Tensor, "r tokens width"]
+) -> Float[Tensor, " r"]:
+    """The mean squared error of each row, at least in float32 (Ho et al. 2020, eq. 14).
+
+    text: what each row reads. With a mask the mean is over places by their weight in it.
+    """
+    noised = model.schedule.noised(rows.latents, rows.noise, rows.timesteps)
+    answer = model.predict(noised, rows.timesteps, text)
+    wide = torch.promote_types(rows.latents.dtype, torch.float32)
+    error = (answer.to(wide) - target(model, rows).to(wide)).square()
+    if rows.mask is None:
+        return error.flatten(1).mean(1)
+    mask = rows.mask.to(wide).expand_as(error)
+    return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
+
+
+def min_snr(
+    schedule: NoiseSchedule, timesteps: Int[Tensor, " r"], gamma: float, *, velocity: bool
+) -> Float[Tensor, " r"]:
+    """Min-SNR weights (Hang et al. 2023, arXiv:2303.09556): min(SNR, gamma) on the error of x_0.
+
+    An error of epsilon is SNR times, one of v is SNR + 1 times the error of x_0. Every row, photo
+    or class picture, is weighted by its own timestep.
+    """
+    alphas = schedule.alphas_cumprod.double().to(timesteps.device)[timesteps]
+    snr = alphas / (1 - alphas)
+    if velocity:
+        return (snr.clamp(max=gamma) / (snr + 1)).float()
+    return (gamma / snr).clamp(max=1).float()  # 1 also where there is nothing but noise
+
+
+def part_means(losses: Float[Tensor, " r"], part: Int[Tensor, " r"]) -> tuple[float, float]:
+    """The mean loss of photo rows, and of class rows; NaN for a part without rows."""
+    photo, klass = (losses[part == number].mean() for number in (0, 1))
+    first, second = torch.stack([photo, klass]).tolist()
+    return first, second

@@ -1,0 +1,174 @@
+"""Looking at what is being learnt: previews of equal seeds, a steady loss, scores, alarms.
+
+Every look draws the same pictures from the same noise, half of the subject in several scenes, half
+of its plain class. Who judges them (the recogniser of the toy world, DINO and CLIP for photographs)
+is the caller's: see `Judge`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.diffusion import sample_steps, starting_noise
+from understudy.learn.lesson import Lesson
+from understudy.learn.loss import part_means, row_losses
+from understudy.learn.pupil import holding
+from understudy.learn.training import Trainer, autocasting
+from understudy.models.interface import DiffusionModel
+
+SCENES = (
+    "a photo of a {subject}",
+    "a photo of a {subject} on the beach",
+    "a photo of a {subject} in the snow",
+    "a photo of a {subject} on a wooden floor",
+)
+SEED, VALIDATION_ROWS = 1_000_003, 16
+COPY_ALARM = 0.9  # structural similarity with a training photo
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a judge looks at: pictures "n 3 h w" in [-1, 1], on the CPU.
+
+    subject: in the scenes of `prompts`, which name it by its class noun. plain: its class, prompted
+    without the identifier. photos: what it is learnt from.
+    """
+
+    subject: Float[Tensor, "n 3 h w"]
+    plain: Float[Tensor, "n 3 h w"]
+    prompts: tuple[str, ...]
+    photos: Float[Tensor, "m 3 h w"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """identity: mean likeness of the subject's pictures to its photos. prompt: how far they show
+    what was asked for, 0 to 1. copy: highest structural similarity to a photo. drift: mean likeness
+    of the plain class to the photos (PRES). NaN where nobody judged."""
+
+    identity: float = math.nan
+    prompt: float = math.nan
+    copy: float = math.nan
+    drift: float = math.nan
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Anything that scores what was drawn."""
+
+    def __call__(self, seen: Seen) -> Verdict: ...
+
+
+@dataclass(frozen=True)
+class Look:
+    """What was seen after `step` steps.
+
+    pictures: the subject's, then the plain class's; labels: their prompts. validation: the loss of
+    photos on fixed noise and timesteps; prior_validation: that of class pictures, NaN without any.
+    """
+
+    step: int
+    pictures: Float[Tensor, "n 3 h w"]
+    labels: tuple[str, ...]
+    validation: float
+    prior_validation: float
+    verdict: Verdict
+
+
+@dataclass(frozen=True)
+class Viewer:
+    """How to look. subject: what it is called in prompts; class_noun: what it is."""
+
+    model: DiffusionModel
+    subject: str
+    class_noun: str
+    photos: Float[Tensor, "m 3 h w"]
+    judge: Judge | None = None
+    steps: int = 20
+    guidance: float = 7.5
+
+    def look(self, trainer: Trainer) -> Look:
+        """Draw, measure, judge; the trainer goes on as if nobody had looked."""
+        photo, prior = validation(trainer)
+        with torch.no_grad(), holding(trainer.pupil.parameters, trainer.averages):
+            named = [scene.replace("{subject}", self.subject) for scene in SCENES]
+            plain = [scene.replace("{subject}", self.class_noun) for scene in SCENES]
+            text = torch.cat([trainer.pupil.embed(named), self.model.embed(plain)])
+            pictures = self._draw(text, trainer).cpu()
+        ours, others = pictures.chunk(2)
+        seen = Seen(ours, others, tuple(plain), self.photos.cpu())
+        verdict = self.judge(seen) if self.judge else Verdict()
+        return Look(trainer.done, pictures, (*named, *plain), photo, prior, verdict)
+
+    def _draw(self, text: Tensor, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
+        shape = trainer.lesson.photos.size
+        seeds = [SEED + number for number in range(len(SCENES))] * 2
+        with autocasting(self.model.device, trainer.recipe.autocast):
+            uncond = self.model.embed([""]).expand_as(text)
+            *_, last = sample_steps(
+                self.model,
+                starting_noise(seeds, shape, like=self.model),
+                text,
+                uncond,
+                steps=self.steps,
+                guidance=self.guidance,
+            )
+        return self.model.decode(last.latents)
+
+
+def validation(trainer: Trainer) -> tuple[float, float]:
+    """The loss of photos, and of class pictures, on rows that are the same at every look.
+
+    Timesteps are spread evenly, so that the number falls when learning goes on, not by luck.
+    """
+    given = trainer.lesson
+    lesson = Lesson(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
+    rows = lesson.draw(torch.Generator().manual_seed(SEED))
+    even = (torch.arange(VALIDATION_ROWS) * 2 + 1) * given.schedule.length // VALIDATION_ROWS // 2
+    rows.timesteps.copy_(even.repeat(len(rows) // VALIDATION_ROWS))
+    parts: list[Tensor] = []
+    with (
+        torch.no_grad(),
+        holding(trainer.pupil.parameters, trainer.averages),
+        autocasting(trainer.model.device, trainer.recipe.autocast),
+    ):
+        pieces = -(-len(rows) // 8)
+        for number in range(pieces):
+            share = rows.share(number, pieces)
+            parts.append(row_losses(trainer.model, share, trainer.text(share.prompts)))
+    order = torch.cat([torch.arange(number, len(rows), pieces) for number in range(pieces)])
+    return part_means(torch.cat(parts), rows.part[order].to(parts[0].device))
+
+
+def alarms(look: Look, start: Look) -> tuple[str, ...]:
+    """What speaks against taking this checkpoint, in words; `start`: the look before any step."""
+    now, found = look.verdict, list[str]()
+    if now.copy > COPY_ALARM:
+        found.append(f"copies a training photo (similarity {now.copy:.2f})")
+    halfway = (start.verdict.drift + now.identity) / 2
+    if now.drift > halfway and now.identity > start.verdict.drift:
+        found.append(f"the class is turning into the subject (drift {now.drift:.2f})")
+    return tuple(found)
+
+
+def best(looks: Sequence[Look]) -> Look:
+    """The look to take: without alarms if there is one, the highest harmonic mean of identity and
+    prompt score; where nobody judged, the lowest validation loss. looks[0]: before any step."""
+    after = [look for look in looks if look.step] or list(looks)
+    quiet = [look for look in after if not alarms(look, looks[0])]
+    pool = quiet or after
+    if all(math.isnan(look.verdict.identity) for look in pool):
+        return min(pool, key=lambda look: look.validation)
+    return max(pool, key=lambda look: _both(look.verdict))
+
+
+def _both(verdict: Verdict) -> float:
+    identity, prompt = max(verdict.identity, 0.0), max(verdict.prompt, 0.0)
+    return 2 * identity * prompt / (identity + prompt) if identity + prompt > 0 else 0.0

@@ -1,0 +1,64 @@
+"""What trains, how text reaches the network meanwhile, and what the concept will hold.
+
+Each method makes a Pupil of a model: all weights (dreambooth.py), low-rank changes (lora.py), rows
+of words (textual_inversion.py), a tail behind the prompt (hiper.py). The loop knows no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Pupil:
+    """What the loop needs of a method.
+
+    parameters: what trains, by name, float32 or finer. embed: prompts to text, with gradients to
+    the parameters if they have a part in it. trains_text: whether they have; text that stands still
+    is embedded once. tensors(): the concept's tensors, as the parameters are now.
+    """
+
+    parameters: Mapping[str, nn.Parameter]
+    embed: Callable[[Sequence[str]], Float[Tensor, "b tokens width"]]
+    trains_text: bool
+    tensors: Callable[[], dict[str, Tensor]]
+
+
+@contextmanager
+def holding(
+    parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor] | None
+) -> Generator[None]:
+    """The parameters have these values inside the block, such as their running average."""
+    if values is None:
+        yield
+        return
+    own = {name: parameter.data for name, parameter in parameters.items()}
+    try:
+        for name, parameter in parameters.items():
+            parameter.data = values[name]
+        yield
+    finally:
+        for name, parameter in parameters.items():
+            parameter.data = own[name]
+
+
+def average(
+    averages: dict[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float, step: int
+) -> None:
+    """Move the running averages towards the parameters, quicker at the start: after step n (from 1)
+    by at most 1 - (1 + n) / (10 + n)."""
+    keep = min(decay, (1 + step) / (10 + step))
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            averages[name].lerp_(parameter.data, 1 - keep)
+
+
+def widest(dtype: torch.dtype) -> torch.dtype:
+    """float32, or `dtype` where that is finer: what weights are kept in while they train."""
+    return torch.promote_types(dtype, torch.float32)

@@ -1,0 +1,57 @@
+"""Named values of learning: what each method begins with, what others publish, what suits a model.
+
+A preset is a set of values, never a branch in the code; `settings` reads it.
+"""
+
+from __future__ import annotations
+
+Value = bool | int | float | str
+
+# What each method begins with ("best", the default), and what others publish.
+# DreamBooth: Ruiz et al. 2023, sections 3 and 4 and its supplement, for Stable Diffusion. LoRA: the
+# values of common trainers; no paper learns subjects by it. Textual Inversion: Gal et al. 2022,
+# section 4, at the batch of one GPU. HiPer: Han et al. 2023, its authors' run script. "photoswap":
+# what Gu et al. 2023 learnt their subjects with.
+_ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
+_WORDS: dict[str, Value] = {**_ALONE, "varied_prompts": True, "train_text_encoder": False}
+LEARN_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
+    "dreambooth": {
+        "best": {},
+        "paper": {
+            "steps": 1000,
+            "prior_samples": 1000,
+            "prior_steps": 50,
+            "train_text_encoder": False,
+            "prompt": "a {subject}",
+        },
+        "photoswap": {"steps": 800, "learning_rate": 1e-6, "train_text_encoder": True},
+    },
+    "lora": {
+        "best": {"steps": 500, "learning_rate": 1e-4},
+        "paper": {"rank": 4, "train_text_encoder": False},
+    },
+    "textual-inversion": {
+        "best": {**_WORDS, "steps": 1000, "learning_rate": 5e-4, "batch_size": 4},
+        "paper": {"steps": 6100, "learning_rate": 5e-3, "batch_size": 2},
+        "photoswap": {},
+    },
+    "hiper": {
+        "best": {
+            **_ALONE,
+            "steps": 1000,
+            "learning_rate": 5e-3,
+            "train_text_encoder": False,
+            "clip": 0.0,
+        },
+        "paper": {},
+    },
+}
+
+# What the methods of learning other than DreamBooth want besides, for the same model.
+SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
+    "toybox": {
+        "lora": {"learning_rate": 2e-3, "rank": 16},
+        "textual-inversion": {"steps": 400, "learning_rate": 1e-2, "prior_samples": 0},
+        "hiper": {"steps": 400, "learning_rate": 2e-2, "prior_samples": 0, "flip": False},
+    }
+}
