@@ -15,6 +15,7 @@ from understudy.files import cache_folder, check_folder_writable
 from understudy.settings import LearnSettings, RunSettings
 
 if TYPE_CHECKING:
+    from understudy.concept import Concept
     from understudy.learn import LearnStep, Subject
     from understudy.learn.preview import Judge
     from understudy.models.interface import DiffusionModel
@@ -76,13 +77,17 @@ def learn(
         )
         last = show.last(signals.until(steps, asked), _title)
     assert last.concept is not None, "the last step carries the concept"
-    if not leads:
-        return
+    if leads:
+        last.concept.save(folder)
+        _report(last, last.concept, folder, json)
+
+
+def _report(last: LearnStep, concept: Concept, folder: Path, json: bool) -> None:
+    """What prompts can say now, and which checkpoint looked best."""
     show.note(*last.warnings)
-    last.concept.save(folder)
-    numbers: dict[str, object] = {"concept": str(folder), "phrases": last.concept.phrases}
-    numbers |= {"name": name, "phrase": last.concept.phrase}
-    lines = [f'{folder}   say {{{n}}}: it reads "{p}"' for n, p in last.concept.phrases.items()]
+    numbers: dict[str, object] = {"concept": str(folder), "name": concept.name}
+    numbers |= {"phrase": concept.phrase, "phrases": concept.phrases}
+    lines = [f'{folder}   say {{{name}}}: it reads "{p}"' for name, p in concept.phrases.items()]
     if last.look is not None:
         best = folder / "checkpoints" / f"step-{last.look.step:06d}"
         numbers["best"] = str(best)
