@@ -80,7 +80,7 @@ STRANGERS = {  # foreign library: the files that may know it
     "numba": {"toybox"},
     "peft": {"learn"},
     "bitsandbytes": {"learn"},
-    "filelock": {"learn"},
+    "filelock": {"learn", "invert"},
 }
 
 
