@@ -22,8 +22,8 @@ from understudy.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
-    "demo learn swap generate invert toybox toybox,render toybox,subject models models,list "
-    "models,convert models,check"
+    "demo learn swap generate invert project toybox toybox,render toybox,subject models "
+    "models,list models,convert models,check"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

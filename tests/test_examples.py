@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+import pictures
+from tests.test_project import tiny as tiny_generator
 from tiny import tiny_folder
+from understudy.models.generators import save_generator
 from understudy.photo import read_photo
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -55,3 +58,12 @@ def test_one_photo(tmp_path: Path) -> None:
     run("one_photo", out=tmp_path, model=str(tiny_folder("toy")), steps=2, sampling=2)
     assert (tmp_path / "rex" / "concept.json").exists()
     assert read_photo(tmp_path / "rex-in-the-snow.png").size == (64, 64)
+
+
+def test_project(tmp_path: Path) -> None:
+    model = tiny_generator()
+    save_generator(tmp_path / "generator", model.config, model.state_dict())
+    photo = pictures.save(tmp_path / "face.png", pictures.gradient(40, 40))
+    how = {"generator": tmp_path / "generator", "out": tmp_path, "steps": 2, "tune_steps": 2}
+    run("project", photo=photo, **how)
+    assert read_photo(tmp_path / "drawn.png").size == (16, 16)

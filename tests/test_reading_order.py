@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
     "_version errors presets settings files photo image sheet recipe toybox attention models "
-    "concept diffusion generate learn words invert swap evaluate demo cli"
+    "concept diffusion generate learn words invert swap project evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = "_version errors presets settings files photo sheet recipe toybox cli".split()
@@ -81,6 +81,8 @@ STRANGERS = {  # foreign library: the files that may know it
     "peft": {"learn"},
     "bitsandbytes": {"learn"},
     "filelock": {"learn", "invert"},
+    "dlib": {"project"},
+    "lpips": {"evaluate"},
 }
 
 

@@ -7,6 +7,7 @@ The values and the errors are here; each verb is in the module of its name::
     from understudy.invert import invert
     from understudy.swap import swap
     from understudy.generate import generate
+    from understudy.project import project
 
 Heavy modules are imported when one of their names is first used, so ``import understudy`` is
 quick and needs no model.
@@ -28,7 +29,13 @@ from understudy.errors import (
     PromptError,
     UnderstudyError,
 )
-from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
+from understudy.settings import (
+    GenerateSettings,
+    InvertSettings,
+    LearnSettings,
+    ProjectSettings,
+    SwapSettings,
+)
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, spelled, worn
@@ -37,6 +44,7 @@ if TYPE_CHECKING:
     from understudy.models.interface import DiffusionModel
     from understudy.models.registry import available as available_models
     from understudy.models.registry import load as load_model
+    from understudy.project.latent import Latent
     from understudy.recipe import Recipe, read_recipe
 
 __all__ = [
@@ -48,10 +56,12 @@ __all__ = [
     "InputError",
     "Inversion",
     "InvertSettings",
+    "Latent",
     "LearnSettings",
     "ModelError",
     "OutputError",
     "PictureError",
+    "ProjectSettings",
     "PromptError",
     "Recipe",
     "SwapSettings",
@@ -71,6 +81,7 @@ _LAZY = {
     "Concept": "concept.Concept",
     "DiffusionModel": "models.interface.DiffusionModel",
     "Inversion": "invert.inversion.Inversion",
+    "Latent": "project.latent.Latent",
     "Recipe": "recipe.Recipe",
     "available_models": "models.registry.available",
     "load_model": "models.registry.load",

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from understudy._version import __version__
-from understudy.cli import demo, generate, invert, learn, models, swap, toybox
+from understudy.cli import demo, generate, invert, learn, models, project, swap, toybox
 from understudy.errors import UnderstudyError
 
 app = typer.Typer(
@@ -27,7 +27,14 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
 )
-for command in (demo.demo, learn.learn, swap.swap, generate.generate, invert.invert):
+for command in (
+    demo.demo,
+    learn.learn,
+    swap.swap,
+    generate.generate,
+    invert.invert,
+    project.project,
+):
     app.command()(command)
 app.add_typer(toybox.app, name="toybox")
 app.add_typer(models.app, name="models")

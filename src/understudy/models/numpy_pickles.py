@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from math import prod
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 
-from understudy.models.unpickling import Call, Global, Standin, Unsafe, refuse_arguments
+from understudy.models.unpickling import Call, Global, Standin, Unsafe, parts, refuse_arguments
 
 DTYPES = {code: np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|b1")}
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -23,12 +23,13 @@ class DType(Standin):
 
     def build(self, state: object) -> None:
         rest = (None, None, None, -1, -1, 0)
-        values = cast(tuple[Any, ...], state) if isinstance(state, tuple) else ()
-        if values[:1] != (3,) or values[2:] != rest or not isinstance(values[1], str):
+        values = parts(state)
+        if len(values) != 8 or values[0] != 3 or values[2:] != rest:
             raise Unsafe("it holds a NumPy dtype with fields, a unit or metadata")
-        if values[1] + self.code not in DTYPES:
-            raise Unsafe(f"it holds numbers of a NumPy dtype that is not read ({values[1]})")
-        self.dtype = DTYPES[values[1] + self.code]
+        code = f"{values[1]}{self.code}"
+        if code not in DTYPES:
+            raise Unsafe("it holds numbers of a NumPy dtype that is not read")
+        self.dtype = DTYPES[code]
 
 
 class NumpyArray(Standin):
@@ -38,7 +39,7 @@ class NumpyArray(Standin):
         self.value: Array = np.empty(0, np.float32)
 
     def build(self, state: object) -> None:
-        values = cast(tuple[Any, ...], state) if isinstance(state, tuple) else ()
+        values = parts(state)
         if len(values) != 5 or values[0] != 1 or not isinstance(values[2], DType):
             raise Unsafe("it holds a NumPy array of a kind that is not read")
         shape, dtype, fortran, data = sizes(values[1]), values[2].dtype, values[3], values[4]
@@ -50,8 +51,12 @@ class NumpyArray(Standin):
 
 def sizes(value: object) -> tuple[int, ...]:
     """A tuple of whole numbers, none negative; Unsafe otherwise."""
-    values = cast(tuple[Any, ...], value) if isinstance(value, tuple) else (None,)
-    if len(values) > 8 or not all(type(item) is int and item >= 0 for item in values):
+    values = parts(value)
+    if (
+        not isinstance(value, tuple)
+        or len(values) > 8
+        or not all(type(item) is int and item >= 0 for item in values)
+    ):
         raise Unsafe("it holds a size or stride that is not a few whole numbers")
     return values
 

@@ -15,7 +15,7 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -146,7 +146,7 @@ def _read_apart(file: Path, scratch: Path) -> None:
     if done.returncode == 0:
         return
     if done.returncode == REFUSED and len(done.stdout) < MAX_ANSWER:
-        raise _refusal(file, str(cast(Any, json.loads(done.stdout))["refused"]))
+        raise _refusal(file, str(json.loads(done.stdout)["refused"]))
     if done.returncode < 0:  # ended by a signal: a limit, or the system
         raise _refusal(file, "reading it takes more time or memory than its size explains")
     raise _refusal(file, f"its reader ended with {done.returncode}")

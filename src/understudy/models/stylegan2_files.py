@@ -231,12 +231,12 @@ def _walk(part: Module, prefix: str, views: dict[str, View], seen: list[int]) ->
     where = prefix[:60] or "at the top"
     if len(seen) > MAX_MODULES or prefix.count(".") > MAX_DEPTH:
         raise Unsafe("it holds more modules, or deeper ones, than a generator has")
-    passing = part.state.get("_non_persistent_buffers_set", set())
-    own, buffers, below = (part.state.get(f"_{n}") for n in ("parameters", "buffers", "modules"))
-    tables = (passing, own, buffers, below)
-    if not isinstance(passing, set) or not all(isinstance(t, dict) for t in tables[1:]):
+    passing: Any = part.state.get("_non_persistent_buffers_set", set())
+    tables: list[Any] = [part.state.get(f"_{n}") for n in ("parameters", "buffers", "modules")]
+    if not isinstance(passing, set) or not all(isinstance(table, dict) for table in tables):
         raise Unsafe(f"its module {where} lacks parameters, buffers or modules")
-    for name, value in cast(Any, {**below, **buffers, **own}).items():
+    own, buffers, below = tables
+    for name, value in {**below, **buffers, **own}.items():
         if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
             raise Unsafe(f"its module {where} has a part whose name is no name")
         if isinstance(value, Module) and name in below:

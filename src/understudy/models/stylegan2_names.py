@@ -16,7 +16,7 @@ import numpy as np
 from understudy.models.numpy_pickles import Array
 from understudy.models.unpickling import Unsafe
 
-Rename = Callable[..., tuple[str, Callable[[Array], Array]]]
+Rename = Callable[[re.Match[str]], tuple[str, Callable[[Array], Array]]]
 MAX_RESOLUTION_LOG2 = 12
 FIR = np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64  # the one filter that is read
 FILTERS = ("resample_filter", "kernel")
@@ -65,10 +65,10 @@ def _renamed(tensors: Mapping[str, Array], rules: Mapping[str, Rename]) -> dict[
     made: dict[str, Array] = {}
     for name, values in tensors.items():
         matches = ((re.fullmatch(pattern, name), rename) for pattern, rename in rules.items())
-        found = next(((match.groups(), rename) for match, rename in matches if match), None)
+        found = next(((match, rename) for match, rename in matches if match), None)
         if found is None:
             raise Unsafe(f"it holds a tensor {name[:60]!r}, which StyleGAN2 does not have")
-        new, change = found[1](*found[0])
+        new, change = found[1](found[0])
         try:
             made[new] = np.ascontiguousarray(change(values)).reshape(change(values).shape)
         except (IndexError, ValueError):
@@ -138,14 +138,14 @@ def _with_part(layer: str, part: str) -> tuple[str, Callable[[Array], Array]]:
 
 
 _ROSINALITY: Mapping[str, Rename] = {
-    r"latent_avg": lambda: ("mapping.w_avg", _flat),
-    r"style\.([1-9]\d?)\.(weight|bias)": lambda i, p: (f"mapping.fc{int(i) - 1}.{p}", _same),
-    r"input\.input": lambda: ("synthesis.b4.const", _first),
-    rf"conv1\.({_PARTS})": lambda p: _with_part("synthesis.b4.conv1", p),
-    rf"convs\.(\d\d?)\.({_PARTS})": lambda j, p: _with_part(_conv(j), p),
-    rf"to_rgb1\.({_PARTS})": lambda p: _with_part("synthesis.b4.torgb", p),
-    rf"to_rgbs\.(\d\d?)\.({_PARTS})": lambda k, p: _with_part(f"{_block(3 + int(k))}.torgb", p),
-    r"noises\.noise_(\d\d?)": lambda n: (f"{_noise(n)}.noise_const", _map),
+    r"latent_avg": lambda _: ("mapping.w_avg", _flat),
+    r"style\.([1-9]\d?)\.(weight|bias)": lambda m: (f"mapping.fc{int(m[1]) - 1}.{m[2]}", _same),
+    r"input\.input": lambda _: ("synthesis.b4.const", _first),
+    rf"conv1\.({_PARTS})": lambda m: _with_part("synthesis.b4.conv1", m[1]),
+    rf"convs\.(\d\d?)\.({_PARTS})": lambda m: _with_part(_conv(m[1]), m[2]),
+    rf"to_rgb1\.({_PARTS})": lambda m: _with_part("synthesis.b4.torgb", m[1]),
+    rf"to_rgbs\.(\d\d?)\.({_PARTS})": lambda m: _with_part(f"{_block(3 + int(m[1]))}.torgb", m[2]),
+    r"noises\.noise_(\d\d?)": lambda m: (f"{_noise(m[1])}.noise_const", _map),
 }
 
 
@@ -185,18 +185,18 @@ def _tf(layer: str, part: str, up: bool = False) -> tuple[str, Callable[[Array],
 
 
 _TENSORFLOW: Mapping[str, Rename] = {
-    r"dlatent_avg": lambda: ("mapping.w_avg", _same),
-    r"mapping/Dense(\d\d?)/weight": lambda i: (f"mapping.fc{i}.weight", np.transpose),
-    r"mapping/Dense(\d\d?)/bias": lambda i: (f"mapping.fc{i}.bias", _same),
-    r"synthesis/4x4/Const/const": lambda: ("synthesis.b4.const", _first),
-    rf"synthesis/4x4/Conv/({_TF_PARTS})": lambda p: _tf("synthesis.b4.conv1", p),
-    rf"synthesis/(\d+)x\1/Conv0_up/({_TF_PARTS})": lambda s, p: _tf(
-        _layer(_log2(s), False), p, True
+    r"dlatent_avg": lambda _: ("mapping.w_avg", _same),
+    r"mapping/Dense(\d\d?)/weight": lambda m: (f"mapping.fc{m[1]}.weight", np.transpose),
+    r"mapping/Dense(\d\d?)/bias": lambda m: (f"mapping.fc{m[1]}.bias", _same),
+    r"synthesis/4x4/Const/const": lambda _: ("synthesis.b4.const", _first),
+    rf"synthesis/4x4/Conv/({_TF_PARTS})": lambda m: _tf("synthesis.b4.conv1", m[1]),
+    rf"synthesis/(\d+)x\1/Conv0_up/({_TF_PARTS})": lambda m: _tf(
+        _layer(_log2(m[1]), False), m[2], True
     ),
-    rf"synthesis/(\d+)x\1/Conv1/({_TF_PARTS})": lambda s, p: _tf(_layer(_log2(s), True), p),
-    rf"synthesis/(\d+)x\1/ToRGB/({_TF_PARTS})": lambda s, p: _tf(f"{_block(_log2(s))}.torgb", p),
-    r"synthesis/(\d+)x\1/Skip/weight": lambda s: (f"{_block(_log2(s))}.skip.weight", _turned),
-    r"synthesis/noise(\d\d?)": lambda n: (f"{_noise(n)}.noise_const", _map),
+    rf"synthesis/(\d+)x\1/Conv1/({_TF_PARTS})": lambda m: _tf(_layer(_log2(m[1]), True), m[2]),
+    rf"synthesis/(\d+)x\1/ToRGB/({_TF_PARTS})": lambda m: _tf(f"{_block(_log2(m[1]))}.torgb", m[2]),
+    r"synthesis/(\d+)x\1/Skip/weight": lambda m: (f"{_block(_log2(m[1]))}.skip.weight", _turned),
+    r"synthesis/noise(\d\d?)": lambda m: (f"{_noise(m[1])}.noise_const", _map),
 }
 
 

@@ -27,6 +27,7 @@ from understudy.models.unpickling import (
     Stream,
     Unsafe,
     kind,
+    parts,
     refuse_arguments,
     unpickle,
 )
@@ -157,7 +158,7 @@ CALLS: Mapping[str, Call | None] = {
 
 def refer(pid: object, found: dict[str, Storage], fields: int) -> Storage:
     """The storage that a persistent id means; one key is one storage. The device is let go."""
-    values = cast(tuple[Any, ...], pid) if isinstance(pid, tuple) else ()
+    values = parts(pid)
     if len(values) != fields or values[0] != "storage" or values[5:] not in ((), (None,)):
         raise Unsafe("it refers to data in a way that is not read")
     _, name, key, location, count = values[:5]

@@ -14,8 +14,9 @@ from typing import BinaryIO
 
 from understudy.models.unpickling import Unsafe
 
-NAMES = {"data.pkl", "version", "byteorder", ".format_version", ".storage_alignment"}
-NAMES |= {".data/serialization_id"}
+NAMES = frozenset(
+    "data.pkl version byteorder .format_version .storage_alignment .data/serialization_id".split()
+)
 DATA = re.compile(r"data/[0-9A-Za-z_]{1,40}")
 ROOT = re.compile(r"[\w .+-]{1,200}")
 SCRIPTED = re.compile(r"(code/.*|constants\.pkl|constants/.*|model\.json)")

@@ -58,7 +58,7 @@ def unpickle(
     """
     machine = _Machine(calls, persistent, _length(stream))
     try:
-        for count, (code, argument, position) in enumerate(pickletools.genops(stream)):
+        for count, (code, argument, position) in enumerate(pickletools.genops(cast(Any, stream))):
             if count == 0 and code.name != "PROTO":
                 raise Unsafe("it is no pickle of protocol 2 or later")
             if count > MAX_OPERATIONS:
@@ -84,6 +84,11 @@ def kind(value: object) -> str:
         values = cast(tuple[object, ...], value)
         return "(" + ", ".join(type(item).__name__ for item in values[:8]) + ")"
     return type(value).__name__
+
+
+def parts(value: object) -> tuple[Any, ...]:
+    """The items of a tuple; none for anything else."""
+    return cast(tuple[Any, ...], value) if isinstance(value, tuple) else ()
 
 
 class _Machine:

@@ -1,0 +1,157 @@
+"""`understudy project`: a photo to a latent of a generator."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.cli import show, stage
+from understudy.cli.options import knobs
+from understudy.errors import InputError
+from understudy.files import check_writable
+from understudy.settings import ProjectSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.models.stylegan2 import StyleGAN2
+    from understudy.photo import Photo
+    from understudy.project.project import ProjectStep
+
+SUFFIX = ".latent.safetensors"
+TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
+
+
+@knobs
+def project(
+    photo: Annotated[Path, typer.Argument(help="The photo to project.")],
+    generator: Annotated[str, typer.Option(help="Folder of a StyleGAN2 generator.")],
+    settings: ProjectSettings,
+    out: Annotated[
+        Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
+    ] = None,
+    picture: Annotated[Path | None, typer.Option(help="PNG of what the latent draws.")] = None,
+    crop: Annotated[str, typer.Option(help='Part of the photo: "x0,y0,x1,y1".')] = "",
+    eyes: Annotated[str, typer.Option(help='To align a face: "x,y; x,y", left and right.')] = "",
+    mouth: Annotated[str, typer.Option(help='Its mouth\'s corners: "x,y; x,y".')] = "",
+    landmarks: Annotated[
+        Path | None, typer.Option(help="dlib's 68-point model, to align a face by itself.")
+    ] = None,
+    measure: Annotated[str, typer.Option(help="Perceptual distance: recogniser or lpips.")] = (
+        "recogniser"
+    ),
+    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on where it stopped.")] = False,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find the latent that draws a photo, then bend the generator around it (PTI).
+
+    Stopped by Ctrl-C it goes on from its last note of progress when started again.
+    """
+    file = out or Path(photo.stem + SUFFIX)
+    if file.suffix != ".safetensors":
+        raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
+    if picture is not None:
+        from understudy.photo import check_png_name
+
+        check_png_name(picture)
+        check_writable(picture)
+    check_writable(file)
+    opened, ingredient = stage.open_photo(photo)
+    from understudy.image import write_picture
+    from understudy.models.generators import load_generator
+    from understudy.recipe import Recipe
+
+    model = load_generator(generator, device=device)
+    target = _target(opened, model, crop, eyes, mouth, landmarks)
+    last = _followed(model, target, measure, settings, file, fresh)
+    latent = last.latent
+    assert latent is not None, "the last step has the latent"
+    latent.save(file)
+    if picture is not None:
+        from torch import no_grad
+
+        with no_grad():
+            drawn = latent.tuned(model).pictures(latent.ws)
+        recipe = Recipe(
+            command="project",
+            settings=settings.to_dict(),
+            ingredients=(ingredient,),
+            model=model.name,
+            model_fingerprint=latent.tuned_fingerprint,
+        )
+        write_picture(picture, drawn, recipe.to_text())
+    told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
+    told |= {"tuned": bool(latent.changes), "bytes": file.stat().st_size}
+    show.result(told, json, f"{file}   {last.psnr:.1f} dB, {measure} {last.perceptual:.4f}")
+
+
+def _followed(
+    model: StyleGAN2,
+    target: Tensor,
+    measure: str,
+    settings: ProjectSettings,
+    file: Path,
+    fresh: bool,
+) -> ProjectStep:
+    """Run to the end, noting progress beside the result; the note goes when all is done."""
+    from understudy.evaluate.perceptual import measure as measure_by_name
+    from understudy.project import Progress, project_steps
+
+    note = file.with_name(f".{file.name}.progress")
+    kept = None if fresh or not note.is_file() else Progress.load(note)
+    seen = measure_by_name(measure, model.device)
+    steps = project_steps(model, target, seen, settings, progress=kept)
+    last: ProjectStep | None = None
+    for last in show.follow(steps, lambda step: TITLES[step.phase]):
+        if last.progress is not None:
+            last.progress.save(note)
+    note.unlink(missing_ok=True)
+    assert last is not None
+    return last
+
+
+def _target(
+    opened: Photo, model: StyleGAN2, crop: str, eyes: str, mouth: str, landmarks: Path | None
+) -> Tensor:
+    """The picture to project: a face made upright, a part of the photo, or its middle."""
+    from understudy.image import to_tensor
+    from understudy.photo import fit
+    from understudy.project.align import crop_square, cut, face_square, find_face
+
+    given = [
+        name
+        for name, value in zip(
+            ("--crop", "--eyes and --mouth", "--landmarks"),
+            (crop, eyes or mouth, landmarks),
+            strict=True,
+        )
+        if value
+    ]
+    if len(given) > 1:
+        raise InputError(f"{' and '.join(given)} exclude each other. Give one of them.")
+    if crop:
+        box = numbers("--crop", crop, 4)
+        square = crop_square((box[0], box[1], box[2], box[3]), opened.size)
+    elif eyes or mouth:
+        e, m = numbers("--eyes", eyes, 4), numbers("--mouth", mouth, 4)
+        square = face_square((e[0], e[1]), (e[2], e[3]), (m[0], m[1]), (m[2], m[3]))
+    elif landmarks:
+        square = find_face(opened.pixels, landmarks)
+    else:
+        return to_tensor(fit(opened.pixels, model.picture_size))
+    return cut(to_tensor(opened.pixels), square, model.picture_size).clamp(-1, 1)
+
+
+def numbers(option: str, text: str, count: int) -> list[float]:
+    """Numbers between commas and semicolons. Raises InputError that names the option."""
+    try:
+        found = [float(part) for part in re.split(r"[,;]", text)]
+    except ValueError:
+        found = []
+    if len(found) != count or not all(abs(value) < 1e6 for value in found):
+        raise InputError(f"{option} wants {count} numbers such as 40,60; 80,60. Got {text!r}.")
+    return found

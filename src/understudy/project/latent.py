@@ -1,0 +1,127 @@
+"""A photo as a latent of a generator, as a value: the latent, and what tuning changed.
+
+One safetensors file. The changes are differences from the generator's own weights in float16, of
+the tensors that changed alone: a fraction of a model, which is what published programs keep.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from understudy.errors import InputError, ModelError
+from understudy.files import replacing
+from understudy.models.stylegan2 import StyleGAN2
+
+FORMAT = "understudy latent 1"
+CHANGE = "change."
+
+
+@dataclass(frozen=True, eq=False)
+class Latent:
+    """What draws a photo.
+
+    ws: one w a layer. generator, fingerprint: name and weights of the generator, before tuning.
+    picture: SHA-256 of what was projected. changes: by the generator's parameter names, learnt
+    minus original; empty without tuning. record: how it was made, and how well: plain JSON data.
+    """
+
+    ws: Float[Tensor, "1 num_ws w_dim"]
+    generator: str
+    fingerprint: str
+    picture: str
+    changes: Mapping[str, Tensor] = field(default_factory=dict[str, Tensor], repr=False)
+    record: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    def tuned(self, generator: StyleGAN2) -> StyleGAN2:
+        """The generator that draws the photo: a new one where tuning changed it, else the same.
+
+        Raises ModelError for a generator other than the one that was projected with.
+        """
+        if generator.fingerprint != self.fingerprint:
+            raise ModelError(
+                f"This latent belongs to the generator {self.generator!r} "
+                f"({self.fingerprint[:12]}), not to {generator.name!r} "
+                f"({generator.fingerprint[:12]}). Project the photo again, or take the other one."
+            )
+        if tuple(self.ws.shape[1:]) != (generator.num_ws, generator.w_dim):
+            raise ModelError(f"This latent has the shape {tuple(self.ws.shape)}, no latent of it.")
+        if not self.changes:
+            return generator
+        tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+        for name, change in self.changes.items():
+            if name not in tensors or tensors[name].shape != change.shape:
+                raise ModelError(f"This latent changes {name!r}, which does not fit the generator.")
+            tensors[name] += change.to(tensors[name])
+        bent = StyleGAN2.from_tensors(
+            generator.config,
+            {name: tensor.cpu() for name, tensor in tensors.items()},
+            name=generator.name,
+            fingerprint=self.tuned_fingerprint,
+        )
+        return bent.to(generator.device).compute_in(generator.dtype)
+
+    @property
+    def tuned_fingerprint(self) -> str:
+        """The identity of the tuned generator; the generator's own without tuning."""
+        if not self.changes:
+            return self.fingerprint
+        whole = hashlib.sha256(self.fingerprint.encode())
+        for name, change in sorted(self.changes.items()):
+            whole.update(name.encode() + change.cpu().contiguous().numpy().tobytes())
+        return whole.hexdigest()
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write one safetensors file, whole or not at all. Raises OutputError."""
+        tensors = {f"{CHANGE}{name}": t.cpu().contiguous() for name, t in self.changes.items()}
+        told = {"generator": self.generator, "fingerprint": self.fingerprint}
+        told |= {"picture": self.picture, "record": dict(self.record)}
+        header = {"format": FORMAT, "latent": json.dumps(told)}
+        with replacing(path) as temporary:
+            save_file({"ws": self.ws.cpu().contiguous(), **tensors}, temporary, header)
+        return Path(path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Latent:
+        """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
+        try:
+            with safe_open(path, "pt") as file:
+                header: dict[str, str] = file.metadata() or {}
+                if header.get("format") != FORMAT:
+                    raise InputError(f"{path} is no latent; make one with: understudy project")
+                told: dict[str, Any] = json.loads(header["latent"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            ws = tensors.pop("ws")
+            changes = {name.removeprefix(CHANGE): t for name, t in tensors.items()}
+            if ws.ndim != 3 or len(ws) != 1:
+                raise InputError(f"{path} holds a latent of the shape {tuple(ws.shape)}, not one.")
+            if not all(bool(torch.isfinite(t).all()) for t in (ws, *changes.values())):
+                raise InputError(f"{path} holds numbers that are not finite; project anew.")
+            if not all(isinstance(told[name], str) for name in ("generator", "fingerprint")):
+                raise InputError(f"{path} does not say which generator it belongs to.")
+            return cls(ws=ws, changes=changes, **told)
+        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            if isinstance(error, InputError):
+                raise
+            raise InputError(f"{path} cannot be read as a latent: {error}") from error
+
+
+def changes(tuned: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What differs, in float16, under the generator's own names."""
+    found: dict[str, Tensor] = {}
+    for name, tensor in tuned.items():
+        difference = (tensor.detach() - original[name]).to(torch.float16).cpu()
+        if bool(difference.any()):
+            found[f"synthesis.{name}"] = difference
+    return found
