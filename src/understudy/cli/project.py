@@ -19,7 +19,9 @@ if TYPE_CHECKING:
 
     from understudy.models.stylegan2 import StyleGAN2
     from understudy.photo import Photo
+    from understudy.project.latent import Latent
     from understudy.project.project import ProjectStep
+    from understudy.recipe import Ingredient
 
 SUFFIX = ".latent.safetensors"
 TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
@@ -61,9 +63,7 @@ def project(
         check_writable(picture)
     check_writable(file)
     opened, ingredient = stage.open_photo(photo)
-    from understudy.image import write_picture
     from understudy.models.generators import load_generator
-    from understudy.recipe import Recipe
 
     model = load_generator(generator, device=device)
     target = _target(opened, model, crop, eyes, mouth, landmarks)
@@ -72,21 +72,35 @@ def project(
     assert latent is not None, "the last step has the latent"
     latent.save(file)
     if picture is not None:
-        from torch import no_grad
-
-        with no_grad():
-            drawn = latent.tuned(model).pictures(latent.ws)
-        recipe = Recipe(
-            command="project",
-            settings=settings.to_dict(),
-            ingredients=(ingredient,),
-            model=model.name,
-            model_fingerprint=latent.tuned_fingerprint,
-        )
-        write_picture(picture, drawn, recipe.to_text())
+        _draw(picture, latent, model, settings, ingredient)
     told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
     told |= {"tuned": bool(latent.changes), "bytes": file.stat().st_size}
     show.result(told, json, f"{file}   {last.psnr:.1f} dB, {measure} {last.perceptual:.4f}")
+
+
+def _draw(
+    picture: Path,
+    latent: Latent,
+    model: StyleGAN2,
+    settings: ProjectSettings,
+    photo: Ingredient,
+) -> None:
+    """Write what the latent draws, with how it was made."""
+    from torch import no_grad
+
+    from understudy.image import write_picture
+    from understudy.recipe import Recipe
+
+    with no_grad():
+        drawn = latent.tuned(model).pictures(latent.ws)
+    recipe = Recipe(
+        command="project",
+        settings=settings.to_dict(),
+        ingredients=(photo,),
+        model=model.name,
+        model_fingerprint=latent.tuned_fingerprint,
+    )
+    write_picture(picture, drawn, recipe.to_text())
 
 
 def _followed(
