@@ -165,6 +165,7 @@ class LearnSettings(Settings):
     prior_samples: int = knob(200, "class pictures drawn by the model itself", at_least=0)
     prior_steps: int = knob(25, "sampling steps of a class picture", at_least=1, at_most=1000)
     prior_guidance: float = knob(7.5, "guidance scale of the class pictures", at_least=0)
+    prior_temperature: float = knob(1.0, "scale of the noise they are drawn with", at_least=0)
     train_text_encoder: bool = knob(True, "train the text encoder too")
     prompt: str = knob("a photo of a {subject}", "what the photos show; keep {subject} in it")
     varied_prompts: bool = knob(False, "say it in several ways, drawn at random")
@@ -257,11 +258,12 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
             "batch_size": 4,
             "prior_samples": 32,
             "prior_steps": 20,
-            "prior_guidance": 3.0,
+            "prior_guidance": 4.0,
+            "prior_temperature": 0.85,
             "flip": True,
             "precision": "bfloat16",
         },
-        "GenerateSettings": {"guidance": 3.0, "eta": 1.0, "temperature": 0.85},
+        "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.85},
         "InvertSettings": {"guidance": 3.0},
         "SwapSettings": {"guidance": 3.0},
     }

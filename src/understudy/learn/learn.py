@@ -139,6 +139,7 @@ def _class_steps(
             photos.size,
             steps=settings.prior_steps,
             guidance=settings.prior_guidance,
+            temperature=settings.prior_temperature,
             autocast=PRECISIONS[settings.precision],
         )
         store = PriorStore(source.latent_size, cache and cache / source.key(model))

@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from understudy.diffusion import guided_noise, timesteps
+from understudy.diffusion import ddim_step, guided_noise, timesteps
 from understudy.files import replacing
 from understudy.learn.team import Team
 from understudy.learn.training import autocasting
@@ -40,6 +40,7 @@ class PriorSource:
     latent_size: tuple[int, int, int]
     steps: int = 25
     guidance: float = 7.5
+    temperature: float = 1.0
     seed: int = 0
     autocast: torch.dtype | None = None
 
@@ -51,6 +52,7 @@ class PriorSource:
             "sampler": SAMPLER,
             "steps": self.steps,
             "guidance": self.guidance,
+            "temperature": self.temperature,
             "latent_size": self.latent_size,
             "seed": self.seed,
             "precision": str(self.autocast or model.dtype),
@@ -150,7 +152,9 @@ def ancestral_samples(
     for time, after in zip(times, [*times[1:], None], strict=True):
         with autocasting(model.device, source.autocast):
             noise = guided_noise(model, latents, time, text, uncond, source.guidance)
-        fresh = None if after is None else _noise(generators, source.latent_size, model)
+        fresh = None
+        if after is not None:
+            fresh = source.temperature * _noise(generators, source.latent_size, model)
         latents = ancestral_step(model.schedule, latents, noise, time, after, fresh)
         yield latents
 
@@ -168,14 +172,10 @@ def ancestral_step(
     Song et al. 2020 (DDIM), eq. 12 with the sigma of eq. 16 at eta = 1: for adjacent timesteps the
     ancestral sampling of Ho et al. 2020, in steps of any length Karras et al.'s "Euler ancestral".
     """
-    a_t = schedule.alpha(time)
-    clean = (latents - math.sqrt(1 - a_t) * noise) / math.sqrt(a_t)
     if after is None or fresh is None:
-        return clean
-    a_s = schedule.alpha(after)
-    sigma = math.sqrt((1 - a_s) / (1 - a_t) * (1 - a_t / a_s))
-    kept = math.sqrt(max(1 - a_s - sigma**2, 0.0))
-    return math.sqrt(a_s) * clean + kept * noise + sigma * fresh
+        a_t = schedule.alpha(time)
+        return (latents - math.sqrt(1 - a_t) * noise) / math.sqrt(a_t)
+    return ddim_step(schedule, latents, noise, time, after, eta=1.0, fresh=fresh)
 
 
 def _seed(seed: int, number: int) -> int:
