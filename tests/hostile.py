@@ -152,6 +152,10 @@ def foreign(name: str) -> Callable[[Attack], bytes]:
     return lambda attack: dump(attack.call(name))
 
 
+def foreign_text(attack: Attack) -> bytes:
+    return dump(Call(Word("\x1b]0;owned\x07 \x1b[2J"), ()))
+
+
 def number(code: Raw | bytes) -> Callable[[Attack], bytes]:
     """Instructions in the place of a number deep inside a whole file."""
     return lambda attack: attack.pkl(Raw(code) if isinstance(code, bytes) else code)
@@ -229,6 +233,14 @@ def lying_sizes(attack: Attack) -> bytes:
 def flagged(attack: Attack) -> bytes:
     data = bytearray(attack.zip())
     data[data.rindex(b"PK\x01\x02") + 8] |= 1
+    return bytes(data)
+
+
+def changed_storage(attack: Attack) -> bytes:
+    """One bit of a storage differs from its checksum."""
+    data = bytearray(attack.zip())
+    data[data.index(b"PK\x03\x04", 4) - 1] ^= 1
+    data[data.index(b"/data/") + 40] ^= 1
     return bytes(data)
 
 
@@ -329,6 +341,9 @@ ATTACKS: dict[str, Callable[[Attack], bytes]] = {
     "view with a negative size": lambda a: a.view(0, (-4,), (1,)),
     "view of different lengths": lambda a: a.view(0, (2, 2), (1,)),
     "view of a million squared": lambda a: a.view(0, (10**6, 10**6), (0, 0)),
+    "view by a stride of 2^70": lambda a: a.view(0, (1, 4), (2**70, 1)),
+    "view of nothing, far away": lambda a: a.view(0, (0, 2**70), (1, 1)),
+    "terminal commands in a name": foreign_text,
     "view by truth": lambda a: a.view(0, (True,), (1,)),
     "view by fractions": lambda a: a.view(0, (4.0,), (1,)),
     "view of no storage": lambda a: a.tensor(5, 0, (4,), (1,), False, OrderedDict()),
@@ -407,6 +422,7 @@ ATTACKS: dict[str, Callable[[Attack], bytes]] = {
         lambda n, d: (n, d[:-1] if "data/" in n else d, 0)
     ),
     "zip without storages": lambda a: a.rezip(lambda n, d: None if "data/" in n else (n, d, 0)),
+    "zip with a changed storage": changed_storage,
     "zip big-endian": lambda a: a.zip(lambda z, n: z.writestr("archive/byteorder", "big")),
     "zip to the parent": renamed("archive/data/../../x"),
     "zip to a drive": renamed("archive/data/C:x"),

@@ -386,7 +386,8 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         capture_output=True,
         check=True,
     )
-    return json.loads(done.stdout)
+    told = json.loads(done.stdout)
+    return {**told["attacks"], "": told["holes"]}
 
 
 @pytest.mark.parametrize("name", ATTACKS)
@@ -397,6 +398,10 @@ def test_attacks_run_nothing(came: dict[str, Any], name: str) -> None:
     assert "\n" not in message and 8 < len(message) < 250
     assert came[name]["seconds"] < 1
     assert not came[name]["left"]
+
+
+def test_damaged_files_are_read_or_refused(came: dict[str, Any]) -> None:
+    assert came[""] == []
 
 
 @pytest.mark.parametrize("name", hostile.NAMES.replace("\n", "|").split("|"))

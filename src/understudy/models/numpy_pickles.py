@@ -11,6 +11,7 @@ import numpy as np
 from understudy.models.unpickling import Call, Global, Standin, Unsafe, parts, refuse_arguments
 
 DTYPES = {code: np.dtype(code) for code in ("<f4", "<f8", "<i4", "<i8", "|b1")}
+LARGEST = 2**48  # of a size or a stride
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
@@ -55,7 +56,7 @@ def sizes(value: object) -> tuple[int, ...]:
     if (
         not isinstance(value, tuple)
         or len(values) > 8
-        or not all(type(item) is int and item >= 0 for item in values)
+        or not all(type(item) is int and 0 <= item < LARGEST for item in values)
     ):
         raise Unsafe("it holds a size or stride that is not a few whole numbers")
     return values

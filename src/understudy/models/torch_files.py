@@ -11,7 +11,6 @@ from __future__ import annotations
 import io
 import re
 import struct
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import prod
@@ -20,13 +19,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 
 from understudy.models.numpy_pickles import NUMPY, Array, sizes
-from understudy.models.torch_zip import members
+from understudy.models.torch_zip import member, members
 from understudy.models.unpickling import (
     Call,
     Global,
     Stream,
     Unsafe,
-    kind,
     parts,
     refuse_arguments,
     unpickle,
@@ -224,11 +222,8 @@ def read_zip(file: BinaryIO, calls: Mapping[str, Call | None]) -> object:
             raise Unsafe(
                 f"a storage has {archive.getinfo(name).file_size:,} bytes, not {storage.nbytes:,}"
             )
-        storage.read = lambda: archive.read(name)
+        storage.read = lambda: member(archive, name)
         return storage
 
     names = {**calls, **dict.fromkeys(STORAGES)}
-    try:
-        return unpickle(io.BytesIO(archive.read(f"{root}/data.pkl")), names, reach)
-    except zipfile.BadZipFile as error:
-        raise Unsafe(f"its archive is damaged ({kind(error)})") from None
+    return unpickle(io.BytesIO(member(archive, f"{root}/data.pkl")), names, reach)

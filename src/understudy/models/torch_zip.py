@@ -31,7 +31,7 @@ def members(file: BinaryIO) -> tuple[zipfile.ZipFile, str]:
         archive = zipfile.ZipFile(file)
         infos = archive.infolist()
     except (zipfile.BadZipFile, ValueError, NotImplementedError, OSError) as error:
-        raise Unsafe(f"its zip archive is damaged or cut short ({error})"[:120]) from None
+        raise Unsafe(f"its zip archive is damaged or cut short ({error})") from None
     names = [info.filename for info in infos]
     roots = {name.partition("/")[0] for name in names}
     if len(roots) != 1 or not ROOT.fullmatch(root := roots.pop()) or root.strip(".") == "":
@@ -46,12 +46,20 @@ def members(file: BinaryIO) -> tuple[zipfile.ZipFile, str]:
     for name in inside:
         if name not in NAMES and not DATA.fullmatch(name):
             raise Unsafe(f"its zip archive holds a member that PyTorch never writes: {name[:60]!r}")
+    _check_apart(infos, file.seek(0, os.SEEK_END))
     for info in infos:
         _check_plain(info, file)
-    _check_apart(infos, file.seek(0, os.SEEK_END))
-    if "byteorder" in inside and archive.read(f"{root}/byteorder") != b"little":
+    if "byteorder" in inside and member(archive, f"{root}/byteorder") != b"little":
         raise Unsafe("it was written by a big-endian machine")
     return archive, root
+
+
+def member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """The contents of a member. Raises Unsafe where they do not fit their checksum."""
+    try:
+        return archive.read(name)
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+        raise Unsafe(f"its zip archive is damaged ({error})") from None
 
 
 def _check_plain(info: zipfile.ZipInfo, file: BinaryIO) -> None:

@@ -21,6 +21,7 @@ from understudy.errors import ModelError
 
 PROTOCOLS = (2, 3, 4, 5)
 MAX_OPERATIONS = 1_000_000  # a real file of three networks has less than 100,000
+MAX_MESSAGE = 220  # letters
 MAX_INTEGER = 64  # bytes; the longest of a real file has ten
 KEYS = (str, int, float, bool, bytes, type(None))
 Stream = io.BytesIO | mmap.mmap
@@ -28,7 +29,13 @@ Call = Callable[[tuple[Any, ...]], object]
 
 
 class Unsafe(ModelError):
-    """Why a file is not read; the message lacks the file's name, which the caller knows."""
+    """Why a file is not read; the message lacks the file's name, which the caller knows.
+
+    A stranger's words in it are cut and lose whatever a terminal would obey.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__("".join(c if c.isprintable() else "?" for c in message)[:MAX_MESSAGE])
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,7 @@ def unpickle(
     except (ValueError, OverflowError, UnicodeError, IndexError) as error:
         if isinstance(error, Unsafe):
             raise
-        raise Unsafe(f"its pickle is cut short or damaged ({_short(error)})") from None
+        raise Unsafe(f"its pickle is cut short or damaged ({str(error)[:100]})") from None
     raise Unsafe("its pickle has no end")
 
 
@@ -134,7 +141,7 @@ class _Machine:
         """A name, if it is in the table; this is the only door for names."""
         if name not in self.calls:
             shown = name.replace(" ", ".", 1)
-            raise Unsafe(f"it names {_short(shown)}, which is not on the list of harmless names")
+            raise Unsafe(f"it names {shown[:100]}, which is not on the list of harmless names")
         return Global(name)
 
     def pop(self) -> Any:
@@ -273,9 +280,3 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
 
 def _length(stream: Stream) -> int:
     return len(stream) if isinstance(stream, mmap.mmap) else stream.getbuffer().nbytes
-
-
-def _short(message: object) -> str:
-    """One line of plain characters, at most 120 of them, whatever a stranger wrote."""
-    text = "".join(c if c.isprintable() else "?" for c in str(message)[:160])
-    return text[:120]
