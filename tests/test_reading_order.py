@@ -9,11 +9,13 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors presets settings files photo image sheet recipe toybox attention models "
-    "concept diffusion generate learn words invert swap project evaluate demo cli"
+    "_version errors presets settings settings_drag files photo image sheet recipe toybox attention "
+    "models concept diffusion generate learn words invert swap project drag evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.
-TORCH_FREE = "_version errors presets settings files photo sheet recipe toybox cli".split()
+TORCH_FREE = (
+    "_version errors presets settings settings_drag files photo sheet recipe toybox cli"
+).split()
 FILES = sorted(SOURCE.rglob("*.py"))
 
 
@@ -74,7 +76,8 @@ def test_budgets(path: Path) -> None:
 STRANGERS = {  # foreign library: the files that may know it
     "diffusers": {"models"},
     "transformers": {"models"},
-    "PIL": {"photo", "sheet"},
+    "PIL": {"photo", "sheet", "drag"},
+    "imageio_ffmpeg": {"drag"},
     "typer": {"cli"},
     "rich": {"cli"},
     "numba": {"toybox"},

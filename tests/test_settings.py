@@ -22,8 +22,17 @@ from understudy.settings import (
     Settings,
     SwapSettings,
 )
+from understudy.settings_drag import DragSettings
 
-ALL = [GenerateSettings, InvertSettings, SwapSettings, LearnSettings, RunSettings, DemoSettings]
+ALL = [
+    DragSettings,
+    GenerateSettings,
+    InvertSettings,
+    SwapSettings,
+    LearnSettings,
+    RunSettings,
+    DemoSettings,
+]
 KNOBS = [(group, field) for group in ALL for field in dataclasses.fields(group)]
 
 

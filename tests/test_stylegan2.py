@@ -11,12 +11,13 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from tests.golden_drag import DragCase, drag_cases
+from golden_drag import DragCase, drag_cases
 from understudy.errors import ModelError
 from understudy.models.generators import load_generator, save_generator
-from understudy.models.interface import ImageGenerator, Windows
+from understudy.models.interface import ImageGenerator
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.models.windows import Windows
 
 SMALL = StyleGAN2Config(
     z_dim=16, w_dim=16, img_resolution=64, mapping_layers=2, channel_base=512, channel_max=16

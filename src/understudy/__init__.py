@@ -8,6 +8,7 @@ The values and the errors are here; each verb is in the module of its name::
     from understudy.swap import swap
     from understudy.generate import generate
     from understudy.project import project
+    from understudy.drag import drag
 
 Heavy modules are imported when one of their names is first used, so ``import understudy`` is
 quick and needs no model.
@@ -36,12 +37,15 @@ from understudy.settings import (
     ProjectSettings,
     SwapSettings,
 )
+from understudy.settings_drag import DragSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, spelled, worn
+    from understudy.drag.session import DragSession
     from understudy.image import read_folder, read_picture, write_picture
     from understudy.invert.inversion import Inversion
-    from understudy.models.interface import DiffusionModel
+    from understudy.models.generators import load_generator
+    from understudy.models.interface import DiffusionModel, ImageGenerator
     from understudy.models.registry import available as available_models
     from understudy.models.registry import load as load_model
     from understudy.project.latent import Latent
@@ -51,8 +55,11 @@ __all__ = [
     "Concept",
     "ConceptError",
     "DiffusionModel",
+    "DragSession",
+    "DragSettings",
     "ExtraMissing",
     "GenerateSettings",
+    "ImageGenerator",
     "InputError",
     "Inversion",
     "InvertSettings",
@@ -68,6 +75,7 @@ __all__ = [
     "UnderstudyError",
     "__version__",
     "available_models",
+    "load_generator",
     "load_model",
     "read_folder",
     "read_picture",
@@ -80,10 +88,13 @@ __all__ = [
 _LAZY = {
     "Concept": "concept.Concept",
     "DiffusionModel": "models.interface.DiffusionModel",
+    "DragSession": "drag.session.DragSession",
+    "ImageGenerator": "models.interface.ImageGenerator",
     "Inversion": "invert.inversion.Inversion",
     "Latent": "project.latent.Latent",
     "Recipe": "recipe.Recipe",
     "available_models": "models.registry.available",
+    "load_generator": "models.generators.load_generator",
     "load_model": "models.registry.load",
     "read_folder": "image.read_folder",
     "read_picture": "image.read_picture",

@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from understudy._version import __version__
-from understudy.cli import demo, generate, invert, learn, models, project, swap, toybox
+from understudy.cli import demo, drag, generate, invert, learn, models, project, swap, toybox
 from understudy.errors import UnderstudyError
 
 app = typer.Typer(
@@ -34,6 +34,7 @@ for command in (
     generate.generate,
     invert.invert,
     project.project,
+    drag.drag,
 ):
     app.command()(command)
 app.add_typer(toybox.app, name="toybox")

@@ -17,6 +17,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from understudy.attention import AttentionControl
+from understudy.models.windows import Windows
 
 PredictionType = Literal["epsilon", "v_prediction"]
 
@@ -193,17 +194,6 @@ class DiffusionModel(Protocol):
 
 
 Noise = Literal["const", "random", "none"]
-
-
-@dataclass(frozen=True, eq=False)
-class Windows:
-    """Equal rectangles of a feature map, which may reach over its edge (zeros there).
-
-    origins: first (row, column) of each, in cells; size: (rows, columns).
-    """
-
-    origins: Int[Tensor, "n 2"]
-    size: tuple[int, int]
 
 
 @runtime_checkable

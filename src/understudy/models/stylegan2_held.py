@@ -11,14 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.models.interface import Windows
 from understudy.models.style_layers import HeldWeights, StyleConv
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_synthesis import Block, Partway
+from understudy.models.windows import Windows
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +52,7 @@ class Held:
         plan = self._plan(resolution, windows)
         whole = self._whole(front, resolution >> len(plan))
         if not plan:
-            return cut_out(whole, windows)
+            return windows.cut_out(whole)
         return self._windows(front, whole, plan)
 
     @torch.no_grad()
@@ -104,7 +103,7 @@ class Held:
         held = self._layer(layer, index, x.dtype)
         added = held.added
         if added is not None and windows is not None:
-            added = cut_out(added, windows)
+            added = windows.cut_out(added)
         if index >= self.moving:
             return layer.forward_held(x, replace(held, added=added), fir, cut)
         energy = self._energies[index]
@@ -154,7 +153,7 @@ class Held:
         blocks = net.blocks(2 * resolution, resolution << (last + 1))
         for block, windows in zip(blocks, plan, strict=True):
             if first:
-                x, first = cut_out(whole, _below(windows)), False
+                x, first = _below(windows).cut_out(whole), False
             x = self._block(block, ws, x.to(net.precision(block.resolution)), windows)
         return x.to(ws.dtype)
 
@@ -168,23 +167,6 @@ class Held:
         x = _inside(_crop(x, margin.origins - wide.origins, margin.size), margin, size)
         x = self._run(ws, block.conv1, block.first + 1, x, windows)
         return _inside(x, windows, size)
-
-
-def cut_out(x: Float[Tensor, "1 c h w"], windows: Windows) -> Float[Tensor, "n c sh sw"]:
-    """The windows of a map, zeros where they reach over its edge."""
-    height, width = x.shape[-2:]
-    rows, columns = windows.size
-    cut: list[Tensor] = []
-    for top, left in windows.origins.tolist():
-        y0, y1 = max(top, 0), min(top + rows, height)
-        x0, x1 = max(left, 0), min(left + columns, width)
-        if y0 >= y1 or x0 >= x1:
-            cut.append(x.new_zeros(x.shape[1], rows, columns))
-            continue
-        edges = (x0 - left, left + columns - x1, y0 - top, top + rows - y1)
-        piece = x[0, :, y0:y1, x0:x1]
-        cut.append(F.pad(piece, edges) if any(edges) else piece)
-    return torch.stack(cut)
 
 
 def _below(windows: Windows) -> Windows:

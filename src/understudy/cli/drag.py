@@ -1,0 +1,188 @@
+"""`understudy drag`: points of a picture go where they should."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.cli import show
+from understudy.cli.options import knobs
+from understudy.errors import InputError
+from understudy.files import check_writable
+from understudy.settings import DTYPES
+from understudy.settings_drag import DragSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.drag.session import DragSession
+    from understudy.models.stylegan2 import StyleGAN2
+    from understudy.recipe import Recipe
+
+
+@knobs
+def drag(
+    generator: Annotated[str, typer.Option(help="The generator's folder.")],
+    settings: DragSettings,
+    points: Annotated[
+        str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
+    ] = "",
+    seed: Annotated[int | None, typer.Option(help="Seed of the picture to drag.")] = None,
+    latent: Annotated[
+        Path | None, typer.Option(help="A projected photo, instead of a seed.")
+    ] = None,
+    session: Annotated[
+        Path | None, typer.Option(help="A saved drag to go on from, instead of a seed.")
+    ] = None,
+    mask: Annotated[
+        Path | None, typer.Option(help="Picture of the same size; white may change.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("dragged.png"),
+    film: Annotated[Path | None, typer.Option(help="Also a film: .gif, or .mp4.")] = None,
+    marks: Annotated[
+        bool, typer.Option("--marks/--no-marks", help="Handles and targets in the film.")
+    ] = True,
+    save: Annotated[Path | None, typer.Option(help="Also the drag, to go on later.")] = None,
+    also: Annotated[str, typer.Option(help="The same edit on other seeds, like 4,5,6.")] = "",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    dtype: Annotated[
+        str, typer.Option(help="Precision of the higher blocks.", metavar="|".join(DTYPES))
+    ] = "float32",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Drag points of a picture to where they should be.
+
+    The picture is that of a --seed, of a --latent that `project` made of a photo, or of a saved
+    --session, which goes on with its own settings, and without --points with its own points.
+    """
+    others = _seeds(also)
+    _check_places(out, save, film, others)
+    begin = _Begin(seed, latent, session, points, mask)
+    model, begun = begin.session(generator, settings, device, dtype)
+    last = show.last(begun.run(model), "Dragging")
+    done = last.session
+    facts = {"points": points, "stop": done.stop, "steps": done.state.step}
+    recipe = _recipe(model, done, facts, begin)
+    _write(model, done.latent, out, recipe)
+    for other in others:
+        ws = model.latents(model.draw_z(other), truncation=done.settings.truncation)
+        copied = replace(recipe, seed=other, arguments={**recipe.arguments, "edit_of": seed})
+        _write(model, done.applied(ws), _beside(out, other), copied)
+    if film is not None:
+        from understudy.drag.film import frames, write_film
+
+        write_film(film, frames(done, model, marks))
+    if save is not None:
+        done.save(save)
+    left, points_now = sum(last.left) / len(last.left), [list(point) for point in last.points]
+    told = {"picture": str(out), "stop": done.stop, "steps": last.index, "left": left}
+    told |= {"points": points_now}
+    show.result(told, json, f"{out}   {done.stop} after {last.index} steps, {left:.1f} px left")
+
+
+@dataclass(frozen=True)
+class _Begin:
+    """What a drag begins with: one of a seed, a latent file and a session; points; a mask."""
+
+    seed: int | None
+    latent: Path | None
+    file: Path | None
+    points: str
+    mask: Path | None
+
+    def session(
+        self, generator: str, settings: DragSettings, device: str, dtype: str
+    ) -> tuple[StyleGAN2, DragSession]:
+        """The generator and the drag, ready to run."""
+        if sum(given is not None for given in (self.seed, self.latent, self.file)) != 1:
+            raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
+        if self.file is not None and self.mask is not None:
+            raise InputError("A session keeps its own mask. Leave --mask out.")
+        from understudy.drag.points import read_pairs
+        from understudy.drag.session import DragSession
+        from understudy.models.generators import load_generator
+
+        pairs = read_pairs(self.points)
+        begun = None if self.file is None else DragSession.load(self.file)
+        model = load_generator(generator, device=device, dtype=dtype)
+        if begun is not None:
+            return model, begun.with_pairs(pairs) if pairs else begun
+        if self.latent is not None:
+            from understudy.project.latent import Latent
+
+            found = Latent.load(self.latent)
+            model, ws = found.tuned(model), found.ws
+        else:
+            ws = model.latents(model.draw_z(self.seed or 0), truncation=settings.truncation)
+        mask = _mask(self.mask)
+        return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
+
+
+def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:
+    """Raise before minutes of work what would be raised after them."""
+    from understudy.photo import check_png_name
+
+    if film is not None:
+        from understudy.drag.film import check_film_name
+
+        check_film_name(film)
+    for path in (check_png_name(out), save, film, *(_beside(out, other) for other in others)):
+        if path is not None:
+            check_writable(path)
+
+
+def _seeds(text: str) -> list[int]:
+    """ "4,5,6" -> the seeds."""
+    try:
+        seeds = [int(part) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        raise InputError(f"--also must be seeds like 4,5,6. Got {text!r}.") from error
+    if any(not 0 <= seed < 2**32 for seed in seeds):
+        raise InputError(f"--also: a seed is from 0 to {2**32 - 1}. Got {text!r}.")
+    return seeds
+
+
+def _beside(out: Path, seed: int) -> Path:
+    return out.with_name(f"{out.stem}-{seed}.png")
+
+
+def _mask(path: Path | None) -> Tensor | None:
+    """A mask as it was drawn, at its own size, "1 1 h w"."""
+    if path is None:
+        return None
+    from understudy.image import read_mask
+    from understudy.photo import read_photo
+
+    size = read_photo(path).size
+    return read_mask(path, size, size)
+
+
+def _write(model: StyleGAN2, latent: Tensor, out: Path, recipe: Recipe) -> None:
+    """The picture of a latent, with how it was made."""
+    from torch import no_grad
+
+    from understudy.image import write_picture
+
+    with no_grad():
+        write_picture(out, model.pictures(latent.to(model.device)).clamp(-1, 1), recipe.to_text())
+
+
+def _recipe(
+    model: StyleGAN2, session: DragSession, facts: Mapping[str, object], begin: _Begin
+) -> Recipe:
+    from understudy.recipe import Recipe, ingredient
+
+    files = {"mask": begin.mask, "latent": begin.latent, "session": begin.file}
+    return Recipe(
+        command="drag",
+        settings=session.settings.to_dict(),
+        arguments=dict(facts),
+        ingredients=tuple(ingredient(role, path) for role, path in files.items() if path),
+        model=model.name,
+        model_fingerprint=model.fingerprint,
+        seed=begin.seed,
+    )

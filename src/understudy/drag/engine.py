@@ -1,0 +1,270 @@
+"""One step of a drag: features, tracking, supervision, Adam. Values in, values out.
+
+The order is that of the authors' program: handles are tracked first, on the same features that
+supervision then pulls at their new places, so that a step costs one walk through the network.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.drag.region import Grid, Look, look
+from understudy.drag.rules import feature_resolution, feature_tracker, fixed_part, supervision_of
+from understudy.drag.supervision import MaskedBox, mask_term
+from understudy.drag.tracking import Sight, Tracker
+from understudy.errors import InputError, ModelError
+from understudy.models.interface import HeldLatent, ImageGenerator
+from understudy.settings_drag import DragSettings
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as everybody has them
+PUBLISHED_SIZE = 512  # pixels; what lengths in the settings refer to
+WIDER = 3  # how much wider a search follows a doubtful one
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where references come from: a latent, the handles then, and (once computed) the features."""
+
+    front: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    look: Look | None = None
+
+    @property
+    def seen(self) -> Look:
+        """The features, once computed."""
+        assert self.look is not None, "an anchor is looked at before it is used"
+        return self.look
+
+    def references(self) -> Float[Tensor, "n c"]:
+        """Features of the handles at the anchor."""
+        return self.seen.sample(self.points[:, None])[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a drag changes.
+
+    front: the part of the latent that moves, one row a layer, or one for all of them in W.
+    first, second, count: Adam's moments and steps. points, targets: (y, x) in pixels. anchor: None
+    asks the next step to anchor itself. doubtful: whether the last tracking was.
+    """
+
+    front: Float[Tensor, "1 rows w_dim"]
+    first: Float[Tensor, "1 rows w_dim"]
+    second: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    targets: Float[Tensor, "n 2"]
+    count: int = 0
+    step: int = 0
+    anchor: Anchor | None = None
+    doubtful: bool = False
+
+    def fresh_moments(self) -> State:
+        """The same with an optimiser that never stepped."""
+        zeros = torch.zeros_like(self.front)
+        return replace(self, first=zeros, second=zeros.clone(), count=0)
+
+    def light(self) -> State:
+        """The same without the features of its anchor, which can be computed again."""
+        anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)
+        return replace(self, anchor=anchor)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a step saw, before it moved anything.
+
+    front: the latent that was looked at. motion: a term a handle, NaN where it was not pulled.
+    reached: whether all handles are near enough. left: pixels to the targets.
+    """
+
+    front: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    left: Float[Tensor, " n"]
+    motion: Float[Tensor, " n"]
+    mask: float
+    latent: float
+    total: float
+    reached: bool
+    doubtful: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Engine:
+    """A generator, a latent and settings, ready to step.
+
+    start: the whole latent the drag began from. fixed: what may not change, with its cells.
+    """
+
+    held: HeldLatent
+    start: Float[Tensor, "1 num_ws w_dim"]
+    grid: Grid
+    resolution: int
+    settings: DragSettings
+    fixed: MaskedBox | None
+    tracker: Tracker
+
+    @classmethod
+    def made(
+        cls,
+        generator: ImageGenerator,
+        start: Float[Tensor, "1 num_ws w_dim"],
+        settings: DragSettings,
+        mask: Float[Tensor, "1 1 h w"] | None = None,
+        tracker: Tracker | None = None,
+    ) -> Engine:
+        """mask: 1 where the picture may change. Raises InputError for what cannot be dragged."""
+        if settings.layers > generator.num_ws:
+            raise InputError(
+                f"--layers must be at most {generator.num_ws} for {generator.name}. "
+                f"Got {settings.layers}."
+            )
+        start = start.to(generator.device)
+        resolution = feature_resolution(generator, settings)
+        grid = Grid(generator.picture_size, generator.feature_size(resolution))
+        return cls(
+            generator.held(start, settings.layers),
+            start,
+            grid,
+            resolution,
+            settings,
+            None if mask is None else fixed_part(mask, grid, start),
+            tracker or feature_tracker(settings),
+        )
+
+    @property
+    def scale(self) -> float:
+        """Pixels of this picture in a pixel of a 512-pixel one."""
+        return max(self.grid.picture) / PUBLISHED_SIZE
+
+    @property
+    def search(self) -> int:
+        """The tracking radius, in pixels of this picture."""
+        return max(1, round(self.settings.r2 * self.scale))
+
+    @property
+    def disc(self) -> float:
+        """The radius of supervision, likewise."""
+        return max(1, round(self.settings.r1 * self.scale))
+
+    def begin(self, points: Float[Tensor, "n 2"], targets: Float[Tensor, "n 2"]) -> State:
+        """The state before the first step."""
+        front = self.start[:, : 1 if self.settings.space == "w" else self.settings.layers].clone()
+        points, targets = points.to(front), targets.to(front)
+        return State(front, front, front, points, targets).fresh_moments()
+
+    def layers(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 moving w_dim"]:
+        """The moving layers of the latent: in W, one row for all of them."""
+        return front.expand(-1, self.settings.layers, -1)
+
+    def latent(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
+        """The whole latent."""
+        return self.held.ws(self.layers(front))
+
+    def step(self, state: State, update: bool = True) -> tuple[Findings, State]:
+        """Look, track, and (unless all handles arrived, or not `update`) move the latent once."""
+        with torch.enable_grad():
+            front = state.front.detach().requires_grad_()
+            state, seen, search = self._look(state, front)
+            anchor = cast(Anchor, state.anchor)
+
+            def picture() -> Tensor:
+                return self.held.picture(self.layers(front).detach())
+
+            sight = Sight(seen.detached(), anchor.references(), picture)
+            tracks = self.tracker.track(sight, state.points, search)
+            left = (state.targets - tracks.points).norm(dim=1)
+            reached = bool((left <= self.stop_distance(len(left))).all())
+            doubtful = bool(tracks.unsure.any())
+            state = replace(state, points=tracks.points, doubtful=doubtful)
+            total, terms = self._loss(state, front, seen)
+            found = Findings(
+                front.detach(),
+                state.points,
+                left,
+                terms["motion"].detach(),
+                float(terms["mask"]),
+                float(terms["latent"]),
+                float(total.detach()),
+                reached,
+                doubtful,
+            )
+            if reached or not update:
+                return found, state
+            slope = torch.zeros_like(front)
+            if total.requires_grad:
+                (slope,) = torch.autograd.grad(total, front)
+        if not bool(torch.isfinite(slope).all()):
+            raise ModelError(
+                f"The latent's gradient is not finite at step {state.step}. Try --dtype float32 "
+                "or a smaller --learning-rate."
+            )
+        return found, self._adam(state, slope)
+
+    def anchored(self, state: State) -> State:
+        """The same with the features of its anchor computed, where they are not."""
+        anchor = state.anchor
+        if anchor is None or anchor.look is not None:
+            return state
+        with torch.no_grad():
+            seen = self._features(anchor.front, anchor.points, self._reach(self.search))
+        return replace(state, anchor=replace(anchor, look=seen))
+
+    def stop_distance(self, handles: int) -> float:
+        """How near, in pixels, every handle has to be."""
+        near = self.settings.stop_distance
+        if near == 0:
+            return 1.0 if handles <= 5 else 2.0
+        return max(near * self.scale, near)
+
+    def _look(self, state: State, front: Tensor) -> tuple[State, Look, int]:
+        """Features around the handles, the radius to search, and an anchor if there was none."""
+        search = self.search * (WIDER if state.doubtful else 1)
+        seen = self._features(front, state.points, self._reach(search))
+        if state.anchor is None:
+            anchor = Anchor(front.detach().clone(), state.points, seen.detached())
+            return replace(state, anchor=anchor), seen, search
+        return self.anchored(state), seen, search
+
+    def _features(self, front: Tensor, points: Tensor, radius: int) -> Look:
+        box = None if self.fixed is None else self.fixed.box
+        layers = self.layers(front)
+        return look(self.held, layers, self.resolution, self.grid, points.cpu(), radius, box)
+
+    def _reach(self, search: int) -> int:
+        """How far from a handle a step may look: tracked, then the disc, then a step."""
+        return search + math.ceil(self.disc) + 3
+
+    def _loss(self, state: State, front: Tensor, seen: Look) -> tuple[Tensor, dict[str, Tensor]]:
+        anchor = cast(Anchor, state.anchor)
+        supervision = supervision_of(self.settings, self.disc)
+        motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)
+        mask = latent = motion.new_zeros(())
+        total = motion.nansum()
+        if self.fixed is not None and seen.box is not None:
+            box = cast(Tensor, anchor.seen.box)
+            how = cast(Any, self.settings.reduction)
+            mask = mask_term(seen.box, box, self.fixed, how)
+            total = total + self.settings.mask_weight * mask
+        if self.settings.latent_weight:
+            latent = (self.latent(front) - self.start).abs().mean()
+            total = total + self.settings.latent_weight * latent
+        return total, {"motion": motion, "mask": mask.detach(), "latent": latent.detach()}
+
+    def _adam(self, state: State, slope: Tensor) -> State:
+        """Kingma & Ba 2015, in the order of operations of torch.optim.Adam."""
+        count = state.count + 1
+        first = state.first.lerp(slope, 1 - BETAS[0])
+        second = (state.second * BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
+        scale = math.sqrt(1 - BETAS[1] ** count)
+        below = (second.sqrt() / scale).add_(EPSILON)
+        size = self.settings.learning_rate / (1 - BETAS[0] ** count)
+        front = state.front.detach().addcdiv(first, below, value=-size)
+        step = state.step + 1
+        return replace(state, front=front, first=first, second=second, count=count, step=step)

@@ -1,0 +1,90 @@
+"""Settings and a mask as what the engine runs on; what it refuses."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.drag.region import Grid
+from understudy.drag.supervision import MaskedBox, Supervision
+from understudy.drag.tracking import FeatureTracker
+from understudy.errors import InputError
+from understudy.models.interface import ImageGenerator
+from understudy.settings_drag import DragSettings
+
+
+def feature_resolution(generator: ImageGenerator, settings: DragSettings) -> int:
+    """The block whose features are used; InputError for one the generator does not have."""
+    known = generator.feature_resolutions
+    wanted = settings.feature_resolution or min(128, max(known[-1] // 2, known[0]))
+    if wanted > known[-1] and settings.preset == "paper":
+        return known[-1]
+    if wanted not in known:
+        raise InputError(
+            f"--feature-resolution must be one of {', '.join(map(str, known))} for "
+            f"{generator.name}. Got {wanted}."
+        )
+    return wanted
+
+
+def fixed_part(
+    mask: Float[Tensor, "1 1 h w"], grid: Grid, like: Float[Tensor, "1 num_ws w_dim"]
+) -> MaskedBox | None:
+    """What may not change; None where everything may. InputError for a mask that does not fit."""
+    height, width = grid.picture
+    if tuple(mask.shape[2:]) != grid.picture:
+        got = f"{mask.shape[3]} x {mask.shape[2]}"
+        raise InputError(f"The mask has {got} pixels, the picture {width} x {height}. Redraw it.")
+    fixed = 1 - mask[0, 0].to(like)
+    if not bool(((fixed >= 0) & (fixed <= 1)).all()):
+        raise InputError("A mask holds numbers from 0 (stays) to 1 (may change).")
+    if bool((fixed == 1).all()):
+        raise InputError("The mask lets nothing change, so nothing can move. Paint some white.")
+    if not bool(fixed.any()):
+        return None
+    return MaskedBox(fixed, grid.box(fixed), grid.cells)
+
+
+def supervision_of(settings: DragSettings, radius: float) -> Supervision:
+    """How the settings pull; radius in pixels of this picture."""
+    s = cast(Any, settings)
+    return Supervision(
+        radius,
+        form=s.motion,
+        reference=s.reference,
+        disc=s.disc,
+        clamp_step=s.clamp_step,
+        dead_zone=-1.0 if s.hold_reached else s.dead_zone,
+        reduction=s.reduction,
+    )
+
+
+def feature_tracker(settings: DragSettings) -> FeatureTracker:
+    """How the settings track."""
+    s = cast(Any, settings)
+    return FeatureTracker(norm=s.norm, window=s.window, subpixel=s.subpixel, doubt=s.doubt)
+
+
+def check_latent(generator: ImageGenerator, latent: Tensor) -> None:
+    """Raise InputError for a latent of another generator, or with numbers that are not finite."""
+    wanted = (1, generator.num_ws, generator.w_dim)
+    if tuple(latent.shape) != wanted:
+        raise InputError(
+            f"A latent of {generator.name} has shape {wanted}. Got {tuple(latent.shape)}; it "
+            "belongs to another generator."
+        )
+    if not bool(torch.isfinite(latent).all()):
+        raise InputError("The latent holds numbers that are not finite. Take another one.")
+
+
+def check_generator(generator: ImageGenerator, model: str, fingerprint: str) -> None:
+    """Raise InputError unless the generator is the one of that name and fingerprint."""
+    if generator.fingerprint != fingerprint:
+        raise InputError(
+            f'this drag was begun with the generator "{model}" ({fingerprint[:12]}), not with '
+            f'"{generator.name}" ({generator.fingerprint[:12]}). Load that one, or begin a new '
+            "drag."
+        )

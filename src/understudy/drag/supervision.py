@@ -1,0 +1,169 @@
+"""What pulls the handles and what holds the rest (DragGAN, section 3.2, equation 1).
+
+The motion term asks that the features a small step towards the target become those of the handle;
+the mask term asks that features outside the movable region stay those of the anchor.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from understudy.drag.region import Look
+
+AT_ONCE = 4_000_000  # numbers of an enlarged map that are held at once
+TINY = 1e-7  # the published programs add it to distances they divide by
+
+
+@dataclass(frozen=True)
+class Supervision:
+    """How handles are pulled.
+
+    radius: of the disc of pixels around a handle. form: "forward" trains the features one step
+    ahead towards those at the handle; "mirrored", as published before July 2023, those at the
+    handle towards the ones one step behind. reference: the handle's features now, or those it had
+    at the anchor. disc: "published" measures on a grid stretched by one pixel, "centred" does not.
+    clamp_step: a step is no longer than what is left of the way. dead_zone: pixels from the target
+    within which a handle is no longer pulled. reduction: of differences over channels and pixels.
+    """
+
+    radius: float
+    form: Literal["forward", "mirrored"] = "forward"
+    reference: Literal["current", "original"] = "current"
+    disc: Literal["published", "centred"] = "published"
+    clamp_step: bool = False
+    dead_zone: float = 1.0
+    reduction: Literal["mean", "sum"] = "mean"
+
+    def terms(
+        self,
+        look: Look,
+        points: Float[Tensor, "n 2"],
+        targets: Float[Tensor, "n 2"],
+        anchor: Look,
+        anchored: Float[Tensor, "n 2"],
+    ) -> Float[Tensor, " n"]:
+        """The motion term of every handle; NaN, with no gradient, in the dead zone.
+
+        anchor, anchored: the look at the anchor, and where the handles were then.
+        """
+        way = targets - points
+        length = way.norm(dim=1, keepdim=True)
+        step = way / (length + TINY)
+        if self.clamp_step:
+            step = step * length.clamp(max=1.0)
+        offsets, inside = self.offsets(points, look.grid.picture)
+        disc = points[:, None] + offsets
+        behind, ahead = disc, disc + step[:, None]
+        if self.form == "mirrored":
+            behind, ahead = disc - step[:, None], disc
+        if self.reference == "original":
+            wanted = anchor.sample(anchored[:, None] + offsets)
+        else:
+            wanted = look.detached().sample(behind)
+        apart = (look.sample(ahead) - wanted.detach()).abs().sum(dim=2) * inside
+        terms = apart.sum(dim=1)
+        if self.reduction == "mean":
+            terms = terms / (inside.sum(dim=1).clamp(min=1) * wanted.shape[2])
+        pulled = length[:, 0] > self.dead_zone
+        return torch.where(pulled, terms, torch.full_like(terms, math.nan))
+
+    def offsets(
+        self, points: Float[Tensor, "n 2"], picture: tuple[int, int]
+    ) -> tuple[Float[Tensor, "n p 2"], Bool[Tensor, "n p"]]:
+        """The disc's pixels relative to each handle, and which of them count."""
+        reach = math.ceil(self.radius) + 1
+        line = torch.arange(-reach, reach + 1, dtype=points.dtype, device=points.device)
+        rows, columns = torch.meshgrid(line, line, indexing="ij")
+        offsets = torch.stack([rows.flatten(), columns.flatten()], dim=1).expand(len(points), -1, 2)
+        pixels = points[:, None] + offsets
+        sides = torch.tensor(picture, dtype=points.dtype, device=points.device)
+        measured = pixels * (sides / (sides - 1)) if self.disc == "published" else pixels
+        near = (measured - points[:, None]).square().sum(dim=2).sqrt() < self.radius
+        return offsets, near & ((pixels >= 0) & (pixels <= sides - 1)).all(dim=2)
+
+
+def mask_term(
+    features: Float[Tensor, "1 c bh bw"],
+    anchor: Float[Tensor, "1 c bh bw"],
+    fixed: MaskedBox,
+    reduction: Literal["mean", "sum"] = "mean",
+) -> Float[Tensor, ""]:
+    """How far features strayed where nothing may change, enlarged to the picture's pixels."""
+    total: Tensor = _Strayed.apply(features - anchor, fixed)  # pyright: ignore[reportAssignmentType]
+    if reduction == "sum":
+        return total
+    height, width = fixed.picture
+    return total / (features.shape[1] * height * width)
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedBox:
+    """A mask and the cells under it. fixed: (h, w) of the picture, 1 where nothing may change.
+
+    box: (top, left, bottom, right) in cells; cells: (height, width) of the whole map.
+    """
+
+    fixed: Float[Tensor, "h w"]
+    box: tuple[int, int, int, int]
+    cells: tuple[int, int]
+
+    @property
+    def picture(self) -> tuple[int, int]:
+        return self.fixed.shape[0], self.fixed.shape[1]
+
+    @property
+    def whole(self) -> bool:
+        """Whether the box is the whole map."""
+        return self.box == (0, 0, *self.cells)
+
+
+class _Strayed(torch.autograd.Function):
+    """Sum of absolute enlarged differences under the mask.
+
+    A few channels at a time; the gradient is made in the same pass, so that the enlarged map, 64
+    times the size of the map itself at 1024 pixels, never exists.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, apart: Tensor, fixed: MaskedBox) -> Tensor:
+        height, width = fixed.picture
+        slope = torch.zeros_like(apart)
+        total = apart.new_zeros(())
+        count = max(1, AT_ONCE // (height * width))
+        if bool(apart.any()):
+            for first in range(0, apart.shape[1], count):
+                some = slice(first, first + count)
+                part, slope[:, some] = _strayed(apart[:, some], fixed)
+                total = total + part
+        ctx.save_for_backward(slope)
+        return total
+
+    @staticmethod
+    @once_differentiable
+    def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        ctx: Any, *grads: Tensor
+    ) -> tuple[Tensor, None]:
+        return grads[0] * ctx.saved_tensors[0], None
+
+
+def _strayed(apart: Tensor, fixed: MaskedBox) -> tuple[Tensor, Tensor]:
+    """The sum for some channels, and its gradient."""
+    top, left, bottom, right = fixed.box
+    with torch.enable_grad():
+        cells = apart.detach().requires_grad_()
+        whole = cells
+        if not fixed.whole:
+            height, width = fixed.cells
+            whole = F.pad(cells, (left, width - right, top, height - bottom))
+        wide = F.interpolate(whole, fixed.picture, mode="bilinear")
+        total = (wide.abs() * fixed.fixed).sum()
+        (slope,) = torch.autograd.grad(total, cells)
+    return total.detach(), slope

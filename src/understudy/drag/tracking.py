@@ -1,0 +1,120 @@
+"""Where the handles went: nearest features in a window around each (DragGAN, section 3.2).
+
+A tracker is an argument of the drag: anything that answers `track` may stand in for the nearest
+feature, for instance optical flow between the pictures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from understudy.drag.region import Look
+
+TINY = 1e-12
+AT_ONCE = 16  # points whose windows are compared at once, to bound memory
+
+
+@dataclass(frozen=True, eq=False)
+class Tracks:
+    """Where points are now, (y, x) in pixels, and how far each one's features are from its own.
+
+    unsure: points whose features are too far from the reference to be believed.
+    """
+
+    points: Float[Tensor, "n 2"]
+    distances: Float[Tensor, " n"]
+    unsure: Bool[Tensor, " n"]
+
+
+@dataclass(frozen=True, eq=False)
+class Sight:
+    """What a tracker may look at in a step.
+
+    look: features around the points as they were, without gradients. references: features of the
+    points where they were anchored. picture: draws the picture of now, for trackers that see.
+    """
+
+    look: Look
+    references: Float[Tensor, "n c"]
+    picture: Callable[[], Float[Tensor, "1 3 h w"]]
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Follows points from one step to the next. radius: how far one may move, in pixels."""
+
+    def track(self, sight: Sight, points: Float[Tensor, "n 2"], radius: int) -> Tracks: ...
+
+
+@dataclass(frozen=True)
+class FeatureTracker:
+    """The nearest feature, in the first row and column that has it.
+
+    norm: of feature differences. window: whether pixels exactly `radius` away belong to it.
+    subpixel: refine the nearest pixel by the slopes of the features around it.
+    doubt: distance over norm of the reference above which a point is unsure; 0: never.
+    """
+
+    norm: Literal["l2", "l1"] = "l2"
+    window: Literal["closed", "open"] = "closed"
+    subpixel: bool = False
+    doubt: float = 0.0
+
+    @torch.no_grad()
+    def track(self, sight: Sight, points: Float[Tensor, "n 2"], radius: int) -> Tracks:
+        parts = [
+            self._track(sight, points, radius, slice(start, start + AT_ONCE))
+            for start in range(0, len(points), AT_ONCE)
+        ]
+        return Tracks(
+            torch.cat([part.points for part in parts]),
+            torch.cat([part.distances for part in parts]),
+            torch.cat([part.unsure for part in parts]),
+        )
+
+    def _track(self, sight: Sight, points: Tensor, radius: int, some: slice) -> Tracks:
+        look, references, points = sight.look.only(some), sight.references[some], points[some]
+        reach = radius if self.window == "closed" else radius - 1
+        steps = torch.arange(-reach, reach + 1, device=points.device, dtype=points.dtype)
+        centres = points.round()
+        rows, columns = (centres[:, axis, None] + steps for axis in (0, 1))
+        apart = look.pixels(rows, columns) - references[:, :, None, None]
+        order = 1 if self.norm == "l1" else 2
+        distances = torch.linalg.vector_norm(apart, ord=order, dim=1)  # (n, r, r)
+        height, width = look.grid.picture
+        inside = ((rows >= 0) & (rows < height))[:, :, None]
+        inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
+        distances = distances.masked_fill(~inside, torch.inf)
+        best = distances.flatten(1).argmin(dim=1)
+        row, column = best // len(steps), best % len(steps)
+        found = centres + torch.stack([steps[row], steps[column]], dim=1)
+        nearest = distances.flatten(1).gather(1, best[:, None])[:, 0]
+        if self.subpixel:
+            found = found + _between(look, references, found)
+        size = torch.linalg.vector_norm(references, ord=order, dim=1)
+        unsure = nearest > self.doubt * size if self.doubt else torch.zeros_like(row).bool()
+        return Tracks(found, nearest, unsure)
+
+
+def _between(look: Look, references: Tensor, points: Tensor) -> Float[Tensor, "n 2"]:
+    """One Gauss-Newton step from the nearest pixels towards the reference, at most a pixel.
+
+    Lucas & Kanade 1981: the features' slopes tell how far between pixels the handle lies.
+    """
+    sides = points.new_tensor(look.grid.picture) - 1
+    unit = torch.eye(2, dtype=points.dtype, device=points.device)
+    after = torch.minimum(points[:, None] + unit, sides)  # (n, axis, 2)
+    before = (points[:, None] - unit).clamp(min=0)
+    apart = (after - before).abs().sum(dim=2)[..., None]
+    slopes = (look.sample(after) - look.sample(before)) / apart  # (n, axis, c)
+    missing = references - look.sample(points[:, None])[:, 0]
+    normal = slopes @ slopes.transpose(1, 2)
+    steep = normal.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
+    offsets = torch.linalg.solve(normal + (1e-6 * steep + TINY) * unit, slopes @ missing[..., None])
+    return offsets[..., 0].clamp(-1, 1)

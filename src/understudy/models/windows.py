@@ -1,0 +1,37 @@
+"""Rectangles of a feature map, for whoever wants the features of a place alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Equal rectangles of a feature map, which may reach over its edge (zeros there).
+
+    origins: first (row, column) of each, in cells; size: (rows, columns).
+    """
+
+    origins: Int[Tensor, "n 2"]
+    size: tuple[int, int]
+
+    def cut_out(self, features: Float[Tensor, "1 c h w"]) -> Float[Tensor, "n c sh sw"]:
+        """These windows of a whole map."""
+        height, width = features.shape[-2:]
+        rows, columns = self.size
+        cut: list[Tensor] = []
+        for top, left in self.origins.tolist():
+            y0, y1 = max(top, 0), min(top + rows, height)
+            x0, x1 = max(left, 0), min(left + columns, width)
+            if y0 >= y1 or x0 >= x1:
+                cut.append(features.new_zeros(features.shape[1], rows, columns))
+                continue
+            edges = (x0 - left, left + columns - x1, y0 - top, top + rows - y1)
+            piece = features[0, :, y0:y1, x0:x1]
+            cut.append(F.pad(piece, edges) if any(edges) else piece)
+        return torch.stack(cut)

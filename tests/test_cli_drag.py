@@ -1,0 +1,94 @@
+"""`understudy drag`, in-process, on a tiny generator."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import pictures
+from test_stylegan2 import small
+from understudy import cli
+from understudy.drag import DragSession
+from understudy.models.generators import save_generator
+from understudy.photo import read_photo
+from understudy.recipe import read_recipe
+
+POINTS = "30,30>33,30; 40,20>40,23"
+
+
+@pytest.fixture
+def generator(here: Path) -> str:
+    model = small()
+    return str(save_generator(here / "gan", model.config, model.state_dict()))
+
+
+def run(*words: object) -> int:
+    return cli.main(["drag", *(str(word) for word in words), "--device", "cpu"])
+
+
+def test_drag_and_go_on(generator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    white = np.zeros((64, 64, 3), np.uint8)
+    white[10:50, 10:50] = 255
+    mask = pictures.save(Path("mask.png"), white)
+    first = ("--seed", 3, "--points", POINTS, "--mask", mask, "--steps", 3, "--film", "out.gif")
+    more = ("--save", "one.drag", "--also", "4,5", "--out", "one.png", "--json", "--r2", 24)
+    assert run("--generator", generator, *first, *more) == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["stop"] == "cap" and shown["steps"] == 3 and len(shown["points"]) == 2
+    assert read_photo("one.png").size == (64, 64)
+    recipe = read_recipe("one.png")
+    assert recipe.command == "drag" and recipe.seed == 3 and recipe.settings["r2"] == 24
+    assert [file.role for file in recipe.ingredients] == ["mask"]
+    assert read_recipe("one-5.png").arguments["edit_of"] == 3
+    assert Path("one-4.png").exists()
+    with Image.open("out.gif") as film:
+        assert film.n_frames == 2  # step 0 and the last
+    saved = DragSession.load("one.drag")
+    assert run("--generator", generator, "--session", "one.drag", "--out", "two.png") == 0
+    assert "cap after 3 steps" in capsys.readouterr().out
+    assert saved.settings.steps == 3
+    assert (read_photo("one.png").pixels != read_photo("two.png").pixels).any()
+
+
+@pytest.mark.parametrize(
+    ("words", "message", "code"),
+    [
+        (["--seed", 3], "at least one handle", 2),
+        (["--points", POINTS], "Give one of --seed", 2),
+        (["--seed", 3, "--points", "1,2"], "--points must be like", 2),
+        (["--seed", 3, "--points", "1,2>64,3"], "outside the picture", 2),
+        (["--seed", 3, "--points", POINTS, "--film", "a.avi"], ".gif or .mp4", 2),
+        (["--seed", 3, "--points", POINTS, "--also", "x"], "--also must be seeds", 2),
+        (["--seed", 3, "--points", POINTS, "--mask", "small.png"], "32 x 32 pixels", 2),
+        (["--seed", 3, "--points", POINTS, "--mask", "black.png"], "black all over", 2),
+        (["--seed", 3, "--points", POINTS, "--space", "z"], "--space must be one of", 2),
+        (["--session", "none.drag"], "none.drag", 2),
+        (["--seed", 3, "--points", POINTS, "--generator", "nowhere"], "no generator", 1),
+    ],
+)
+def test_wrong_words_are_one_line(
+    generator: str, capsys: pytest.CaptureFixture[str], words: list[object], message: str, code: int
+) -> None:
+    pictures.save(Path("small.png"), np.full((32, 32, 3), 255, np.uint8))
+    pictures.save(Path("black.png"), np.zeros((64, 64, 3), np.uint8))
+    given = () if "--generator" in words else ("--generator", generator)
+    assert run(*given, *words) == code
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and message in error
+    assert not Path("dragged.png").exists()
+
+
+def test_another_generators_session_is_refused(
+    generator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--generator", generator, "--seed", 1, "--points", POINTS, "--steps", 1,
+               "--save", "one.drag") == 0  # fmt: skip
+    other = small(1)
+    save_generator("other", other.config, other.state_dict())
+    capsys.readouterr()
+    assert run("--generator", "other", "--session", "one.drag") == 2
+    assert "begun with the generator" in capsys.readouterr().err
