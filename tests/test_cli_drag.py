@@ -7,14 +7,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import pictures
 from test_stylegan2 import small
 from understudy import cli
 from understudy.drag import DragSession
-from understudy.models.generators import save_generator
+from understudy.models.generators import load_generator, save_generator
 from understudy.photo import read_photo
+from understudy.project.latent import Latent
 from understudy.recipe import read_recipe
 
 POINTS = "30,30>33,30; 40,20>40,23"
@@ -80,6 +82,23 @@ def test_wrong_words_are_one_line(
     error = capsys.readouterr().err
     assert error.count("\n") == 1 and message in error
     assert not Path("dragged.png").exists()
+
+
+def test_a_projected_photo_is_dragged(generator: str, capsys: pytest.CaptureFixture[str]) -> None:
+    model = small()
+    name = "synthesis.b64.conv1.bias"
+    changes = {name: torch.full_like(model.state_dict()[name], 0.5).half()}
+    known = load_generator(generator, device="cpu")
+    ws = model.latents(model.draw_z(8))
+    Latent(ws, "gan", known.fingerprint, "photo", changes).save("face.latent.safetensors")
+    words = ("--generator", generator, "--latent", "face.latent.safetensors")
+    assert run(*words, "--points", POINTS, "--steps", 1, "--save", "one.drag") == 0
+    assert [file.role for file in read_recipe("dragged.png").ingredients] == ["latent"]
+    assert DragSession.load("one.drag").fingerprint != known.fingerprint
+    assert run(*words, "--session", "one.drag", "--out", "two.png") == 0
+    capsys.readouterr()
+    assert run(*words[:2], "--session", "one.drag", "--out", "three.png") == 2
+    assert "begun with the generator" in capsys.readouterr().err
 
 
 def test_another_generators_session_is_refused(

@@ -9,8 +9,9 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors presets settings settings_drag files photo image sheet recipe toybox attention "
-    "models concept diffusion generate learn words invert swap project drag evaluate demo cli"
+    "_version errors presets settings settings_drag files photo image sheet recipe toybox "
+    "attention models concept diffusion generate learn words invert swap project drag "
+    "evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = (

@@ -35,9 +35,7 @@ def drag(
     latent: Annotated[
         Path | None, typer.Option(help="A projected photo, instead of a seed.")
     ] = None,
-    session: Annotated[
-        Path | None, typer.Option(help="A saved drag to go on from, instead of a seed.")
-    ] = None,
+    session: Annotated[Path | None, typer.Option(help="A saved drag to go on from.")] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Picture of the same size; white may change.")
     ] = None,
@@ -57,7 +55,8 @@ def drag(
     """Drag points of a picture to where they should be.
 
     The picture is that of a --seed, of a --latent that `project` made of a photo, or of a saved
-    --session, which goes on with its own settings, and without --points with its own points.
+    --session, which goes on with its own settings, and without --points with its own points; a
+    session of a projected photo wants its --latent too.
     """
     others = _seeds(also)
     _check_places(out, save, film, others)
@@ -98,7 +97,8 @@ class _Begin:
         self, generator: str, settings: DragSettings, device: str, dtype: str
     ) -> tuple[StyleGAN2, DragSession]:
         """The generator and the drag, ready to run."""
-        if sum(given is not None for given in (self.seed, self.latent, self.file)) != 1:
+        others = self.latent is not None or self.file is not None
+        if (self.seed is not None) == others:
             raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
         if self.file is not None and self.mask is not None:
             raise InputError("A session keeps its own mask. Leave --mask out.")
@@ -109,8 +109,6 @@ class _Begin:
         pairs = read_pairs(self.points)
         begun = None if self.file is None else DragSession.load(self.file)
         model = load_generator(generator, device=device, dtype=dtype)
-        if begun is not None:
-            return model, begun.with_pairs(pairs) if pairs else begun
         if self.latent is not None:
             from understudy.project.latent import Latent
 
@@ -118,6 +116,8 @@ class _Begin:
             model, ws = found.tuned(model), found.ws
         else:
             ws = model.latents(model.draw_z(self.seed or 0), truncation=settings.truncation)
+        if begun is not None:
+            return model, begun.with_pairs(pairs) if pairs else begun
         mask = _mask(self.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
 

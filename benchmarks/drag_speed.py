@@ -1,0 +1,207 @@
+"""How quick a drag is beside the straightforward loop: same weights, same steps, same results.
+
+    scripts/bench drag [--size 512] [--steps 20] [--device cpu]
+
+Each side runs in a process of its own, so that its peak memory is its own. Seconds are of the
+processor on a CPU (other work does not count), of the clock on a GPU. Weights are random.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.plain_drag import plain_steps
+from benchmarks.rows import RESULTS, Row, brief
+from understudy.drag.engine import Engine
+from understudy.models.stylegan2 import StyleGAN2
+from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.settings_drag import DragSettings
+
+COLUMNS = (
+    "times quicker",
+    "times less memory",
+    "ours, s a step",
+    "plain, s a step",
+    "ours, MB",
+    "plain, MB",
+    "largest difference of w, millionths",
+    "tracks alike",
+)
+# name: handles > targets in fractions of the side, and whether a mask is given
+PLACES = ((0.42, 0.45, 0.42, 0.55), (0.6, 0.35, 0.52, 0.35), (0.7, 0.66, 0.7, 0.74),
+          (0.25, 0.5, 0.3, 0.5), (0.5, 0.8, 0.5, 0.74))  # fmt: skip
+CASES = {"1 point": (1, False), "3 points": (3, False), "5 points": (5, False),
+         "2 points, mask": (2, True), "5 points, mask": (5, True)}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Task:
+    """What both sides do."""
+
+    case: str
+    size: int
+    steps: int
+    device: str
+
+    def model(self) -> StyleGAN2:
+        """Config-f with random weights at 512 and 1024; a thinner one below, to try it out."""
+        base = 32768 if self.size >= 512 else 4096
+        config = StyleGAN2Config(img_resolution=self.size, channel_base=base)
+        torch.manual_seed(0)
+        model = StyleGAN2(config, "random").eval().requires_grad_(False)
+        for name, tensor in model.named_parameters():
+            if name.endswith("noise_strength"):
+                tensor.fill_(0.1)
+        return model.to(self.device)
+
+    def points(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
+        places = [[round(part * self.size) for part in p] for p in PLACES[: CASES[self.case][0]]]
+        return [(y, x) for y, x, _, _ in places], [(y, x) for _, _, y, x in places]
+
+    def movable(self) -> Tensor | None:
+        if not CASES[self.case][1]:
+            return None
+        mask = torch.zeros(self.size, self.size, device=self.device)
+        mask[self.size // 4 : 3 * self.size // 4, self.size // 4 : 3 * self.size // 4] = 1
+        return mask
+
+
+def drag_speed(case: str, size: int, steps: int, device: str, threads: int = 1) -> Row:
+    """One case, both sides, each in its own process."""
+    words = ("--case", case, "--size", size, "--steps", steps, "--device", device)
+    both = (_apart("--side", side, "--threads", threads, *words) for side in ("ours", "plain"))
+    ours, plain = both
+    apart = torch.tensor(ours["fronts"]) - torch.tensor(plain["fronts"])
+    return {
+        "times quicker": plain["seconds"] / ours["seconds"],
+        "times less memory": plain["megabytes"] / ours["megabytes"],
+        "ours, s a step": ours["seconds"],
+        "plain, s a step": plain["seconds"],
+        "ours, MB": ours["megabytes"],
+        "plain, MB": plain["megabytes"],
+        "largest difference of w, millionths": float(apart.abs().max()) * 1e6,
+        "tracks alike": float(ours["points"] == plain["points"]),
+    }
+
+
+def table(rows: list[Row], size: int, steps: int, device: str) -> str:
+    """Write results/drag.json and .md; returns the Markdown."""
+    conditions = {"picture": size, "steps": steps, "device": device, "torch": torch.__version__}
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    record = {"conditions": conditions, "rows": rows}
+    (RESULTS / "drag.json").write_text(json.dumps(record, indent=1) + "\n")
+    lines = ["# A drag beside the straightforward loop, random weights", ""]
+    lines += [", ".join(f"{name} {value}" for name, value in conditions.items()), ""]
+    lines += [f"| case | {' | '.join(COLUMNS)} |", "| --- " * (len(COLUMNS) + 1) + "|"]
+    for row in rows:
+        lines.append(f"| {row['case']} | " + " | ".join(f"{row[c]:.3g}" for c in COLUMNS) + " |")
+    text = "\n".join(lines) + "\n"
+    (RESULTS / "drag.md").write_text(text)
+    return text
+
+
+def _apart(*words: object) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.drag_speed", *map(str, words)]
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def ours(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """Our engine under the official settings, one step at a time."""
+    model = task.model()
+    ws = model.latents(model.draw_z(1), truncation=0.7)
+    settings = DragSettings.filled({"preset": "official", "feature_resolution": 128})
+    movable = task.movable()
+    mask = None if movable is None else movable[None, None]
+    engine = Engine.made(model, ws, settings, mask)
+    points, targets = task.points()
+    state = engine.begin(torch.tensor(points).float(), torch.tensor(targets).float())
+    for _ in range(task.steps):
+        found, state = engine.step(state)
+        yield [(int(y), int(x)) for y, x in found.points.tolist()], state.front
+
+
+def plain(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
+    """The straightforward loop."""
+    model = task.model()
+    ws = model.latents(model.draw_z(1), truncation=0.7)
+    scale = task.size / 512
+    radii = {"r1": round(3 * scale), "r2": round(12 * scale)}
+    points, targets = task.points()
+    for step in plain_steps(
+        model, ws, points, targets, steps=task.steps, movable=task.movable(), **radii
+    ):
+        yield step.points, step.front
+
+
+def measured(side: Callable[[Task], Iterator[Any]], task: Task) -> dict[str, Any]:
+    """Median seconds of a step after the first, peak memory above what a loaded model takes."""
+    cuda = task.device != "cpu"
+    task.model()
+    before = torch.cuda.memory_allocated() if cuda else _resident()
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    seconds, points, fronts = list[float](), list[Any](), list[Any]()
+    started = _clock(cuda)
+    for where, front in side(task):
+        seconds.append(_clock(cuda) - started)
+        points.append(where)
+        fronts.append(front.cpu().flatten().tolist())
+        started = _clock(cuda)
+    peak = torch.cuda.max_memory_allocated() if cuda else _resident()
+    later = sorted(seconds[1:])
+    return {
+        "seconds": later[len(later) // 2],
+        "megabytes": (peak - before) / 2**20,
+        "points": points,
+        "fronts": fronts,
+    }
+
+
+def _clock(cuda: bool) -> float:
+    if cuda:
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()
+
+
+def _resident() -> int:
+    """The highest memory so far, bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--size", type=int, default=512, help="pixels of the picture")
+    parser.add_argument("--steps", type=int, default=20, help="steps of each side")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--case", action="append", choices=tuple(CASES), help="default: all")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
+    wish = parser.parse_args()
+    cases = wish.case or list(CASES)
+    if wish.side:
+        torch.set_num_threads(wish.threads)
+        task = Task(cases[0], wish.size, wish.steps, wish.device)
+        print(json.dumps(measured(ours if wish.side == "ours" else plain, task)))
+        return
+    rows: list[Row] = []
+    for case in cases:
+        row = drag_speed(case, wish.size, wish.steps, wish.device, wish.threads)
+        rows.append({"case": case, **row})
+        print(case, brief(row), file=sys.stderr, flush=True)
+    print(table(rows, wish.size, wish.steps, wish.device))
+
+
+if __name__ == "__main__":
+    main()
