@@ -6,7 +6,7 @@ import torch
 
 from benchmarks import cases
 from benchmarks.rows import Row
-from understudy.evaluate import metrics
+from understudy.evaluate import metrics, truth
 from understudy.models.interface import DiffusionModel
 
 COLUMNS = ("PSNR, dB", "SSIM", "PSNR on the subject, dB")
@@ -14,7 +14,7 @@ COLUMNS = ("PSNR, dB", "SSIM", "PSNR on the subject, dB")
 
 def rebuilding(model: DiffusionModel, number: int) -> Row:
     """Encode and decode held-out picture `number`."""
-    known = cases.shown(cases.scene(number))
+    known = truth.shown(cases.scene(number))
     with torch.no_grad():
         rebuilt = model.decode(model.encode(known.picture))
     return {

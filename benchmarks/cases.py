@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy import toybox
-from understudy.image import to_tensor
-from understudy.toybox import Identity, Rendering, Scene
+from understudy.evaluate import truth
+from understudy.toybox import Identity, Scene
 
 FIRST_SEED = 20_000_000  # far from any training scene's; toys and pairs are reserved besides
 LEARNABLE = ("cat", "dog", "bear", "rabbit", "robot", "penguin", "car", "elephant")
@@ -30,33 +28,6 @@ def telling_caption(of: Scene, number: int) -> str:
         if place in text and f"{colour} {of.subjects[0].identity.class_name}" in text:
             return text
     raise AssertionError(f"no caption of scene {number} names both: {text}")
-
-
-@dataclass(frozen=True)
-class Shown:
-    """A scene and what is known of its picture, as tensors."""
-
-    scene: Scene
-    picture: Float[Tensor, "1 3 128 128"]
-    mask: Float[Tensor, "1 1 128 128"]  # visible part of the subject
-    points: Float[Tensor, "1 k 2"]  # 0 where the class lacks the point
-    visible: Tensor  # "1 k" bool
-
-
-def shown(of: Scene) -> Shown:
-    drawn: Rendering = toybox.render(of, 128)
-    points = torch.zeros(1, len(toybox.POINTS), 2)
-    visible = torch.zeros(1, len(toybox.POINTS), dtype=torch.bool)
-    for name, point in drawn.keypoints[0].items():
-        index = toybox.POINTS.index(name)
-        points[0, index] = torch.tensor([point.x, point.y])
-        visible[0, index] = point.visible
-    mask = torch.from_numpy(drawn.masks[:1].copy())[None]
-    return Shown(of, to_tensor(drawn.picture), mask, points, visible)
-
-
-def pictures(scenes: list[Scene]) -> Float[Tensor, "n 3 128 128"]:
-    return torch.cat([to_tensor(toybox.render(one, 128).picture) for one in scenes])
 
 
 @dataclass(frozen=True)
@@ -89,36 +60,51 @@ def subject(number: int) -> Subject:
 
 @dataclass(frozen=True)
 class Swap:
-    """A source scene, who is to take the part in it, and the right answer."""
+    """A source scene, who is to take the part in it, and the right answer.
+
+    occurrence: which of a repeated word in the prompt is meant; None where it stands once.
+    """
 
     name: str
+    kind: str
     subject: Subject
     source: Scene
     right: Scene
     prompt: str  # of the source
+    occurrence: int | None
     changed: Float[Tensor, "1 1 128 128"]  # where source and right answer may differ
 
 
+# Eight cases a subject: into its own class, one alike, behind a prop, beside another toy, and into
+# classes of another shape.
+KINDS = ("own", "own", "alike", "alike", "occluded", "several", "shape", "shape")
+
+
 def swap(number: int) -> Swap:
-    """Case `number`: subject number // 4 into its own class (cases 0, 1) or another (2, 3)."""
-    learnt = subject(number // 4)
+    """Case `number`: subject number // 8 as KINDS[number % 8] says."""
+    learnt, kind = subject(number // 8), KINDS[number % 8]
     noun = learnt.identity.class_name
-    if number % 4 >= 2:
-        near = [n for n in toybox.CLASSES if n != noun and kind(n) == kind(noun)]
-        noun = near[number % len(near)]
+    if kind in ("alike", "shape"):
+        others = [n for n in toybox.CLASSES if n != noun and alike(n, noun) == (kind == "alike")]
+        noun = others[number % len(others)] if others else noun
     seed = FIRST_SEED + 500_000 + number
-    actor = toybox.sample_identity(seed, noun, held_out=True)
     source = toybox.sample_scene(
-        seed, identity=actor, subjects=1, props=1, occluded=False, held_out=True
+        seed,
+        identity=toybox.sample_identity(seed, noun, held_out=True),
+        subjects=2 if kind == "several" else 1,
+        props=1,
+        occluded=kind == "occluded",
+        held_out=True,
     )
     right = toybox.recast(source, 0, learnt.identity)
-    region = toybox.influence(source, 0, 128) | toybox.influence(right, 0, 128)
-    changed = torch.from_numpy(np.ascontiguousarray(region)).float()[None, None]
-    changed = torch.nn.functional.max_pool2d(changed, 5, 1, 2)  # and two pixels about it
     prompt = toybox.plain_caption(source, colour=False)
-    return Swap(f"{number:02d} {noun} to {learnt.name}", learnt, source, right, prompt, changed)
+    several = prompt.split().count(noun) > 1
+    return Swap(
+        f"{number:02d} {kind}: {noun} to {learnt.name}", kind, learnt, source, right, prompt,
+        0 if several else None, truth.changed(source, right),
+    )  # fmt: skip
 
 
-def kind(noun: str) -> tuple[str, ...]:
-    """Classes that can take one another's stances."""
-    return toybox.STANCES[noun]
+def alike(one: str, other: str) -> bool:
+    """Whether two classes can take one another's stances."""
+    return toybox.STANCES[one] == toybox.STANCES[other]

@@ -13,7 +13,7 @@ from benchmarks import cases
 from benchmarks.rows import Row
 from understudy import toybox
 from understudy.concept import Concept, worn
-from understudy.evaluate import metrics
+from understudy.evaluate import metrics, truth
 from understudy.evaluate.recogniser import Recogniser
 from understudy.generate import generate
 from understudy.learn import learn
@@ -54,8 +54,8 @@ def fidelity(
     """Learn held-out subject `number` with and without prior; score eight pictures of each kind."""
     subject = cases.subject(number)
     noun = subject.identity.class_name
-    photos, unseen = cases.pictures(subject.photos), cases.pictures(subject.unseen)
-    real, others = ruler.identity(unseen), ruler.identity(cases.pictures(subject.others))
+    photos, unseen = truth.pictures(subject.photos), truth.pictures(subject.unseen)
+    real, others = ruler.identity(unseen), ruler.identity(truth.pictures(subject.others))
     concept = learnt(model, subject, settings, store)
     bare = learnt(model, subject, without_prior(settings), store)
     phrase = concept.phrase
@@ -101,7 +101,7 @@ def learnt(
             return concept
     concept = learn(
         model,
-        cases.pictures(subject.photos),
+        truth.pictures(subject.photos),
         name=subject.name,
         class_noun=subject.identity.class_name,
         settings=settings,
@@ -139,4 +139,4 @@ def sheet_pictures(
     subject = cases.subject(number)
     concept = learnt(model, subject, settings, store)
     with torch.no_grad(), worn(model, concept):
-        return cases.pictures(subject.photos), in_places(model, concept.phrase, drawing)
+        return truth.pictures(subject.photos), in_places(model, concept.phrase, drawing)

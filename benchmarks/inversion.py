@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import torch
 
@@ -10,9 +11,9 @@ from benchmarks import cases
 from benchmarks.rows import Row
 from understudy import toybox
 from understudy.diffusion import sample_steps
-from understudy.evaluate import metrics
+from understudy.evaluate import metrics, truth
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
-from understudy.invert.null_text import null_text_steps
+from understudy.invert.invert import method_steps
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings
 
@@ -32,20 +33,11 @@ COLUMNS = (
 def reconstruction(model: DiffusionModel, number: int, settings: InvertSettings) -> Row:
     """Invert held-out picture `number` with a plain caption and replay it."""
     scene = cases.scene(number)
-    known, prompt = cases.shown(scene), toybox.plain_caption(scene)
+    known, prompt = truth.shown(scene), toybox.plain_caption(scene)
     latents = model.encode(known.picture)
     started, before = time.monotonic(), model.rows
     steps: list[InvertStep] = list(
-        null_text_steps(
-            model,
-            latents,
-            prompt,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            inner_steps=settings.inner_steps,
-            epsilon=settings.epsilon,
-            learning_rate=settings.learning_rate,
-        )
+        method_steps(model, latents, prompt, replace(settings, method="null-text"))
     )
     seconds, rows = time.monotonic() - started, model.rows - before
     inversion = steps[-1].inversion

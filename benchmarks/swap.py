@@ -1,13 +1,17 @@
-"""Photoswap against the right answer, beside two controls that any swap must beat.
+"""Swaps against the right answer, by several methods, beside controls that any swap must beat.
 
 No swap: the source replayed, as DDIM inverts it. Plain generation: the target prompt drawn by the
-model that wears the concept, knowing nothing of the source.
+model that wears the concept, knowing nothing of the source. The others are presets of Photoswap,
+and the editing methods that its paper compares with, wearing the same concept.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,94 +21,188 @@ from benchmarks import cases
 from benchmarks.dreambooth import learnt
 from benchmarks.inversion import ddim_replay
 from benchmarks.rows import Row
-from understudy.concept import worn
-from understudy.evaluate import metrics
+from understudy.concept import Concept, worn
+from understudy.evaluate import metrics, truth
 from understudy.evaluate.recogniser import Recogniser
+from understudy.evaluate.swap_judge import ToyJudge
 from understudy.generate import generate
 from understudy.image import to_pixels
+from understudy.invert.inversion import Inversion
 from understudy.invert.invert import invert
+from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.sheet import Row as SheetRow
 from understudy.sheet import Tile, contact_sheet
-from understudy.swap.photoswap import swap
+from understudy.swap.audition import Audition
+from understudy.swap.photoswap import swap_steps
+from understudy.swap.roles import Role, cast
 
-KINDS = ("swap", "no swap", "plain generation", "right answer")
-MEASURES = ("identity to right answer", "identity to photos", "background, dB", "pose error")
-COLUMNS = tuple(f"{measure}: {kind}" for measure in MEASURES for kind in KINDS) + (
-    "background, dB: ceiling",
-    "class right: swap",
-    "SSIM to right answer: swap",
+MEASURES = (
+    "identity to right answer",
+    "identity to photos",
+    "background, dB",
+    "pose error",
+    "SSIM to right answer",
+    "distance to right answer",
+    "class right",
+    "rows",
 )
+CEILING = "background, dB: autoencoder alone"
+# Whose pairwise wins are counted: the measure, the sign that is better, what counts as a tie.
+CONTESTS = {
+    "subject": ("identity to right answer", 1, 0.02),
+    "background": ("background, dB", 1, 0.5),
+    "overall": ("distance to right answer", -1, 0.005),
+}
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What every case is made with."""
+    """What every case is made with; swap is overridden by each preset's own numbers."""
 
     learn: LearnSettings
     invert: InvertSettings
     swap: SwapSettings
 
 
+@dataclass(frozen=True)
+class Scene:
+    """One case, ready to be swapped: what every method is given."""
+
+    model: DiffusionModel
+    ruler: Recogniser
+    case: cases.Swap
+    concept: Concept
+    source: Float[Tensor, "1 3 h w"]
+    photos: Float[Tensor, "n 3 h w"]
+    target: str
+    roles: tuple[Role, ...]
+    settings: Settings
+    store: Path
+
+    def inverted(self, **other: Any) -> Inversion:
+        """The source inverted, the concept worn; made once for all methods."""
+        asked = replace(self.settings.invert, **other)
+        cache = self.store / "inverted"
+        return invert(self.model, self.source, self.case.prompt, asked, cache=cache)
+
+
+def preset(name: str) -> Callable[[Scene], Float[Tensor, "1 3 h w"]]:
+    """Photoswap by one of its presets."""
+
+    def swapped(scene: Scene) -> Tensor:
+        asked = scene.settings.swap
+        own = {"preset": name, "steps": asked.steps, "guidance": asked.guidance}
+        settings = SwapSettings.filled(own, scene.model.name)
+        judge = ToyJudge(scene.ruler)
+        audition = Audition(judge, judge.identity(scene.photos), scene.source)
+        *_, last = swap_steps(
+            scene.model, scene.inverted(), scene.case.prompt, scene.target, settings,
+            words=scene.roles, features=SourceFeatures(), audition=audition,
+        )  # fmt: skip
+        return scene.model.decode(last.target)
+
+    return swapped
+
+
+def plain_generation(scene: Scene) -> Float[Tensor, "1 3 h w"]:
+    """The target prompt drawn from seed 0."""
+    how = scene.settings.invert
+    drawing = GenerateSettings(steps=how.steps, guidance=how.guidance)
+    return generate(scene.model, [scene.target], [0], drawing)
+
+
+def no_swap(scene: Scene) -> Float[Tensor, "1 3 h w"]:
+    """The source as plain DDIM inversion brings it back."""
+    how = scene.settings.invert
+    latents = scene.model.encode(scene.source)
+    replayed = ddim_replay(scene.model, latents, scene.case.prompt, how.steps, how.guidance)
+    return scene.model.decode(replayed)
+
+
+METHODS: dict[str, Callable[[Scene], Float[Tensor, "1 3 h w"]]] = {
+    "paper": preset("paper"),
+    "official": preset("official"),
+    "best": preset("best"),
+    "plain generation": plain_generation,
+    "no swap": no_swap,
+}
+
+
+def columns(methods: Sequence[str]) -> tuple[str, ...]:
+    """The columns of a table of these methods."""
+    shown = (*methods, "right answer")
+    return (*(f"{measure}: {kind}" for measure in MEASURES for kind in shown), CEILING)
+
+
+@torch.no_grad()
 def case(
     model: DiffusionModel, ruler: Recogniser, number: int, settings: Settings, store: Path,
-    sheets: Path,
+    sheets: Path, methods: Sequence[str],
 ) -> Row:  # fmt: skip
-    """Measure swap case `number` and save its pictures for the contact sheet."""
+    """Measure swap case `number` by each method and save its pictures for the contact sheet."""
     wanted = cases.swap(number)
-    source, right = cases.shown(wanted.source), cases.shown(wanted.right)
-    photos = cases.pictures(wanted.subject.photos)
-    made = performed(model, wanted, source.picture, settings, store)
+    source, right = truth.shown(wanted.source), truth.shown(wanted.right)
+    concept = learnt(model, wanted.subject, settings.learn, store)
+    roles = (
+        Role(wanted.source.subjects[0].identity.class_name, concept.phrase, wanted.occurrence),
+    )
+    photos = truth.pictures(wanted.subject.photos)
+    target = cast(wanted.prompt, roles)
+    scene = Scene(
+        model, ruler, wanted, concept, source.picture, photos, target, roles, settings, store
+    )
+    made, row = {}, {"swap": wanted.name, "kind": wanted.kind, "prompt": wanted.prompt}
+    with worn(model, concept):
+        for name in methods:
+            before, started = model.rows, time.monotonic()
+            made[name] = METHODS[name](scene)
+            row |= {f"rows: {name}": float(model.rows - before)}
+            row |= {f"seconds: {name}": round(time.monotonic() - started, 2)}
     made["right answer"] = right.picture
-    row: Row = {"swap": wanted.name, "prompt": wanted.prompt}
-    real = ruler.identity(photos)
-    truth = ruler.identity(right.picture, right.mask)
-    size = metrics.subject_size(right.mask)
     for kind, picture in made.items():
-        seen = ruler.recognise(picture)
-        shared = right.visible & seen.confident()
-        row |= {
-            f"identity to right answer: {kind}": metrics.identity_score(
-                seen.identity, truth
-            ).item(),
-            f"identity to photos: {kind}": metrics.subject_fidelity(seen.identity, real).item(),
-            f"background, dB: {kind}": metrics.background_psnr(
-                picture, source.picture, wanted.changed
-            ).item(),
-            f"pose error: {kind}": metrics.pose_error(
-                seen.points, right.points, shared, size
-            ).item(),
-            f"class seen: {kind}": seen.best("class")[0],
-        }
+        row |= {f"{m}: {kind}": v for m, v in looked_at(picture, scene, source, right).items()}
     rebuilt = model.decode(model.encode(source.picture))
-    ceiling = metrics.background_psnr(rebuilt, source.picture, wanted.changed)
-    row["background, dB: ceiling"] = ceiling.item()
-    noun = wanted.subject.identity.class_name
-    row["class right: swap"] = float(row["class seen: swap"] == noun)
-    row["SSIM to right answer: swap"] = metrics.ssim(made["swap"], right.picture).item()
+    row[CEILING] = metrics.background_psnr(rebuilt, source.picture, wanted.changed).item()
     keep(sheets / f"{number:02d}.pt", {"source": source.picture, "photo": photos[:1], **made})
     return row
 
 
-@torch.no_grad()
-def performed(
-    model: DiffusionModel, wanted: cases.Swap, source: Float[Tensor, "1 3 h w"],
-    settings: Settings, store: Path,
-) -> dict[str, Float[Tensor, "1 3 h w"]]:  # fmt: skip
-    """The swap and the two controls."""
-    concept = learnt(model, wanted.subject, settings.learn, store)
-    old = wanted.source.subjects[0].identity.class_name
-    target = wanted.prompt.replace(f" {old}", f" {concept.phrase}", 1)
-    steps, guidance = settings.invert.steps, settings.invert.guidance
-    drawing = GenerateSettings(steps=steps, guidance=guidance)
-    with worn(model, concept):
-        inversion = invert(model, source, wanted.prompt, settings.invert, cache=store / "inverted")
-        swapped = swap(model, inversion, wanted.prompt, target, settings.swap)
-        plain = generate(model, [target], [0], drawing)
-    latents = model.encode(source)
-    replayed = ddim_replay(model, latents, wanted.prompt, steps, guidance)
-    return {"swap": swapped, "no swap": model.decode(replayed), "plain generation": plain}
+def looked_at(
+    picture: Float[Tensor, "1 3 h w"], scene: Scene, source: truth.Shown, right: truth.Shown
+) -> dict[str, float]:
+    """One picture's measures; the recogniser is told which toy is meant."""
+    ruler, wanted = scene.ruler, scene.case
+    seen = ruler.recognise(picture, right.mask)
+    real = ruler.identity(right.picture, right.mask)
+    shared, size = right.visible & seen.confident(), metrics.subject_size(right.mask)
+    within = metrics.psnr(picture, right.picture)
+    return {
+        "identity to right answer": metrics.identity_score(seen.identity, real).item(),
+        "identity to photos": metrics.subject_fidelity(
+            seen.identity, ruler.identity(scene.photos)
+        ).item(),
+        "background, dB": metrics.background_psnr(picture, source.picture, wanted.changed).item(),
+        "pose error": metrics.pose_error(seen.points, right.points, shared, size).item(),
+        "SSIM to right answer": metrics.ssim(picture, right.picture).item(),
+        # Root mean square difference of colours in [0, 1].
+        "distance to right answer": 10 ** (-within.item() / 20),
+        "class right": float(seen.best("class")[0] == wanted.subject.identity.class_name),
+    }
+
+
+def contests(rows: Sequence[Row], ours: str, theirs: str) -> dict[str, dict[str, float]]:
+    """How often ours wins, ties and loses against theirs, as shares of the cases."""
+    found: dict[str, dict[str, float]] = {}
+    for name, (measure, sign, margin) in CONTESTS.items():
+        gains = [sign * (row[f"{measure}: {ours}"] - row[f"{measure}: {theirs}"]) for row in rows]
+        found[name] = {
+            "win": sum(gain > margin for gain in gains) / len(gains),
+            "tie": sum(abs(gain) <= margin for gain in gains) / len(gains),
+            "lose": sum(gain < -margin for gain in gains) / len(gains),
+        }
+    return found
 
 
 def keep(path: Path, made: dict[str, Float[Tensor, "1 3 h w"]]) -> None:
@@ -112,9 +210,9 @@ def keep(path: Path, made: dict[str, Float[Tensor, "1 3 h w"]]) -> None:
     torch.save({kind: torch.from_numpy(to_pixels(p).copy()) for kind, p in made.items()}, path)
 
 
-def sheet(sheets: Path, rows: list[Row]) -> torch.Tensor:
-    """All kept cases, one row each, with the swap's scores under its picture."""
-    order = ("photo", "source", "swap", "right answer", "no swap", "plain generation")
+def sheet(sheets: Path, rows: list[Row], methods: Sequence[str]) -> torch.Tensor:
+    """All kept cases, one row each, with each picture's scores under it."""
+    order = ("photo", "source", *methods, "right answer")
     lines: list[SheetRow] = []
     for row in rows:
         kept = torch.load(sheets / f"{int(row['case']):02d}.pt", weights_only=True)
@@ -124,7 +222,7 @@ def sheet(sheets: Path, rows: list[Row]) -> torch.Tensor:
 
 
 def scores(row: Row, kind: str) -> str:
-    if kind not in KINDS:
+    if f"pose error: {kind}" not in row:
         return ""
     identity, pose = (row[f"{m}: {kind}"] for m in ("identity to right answer", "pose error"))
     return f"  id {identity:.2f} pose {pose:.2f} bg {row[f'background, dB: {kind}']:.1f}"

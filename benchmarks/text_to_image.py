@@ -8,6 +8,7 @@ import torch
 from benchmarks import cases
 from benchmarks.rows import Row
 from understudy.evaluate.recogniser import Recogniser
+from understudy.evaluate.truth import pictures
 from understudy.generate import generate
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings
@@ -30,7 +31,7 @@ def agreement(
     captions = [cases.telling_caption(scene, n) for scene, n in zip(scenes, numbers, strict=True)]
     drawn = generate(model, captions, [cases.FIRST_SEED + n for n in numbers], settings)
     row: Row = {"captions": captions}
-    for ending, looked_at in (("", drawn), (", true renders", cases.pictures(scenes))):
+    for ending, looked_at in (("", drawn), (", true renders", pictures(scenes))):
         seen = ruler.recognise(looked_at)
         all_right = torch.ones(BATCH, dtype=torch.bool)
         for head, column in HEADS.items():

@@ -37,16 +37,20 @@ def test_spread_of_three_numbers() -> None:
     assert found["a"].count == 1 and found["b"].mean == 1 and "c" not in found
 
 
-@pytest.mark.parametrize("number", [0, 2, 27])
+@pytest.mark.parametrize("number", [0, 3, 12, 29, 62])
 def test_a_swap_case_keeps_the_stage(number: int) -> None:
-    case = cases.swap(number)
+    case, kind = cases.swap(number), cases.KINDS[number % 8]
     old, new = case.source.subjects[0], case.right.subjects[0]
-    assert case.source.background == case.right.background
+    assert case.kind == kind and case.source.background == case.right.background
     assert (old.pose.x, old.pose.yaw) == (new.pose.x, new.pose.yaw)
     assert new.identity == case.subject.identity and is_reserved(new.identity)
-    assert old.identity.class_name in case.prompt.split()
-    assert (old.identity.class_name == new.identity.class_name) == (number % 4 < 2)
-    assert 0.05 < case.changed.mean() < 0.6
+    words, nouns = case.prompt.split(), (old.identity.class_name, new.identity.class_name)
+    assert nouns[0] in words and (case.occurrence is not None) == (words.count(nouns[0]) > 1)
+    assert (nouns[0] == nouns[1]) == (kind in ("own", "occluded", "several"))
+    assert kind not in ("alike", "shape") or cases.alike(*nouns) == (kind == "alike")
+    assert len(case.source.subjects) == 1 + (kind == "several")
+    assert case.source.subjects[1:] == case.right.subjects[1:]
+    assert 0.03 < case.changed.mean() < 0.6
 
 
 def test_a_telling_caption_names_what_is_asked() -> None:

@@ -22,8 +22,8 @@ from understudy.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
-    "demo learn swap generate invert project drag toybox toybox,render toybox,subject models "
-    "models,list models,convert models,check"
+    "demo learn swap sweep explain generate invert project drag toybox toybox,render "
+    "toybox,subject models models,list models,convert models,check"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 
@@ -201,7 +201,48 @@ def test_invert_then_swap(
     recipe = read_recipe("swapped-0.png")
     assert [file.role for file in recipe.ingredients] == ["photo", "concept", "mask"]
     # Bare the inversion is one, wearing rex another; the second swap finds rex's in the cache.
-    assert len(list(cache.rglob("*.safetensors"))) == 2 + 2  # and two class latents
+    assert len(list(cache.rglob("inversions/*.safetensors"))) == 2
+
+
+def test_a_swap_leaves_features_for_the_next(
+    learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
+    about = ("--prompt", "a photo of a cat", "--swap", "cat=rex", "--steps", 2, *model)
+    ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "one.png")
+    assert len(list(cache.rglob("sources/*/step-*.safetensors"))) == 2
+    ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "two.png")
+    assert np.array_equal(read_photo("one.png").pixels, read_photo("two.png").pixels)
+    shown = ran(capsys, "swap", *about, "--seed", 3, "--out", "seeded.png")
+    assert shown["target_prompt"] == ran(capsys, "swap", photo, *about)["target_prompt"]
+    assert read_recipe("seeded.png").seed == 3
+    for words, told in (
+        (("swap", *about), "either a photo or --seed"),
+        (("swap", photo, *about, "--seed", 3), "either a photo or --seed"),
+        (("swap", photo, *about, "--paste"), "add --blend or a --mask"),
+        (("swap", photo, "--prompt", "a cat", "--swap", "cat#2=rex", *model), 'no "cat" number 2'),
+        (("swap", photo, *about, "--swap", "a cat=rex"), "same word"),
+        (("swap", photo, *about, "--cross-map-steps", "1.5"), "share from 0.0 to 1.0"),
+    ):
+        assert run(*words) == 2
+        assert told in capsys.readouterr().err
+
+
+def test_sweep_and_explain(
+    learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
+    about = ("--prompt", "a photo of a cat", "--steps", 4, *model)
+    swept = ("sweep", photo, *about, "--swap", "cat=rex", "--method", "direct")
+    shown = ran(capsys, *swept, "--vary", "self-output=0,1,2", "--vary", "cross-map=0,0.5")
+    assert shown["cells"] == 6 and shown["rows"]["swaps"] < 6 * 2 * 4 + 2 * 4
+    assert read_recipe("sweep.png").command == "sweep"
+    assert run(*swept, "--vary", "nonsense=1") == 2
+    assert "one of self-output-steps" in capsys.readouterr().err
+    shown = ran(capsys, "explain", photo, *about, "--swap", "cat=rex", "--out", "maps.png")
+    assert shown["words"] == ["a", "photo", "of", "cat"]
+    drawn = read_photo("maps.png").pixels
+    assert drawn.std() > 10 and read_recipe("maps.png").command == "explain"
 
 
 def test_demo(

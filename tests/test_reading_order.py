@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
     "_version errors presets settings settings_drag files photo image sheet recipe toybox "
-    "attention models concept diffusion generate learn words invert swap project drag "
+    "attention attend models concept diffusion generate learn words invert swap project drag "
     "evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.

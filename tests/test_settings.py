@@ -12,8 +12,8 @@ import pytest
 
 from understudy import settings
 from understudy.errors import InputError
+from understudy.presets import SWAP_PRESETS
 from understudy.settings import (
-    SWAP_PRESETS,
     DemoSettings,
     GenerateSettings,
     InvertSettings,

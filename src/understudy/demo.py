@@ -16,13 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from understudy import toybox
 from understudy.concept import worn
-from understudy.evaluate import metrics
+from understudy.evaluate import metrics, truth
 from understudy.evaluate.recogniser import Recogniser
-from understudy.image import to_mask, to_pixels, to_tensor
+from understudy.image import to_pixels
 from understudy.invert import inversion_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
@@ -34,7 +33,6 @@ from understudy.toybox import Scene
 
 FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides
 NAME = "rex"
-MARGIN = 2  # pixels about the changed region that count as changed, too
 
 Watch = Callable[[Iterable[Any], str], Any]  # follow steps to the end, return the last
 
@@ -98,8 +96,8 @@ def perform(
 ) -> Performance:
     """Do the whole job for one case: nothing is taken from any cache."""
     size = model.picture_size
-    photos = torch.cat([_picture(scene, size) for scene in given.photos])
-    source = _picture(given.source, size)
+    photos = truth.pictures(given.photos, size)
+    source = truth.pictures([given.source], size)
     learnt = watch(
         learn_steps(
             model,
@@ -135,7 +133,7 @@ def perform(
         photos=photos,
         source=source,
         swapped=swapped.cpu(),
-        right=_picture(given.right, size),
+        right=truth.pictures([given.right], size),
         rebuilt=rebuilt.cpu(),
         target_prompt=target_prompt,
     )
@@ -159,21 +157,21 @@ class Scores:
 def score(made: Performance, ruler: Recogniser) -> list[Scores]:
     """The swap, the right answer, and the source left as it is; then the background's ceiling."""
     size = (int(made.source.shape[-2]), int(made.source.shape[-1]))
-    changed = _changed(made.case, size)
-    points, visible, mask = _pose(made.case.right, size, ruler)
+    changed = truth.changed(made.case.source, made.case.right, size)
+    right = truth.shown(made.case.right, size)
     photos = ruler.identity(made.photos)
     pictures = {"swap": made.swapped, "right answer": made.right, "no swap": made.source}
     found: list[Scores] = []
     for name, picture in pictures.items():
         seen = ruler.recognise(picture)
-        shared = visible & seen.confident()
-        subject_size = metrics.subject_size(mask)
+        shared = right.visible & seen.confident()
+        subject_size = metrics.subject_size(right.mask)
         found.append(
             Scores(
                 name,
                 metrics.subject_fidelity(seen.identity, photos).item(),
                 metrics.background_psnr(picture, made.source, changed).item(),
-                metrics.pose_error(seen.points, points, shared, subject_size).item(),
+                metrics.pose_error(seen.points, right.points, shared, subject_size).item(),
             )
         )
     ceiling = metrics.background_psnr(made.rebuilt, made.source, changed).item()
@@ -204,31 +202,6 @@ def sheet(made: Performance, scores: list[Scores]) -> Pixels:
         Row(f'"{made.case.prompt}"  to  "{made.target_prompt}"', answers),
     ]
     return contact_sheet(rows, title="understudy: one toy takes another's place")
-
-
-def _picture(scene: Scene, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
-    return to_tensor(toybox.render(scene, size).picture)
-
-
-def _changed(given: Case, size: tuple[int, int]) -> Float[Tensor, "1 1 h w"]:
-    """Where source and right answer may differ: both toys, their shadows, a small margin."""
-    regions = [toybox.influence(scene, 0, size) for scene in (given.source, given.right)]
-    changed = to_mask(np.logical_or(*regions).astype(np.float32))
-    return F.max_pool2d(changed, 2 * MARGIN + 1, stride=1, padding=MARGIN)
-
-
-def _pose(
-    scene: Scene, size: tuple[int, int], ruler: Recogniser
-) -> tuple[Float[Tensor, "1 k 2"], Tensor, Float[Tensor, "1 1 h w"]]:
-    """True key points (x, y), which of them are seen, and the subject's mask."""
-    drawn = toybox.render(scene, size)
-    names = ruler.vocabulary.points
-    points, visible = torch.zeros(1, len(names), 2), torch.zeros(1, len(names), dtype=torch.bool)
-    for name, point in drawn.keypoints[0].items():
-        place = names.index(name)
-        points[0, place] = torch.tensor([point.x, point.y])
-        visible[0, place] = point.visible
-    return points, visible, to_mask(drawn.masks[0])
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -75,12 +75,23 @@ def ddim_step(
     a, b = schedule.alpha(start), schedule.alpha(end)
     exact = torch.promote_types(latents.dtype, torch.float32)
     x, eps = latents.to(exact), noise.to(exact)
-    clean = (x - sqrt(1 - a) * eps) / sqrt(a)
+    clean = clean_latents(schedule, x, eps, start)
     if fresh is None or eta == 0:
         return (sqrt(b) * clean + sqrt(1 - b) * eps).to(latents.dtype)
     sigma = eta * sqrt((1 - b) / (1 - a) * (1 - a / b))
     moved = sqrt(b) * clean + sqrt(max(1 - b - sigma**2, 0.0)) * eps + sigma * fresh.to(exact)
     return moved.to(latents.dtype)
+
+
+def clean_latents(
+    schedule: NoiseSchedule,
+    latents: Float[Tensor, "b c h w"],
+    noise: Float[Tensor, "b c h w"],
+    timestep: int,
+) -> Float[Tensor, "b c h w"]:
+    """x_0 as far as it can be told at a timestep (Song et al. 2020, equation 9)."""
+    a = schedule.alpha(timestep)
+    return (latents - sqrt(1 - a) * noise) / sqrt(a)
 
 
 def guided(

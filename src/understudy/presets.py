@@ -1,4 +1,4 @@
-"""Named values of learning: what each method begins with, what others publish, what suits a model.
+"""Named values: what each method begins with, what others publish, what suits a model.
 
 A preset is a set of values, never a branch in the code; `settings` reads it.
 """
@@ -47,6 +47,27 @@ LEARN_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     },
 }
 
+# What suits a built-in model better than defaults meant for Stable Diffusion; measured on toys that
+# are not among the held-out cases of benchmarks/.
+SUITED: dict[str, dict[str, dict[str, Value]]] = {
+    "toybox": {
+        "LearnSettings": {
+            "steps": 250,
+            "learning_rate": 2e-4,
+            "batch_size": 4,
+            "prior_samples": 32,
+            "prior_steps": 20,
+            "prior_guidance": 4.0,
+            "prior_temperature": 0.85,
+            "flip": True,
+            "precision": "bfloat16",
+        },
+        "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.85},
+        "InvertSettings": {"guidance": 3.0},
+        "SwapSettings": {"guidance": 3.0},
+    }
+}
+
 # What the methods of learning other than DreamBooth want besides, for the same model.
 SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
@@ -54,4 +75,27 @@ SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
         "textual-inversion": {"steps": 400, "learning_rate": 1e-2, "prior_samples": 0},
         "hiper": {"steps": 400, "learning_rate": 2e-2, "prior_samples": 0, "flip": False},
     }
+}
+
+PUBLISHED_STEPS = 50  # what the numbers of steps below were published for
+SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
+# "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
+# (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
+# "best": ours. A looser hold, which lets the subject be itself, while the blend keeps the stage;
+# how loose is chosen case by case within the budget (swap/audition.py).
+SWAP_PRESETS: dict[str, dict[str, int]] = {
+    "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
+    "official": {
+        "self_output_steps": 41,
+        "self_map_steps": 40,
+        "cross_map_steps": 30,
+        "blend": True,
+    },
+    "best": {
+        "self_output_steps": 5,
+        "self_map_steps": 12,
+        "cross_map_steps": 10,
+        "blend": True,
+        "budget": 300,
+    },
 }

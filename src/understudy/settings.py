@@ -2,7 +2,7 @@
 
 Free of torch, so that ``understudy --help`` answers at once. Settings stop at the verb's door:
 the functions below a verb take plain keyword arguments. A preset is a named set of values,
-never a branch in the code: see :data:`SWAP_PRESETS`.
+never a branch in the code: see `presets`.
 """
 
 from __future__ import annotations
@@ -13,7 +13,15 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from understudy.errors import InputError
-from understudy.presets import LEARN_PRESETS, SUITED_METHODS, Value
+from understudy.presets import (
+    LEARN_PRESETS,
+    PUBLISHED_STEPS,
+    SUITED,
+    SUITED_METHODS,
+    SWAP_COUNTS,
+    SWAP_PRESETS,
+    Value,
+)
 
 METHODS = ("null-text", "ddim", "negative-prompt", "direct")
 DTYPES = ("float32", "float16", "bfloat16")
@@ -29,9 +37,14 @@ def knob(
     at_least: float | None = None,
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
+    share: bool = False,
 ) -> Any:
-    """One setting: its default, what it does in one line, and what it may be."""
+    """One setting: its default, what it does in one line, and what it may be.
+
+    share: a whole number counts, a fraction from 0.0 to 1.0 is a share of the whole.
+    """
     bounds = {"help": help, "at_least": at_least, "at_most": at_most, "choices": choices}
+    bounds["share"] = share
     return dataclasses.field(default=default, metadata=bounds)
 
 
@@ -67,6 +80,10 @@ def check(field: dataclasses.Field[Any], value: Any) -> None:
     """Raise InputError, naming the knob, unless `value` has the right kind and bounds."""
     name, limits = option(field.name), field.metadata
     kind: Any = type(field.default)
+    if limits["share"] and isinstance(value, float):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must be a count, or a share from 0.0 to 1.0. Got {value}.")
+        return
     fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
     if not fits or (isinstance(value, bool) and kind is not bool):
         raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
@@ -115,30 +132,58 @@ class InvertSettings(Settings):
 class SwapSettings(Settings):
     """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
 
-    preset: str = knob("paper", "named set of values to start from", choices=("paper", "official"))
+    preset: str = knob(
+        "paper", "named set of values to start from", choices=("paper", "official", "best")
+    )
     steps: int = knob(50, "denoising steps, as inverted", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "guidance scale, as inverted", at_least=0, at_most=50)
-    self_output_steps: int = knob(
-        10, "steps that keep the source's self-attention output (the paper's phi)", at_least=0
+    self_output_steps: int | float = knob(
+        10,
+        "steps, or share of them, that keep the source's self-attention output (the paper's phi)",
+        at_least=0,
+        share=True,
     )
-    self_map_steps: int = knob(
-        25, "steps that keep the source's self-attention map (the paper's M)", at_least=0
+    self_map_steps: int | float = knob(
+        25,
+        "steps, or share of them, that keep the source's self-attention map (the paper's M)",
+        at_least=0,
+        share=True,
     )
-    cross_map_steps: int = knob(
-        20, "steps that keep the source's cross-attention map (the paper's A)", at_least=0
+    cross_map_steps: int | float = knob(
+        20,
+        "steps, or share of them, that keep the source's cross-attention map (the paper's A)",
+        at_least=0,
+        share=True,
     )
     blend: bool = knob(False, "keep the photo's own latent outside the swapped subject")
+    budget: int = knob(
+        0,
+        "U-Net rows that may be spent on choosing the three numbers; 0 takes them as they are",
+        at_least=0,
+    )
+    paste: bool = knob(False, "at the end, paste the photo's own pixels outside the subject")
+    feather: int = knob(4, "pixels over which pasted and swapped picture meet", at_least=0)
+    keep: float = knob(
+        0.5,
+        "gigabytes of the photo's features kept on disk for later swaps; 0 keeps none",
+        at_least=0,
+    )
 
     @classmethod
     def filled(cls, given: Mapping[str, Any], model: str = "") -> SwapSettings:
-        """The preset's values where none is given, in proportion to the number of steps."""
+        """The preset's values where none is given, in proportion to the number of steps.
+
+        Whoever gives one of the three numbers has chosen: then there is no budget for choosing.
+        """
         given = {**suited(cls, model), **given}
         wanted = cls.from_dict(given)
         share = wanted.steps / PUBLISHED_STEPS
-        named = {
-            name: value if isinstance(value, bool) else round(value * share)
+        named: dict[str, Value] = {
+            name: round(value * share) if name in SWAP_COUNTS else value
             for name, value in SWAP_PRESETS[wanted.preset].items()
         }
+        if any(name in given for name in SWAP_COUNTS):
+            named["budget"] = 0
         return cls.from_dict({**named, **given})
 
 
@@ -248,42 +293,6 @@ class DemoSettings(Settings):
     guidance: float = knob(3.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
 
 
-# What suits a built-in model better than defaults meant for Stable Diffusion; measured on toys that
-# are not among the held-out cases of benchmarks/.
-SUITED: dict[str, dict[str, dict[str, Value]]] = {
-    "toybox": {
-        "LearnSettings": {
-            "steps": 250,
-            "learning_rate": 2e-4,
-            "batch_size": 4,
-            "prior_samples": 32,
-            "prior_steps": 20,
-            "prior_guidance": 4.0,
-            "prior_temperature": 0.85,
-            "flip": True,
-            "precision": "bfloat16",
-        },
-        "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.85},
-        "InvertSettings": {"guidance": 3.0},
-        "SwapSettings": {"guidance": 3.0},
-    }
-}
-
-
 def suited(kind: type[Settings], model: str) -> Mapping[str, Value]:
     """The values of `kind` that suit a built-in model; none for any other."""
     return SUITED.get(model, {}).get(kind.__name__, {})
-
-
-PUBLISHED_STEPS = 50  # what the numbers of steps below were published for
-# "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
-# (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
-SWAP_PRESETS: dict[str, dict[str, int]] = {
-    "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
-    "official": {
-        "self_output_steps": 41,
-        "self_map_steps": 40,
-        "cross_map_steps": 30,
-        "blend": True,
-    },
-}

@@ -127,6 +127,26 @@ def _running_mean(points: Sequence[tuple[float, float]]) -> list[tuple[float, fl
     return means
 
 
+def strip(
+    rows: Sequence[tuple[str, Sequence[bool]]], width: int, colours: Sequence[tuple[int, int, int]]
+) -> Pixels:
+    """A row of cells under each other for each name, filled where true; `width` pixels wide."""
+    text, cell = 15, 22
+    picture = Image.new("RGB", (width, 2 * MARGIN + len(rows) * (cell + GAP)), PAPER)
+    draw = ImageDraw.Draw(picture)
+    room = max(draw.textlength(name, font=ImageFont.load_default(text)) for name, _ in rows)
+    left = MARGIN + int(room) + GAP
+    for number, ((name, filled), colour) in enumerate(zip(rows, colours, strict=True)):
+        y = MARGIN + number * (cell + GAP)
+        _write(draw, (MARGIN, y + 2), name, text, INK, int(room) + GAP)
+        side = (width - MARGIN - left) / max(len(filled), 1)
+        for index, on in enumerate(filled):
+            x = left + index * side
+            box = (x, y, x + max(side - 1, 1), y + cell)
+            draw.rectangle(box, fill=colour if on else (228, 226, 220))
+    return np.asarray(picture)
+
+
 def _draw_row(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, row: Row, y: int, side: int, text: int
 ) -> None:

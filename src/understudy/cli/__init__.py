@@ -15,7 +15,19 @@ from typing import Annotated, NoReturn
 import typer
 
 from understudy._version import __version__
-from understudy.cli import demo, drag, generate, invert, learn, models, project, swap, toybox
+from understudy.cli import (
+    demo,
+    drag,
+    explain,
+    generate,
+    invert,
+    learn,
+    models,
+    project,
+    swap,
+    sweep,
+    toybox,
+)
 from understudy.errors import UnderstudyError
 
 app = typer.Typer(
@@ -31,6 +43,8 @@ for command in (
     demo.demo,
     learn.learn,
     swap.swap,
+    sweep.sweep,
+    explain.explain,
     generate.generate,
     invert.invert,
     project.project,

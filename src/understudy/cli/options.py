@@ -15,6 +15,7 @@ from typing import Annotated, Any, get_type_hints
 
 import typer
 
+from understudy.errors import InputError
 from understudy.settings import RunSettings, Settings, option
 
 
@@ -45,18 +46,27 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
 
 def as_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
     """One knob as a keyword-only parameter that typer understands; None means "not given"."""
-    name = option(field.name)
+    name, share = option(field.name), field.metadata["share"]
     spelling = f"{name}/--no-{name[2:]}" if isinstance(field.default, bool) else name
     default = f"{field.default}".lower() if isinstance(field.default, bool) else f"{field.default}"
     info: Any = typer.Option(
         spelling,
         help=f"{field.metadata['help']} [default: {default or 'empty'}]",
-        metavar="|".join(field.metadata["choices"]) or None,
+        metavar="|".join(field.metadata["choices"]) or ("COUNT|SHARE" if share else None),
         show_default=False,
+        parser=count_or_share if share else None,
     )
-    annotation = Annotated[type(field.default) | None, info]
+    annotation = Annotated[Any if share else type(field.default) | None, info]
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=None, annotation=annotation)
+
+
+def count_or_share(text: str | float) -> int | float:
+    """ "20" counts, "0.4" is a share. Raises InputError for anything else."""
+    try:
+        return int(text) if isinstance(text, int) or "." not in str(text) else float(text)
+    except ValueError:
+        raise InputError(f"wanted a count like 20 or a share like 0.4. Got {text!r}.") from None
 
 
 def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:

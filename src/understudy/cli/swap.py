@@ -1,90 +1,181 @@
-"""`understudy swap`: a concept takes the place of a photo's subject."""
+"""`understudy swap`: concepts take the places of a photo's subjects."""
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
-from understudy.errors import InputError, PromptError
-from understudy.files import cache_folder, check_writable
-from understudy.settings import METHODS, InvertSettings, RunSettings, SwapSettings
+from understudy.errors import InputError
+from understudy.files import check_writable
+from understudy.presets import SWAP_COUNTS
+from understudy.settings import METHODS, RunSettings, SwapSettings
 
 if TYPE_CHECKING:
-    from understudy.recipe import Ingredient
+    from torch import Tensor
+
+    from understudy.invert.inversion import Inversion
+    from understudy.invert.source import SourceFeatures
+    from understudy.models.interface import DiffusionModel
+    from understudy.swap.audition import Audition
+    from understudy.swap.replay import SwapStep
+
+DRAWN, DRAWING_STEPS = 2, 20  # pictures of the actor, where no photos of it are given
 
 
 @knobs
 def swap(
-    photo: Annotated[Path, typer.Argument(help="The photo.")],
-    prompt: Annotated[str, typer.Option(help="What the photo shows, its subject included.")],
-    swap: Annotated[str, typer.Option(help="WORD=CONCEPT, like cat=rex: who takes whose place.")],
+    prompt: Annotated[str, typer.Option(help="What the photo shows, its subjects included.")],
+    swap: Annotated[
+        list[str],
+        typer.Option(
+            help="WORD=CONCEPT, like cat=rex: who takes whose place. cat#2=rex means the second "
+            "cat alone. May be repeated."
+        ),
+    ],
     settings: SwapSettings,
     run: RunSettings,
+    photo: Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
+    ] = None,
     method: Annotated[
         str, typer.Option(help="how to invert", metavar="|".join(METHODS))
     ] = "null-text",
     mask: Annotated[
         Path | None, typer.Option(help="Picture of the photo's size; white may change.")
     ] = None,
+    photos: Annotated[
+        Path | None, typer.Option(help="Photos of the concept, for --budget to compare with.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Swap a concept into a photo: its pose, its stage.
+    """Swap concepts into a photo: its pose, its stage.
 
-    The photo is inverted first; a second swap of it finds that in the cache.
+    The photo is inverted first; a second swap of it finds that, and more, in the cache.
     """
-    from understudy.photo import check_png_name, fit
+    from understudy.photo import check_png_name
 
     check_writable(check_png_name(out))
-    word, name = split(swap)
-    find(prompt, word)
-    opened, ingredient = stage.open_photo(photo)
-    dress = stage.load_concepts([name])
-    (concept,) = dress.concepts
-    target = find(prompt, word).sub(concept.phrase, prompt, count=1)
-    from understudy.image import to_tensor, write_picture
-    from understudy.invert import inversion_steps
-    from understudy.swap import swap_steps
+    if settings.paste and not (settings.blend or mask):
+        raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+    cast = casting.cast_of(swap, prompt)
+    from understudy.image import write_picture
+    from understudy.swap.photoswap import parts_read
 
     model = stage.load_model(run)
-    picture = to_tensor(fit(opened.pixels, model.picture_size))
-    given = {"method": method, "steps": settings.steps, "guidance": settings.guidance}
-    ingredients: list[Ingredient] = [ingredient, *dress.ingredients]
-    region = None
-    if mask:
-        region, drawn = stage.open_mask(mask, opened, model.picture_size)
-        ingredients.append(drawn)
-    with stage.wearing(model, dress):
-        asked = InvertSettings.filled(given)
-        cache = cache_folder() / "inversions"
-        inverting = inversion_steps(model, picture, prompt, asked, cache=cache)
-        inversion = show.last(inverting, "Inverting").inversion
-        assert inversion is not None, "the last step carries the inversion"
-        words = (word, concept.phrase)
-        steps = swap_steps(model, inversion, prompt, target, settings, words=words, mask=region)
-        swapped = stage.decoded(model, show.last(steps, "Swapping").target)
-    facts = {"prompt": prompt, "target_prompt": target, "swap": swap, "method": method}
-    recipe = stage.made_by("swap", model, (settings, run), arguments=facts, ingredients=ingredients)
+    source = casting.source_of(model, photo, seed, prompt, mask)
+    asked = casting.asked_inversion(method, settings, run)
+    parts = partial(parts_read, settings)
+    facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "method": method}
+    with casting.staged(model, cast, source, asked, parts, settings.keep) as (inversion, features):
+        audition = _audition(model, settings, source, cast, photos)
+        last = _performed(model, settings, source, cast, inversion, features, audition)
+        swapped = stage.decoded(model, last.target)
+        if settings.paste:
+            swapped = _pasted(model, source, inversion, swapped, last, settings.feather)
+    if audition is not None:
+        facts["chosen"] = _chosen(last, settings)
+    files = (*source.ingredients[:1], *cast.dress.ingredients, *source.ingredients[1:])
+    recipe = stage.made_by(
+        "swap", model, (settings, run), arguments=facts, ingredients=files, seed=seed
+    )
     write_picture(out, swapped, recipe.to_text())
-    show.result({"picture": str(out), **facts}, json, f'{out}   "{target}"')
+    show.result({"picture": str(out), **facts}, json, f'{out}   "{cast.target}"')
 
 
-def split(swap: str) -> tuple[str, str]:
-    """ "cat=rex" -> the word of the prompt, and the concept that takes its place."""
-    word, equals, name = (part.strip() for part in swap.partition("="))
-    if not (word and equals and name):
-        raise InputError(f"--swap must be WORD=CONCEPT, like cat=rex. Got {swap!r}.")
-    return word, name
+def _performed(
+    model: DiffusionModel,
+    settings: SwapSettings,
+    source: casting.Source,
+    cast: casting.Cast,
+    inversion: Inversion,
+    features: SourceFeatures | None,
+    audition: Audition | None,
+) -> SwapStep:
+    """The last step of the swap."""
+    from understudy.swap import swap_steps
+
+    steps = swap_steps(
+        model,
+        inversion,
+        source.prompt,
+        cast.target,
+        settings,
+        words=cast.roles,
+        mask=source.mask,
+        features=features,
+        audition=audition,
+    )
+    return show.last(steps, "Swapping")
 
 
-def find(prompt: str, word: str) -> re.Pattern[str]:
-    """A pattern of the word as a whole word. Raises PromptError when the prompt lacks it."""
-    pattern = re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
-    if not pattern.search(prompt):
-        raise PromptError(f'--swap names {word!r}, but --prompt has no such word: "{prompt}".')
-    return pattern
+def _audition(
+    model: DiffusionModel,
+    settings: SwapSettings,
+    source: casting.Source,
+    cast: casting.Cast,
+    photos: Path | None,
+) -> Audition | None:
+    """Who judges candidates; None where nobody can, or nothing is to be chosen."""
+    from understudy.evaluate.swap_judge import judge_for
+
+    judge = judge_for(model) if settings.budget else None
+    if judge is None or source.picture is None or len(cast.roles) != 1:
+        if settings.budget:
+            show.note("nobody can judge candidates here; the preset's numbers are taken.")
+        return None
+    from understudy.swap.audition import Audition
+
+    pictures = _of_the_actor(model, settings, str(cast.roles[0].actor), photos)
+    return Audition(judge, judge.identity(pictures), source.picture)
+
+
+def _of_the_actor(
+    model: DiffusionModel, settings: SwapSettings, phrase: str, photos: Path | None
+) -> Tensor:
+    """Pictures of the concept: the photos given, or what the model draws of it."""
+    if photos is not None:
+        from understudy.image import read_folder
+
+        return read_folder(photos, model.picture_size)[0]
+    from understudy.generate import generate
+    from understudy.settings import GenerateSettings
+
+    drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=settings.guidance)
+    return generate(model, [f"a photo of a {phrase}"] * DRAWN, list(range(DRAWN)), drawing).cpu()
+
+
+def _chosen(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
+    """The three numbers of the candidate that was taken."""
+    from understudy.swap.audition import candidates
+
+    plans = candidates(settings)
+    plan = plans[last.targets[0] % len(plans)]
+    ends = (plan.self_output, plan.self_map, plan.cross_map)
+    return dict(zip(SWAP_COUNTS, (len(steps) for steps in ends), strict=True))
+
+
+def _pasted(
+    model: DiffusionModel,
+    source: casting.Source,
+    inversion: Inversion,
+    swapped: Tensor,
+    last: SwapStep,
+    feather: int,
+) -> Tensor:
+    """The photo's own pixels outside of where the swap happened."""
+    from understudy.swap.paste import paste, region
+
+    assert last.mask is not None, "a blend leaves a mask"
+    photo = source.picture
+    if photo is None:
+        photo = stage.decoded(model, inversion.trajectory[:1]).cpu()
+    where = region(last.mask.cpu(), (int(photo.shape[-2]), int(photo.shape[-1])))
+    where = where if source.mask is None else where.minimum(source.mask)
+    return paste(photo, swapped.cpu(), where, feather)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, digest
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import at_least_float32, null_text_steps
+from understudy.invert.source import Parts, SourceFeatures, nothing
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings
 
@@ -27,6 +28,8 @@ def inversion_steps(
     settings: InvertSettings | None = None,
     *,
     cache: Path | None = None,
+    features: SourceFeatures | None = None,
+    parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
     """Invert a photo a step at a time; the last step carries the inversion.
 
@@ -34,6 +37,8 @@ def inversion_steps(
         photo: RGB in [-1, 1], height and width multiples of the model's downscale.
         prompt: what the photo shows.
         cache: a folder of inversions; None keeps nothing. A kept one takes a single step.
+        features, parts: where null-text inversion is to keep what edits will read in each
+            sampling step, and what that is; the other methods run no such rows.
 
     Raises:
         InputError: a photo of a size that does not divide, an unknown method.
@@ -46,7 +51,7 @@ def inversion_steps(
     def make() -> Iterator[InvertStep]:
         with torch.no_grad():
             latents = at_least_float32(model.encode(photo.to(model.device)))
-        for step in _method_steps(model, latents, prompt, settings):
+        for step in method_steps(model, latents, prompt, settings, features, parts):
             found = step.inversion
             yield (
                 step if found is None else replace(step, inversion=replace(found, picture=picture))
@@ -72,9 +77,15 @@ def invert(
     return last.inversion
 
 
-def _method_steps(
-    model: DiffusionModel, latents: Float[Tensor, "1 c h w"], prompt: str, settings: InvertSettings
+def method_steps(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    prompt: str,
+    settings: InvertSettings,
+    features: SourceFeatures | None = None,
+    parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
+    """The steps of the settings' method from latents, kept nowhere."""
     if settings.method == "null-text":
         return null_text_steps(
             model,
@@ -85,6 +96,8 @@ def _method_steps(
             inner_steps=settings.inner_steps,
             epsilon=settings.epsilon,
             learning_rate=settings.learning_rate,
+            features=features,
+            parts=parts,
         )
     plain = {
         "ddim": ddim_inversion_steps,

@@ -10,7 +10,7 @@ exact implementations part by rounding alone over 50 steps. Single steps can be 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from understudy.diffusion import ddim_step, guided, next_lower
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, moves
+from understudy.invert.source import NOTHING, Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel
 
 
@@ -49,6 +50,8 @@ def null_text_steps(
     inner_steps: int = 10,
     epsilon: float = 1e-5,
     learning_rate: float = 1e-2,
+    features: SourceFeatures | None = None,
+    parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
     """Invert by DDIM, then tune one null embedding a timestep, each starting from the last.
 
@@ -57,15 +60,18 @@ def null_text_steps(
         inner_steps: optimiser steps a timestep, at most.
         epsilon: a timestep ends early below the loss epsilon + 2e-5 * its index.
         learning_rate: of the first timestep; it falls by 1 % of this each timestep.
+        features, parts: where to keep what edits will read in each sampling step, and what that
+            is; the rows are computed here anyway.
     """
     inversion: Inversion | None = None
+    if features is not None:
+        features.forget()
     for step in ddim_inversion_steps(model, latents, prompt, steps=steps):
         inversion = step.inversion
         yield replace(step, total=2 * steps, inversion=None)
     assert inversion is not None
-    trajectory, text = inversion.trajectory, model.embed([prompt])
-    null, z = at_least_float32(model.embed([""])), inversion.noise
-    nulls, replay, first = list[Tensor](), [z], None
+    trajectory, text, z = inversion.trajectory, model.embed([prompt]), inversion.noise
+    null, nulls, replay, first = at_least_float32(model.embed([""])), list[Tensor](), [z], None
     for index, timestep in enumerate(inversion.timesteps):
         step = null_text_step(
             model,
@@ -80,6 +86,8 @@ def null_text_steps(
             inner_steps=inner_steps,
             epsilon=epsilon,
             learning_rate=learning_rate,
+            features=features,
+            parts=parts(index),
         )
         null, z = step.null, step.latents
         first = step.uncond_noise if index == 0 else first
@@ -87,16 +95,28 @@ def null_text_steps(
         replay.append(z)
         done = None
         if index == steps - 1:
-            done = replace(
-                inversion,
-                method="null-text",
-                guidance=guidance,
-                replay=torch.cat(replay),
-                null_embeddings=torch.cat(nulls),
-                first_noise=first,
-            )
+            done = _finished(inversion, guidance, replay, nulls, first)
+            if features is not None:
+                features.adopt(done)
         loss, inner = step.losses[-1], len(step.losses)
         yield InvertStep(steps + index, 2 * steps, timestep, z, loss, inner, done)
+
+
+def _finished(
+    inversion: Inversion,
+    guidance: float,
+    replay: list[Tensor],
+    nulls: list[Tensor],
+    first: Tensor | None,
+) -> Inversion:
+    return replace(
+        inversion,
+        method="null-text",
+        guidance=guidance,
+        replay=torch.cat(replay),
+        null_embeddings=torch.cat(nulls),
+        first_noise=first,
+    )
 
 
 @torch.no_grad()
@@ -114,6 +134,8 @@ def null_text_step(
     inner_steps: int,
     epsilon: float,
     learning_rate: float,
+    features: SourceFeatures | None = None,
+    parts: Parts = NOTHING,
 ) -> NullStep:
     """Tune the null embedding of one timestep so that a guided step from latents gives wanted.
 
@@ -122,7 +144,8 @@ def null_text_step(
     end = next_lower(model.schedule, steps, timestep)
     if not moves(model.schedule, timestep, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
-    eps_c = model.predict_noise(latents, timestep, text)
+    as_cond = keeping(features, index, parts, cond=0)
+    eps_c = model.predict_noise(latents, timestep, text, as_cond)
 
     def step_with(eps_u: Tensor) -> Tensor:
         return ddim_step(model.schedule, latents, guided(eps_u, eps_c, guidance), timestep, end)
@@ -142,7 +165,9 @@ def null_text_step(
         if losses[-1] < epsilon + place * 2e-5:
             break
     null = null.detach()
-    eps_u = model.predict_noise(latents, timestep, null)
+    eps_u = model.predict_noise(latents, timestep, null, keeping(features, index, parts, uncond=0))
+    if features is not None:
+        features.close_step(index, parts)
     after = step_with(eps_u)
     return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),), eps_u)
 

@@ -15,13 +15,8 @@ from typing import Any, Literal, cast
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from understudy.attention import (
-    AttentionControl,
-    AttentionPlan,
-    AttentionSite,
-    Projections,
-    attend,
-)
+from understudy.attend import Projections, attend
+from understudy.attention import AttentionControl, AttentionPlan, AttentionSite
 from understudy.errors import ModelError
 from understudy.models.interface import NoiseSchedule, PredictionType
 

@@ -1,4 +1,4 @@
-"""A learnt subject takes another's place: schedule.py when, blend.py where, replay.py how."""
+"""A learnt subject takes another's place: photoswap.py the verb, replay.py how it is done."""
 
 from understudy.swap.photoswap import swap, swap_steps
 from understudy.swap.replay import SwapStep

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil, log
+from math import ceil
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +19,7 @@ from torch import Tensor
 
 from understudy.attention import AttentionSite
 from understudy.errors import InputError
-
-GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
+from understudy.invert.source import best_tokens
 
 
 @dataclass(frozen=True)
@@ -134,11 +133,6 @@ class MapSums:
     def _averaged(self) -> Float[Tensor, "kinds gh gw"]:
         assert self.grid is not None, "close_step() comes first"
         return (self._sums[self.tokens] / self._layers[self.tokens]).unflatten(-1, self.grid)
-
-
-def best_tokens(choices: dict[int, Tensor] | Sequence[int]) -> int:
-    """The number of cells nearest to 16 x 16, by ratio."""
-    return min(choices, key=lambda tokens: abs(log(tokens / GOOD_TOKENS)))
 
 
 def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int]:

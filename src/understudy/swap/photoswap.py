@@ -16,12 +16,14 @@ from torch import Tensor
 
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
+from understudy.invert.source import NOTHING, Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
+from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.replay import SwapStep, replay_steps
-from understudy.swap.schedule import first_steps
-from understudy.words import word_places
+from understudy.swap.roles import Role, source_places, target_places
+from understudy.swap.schedule import SwapSchedule, first_steps
 
 BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
 
@@ -33,16 +35,21 @@ def swap_steps(
     target_prompts: str | Sequence[str],
     settings: SwapSettings | None = None,
     *,
-    words: tuple[str, str] | None = None,
+    words: tuple[str, str] | Sequence[Role] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
+    features: SourceFeatures | None = None,
+    audition: Audition | None = None,
 ) -> Iterator[SwapStep]:
-    """Swap the subject of an inverted photo, a step at a time, for one or several target prompts.
+    """Swap the subjects of an inverted photo, a step at a time, for one or several target prompts.
 
     Args:
         inversion: of the photo, made by this model as it is dressed now.
         source_prompt: the prompt of the inversion.
-        words: the subject's word or phrase in the source prompt, and in the target prompts.
+        words: the subject's word or phrase in the source prompt and in the target prompts; or a
+            Role for each of several subjects.
         mask: of the picture's or the latents' size, 1 = may change; a blend of its own.
+        features: what earlier swaps of this photo have kept, used and filled.
+        audition: who chooses phi, M and A where the settings have a budget for that.
 
     Raises:
         InputError: the inversion is another model's or has another number of steps or guidance;
@@ -54,16 +61,12 @@ def swap_steps(
     check(model, inversion, source_prompt, settings)
     for target in targets:
         model.tokenize(target)
-    blend = _blend(model, inversion, (source_prompt, *targets), settings, words, mask)
-    schedule = first_steps(
-        settings.steps,
-        settings.self_output_steps,
-        settings.self_map_steps,
-        settings.cross_map_steps,
-    )
-    return replay_steps(
-        model, inversion, targets, schedule, guidance=settings.guidance, blend=blend
-    )
+    blend = blend_of(model, inversion, (source_prompt, *targets), settings, words, mask)
+    how = {"guidance": settings.guidance, "features": features}
+    if audition is None or not settings.budget:
+        plan = schedule_of(settings)
+        return replay_steps(model, inversion, targets, plan, blend=blend, **how)
+    return audition.steps(model, inversion, targets, settings, blend=blend, **how)
 
 
 def swap(
@@ -73,15 +76,43 @@ def swap(
     target_prompts: str | Sequence[str],
     settings: SwapSettings | None = None,
     *,
-    words: tuple[str, str] | None = None,
+    words: tuple[str, str] | Sequence[Role] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
+    features: SourceFeatures | None = None,
+    audition: Audition | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
     """The swapped pictures, one a target prompt. See `swap_steps`."""
     *_, last = swap_steps(
-        model, inversion, source_prompt, target_prompts, settings, words=words, mask=mask
+        model,
+        inversion,
+        source_prompt,
+        target_prompts,
+        settings,
+        words=words,
+        mask=mask,
+        features=features,
+        audition=audition,
     )
     with torch.no_grad():
         return model.decode(last.target)
+
+
+def schedule_of(settings: SwapSettings) -> SwapSchedule:
+    """The settings' schedule."""
+    return first_steps(
+        settings.steps,
+        settings.self_output_steps,
+        settings.self_map_steps,
+        settings.cross_map_steps,
+    )
+
+
+def parts_read(settings: SwapSettings, index: int) -> Parts:
+    """What a swap with these settings reads of the source in a step: for an inversion to keep."""
+    plans = candidates(settings) if settings.budget else [schedule_of(settings)]
+    parts = NOTHING.union(*(plan.at(index).parts for plan in plans))
+    parts |= {"uncond"} if "output" in parts and settings.guidance != 1 else NOTHING
+    return parts | {"words"} if settings.blend else parts
 
 
 def check(
@@ -94,38 +125,43 @@ def check(
             f"the photo was inverted in {inversion.steps} steps, the swap asks for "
             f"--steps {settings.steps}. Use the same number, or invert again."
         )
-    if inversion.method == "null-text" and settings.guidance != inversion.guidance:
+    if inversion.method in ("null-text", "seed") and settings.guidance != inversion.guidance:
         raise InputError(
             f"the photo was inverted for guidance {inversion.guidance}, the swap asks for "
             f"--guidance {settings.guidance}. Use the same, or invert again."
         )
 
 
-def _blend(
+def blend_of(
     model: DiffusionModel,
     inversion: Inversion,
     prompts: Sequence[str],
     settings: SwapSettings,
-    words: tuple[str, str] | None,
+    words: tuple[str, str] | Sequence[Role],
     mask: Tensor | None,
 ) -> Blend | None:
     """The blend that settings, words and mask ask for; words are looked up in any case."""
-    wanted = [words[0], *[words[1]] * (len(prompts) - 1)] if words else []
-    places = [
-        word_places(prompt, word, model.tokenize(prompt).pieces)
-        for prompt, word in zip(prompts, wanted, strict=False)
-    ]
+    roles = roles_of(words)
+    source = source_places(model, prompts[0], roles)
+    targets = tuple(target_places(model, prompt, roles, n) for n, prompt in enumerate(prompts[1:]))
     if not settings.blend and mask is None:
         return None
-    if settings.blend and not places and mask is None:
+    if settings.blend and not roles and mask is None:
         raise InputError(
             "--blend needs to know where the subject is. Name its words, or give a mask."
         )
     height, width = inversion.noise.shape[-2:]
     return Blend(
         start=int(BLEND_START * settings.steps),
-        source_places=places[0] if settings.blend and places else (),
-        target_places=tuple(places[1:]) if settings.blend else (),
+        source_places=source if settings.blend else (),
+        target_places=targets if settings.blend and roles else (),
         threshold=BLEND_THRESHOLD,
         mask=None if mask is None else latent_mask(mask, (height, width)).to(model.device),
     )
+
+
+def roles_of(words: tuple[str, str] | Sequence[Role]) -> tuple[Role, ...]:
+    """A pair of words as one role; roles as they are."""
+    roles = [word for word in words if isinstance(word, Role)]
+    texts = [word for word in words if isinstance(word, str)]
+    return (Role(texts[0], texts[1]),) if texts else tuple(roles)

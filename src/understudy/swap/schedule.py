@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from understudy.errors import InputError
+from understudy.invert.source import Part, Parts
 
 Share = int | float
 
@@ -26,6 +27,16 @@ class Swaps:
     def any(self) -> bool:
         """Whether the step needs the source at all."""
         return self.self_output or self.self_map or self.cross_map
+
+    @property
+    def parts(self) -> Parts:
+        """What the step reads of the source's features."""
+        named: tuple[tuple[bool, Part], ...] = (
+            (self.self_output, "output"),
+            (self.self_map, "map"),
+            (self.cross_map, "cross"),
+        )
+        return frozenset(part for wanted, part in named if wanted)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,278 @@
+"""Null-text inversion and Photoswap, ours against the plain way: rows, work, time, memory.
+
+    python -m benchmarks.swap_speed work [--side 64]      counted, on no device: rows and MACs
+    python -m benchmarks.swap_speed time [--side 32] [--steps 4] [--device cpu]    in one run
+
+Stable Diffusion 1.5's U-Net with random weights. `work` runs every operation on the meta device:
+shapes without numbers, so 50 steps at full size take minutes on a laptop; its MACs are what
+PyTorch's own counter says. `time` runs both on one device and weighs live memory as it goes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks.plain import Plain, plain_null_text, plain_swap
+from benchmarks.rows import RESULTS
+from benchmarks.shapes import Shaped
+from understudy.invert.inversion import Inversion
+from understudy.invert.null_text import null_text_steps
+from understudy.invert.source import GIGABYTE, SourceFeatures
+from understudy.settings import SwapSettings
+from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
+from understudy.swap.replay import alignment
+from understudy.swap.sweep import Axis, cells, sweep_steps
+
+SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a sks cat on the beach"
+WORDS = ("cat", "sks cat")
+
+
+class Live(TorchDispatchMode):
+    """Bytes of tensors alive that were made inside: now, and at most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known: set[int] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        inputs = {id(t.untyped_storage()) for t in _tensors((args, kwargs or {}))}
+        for tensor in _tensors(out):
+            storage = tensor.untyped_storage()
+            key = id(storage)
+            if key not in self.known and key not in inputs:
+                self.known.add(key)
+                self.now += storage.nbytes()
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._gone, key, storage.nbytes())
+        return out
+
+    def _gone(self, key: int, size: int) -> None:
+        self.known.discard(key)
+        self.now -= size
+
+
+def _tensors(values: Any) -> Iterator[Tensor]:
+    if isinstance(values, Tensor):
+        yield values
+    elif isinstance(values, dict):
+        for value in values.values():
+            yield from _tensors(value)
+    elif isinstance(values, (list, tuple)):
+        for value in values:
+            yield from _tensors(value)
+
+
+@dataclass
+class Cost:
+    """What a piece of work took."""
+
+    rows: int = 0
+    work: float = 0.0  # in rows' worth of multiply-adds; only from `work`
+    seconds: float = 0.0
+    peak: float = 0.0  # GB of tensors alive beside the weights; only from `time`
+
+
+@dataclass
+class Bench:
+    """Both ways on models of their own, at one size."""
+
+    side: int
+    steps: int
+    inner: int
+    shape: str = "sd15"
+    device: str = "meta"
+    offset: int = 0
+    guidance: float = 7.5
+    costs: dict[str, Cost] = field(default_factory=dict)
+    row: float = 0.0
+
+    def model(self) -> Shaped:
+        return Shaped(self.shape, self.device, offset=self.offset)
+
+    def photo(self) -> Tensor:
+        drawn = torch.randn(1, 4, self.side, self.side, generator=torch.Generator().manual_seed(1))
+        return (0.5 * drawn).to(self.device)
+
+    def settings(self, preset: str) -> SwapSettings:
+        given = {"preset": preset, "steps": self.steps, "guidance": self.guidance}
+        return SwapSettings.filled(given)
+
+    @contextmanager
+    def measured(self, name: str, model: Shaped) -> Iterator[None]:
+        """Note what happens inside under `name`."""
+        before, started = model.rows, time.perf_counter()
+        if self.device == "meta":
+            with FlopCounterMode(display=False) as counted:
+                yield
+            self.costs[name] = Cost(model.rows - before, counted.get_total_flops() / self._row())
+            return
+        cuda = self.device.startswith("cuda")
+        if cuda:
+            torch.cuda.synchronize()
+            torch.cuda.reset_peak_memory_stats()
+            held = torch.cuda.memory_allocated()
+            yield
+            torch.cuda.synchronize()
+            peak = torch.cuda.max_memory_allocated() - held
+        else:
+            with Live() as live:
+                yield
+            peak = live.most
+        seconds = time.perf_counter() - started
+        self.costs[name] = Cost(model.rows - before, 0.0, seconds, peak / 1e9)
+
+    def _row(self) -> float:
+        """Operations of one row."""
+        if not self.row:
+            model = self.model()
+            with FlopCounterMode(display=False) as counted, torch.no_grad():
+                model.predict_noise(self.photo(), 500, model.embed([SOURCE]))
+            self.row = float(counted.get_total_flops())
+        return self.row
+
+    # Ours
+
+    def ours(self, preset: str) -> None:
+        """Inversion that keeps the source's features, the first swap, and a later one."""
+        model, settings = self.model(), self.settings(preset)
+        features = SourceFeatures(room=64 * GIGABYTE)
+        with self.measured(f"ours, {preset}: null-text", model):
+            inversion = self.inverted(model, settings, features)
+        for which in ("first swap", "later swap"):
+            with self.measured(f"ours, {preset}: {which}", model):
+                self.swapped(model, inversion, settings, features)
+        self.costs[f"ours, {preset}: features kept"] = Cost(peak=features.nbytes / 1e9)
+        with self.measured(f"ours, {preset}: swap of an inversion without features", model):
+            self.swapped(model, inversion, settings, None)
+
+    def inverted(
+        self, model: Shaped, settings: SwapSettings, features: SourceFeatures | None
+    ) -> Inversion:
+        *_, last = null_text_steps(
+            model, self.photo(), SOURCE,
+            steps=self.steps, guidance=self.guidance, inner_steps=self.inner, epsilon=0.0,
+            features=features, parts=lambda index: parts_read(settings, index),
+        )  # fmt: skip
+        assert last.inversion is not None
+        return last.inversion
+
+    def swapped(
+        self,
+        model: Shaped,
+        inversion: Inversion,
+        settings: SwapSettings,
+        features: SourceFeatures | None,
+    ) -> Tensor:
+        steps = swap_steps(
+            model, inversion, SOURCE, TARGET, settings, words=WORDS, features=features
+        )
+        *_, last = steps
+        return last.target
+
+    def swept(self) -> None:
+        """25 cells of phi by A that share nothing but their source, then as they are."""
+        model, settings = self.model(), self.settings("paper")
+        inversion = self.inverted(model, settings, None)
+        shares = (0.1, 0.2, 0.3, 0.4, 0.5)
+        grid = cells(settings, Axis("self_output_steps", shares), Axis("cross_map_steps", shares))
+        with self.measured("ours, sweep of 25", model):
+            *_, _ = sweep_steps(model, inversion, SOURCE, TARGET, grid, words=WORDS)
+
+    # The plain way
+
+    def plain(self, preset: str) -> None:
+        """The same work as published: everything computed, everything materialised."""
+        model, settings = self.model(), self.settings(preset)
+        with self.measured(f"plain, {preset}: null-text", model):
+            noise, nulls = plain_null_text(
+                model, self.photo(), SOURCE,
+                steps=self.steps, guidance=self.guidance, inner_steps=self.inner,
+            )  # fmt: skip
+        inversion = Inversion(
+            "seed", SOURCE, model.name, model.fingerprint, self.guidance, (), "", noise
+        )
+        blend = blend_of(model, inversion, (SOURCE, TARGET), settings, WORDS, None)
+        cells_16 = min(256, self.side**2 // 16)
+        spots = None
+        if blend is not None:
+            spots = (blend.start, cells_16, blend.source_places, blend.target_places[0])
+        from understudy.diffusion import timesteps
+
+        plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
+        with self.measured(f"plain, {preset}: swap", model):
+            plain_swap(
+                model, noise, nulls, (SOURCE, TARGET), plan, guidance=self.guidance,
+                timesteps=tuple(timesteps(model.schedule, self.steps)), blend=spots,
+            )  # fmt: skip
+
+
+def ratios(costs: dict[str, Cost], preset: str, of: Callable[[Cost], float]) -> dict[str, float]:
+    """How many times as much the plain way takes, for the whole job and for a later swap."""
+    plain = [of(costs[f"plain, {preset}: {part}"]) for part in ("null-text", "swap")]
+    ours = [of(costs[f"ours, {preset}: {part}"]) for part in ("null-text", "first swap")]
+    later = of(costs[f"ours, {preset}: later swap"])
+    return {"later swap": plain[1] / later, "sum": sum(plain) / sum(ours),
+            "highest": max(plain) / max(ours)}  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("what", choices=("work", "time"))
+    parser.add_argument("--side", type=int, help="of the latents: 64 is a picture of 512")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--inner", type=int, help="null-text's inner steps")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--shape", default="sd15", choices=("sd15", "small"))
+    parser.add_argument("--offset", type=int, default=0, help="steps_offset of the schedule")
+    parser.add_argument("--presets", nargs="+", default=["paper", "official"])
+    wish = parser.parse_args()
+    counts = wish.what == "work"
+    bench = Bench(
+        wish.side or (64 if counts else 32),
+        wish.steps or (50 if counts else 4),
+        wish.inner if wish.inner is not None else (10 if counts else 2),
+        wish.shape,
+        "meta" if counts else wish.device,
+        wish.offset,
+    )
+    for preset in wish.presets:
+        bench.ours(preset)
+        bench.plain(preset)
+    if counts:
+        bench.swept()
+    told = vars(wish) | {"side": bench.side, "steps": bench.steps, "inner": bench.inner}
+    found: dict[str, Any] = {"conditions": told, "costs": {}, "plain over ours": {}}
+    for name, cost in bench.costs.items():
+        found["costs"][name] = vars(cost)
+        print(f"{name:55} {cost.rows:6} rows {cost.work:8.1f} {cost.seconds:8.1f} s "
+              f"{cost.peak:7.3f} GB")  # fmt: skip
+    for preset in wish.presets:
+        measures: dict[str, Callable[[Cost], float]] = (
+            {"work": lambda c: c.work}
+            if counts
+            else {"time": lambda c: c.seconds, "peak": lambda c: c.peak}
+        )
+        for measure, of in measures.items():
+            found["plain over ours"][f"{preset}, {measure}"] = ratios(bench.costs, preset, of)
+    print(json.dumps(found["plain over ours"], indent=1))
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    file = RESULTS / f"swap_{wish.what}_{bench.side}_{bench.device}.json"
+    file.write_text(json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

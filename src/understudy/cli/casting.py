@@ -1,0 +1,164 @@
+"""What swap, sweep and explain share: who plays whom, and the source inverted with its features."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.cli import show, stage
+from understudy.errors import InputError
+from understudy.files import cache_folder
+from understudy.settings import InvertSettings, RunSettings, SwapSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.invert.inversion import Inversion
+    from understudy.invert.source import Parts, SourceFeatures
+    from understudy.models.interface import DiffusionModel
+    from understudy.recipe import Ingredient
+    from understudy.swap.roles import Role
+
+_SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*")
+
+
+@dataclass(frozen=True)
+class Cast:
+    """Roles with the concepts that play them, what they put on, and the prompt they make."""
+
+    roles: tuple[Role, ...] = ()
+    dress: stage.Dress = field(default_factory=stage.Dress)
+    target: str = ""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The picture an edit begins with: given or drawn, its mask, and the files it came from.
+
+    picture "1 3 h w" is None for one that a seed will draw; mask "1 1 h w".
+    """
+
+    prompt: str
+    picture: Tensor | None
+    seed: int | None
+    mask: Tensor | None
+    ingredients: tuple[Ingredient, ...]
+
+
+def cast_of(swaps: Sequence[str], prompt: str) -> Cast:
+    """`--swap` options with their concepts loaded."""
+    from understudy.swap.roles import Role, cast
+
+    parts = [split(text) for text in swaps]
+    # Every word must be there before a concept is read.
+    cast(prompt, [Role(word, word, place) for word, place, _ in parts])
+    names = list(dict.fromkeys(name for _, _, name in parts))
+    dress = stage.load_concepts(names)
+    phrases = {name: concept.phrase for name, concept in zip(names, dress.concepts, strict=True)}
+    for one in names:
+        twin = [other for other in names if phrases[other] == phrases[one] and other != one]
+        if twin:
+            raise InputError(
+                f'{one} and {twin[0]} are both "{phrases[one]}" in prompts, so the model cannot '
+                "tell them apart. Learn one of them anew with another --identifier."
+            )
+    roles = tuple(Role(word, phrases[name], place) for word, place, name in parts)
+    return Cast(roles, dress, cast(prompt, roles))
+
+
+def split(swap: str) -> tuple[str, int | None, str]:
+    """ "cat=rex" or "cat#2=rex" -> the word, which of its occurrences (from 0), the concept."""
+    match = _SWAP.fullmatch(swap)
+    if not match:
+        raise InputError(f"--swap must be WORD=CONCEPT, like cat=rex, or cat#2=rex. Got {swap!r}.")
+    return match[1], int(match[2]) - 1 if match[2] else None, match[3]
+
+
+def source_of(
+    model: DiffusionModel, photo: Path | None, seed: int | None, prompt: str, mask: Path | None
+) -> Source:
+    """The source of an edit: a photo, or the picture of a seed."""
+    if (photo is None) == (seed is None):
+        raise InputError("wanted either a photo or --seed for a picture of the model's own.")
+    if photo is None:
+        if mask is not None:
+            raise InputError("--mask is drawn on a photo; with --seed there is none.")
+        return Source(prompt, None, seed, None, ())
+    from understudy.image import to_tensor
+    from understudy.photo import fit
+
+    opened, ingredient = stage.open_photo(photo)
+    picture = to_tensor(fit(opened.pixels, model.picture_size))
+    if mask is None:
+        return Source(prompt, picture, None, None, (ingredient,))
+    region, drawn = stage.open_mask(mask, opened, model.picture_size)
+    return Source(prompt, picture, None, region, (ingredient, drawn))
+
+
+@contextmanager
+def staged(
+    model: DiffusionModel,
+    cast: Cast,
+    source: Source,
+    asked: InvertSettings,
+    parts: Callable[[int], Parts],
+    keep: float,
+) -> Generator[tuple[Inversion, SourceFeatures | None]]:
+    """Dressed model, inverted source: the inversion, and what is kept of the source.
+
+    keep: gigabytes of features, 0 for none. They are left for the next command afterwards.
+    """
+    with stage.wearing(model, cast.dress):
+        inversion, features = _inverted(model, source, asked, parts, keep)
+        yield inversion, features
+    if features is not None:
+        from understudy.errors import OutputError
+
+        with suppress(OutputError):
+            features.save(_folder(inversion, asked.guidance))
+
+
+def _inverted(
+    model: DiffusionModel,
+    source: Source,
+    asked: InvertSettings,
+    parts: Callable[[int], Parts],
+    keep: float,
+) -> tuple[Inversion, SourceFeatures | None]:
+    from understudy.invert import inversion_steps
+    from understudy.invert.seeded import seeded_steps
+    from understudy.invert.source import GIGABYTE, SourceFeatures
+
+    features = SourceFeatures(room=int(keep * GIGABYTE)) if keep else None
+    how = {"features": features, "parts": parts}
+    if source.picture is None:
+        assert source.seed is not None, "a source has a picture or a seed"
+        sampling = {"steps": asked.steps, "guidance": asked.guidance, **how}
+        steps = seeded_steps(model, source.prompt, source.seed, **sampling)
+        inversion = show.last(steps, "Drawing").inversion
+    else:
+        cache = cache_folder() / "inversions"
+        steps = inversion_steps(model, source.picture, source.prompt, asked, cache=cache, **how)
+        inversion = show.last(steps, "Inverting").inversion
+    assert inversion is not None, "the last step carries the inversion"
+    if features is not None and not features.nbytes:
+        folder = _folder(inversion, asked.guidance)
+        features = SourceFeatures.load(folder, inversion, asked.guidance, features.room)
+    return inversion, features
+
+
+def _folder(inversion: Inversion, guidance: float) -> Path:
+    """Where a source's features lie."""
+    from understudy.invert.source import source_key
+
+    return cache_folder() / "sources" / source_key(inversion, guidance)
+
+
+def asked_inversion(method: str, settings: SwapSettings, run: RunSettings) -> InvertSettings:
+    """The inversion that a swap with these settings wants."""
+    given = {"method": method, "steps": settings.steps, "guidance": settings.guidance}
+    return InvertSettings.filled(given, run.model)

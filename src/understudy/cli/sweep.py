@@ -1,0 +1,117 @@
+"""`understudy sweep`: what each number of swapped steps does, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.cli import casting, show, stage
+from understudy.cli.options import count_or_share, knobs
+from understudy.errors import InputError
+from understudy.files import check_writable
+from understudy.settings import METHODS, RunSettings, SwapSettings
+
+if TYPE_CHECKING:
+    from understudy.invert.source import Parts
+    from understudy.models.interface import DiffusionModel
+    from understudy.photo import Pixels
+    from understudy.settings import InvertSettings
+    from understudy.swap.sweep import Axis, Cell
+
+
+@knobs
+def sweep(
+    prompt: Annotated[str, typer.Option(help="What the photo shows, its subjects included.")],
+    swap: Annotated[list[str], typer.Option(help="WORD=CONCEPT, like cat=rex; may be repeated.")],
+    settings: SwapSettings,
+    run: RunSettings,
+    photo: Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
+    ] = None,
+    vary: Annotated[
+        list[str],
+        typer.Option(
+            help="KNOB=V1,V2,.. of self-output, self-map, cross-map; once for a row, twice for a "
+            "grid (rows, then columns). Without it: self-output by cross-map."
+        ),
+    ] = [],  # noqa: B006
+    method: Annotated[
+        str, typer.Option(help="how to invert", metavar="|".join(METHODS))
+    ] = "null-text",
+    mask: Annotated[
+        Path | None, typer.Option(help="Picture of the photo's size; white may change.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sweep.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Swap with many numbers of steps at once.
+
+    The cells of the grid share the photo's run, and each other's as long as they agree.
+    """
+    from understudy.photo import check_png_name, write_pixels
+
+    check_writable(check_png_name(out))
+    if len(vary) > 2:
+        raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
+    cast = casting.cast_of(swap, prompt)
+    from understudy.swap.figures import sweep_sheet
+    from understudy.swap.sweep import cells, trade_off
+
+    axes = [_axis(text) for text in vary] or list(trade_off(settings.steps))
+    rows, columns = (axes[0], axes[1]) if len(axes) == 2 else (None, axes[0])
+    grid = cells(settings, rows, columns)
+    model = stage.load_model(run)
+    source = casting.source_of(model, photo, seed, prompt, mask)
+    asked = casting.asked_inversion(method, settings, run)
+    pictures, cost = _swept(model, cast, source, asked, grid, settings.keep)
+    facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
+    files = (*source.ingredients, *cast.dress.ingredients)
+    recipe = stage.made_by(
+        "sweep", model, (settings, run), arguments=facts, ingredients=files, seed=seed
+    )
+    title = f'"{prompt}"  to  "{cast.target}"'
+    write_pixels(out, sweep_sheet(pictures, grid, (rows, columns), title), recipe.to_text())
+    told = f"{out}   {len(grid)} swaps in {cost['swaps']} rows"
+    show.result({"picture": str(out), "cells": len(grid), "rows": cost, **facts}, json, told)
+
+
+def _swept(
+    model: DiffusionModel,
+    cast: casting.Cast,
+    source: casting.Source,
+    asked: InvertSettings,
+    grid: Sequence[Cell],
+    keep: float,
+) -> tuple[list[Pixels], dict[str, int]]:
+    """The cells' pictures, and the U-Net rows that inversion and swaps took."""
+    from understudy.image import to_pixels
+    from understudy.swap.photoswap import parts_read
+    from understudy.swap.sweep import sweep_steps
+
+    def parts(index: int) -> Parts:
+        return frozenset(part for cell in grid for part in parts_read(cell.settings, index))
+
+    before = model.rows
+    with casting.staged(model, cast, source, asked, parts, keep) as (inversion, features):
+        spent = model.rows
+        how = {"words": cast.roles, "mask": source.mask, "features": features}
+        steps = sweep_steps(model, inversion, source.prompt, cast.target, grid, **how)
+        last = show.last(steps, f"Swapping {len(grid)} ways")
+        cost = {"inversion": spent - before, "swaps": model.rows - spent}
+        pictures = [to_pixels(stage.decoded(model, one)) for one in last.target.split(1)]
+    return pictures, cost
+
+
+def _axis(text: str) -> Axis:
+    """ "cross-map=0,10,0.8" as an axis."""
+    from understudy.swap.sweep import Axis
+
+    name, equals, values = text.partition("=")
+    if not equals or not values.strip():
+        raise InputError(f"--vary must be KNOB=V1,V2,.. like cross-map=0,10,20. Got {text!r}.")
+    knob = name.strip().removesuffix("-steps").replace("-", "_") + "_steps"
+    return Axis(knob, tuple(count_or_share(value.strip()) for value in values.split(",")))

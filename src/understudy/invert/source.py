@@ -1,0 +1,285 @@
+"""What edits read of a source, kept: the next edit of the same photo runs no source rows at all.
+
+A source's rows never depend on a target's, so what attention gave in them once is good for every
+later edit: self-attention outputs (phi), self- and cross-attention queries and keys (M, A, and the
+maps that show where words are). It is kept where it is computed anyway: in the last pass of
+null-text inversion, or in the first edit.
+
+Knows attention and steps; knows no schedules of edits, and no models but by fingerprint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from math import log
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from understudy.attention import AttentionPlan, AttentionSite, Keep, StoredRow
+from understudy.files import replacing
+from understudy.invert.inversion import Inversion
+
+# phi of the conditional row, and of the unconditional one; M; A; the maps of the blend's words.
+Part = Literal["output", "uncond", "map", "cross", "words"]
+Parts = frozenset[Part]
+NOTHING: Parts = frozenset()
+FORMAT = "understudy source 1"
+GIGABYTE = 10**9
+GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
+
+
+@dataclass
+class SourceFeatures:
+    """The features of one source, step by step; it fills while the source is run.
+
+    Attributes:
+        room: bytes it may take; once full it keeps no further steps, which then are run again.
+        path: latents before each step, and after those so far, where an edit had to walk them.
+        first_noise: the unconditional noise of the first step.
+        owner: which source it is of; see `claim`.
+    """
+
+    room: int = 4 * GIGABYTE
+    owner: str = ""
+    path: Float[Tensor, "n c h w"] | None = None
+    first_noise: Float[Tensor, "1 c h w"] | None = None
+    _steps: dict[int, dict[str, Tensor]] = field(default_factory=dict[int, dict[str, Tensor]])
+    _parts: dict[int, Parts] = field(default_factory=dict[int, Parts])
+    _files: dict[int, Path] = field(default_factory=dict[int, Path])
+    _sizes: set[int] = field(default_factory=set[int])
+    _opened: tuple[int, dict[str, Tensor]] = (-1, {})
+    _full: bool = False
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes in memory."""
+        return sum(t.nbytes for step in self._steps.values() for t in step.values())
+
+    def claim(self, inversion: Inversion, guidance: float) -> None:
+        """Belong to the source of `inversion` from now on; what was another's is forgotten."""
+        owner = source_key(inversion, guidance)
+        if self.owner != owner:
+            self.forget()
+            self.owner = owner
+
+    def forget(self) -> None:
+        """Be as new."""
+        self._steps, self._parts, self._files, self._sizes = {}, {}, {}, set()
+        self.path = self.first_noise = None
+        self.owner, self._full, self._opened = "", False, (-1, {})
+
+    def adopt(self, inversion: Inversion) -> None:
+        """What was kept while `inversion` was being made is of its source."""
+        self.owner = source_key(inversion, inversion.guidance)
+
+    def has(self, index: int, parts: Parts) -> bool:
+        """Whether all of `parts` of a step are here. A step's "cross" shows its words too."""
+        there = self._parts.get(index, NOTHING)
+        return parts <= (there | {"words"} if "cross" in there else there)
+
+    def rows(self, index: int, site: AttentionSite) -> tuple[StoredRow, StoredRow]:
+        """The source's conditional and unconditional row at one layer of one step."""
+        step = self._recalled(index)
+        cond, uncond = (
+            StoredRow(*(step.get(f"{site.index}.{row}.{part}") for part in PARTS)) for row in ROWS
+        )
+        one_row = "uncond" in self._parts[index] and uncond.output is None
+        return cond, (cond if one_row else uncond)
+
+    def keep(
+        self,
+        index: int,
+        site: AttentionSite,
+        parts: Parts,
+        *,
+        cond: int | None,
+        uncond: int | None,
+        map_tokens: int,
+    ) -> Keep | None:
+        """What to keep of one layer's call; cond, uncond: the source's rows, where it has them."""
+        if self._full:
+            return None
+        names = {row: name for row, name in ((uncond, "uncond"), (cond, "cond")) if row is not None}
+        only = () if cond is None else (cond,)
+        if site.is_cross:
+            wanted = "cross" in parts or ("words" in parts and self._shows_words(index, site))
+            output, maps = (), only if wanted else ()
+        else:
+            halves = {"cond": "output" in parts, "uncond": "uncond" in parts}
+            output = tuple(row for row, name in names.items() if halves[name])
+            maps = only if "map" in parts and site.tokens <= map_tokens else ()
+        if not output and not maps:
+            return None
+
+        def receive(site: AttentionSite, kept: Mapping[int, StoredRow]) -> None:
+            for row, stored in kept.items():
+                self._add(index, f"{site.index}.{names[row]}", stored)
+
+        return Keep(output, maps, receive)
+
+    def close_step(self, index: int, parts: Parts) -> None:
+        """All of a step's layers have been kept; or, where room ran out, none of them."""
+        if self.nbytes > self.room:
+            self._full = True
+            self._steps.pop(index, None)
+            self._parts.pop(index, None)
+        elif not self._full:
+            self._parts[index] = self._parts.get(index, NOTHING) | parts
+
+    def save(self, folder: Path) -> Path:
+        """Write one file a step into `folder`. Raises OutputError."""
+        for index, tensors in self._steps.items():
+            note = {"parts": json.dumps(sorted(self._parts.get(index, NOTHING)))}
+            _write(folder / f"step-{index:04d}.safetensors", tensors, self.owner, note)
+        known = {"path": self.path, "first_noise": self.first_noise}
+        whole = {name: tensor for name, tensor in known.items() if tensor is not None}
+        _write(folder / "source.safetensors", whole, self.owner, {})
+        return folder
+
+    @classmethod
+    def load(
+        cls, folder: Path, inversion: Inversion, guidance: float, room: int = 4 * GIGABYTE
+    ) -> SourceFeatures:
+        """What `save` left of this inversion's source; steps are read when they are asked for.
+
+        What is missing, damaged or another source's counts as not kept.
+        """
+        found = cls(room=room)
+        found.claim(inversion, guidance)
+        for file in sorted(folder.glob("step-*.safetensors")):
+            note = _note(file, found.owner)
+            if note is not None:
+                index = int(file.stem.removeprefix("step-"))
+                found._parts[index] = frozenset(json.loads(note["parts"]))
+                found._files[index] = file
+        whole = folder / "source.safetensors"
+        if _note(whole, found.owner) is not None:
+            tensors = _read(whole)
+            found.path, found.first_noise = tensors.get("path"), tensors.get("first_noise")
+        return found
+
+    def _shows_words(self, index: int, site: AttentionSite) -> bool:
+        """All layers in the first step; then those of the size that shows objects best."""
+        if site.block == "mid":
+            return False
+        if index == 0:
+            self._sizes.add(site.tokens)
+        return index == 0 or not self._sizes or site.tokens == best_tokens(self._sizes)
+
+    def _add(self, index: int, name: str, stored: StoredRow) -> None:
+        step = self._steps.setdefault(index, dict(self._recalled(index)))
+        for part in PARTS:
+            values: Tensor | None = getattr(stored, part)
+            if values is not None:
+                step[f"{name}.{part}"] = values.detach().clone()
+
+    def _recalled(self, index: int) -> dict[str, Tensor]:
+        if index in self._steps or index not in self._files:
+            return self._steps.get(index, {})
+        if self._opened[0] != index:
+            self._opened = index, _read(self._files[index])
+        return self._opened[1]
+
+
+PARTS: tuple[Literal["output", "query", "key"], ...] = ("output", "query", "key")
+ROWS = ("cond", "uncond")
+
+
+def nothing(index: int) -> Parts:
+    """No part of any step."""
+    return NOTHING
+
+
+def keeping(
+    features: SourceFeatures | None,
+    index: int,
+    parts: Parts,
+    *,
+    cond: int | None = None,
+    uncond: int | None = None,
+) -> KeepingControl | None:
+    """The control that keeps `parts` of a step in a call that is made anyway; None for nothing."""
+    if features is None or not parts:
+        return None
+    return KeepingControl(features, index, parts, cond, uncond)
+
+
+@dataclass(frozen=True)
+class KeepingControl:
+    """Plain attention whose source features are kept: for a call that is made anyway.
+
+    cond, uncond: the row that is the source's conditional or unconditional one, or None.
+    """
+
+    features: SourceFeatures
+    index: int
+    parts: Parts
+    cond: int | None
+    uncond: int | None
+    map_tokens: int = 1024
+
+    def plan(self, site: AttentionSite) -> AttentionPlan | None:
+        """Nothing is changed; what edits read is handed over."""
+        keep = self.features.keep(
+            self.index,
+            site,
+            self.parts,
+            cond=self.cond,
+            uncond=self.uncond,
+            map_tokens=self.map_tokens,
+        )
+        return None if keep is None else AttentionPlan(keep=keep)
+
+
+def best_tokens(sizes: Collection[int]) -> int:
+    """The number of cells nearest to 16 x 16, by ratio: maps of that size show objects best."""
+    return min(sizes, key=lambda tokens: abs(log(tokens / GOOD_TOKENS)))
+
+
+def source_key(inversion: Inversion, guidance: float) -> str:
+    """SHA-256 of all that decides a source's features: model, prompt, steps, noise, embeddings.
+
+    The guidance counts where the source's path is not known but walked with it.
+    """
+    whole = hashlib.sha256()
+    walked = guidance if inversion.path is None else None
+    facts = [inversion.method, inversion.fingerprint, inversion.prompt, inversion.timesteps, walked]
+    whole.update(json.dumps(facts).encode())
+    for tensor in (inversion.noise, inversion.path, inversion.null_embeddings):
+        if tensor is not None and not tensor.is_meta:
+            whole.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+            whole.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return whole.hexdigest()
+
+
+def _write(file: Path, tensors: dict[str, Tensor], owner: str, note: dict[str, str]) -> None:
+    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
+    with replacing(file) as temporary:
+        try:
+            save_file(plain, temporary, {"format": FORMAT, "owner": owner, **note})
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OSError(str(error)) from error
+
+
+def _note(file: Path, owner: str) -> dict[str, str] | None:
+    """The header of a file of this source; None for any other."""
+    with suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
+        note: dict[str, str] = opened.metadata() or {}
+        if note.get("format") == FORMAT and note.get("owner") == owner:
+            return note
+    return None
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    with safe_open(file, "pt") as opened:
+        return {name: opened.get_tensor(name) for name in opened.keys()}

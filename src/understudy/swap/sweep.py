@@ -1,0 +1,102 @@
+"""What each number of swapped steps does: a grid of swaps of one photo that share its source.
+
+The trade-off of Photoswap's Figures 8 and 9 (Gu et al. 2023, arXiv:2305.18286): identity falls and
+layout is kept as phi, M and A rise. All cells are targets of one run, and cells are one cell as
+long as their schedules agree, so a grid costs a fraction of its swaps.
+
+Knows schedules and latents; knows no pictures' files and draws nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import InputError
+from understudy.invert.inversion import Inversion
+from understudy.invert.source import SourceFeatures
+from understudy.models.interface import DiffusionModel
+from understudy.presets import SWAP_COUNTS
+from understudy.settings import SwapSettings, option
+from understudy.swap.blend import Blend
+from understudy.swap.photoswap import blend_of, check, schedule_of
+from understudy.swap.replay import SwapStep, replay_steps
+from understudy.swap.roles import Role
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One knob of a sweep and the values it takes, counts or shares."""
+
+    name: str
+    values: tuple[int | float, ...]
+
+    def __post_init__(self) -> None:
+        if self.name not in SWAP_COUNTS:
+            known = ", ".join(option(name)[2:] for name in SWAP_COUNTS)
+            raise InputError(f"a sweep varies one of {known}. Got {self.name!r}.")
+        if not self.values:
+            raise InputError(f"{option(self.name)} needs at least one value to vary over.")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One swap of a sweep: its place in the grid, and its settings."""
+
+    row: int
+    column: int
+    settings: SwapSettings
+
+
+def cells(settings: SwapSettings, rows: Axis | None, columns: Axis) -> tuple[Cell, ...]:
+    """All cells of a grid, row by row; one row where there is no axis for rows."""
+    if rows is not None and rows.name == columns.name:
+        raise InputError(f"rows and columns both vary {option(rows.name)}. Choose two knobs.")
+    fixed = replace(settings, budget=0)
+    down = [{rows.name: value} for value in rows.values] if rows else [{}]
+    across = [{columns.name: value} for value in columns.values]
+    return tuple(
+        Cell(r, c, replace(fixed, **{**one, **other}))
+        for r, one in enumerate(down)
+        for c, other in enumerate(across)
+    )
+
+
+def trade_off(steps: int) -> tuple[Axis, Axis]:
+    """Figure 9's grid for a number of steps: five values of phi by five of A."""
+    shares = (0.0, 0.1, 0.2, 0.4, 0.8)
+    counts = tuple(dict.fromkeys(round(share * steps) for share in shares))
+    return Axis("self_output_steps", counts), Axis("cross_map_steps", counts)
+
+
+def sweep_steps(
+    model: DiffusionModel,
+    inversion: Inversion,
+    source_prompt: str,
+    target_prompt: str,
+    grid: Sequence[Cell],
+    *,
+    words: tuple[str, str] | Sequence[Role] = (),
+    mask: Float[Tensor, "1 1 h w"] | None = None,
+    features: SourceFeatures | None = None,
+) -> Iterator[SwapStep]:
+    """Swap every cell of a grid in one run; targets are the cells, in their order.
+
+    Raises what `swap_steps` raises.
+    """
+    first = grid[0].settings
+    check(model, inversion, source_prompt, first)
+    prompts = (source_prompt, *[target_prompt] * len(grid))
+    blend: Blend | None = blend_of(model, inversion, prompts, first, words, mask)
+    return replay_steps(
+        model,
+        inversion,
+        prompts[1:],
+        [schedule_of(cell.settings) for cell in grid],
+        guidance=first.guidance,
+        blend=blend,
+        features=features,
+    )

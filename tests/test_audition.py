@@ -1,0 +1,92 @@
+"""swap/audition.py: candidates within a budget, one left in the end, chosen by who looks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from test_swap import SOURCE, TARGET, null_text
+from tiny import tiny_model
+from understudy.settings import SwapSettings
+from understudy.swap.audition import Audition, Judge, candidates, judging_step, rows_wanted
+from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
+from understudy.swap.sweep import Axis, cells, sweep_steps
+
+BEST = SwapSettings.filled({"preset": "best"})
+
+
+class Eye:
+    """Likes pictures for how bright they are: identity is the mean colour, layout says nothing."""
+
+    def identity(self, pictures, subject=None):
+        return F.normalize(pictures.mean((2, 3)), dim=1)
+
+    def layout(self, pictures):
+        return F.normalize(torch.ones(len(pictures), 4), dim=1)
+
+
+@pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (320, 4), (10_000, 5)])
+def test_candidates_fit_the_budget(budget, count):
+    settings = replace(BEST, budget=budget)
+    plans = candidates(settings)
+    assert len(plans) == count == len(set(plans)) and plans[0] == schedule_of(settings)
+    assert count == 1 or rows_wanted(plans, settings) <= budget
+
+
+def test_numbers_given_leave_nothing_to_choose():
+    assert SwapSettings.filled({"preset": "best"}).budget > 0
+    assert SwapSettings.filled({"preset": "best", "self_map_steps": 3}).budget == 0
+    assert SwapSettings.filled({"preset": "best", "steps": 10}).self_output_steps == 1
+
+
+@pytest.mark.parametrize("targets", [(TARGET,), (TARGET, "a photo of red bear on the beach")])
+def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
+    model = tiny_model("sd15", dtype=torch.float64)
+    inversion = null_text(model, steps=10, guidance=7.5)
+    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 62 * len(targets)})
+    settings = replace(settings, blend=False)
+    plans = candidates(settings, len(targets))
+    assert len(plans) == 3
+    before, photo = model.rows, torch.zeros(1, 3, 32, 32)
+    audition = Audition(Eye(), F.normalize(torch.ones(1, 3), dim=1), photo)
+    steps = list(swap_steps(model, inversion, SOURCE, targets, settings, audition=audition))
+    assert model.rows - before <= rows_wanted(plans, settings, len(targets)) <= settings.budget
+    counts = [len(step.targets) for step in steps]
+    assert counts == [3 * len(targets)] * 6 + [len(targets)] * 4
+    judged = steps[judging_step(settings)]
+    scores = audition.scores(model, judged).unflatten(0, (len(targets), 3))
+    for n, number in enumerate(steps[-1].targets):
+        assert number == 3 * n + int(scores[n].argmax())
+        plain = replace(settings, budget=0)
+        alone = plans[number % 3]
+        ends = (len(alone.self_output), len(alone.self_map), len(alone.cross_map))
+        names = ("self_output_steps", "self_map_steps", "cross_map_steps")
+        plain = replace(plain, **dict(zip(names, ends, strict=True)))
+        *_, last = swap_steps(model, inversion, SOURCE, targets[n], plain)
+        assert torch.allclose(last.target[0], steps[-1].target[n], rtol=0, atol=1e-9)
+
+
+def test_what_candidates_read_is_known_beforehand():
+    wide = replace(BEST, budget=10_000)
+    assert parts_read(wide, 12) == {"output", "uncond", "map", "cross", "words"}
+    assert parts_read(replace(BEST, budget=0), 12) == {"words"}
+    assert isinstance(Eye(), Judge)
+
+
+def test_a_sweep_costs_a_fraction_of_its_swaps():
+    model = tiny_model("sd15")
+    inversion = null_text(model, steps=50, guidance=7.5)
+    shares = (0.1, 0.2, 0.3, 0.4, 0.5)
+    axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
+    grid = cells(SwapSettings(), *axes)
+    assert [(c.row, c.column) for c in grid[:6]] == [(0, n) for n in range(5)] + [(1, 0)]
+    before = model.rows
+    for step in sweep_steps(model, inversion, SOURCE, TARGET, grid):
+        if step.index == 7:
+            break
+    assert step.target.shape[0] == 25 and model.rows - before < 8 * 4 * 3
+    unlike = {len(torch.unique(step.target, dim=0))}
+    assert unlike == {9}  # four values of either knob are over by then: not those yet to come

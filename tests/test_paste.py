@@ -1,0 +1,41 @@
+"""swap/paste.py: outside the region the photo bit for bit, inside the swap, a soft edge between."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from understudy.swap.paste import paste, region
+
+PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)
+
+
+def drawn() -> torch.Tensor:
+    mask = torch.zeros(1, 1, 40, 48)
+    mask[..., 10:34, 12:40] = 1
+    return mask
+
+
+@pytest.mark.parametrize("feather", [0, 1, 4])
+def test_nothing_outside_is_touched(feather: int) -> None:
+    photo = PHOTO + 0.01 * torch.randn(PHOTO.shape, generator=torch.Generator().manual_seed(0))
+    made = paste(photo, SWAPPED, drawn(), feather)
+    outside = drawn()[0, 0] == 0
+    assert torch.equal(made[0][:, outside], photo[0][:, outside])
+    assert torch.allclose(made[:, :, 20:24, 24:28], SWAPPED[:, :, 20:24, 24:28])
+    between = ((made > -0.4) & (made < 0.4)).any()
+    assert bool(between) == (feather > 0)
+
+
+def test_a_mask_up_to_the_pictures_edge_has_no_edge_there() -> None:
+    made = paste(PHOTO, SWAPPED, torch.ones(1, 1, 40, 48), 4)
+    assert torch.equal(made, SWAPPED)
+
+
+def test_a_region_of_latents_grows_by_a_cell() -> None:
+    cells = torch.zeros(1, 1, 5, 6)
+    cells[..., 2, 3] = 1
+    grown = region(cells, (40, 48))
+    assert grown.shape == (1, 1, 40, 48)
+    assert grown[..., 8:32, 16:40].min() == 1 and grown.sum() == 24 * 24
+    assert region(cells, (40, 48), grow=0).sum() == 8 * 8
