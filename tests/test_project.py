@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -24,6 +27,7 @@ from understudy.photo import read_photo
 from understudy.project import Latent, Progress, project, project_steps
 from understudy.project.align import crop_square, cut, face_square, find_face
 from understudy.project.perceptual import Perceptual, shrunk
+from understudy.project.pivotal_tuning import Tuned, tuning_steps
 from understudy.recipe import read_recipe
 from understudy.settings import ProjectSettings
 
@@ -283,6 +287,29 @@ def test_project_command(
     assert not list(Path().glob(".face*"))
     model = load_generator("tiny", device="cpu")
     assert latent.tuned(model).pictures(latent.ws).shape == (1, 3, 16, 16)
+
+
+def test_project_goes_on_after_ctrl_c(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = pictures.save(Path("face.png"), pictures.gradient(40, 60))
+    words = ["project", str(file), "--generator", "tiny", *HOW]
+    assert cli.main([*words, "--out", "whole.safetensors"]) == 0
+
+    def interrupted(*arguments: Any, **how: Any) -> Iterator[Tuned]:
+        yield next(tuning_steps(*arguments, **how))
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sys.modules["understudy.project.project"], "tuning_steps", interrupted)
+        assert cli.main([*words, "--keep-every", "1"]) == 130
+    assert [path.name for path in Path().glob(".face*")] == [".face.latent.safetensors.progress"]
+    capsys.readouterr()
+    assert cli.main(words) == 0
+    assert "Projecting" not in capsys.readouterr().err  # only what was missing
+    whole, again = Latent.load("whole.safetensors"), Latent.load("face.latent.safetensors")
+    assert whole.tuned_fingerprint == again.tuned_fingerprint and torch.equal(whole.ws, again.ws)
+    assert not list(Path().glob(".face*"))
 
 
 BAD: dict[str, tuple[int, tuple[str, ...], str]] = {

@@ -240,7 +240,8 @@ def progress_key(
     generator: StyleGAN2, picture: Tensor, perceptual: Perceptual, settings: ProjectSettings
 ) -> str:
     """Names everything a projection depends on."""
-    parts = [generator.fingerprint, digest(picture), perceptual.name, settings.to_dict()]
+    told = {name: value for name, value in settings.to_dict().items() if name != "keep_every"}
+    parts = [generator.fingerprint, digest(picture), perceptual.name, told]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
