@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import pictures
 from benchmarks import cases
 from benchmarks.rows import Row, Rows, Spread, spreads
 from understudy.toybox.sample import is_reserved
@@ -69,3 +70,15 @@ def test_every_way_of_learning_has_settings() -> None:
         assert settings.learning_rate == 0.5 and not settings.flip
     assert settings_of("HiPer, N = 20", {}, "toybox").tail == 20
     assert settings_of("DreamBooth, no prior", {}, "toybox").prior_weight == 0
+
+
+def test_a_photo_there_and_back(tmp_path: Path) -> None:
+    from benchmarks.projection import cases as photo_cases
+    from benchmarks.projection import settings_of
+    from tests.test_project import Colours, tiny
+
+    pictures.save(tmp_path / "a.png", pictures.gradient(40, 40))
+    settings = settings_of(["steps=2", "tune_steps=30", "tune_rate=0.003", "samples=8"])
+    rows = Rows(tmp_path / "rows.jsonl", "mark")
+    (row,) = rows.measure(photo_cases(tiny(), Colours(), settings, tmp_path, None))
+    assert row["case"] == "a.png" and row["tuned, dB"] > row["projected, dB"] + 1

@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import pictures
 from understudy import cli
-from understudy.errors import ExtraMissing, InputError, ModelError, UnderstudyError
+from understudy.errors import ExtraMissing, InputError, ModelError, OutputError, UnderstudyError
 from understudy.evaluate.perceptual import Lpips, RecogniserFeatures, measure
 from understudy.models.generators import load_generator, save_generator
 from understudy.models.stylegan2 import StyleGAN2
@@ -193,6 +194,18 @@ def test_latents_that_are_none(tmp_path: Path) -> None:
         Latent.load(file)
     with pytest.raises(ModelError, match="does not fit"):
         dataclasses.replace(latent, changes={"os.system": torch.zeros(1)}).tuned(tiny())
+
+
+def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    latent = project(tiny(), photo(), Colours(), QUICK)
+
+    def full(*_: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr("understudy.project.latent.save_file", full)
+    with pytest.raises(OutputError, match="No space left"):
+        latent.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
 
 
 # ---------------------------------------------------------------- faces

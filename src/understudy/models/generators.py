@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, OutputError
 from understudy.files import replacing
 from understudy.models.registry import device_of, dtype_of
 from understudy.models.stylegan2 import StyleGAN2
@@ -51,7 +51,10 @@ def write_folder(
 ) -> Path:
     """Write the two files of a generator of any kind, whole or not at all. Raises OutputError."""
     with replacing(target / WEIGHTS) as staged:
-        save_file(dict(tensors), staged)
+        try:
+            save_file(dict(tensors), staged)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OutputError(f"Cannot write {target / WEIGHTS}: {error}.") from error
         digest = _digest(staged)
         body = {
             "format": FORMAT,

@@ -12,6 +12,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 
 from understudy.models.stylegan2_files import Found, find_generator
@@ -82,8 +83,8 @@ def main(file: str, folder: str) -> int:
         reason = "reading it takes more memory than its size explains"
     except RecursionError:
         reason = "it is nested deeper than any known file"
-    except OSError as error:
-        reason = f"it could not be read or written out ({error.strerror})"
+    except (OSError, SafetensorError) as error:
+        reason = f"it could not be read or written out ({error})"
     except Exception as error:  # a hole in our own checks: still a line, still nothing run
         reason = f"it is damaged in a way we did not foresee ({type(error).__name__})"
     else:

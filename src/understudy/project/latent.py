@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.errors import InputError, ModelError
+from understudy.errors import InputError, ModelError, OutputError
 from understudy.files import replacing
 from understudy.models.stylegan2 import StyleGAN2
 
@@ -88,8 +88,7 @@ class Latent:
         told = {"generator": self.generator, "fingerprint": self.fingerprint}
         told |= {"picture": self.picture, "record": dict(self.record)}
         header = {"format": FORMAT, "latent": json.dumps(told)}
-        with replacing(path) as temporary:
-            save_file({"ws": self.ws.cpu().contiguous(), **tensors}, temporary, header)
+        write_tensors(path, {"ws": self.ws.cpu().contiguous(), **tensors}, header)
         return Path(path)
 
     @classmethod
@@ -115,6 +114,17 @@ class Latent:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} cannot be read as a latent: {error}") from error
+
+
+def write_tensors(
+    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, str]
+) -> None:
+    """One safetensors file, whole or not at all. Raises OutputError."""
+    with replacing(path) as temporary:
+        try:
+            save_file(tensors, temporary, header)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OutputError(f"Cannot write {path}: {error}.") from error
 
 
 def changes(tuned: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -15,13 +15,11 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.errors import InputError
-from understudy.files import replacing
 from understudy.models.stylegan2 import StyleGAN2
-from understudy.project.latent import Latent, changes
+from understudy.project.latent import Latent, changes, write_tensors
 from understudy.project.perceptual import Perceptual
 from understudy.project.pivotal_tuning import Locality, synthesis_parameters, tuning_steps
 from understudy.project.projection import projection_steps
@@ -46,8 +44,7 @@ class Progress:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
         header = {"format": FORMAT, "key": self.key, "phase": self.phase}
-        with replacing(path) as temporary:
-            save_file({name: t.contiguous() for name, t in self.tensors.items()}, temporary, header)
+        write_tensors(path, {name: t.contiguous() for name, t in self.tensors.items()}, header)
         return Path(path)
 
     @classmethod
