@@ -62,7 +62,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
             "flip": True,
             "precision": "bfloat16",
         },
-        "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.85},
+        "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
         "InvertSettings": {"guidance": 3.0},
         "SwapSettings": {"guidance": 3.0},
     }
