@@ -14,9 +14,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -132,7 +134,7 @@ class GoldenModel:
         ids = _ids(self.folder).get(prompt)
         if ids is None:
             raise PromptError(f"The golden folder has no tokens for {prompt!r}.")
-        pieces = [_pieces(self.folder).get(i, f"<{i}>") for i in ids[1:-1]]
+        pieces = _guessed([_pieces(self.folder).get(i, "") for i in ids[1:-1]], prompt)
         return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(pieces, prompt)))
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
@@ -212,6 +214,27 @@ def _pieces(folder: Path) -> dict[int, str]:
         for pair, side in sides
         for token, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
     }
+
+
+def _guessed(pieces: list[str], prompt: str) -> list[str]:
+    """Spell the pieces that are not known ("") from the words of the prompt between their
+    neighbours: a word each, or one word cut in as many parts."""
+    text, at, spelled = prompt.lower(), 0, list[str]()
+    for known, run in groupby(pieces, key=bool):
+        run = list(run)
+        if known:
+            for piece in run:
+                at = text.index(piece, at) + len(piece) if piece in text[at:] else at
+            spelled += run
+            continue
+        later = pieces[len(spelled) + len(run) :]
+        found = re.search(rf"(?<!\w){re.escape(later[0])}", text[at:]) if later else None
+        words = (text[at : at + found.start()] if found else text[at:]).split()
+        if len(words) == 1 < len(run):
+            ends = [*range(len(run)), len(words[0])]
+            words = [words[0][start:end] for start, end in pairwise(ends)]
+        spelled += words if len(words) == len(run) else ["?"] * len(run)
+    return spelled
 
 
 def _pairs(folder: Path) -> list[dict[str, Any]]:

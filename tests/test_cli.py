@@ -22,7 +22,7 @@ from understudy.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
-    "demo learn swap sweep explain generate invert project drag toybox toybox,render "
+    "demo learn swap sweep explain edit generate invert project drag toybox toybox,render "
     "toybox,subject models models,list models,convert models,check"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"

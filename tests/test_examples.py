@@ -54,6 +54,12 @@ def test_swap(tmp_path: Path) -> None:
     assert read_photo(tmp_path / "swapped.png").size == (64, 64)
 
 
+def test_edit(tmp_path: Path) -> None:
+    run("edit", out=tmp_path, model=str(tiny_folder("toy")), steps=2)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["edited-0.png", "edited-1.png", "edited-2.png", "source.png"]
+
+
 def test_one_photo(tmp_path: Path) -> None:
     run("one_photo", out=tmp_path, model=str(tiny_folder("toy")), steps=2, sampling=2)
     assert (tmp_path / "rex" / "concept.json").exists()

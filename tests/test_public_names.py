@@ -12,7 +12,7 @@ import pytest
 
 import understudy
 
-VERBS = ("generate", "learn", "invert", "swap", "project", "drag")
+VERBS = ("generate", "learn", "invert", "swap", "edit", "project", "drag")
 
 
 def test_names_are_sorted_and_exist() -> None:

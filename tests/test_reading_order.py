@@ -9,13 +9,13 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors presets settings settings_drag files photo image sheet recipe toybox "
-    "attention attend models concept diffusion generate learn words invert swap project drag "
+    "_version errors presets knobs settings settings_drag files photo image sheet recipe toybox "
+    "attention attend models concept diffusion generate learn words invert swap edit project drag "
     "evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = (
-    "_version errors presets settings settings_drag files photo sheet recipe toybox cli"
+    "_version errors presets knobs settings settings_drag files photo sheet recipe toybox cli"
 ).split()
 FILES = sorted(SOURCE.rglob("*.py"))
 

@@ -12,20 +12,22 @@ import pytest
 
 from understudy import settings
 from understudy.errors import InputError
+from understudy.knobs import Settings, check
 from understudy.presets import SWAP_PRESETS
 from understudy.settings import (
     DemoSettings,
+    EditSettings,
     GenerateSettings,
     InvertSettings,
     LearnSettings,
     RunSettings,
-    Settings,
     SwapSettings,
 )
 from understudy.settings_drag import DragSettings
 
 ALL = [
     DragSettings,
+    EditSettings,
     GenerateSettings,
     InvertSettings,
     SwapSettings,
@@ -62,7 +64,7 @@ def test_every_knob_has_help_and_its_bounds_hold(group: type[Settings], field) -
         bad += [1.5, True, "3"]
     for value in bad:
         with pytest.raises(InputError, match=name):
-            settings.check(field, value)
+            check(field, value)
 
 
 def test_messages_say_wanted_and_got() -> None:
@@ -100,5 +102,6 @@ def test_free_of_heavy_imports() -> None:
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     assert names <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
         "understudy.errors",
+        "understudy.knobs",
         "understudy.presets",
     }

@@ -15,7 +15,6 @@ from understudy.words import (
     replace_matrix,
     split_places,
     word_places,
-    word_windows,
     words_of,
 )
 
@@ -72,21 +71,6 @@ def test_golden_replace_matrix_is_the_published_one(folder, pair):
         assert torch.equal(matrix, expected)
 
 
-@pytest.mark.parametrize(("folder", "schedule"), golden("schedules"))
-def test_golden_word_windows_are_the_published_ones(folder, schedule):
-    targets = schedule["prompts"][1:]
-    windows, steps = paired(schedule["cross_replace_steps"]), schedule["num_steps"]
-    rows = word_windows(targets, [pieces_of(folder, t) for t in targets], steps, windows, 77)
-    assert np.array_equal(rows.numpy(), arrays(folder)[schedule["id"]])
-
-
-def paired(windows):
-    """What JSON writes as a list is a pair."""
-    if isinstance(windows, dict):
-        return {word: paired(window) for word, window in windows.items()}
-    return tuple(windows) if isinstance(windows, list) else windows
-
-
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
 def test_golden_alignment_of_three_prompts(folder):
     prompts = json.loads((folder / "e_alignment.json").read_text())["three_prompts"]
@@ -103,20 +87,6 @@ def ids_of(folder, prompt):
     texts = json.loads((folder / "text.json").read_text())
     ids = {pair[side]: pair[f"{side}_ids"] for pair in pairs for side in ("source", "target")}
     return (ids | {text["prompt"]: text["ids"] for text in texts})[prompt]
-
-
-def pieces_of(folder, prompt):
-    """Its pieces: known from a pair, or else every word is one token."""
-    pairs = json.loads((folder / "e_alignment.json").read_text())["pairs"]
-    known = {
-        number: piece
-        for pair in pairs
-        for side in ("source", "target")
-        for number, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
-    }
-    ids = ids_of(folder, prompt)[1:-1]
-    words = prompt.split() if len(prompt.split()) == len(ids) else [""] * len(ids)
-    return [known.get(number, word) for number, word in zip(ids, words, strict=True)]
 
 
 # --- Words ------------------------------------------------------------------------------------
@@ -197,8 +167,3 @@ def test_without_drift_what_follows_a_longer_word_stays_on_its_partner():
     assert right[3, 4] == 1 and right[4, 5] == 1 and right[2, 2] == right[2, 3] == 0.5
     drifted = replace_matrix(*prompts, source, target, 8, drift=True)
     assert drifted[4, 4] == 1 and drifted[3, 4] == 0
-
-
-def test_windows_name_a_word_that_no_target_has():
-    with pytest.raises(PromptError, match='"dog" is in none'):
-        word_windows(["a cat"], [["a", "cat"]], 10, {"dog": 0.5}, 8)

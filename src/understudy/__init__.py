@@ -6,6 +6,7 @@ The values and the errors are here; each verb is in the module of its name::
     from understudy.learn import learn
     from understudy.invert import invert
     from understudy.swap import swap
+    from understudy.edit import edit
     from understudy.generate import generate
     from understudy.project import project
     from understudy.drag import drag
@@ -31,6 +32,7 @@ from understudy.errors import (
     UnderstudyError,
 )
 from understudy.settings import (
+    EditSettings,
     GenerateSettings,
     InvertSettings,
     LearnSettings,
@@ -57,6 +59,7 @@ __all__ = [
     "DiffusionModel",
     "DragSession",
     "DragSettings",
+    "EditSettings",
     "ExtraMissing",
     "GenerateSettings",
     "ImageGenerator",

@@ -32,6 +32,8 @@ class AttentionSite:
     block, block_index: "down" 0.., "mid" 0, "up" 0.. in order of execution.
     index: place in the order of execution among all attention layers, self and cross together.
     tokens: number of queries, h*w of the features here; heads: number of attention heads.
+    transformer: number of the transformer it belongs to, among those of all blocks of its kind
+        (down, mid, up), in order of execution.
     """
 
     name: str
@@ -41,6 +43,7 @@ class AttentionSite:
     is_cross: bool
     heads: int
     tokens: int = 0
+    transformer: int = 0
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
         "InvertSettings": {"guidance": 3.0},
         "SwapSettings": {"guidance": 3.0},
+        "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     }
 }
 
@@ -99,3 +100,21 @@ SWAP_PRESETS: dict[str, dict[str, int]] = {
         "budget": 300,
     },
 }
+
+# p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
+# generated pictures, and "official" those of their notebook for real photos (null-text inversion).
+# pnp: Tumanyan et al. 2023, section 4, and the authors' second code. hiper: Han et al. 2023, and
+# the factor on the tail in the authors' code.
+NEGATIVE = "ugly, blurry, black, low res, unrealistic"
+_P2P: dict[str, Value] = {"cross_map_steps": 40, "self_map_steps": 20, "self_map_side": 16}
+_PNP: dict[str, Value] = {"self_map_steps": 25, "feature_steps": 40, "inversion_steps": 999}
+_HIPER: dict[str, Value] = {"cross_map_steps": 0, "self_map_steps": 0, "tail_scale": 1.0}
+EDIT_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
+    "p2p": {
+        "paper": {**_P2P, "blend_start": 0.0},
+        "official": {**_P2P, "self_map_steps": 25, "self_map_side": 32},
+    },
+    "pnp": {"paper": _PNP, "official": {**_PNP, "negative": NEGATIVE}},
+    "hiper": {"paper": _HIPER, "official": {**_HIPER, "tail_scale": 0.8}},
+}
+PROPORTIONAL = ("cross_map_steps", "self_map_steps", "feature_steps")  # to the number of steps

@@ -8,15 +8,16 @@ never a branch in the code: see `presets`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any
 
 from understudy.errors import InputError
+from understudy.knobs import Settings, knob, suited
 from understudy.presets import (
+    EDIT_PRESETS,
     LEARN_PRESETS,
+    PROPORTIONAL,
     PUBLISHED_STEPS,
-    SUITED,
     SUITED_METHODS,
     SWAP_COUNTS,
     SWAP_PRESETS,
@@ -24,85 +25,10 @@ from understudy.presets import (
 )
 
 METHODS = ("null-text", "ddim", "negative-prompt", "direct")
+EDIT_METHODS = ("p2p", "pnp", "hiper")
 DTYPES = ("float32", "float16", "bfloat16")
 LEARN_METHODS = ("dreambooth", "lora", "textual-inversion", "hiper")
 LEARN_PRESET_NAMES = ("best", "paper", "photoswap")
-T = TypeVar("T", bound="Settings")
-
-
-def knob(
-    default: Value,
-    help: str,
-    *,
-    at_least: float | None = None,
-    at_most: float | None = None,
-    choices: tuple[str, ...] = (),
-    share: bool = False,
-) -> Any:
-    """One setting: its default, what it does in one line, and what it may be.
-
-    share: a whole number counts, a fraction from 0.0 to 1.0 is a share of the whole.
-    """
-    bounds = {"help": help, "at_least": at_least, "at_most": at_most, "choices": choices}
-    bounds["share"] = share
-    return dataclasses.field(default=default, metadata=bounds)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Settings:
-    """Base of all settings: checks every knob against its bounds when made."""
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            check(field, getattr(self, field.name))
-
-    def to_dict(self) -> dict[str, Value]:
-        """The values as plain JSON data, in the order of declaration."""
-        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-
-    @classmethod
-    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-        """The reverse of `to_dict`; a name we do not know is an InputError that lists ours."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
-            if name not in known:
-                raise InputError(f"{cls.__name__} has no {name!r}. It has: {', '.join(known)}.")
-        return cls(**values)
-
-    @classmethod
-    def filled(cls: type[T], given: Mapping[str, Any], model: str = "") -> T:
-        """Settings from the values given; a preset among them, what suits the model, and the
-        defaults fill the rest, in this order."""
-        return cls.from_dict({**suited(cls, model), **given})
-
-
-def check(field: dataclasses.Field[Any], value: Any) -> None:
-    """Raise InputError, naming the knob, unless `value` has the right kind and bounds."""
-    name, limits = option(field.name), field.metadata
-    kind: Any = type(field.default)
-    if limits["share"] and isinstance(value, float):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must be a count, or a share from 0.0 to 1.0. Got {value}.")
-        return
-    fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
-    if not fits or (isinstance(value, bool) and kind is not bool):
-        raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
-    if limits["choices"] and value not in limits["choices"]:
-        raise InputError(f"{name} must be one of {', '.join(limits['choices'])}. Got {value!r}.")
-    if kind is float and not math.isfinite(value):
-        raise InputError(f"{name} must be a finite number. Got {value}.")
-    if limits["at_least"] is not None and value < limits["at_least"]:
-        raise InputError(f"{name} must be at least {limits['at_least']}. Got {value}.")
-    if limits["at_most"] is not None and value > limits["at_most"]:
-        raise InputError(f"{name} must be at most {limits['at_most']}. Got {value}.")
-
-
-KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
-
-
-def option(name: str) -> str:
-    """The command-line spelling of a knob: ``self_map_steps`` -> ``--self-map-steps``."""
-    return "--" + name.replace("_", "-")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -184,6 +110,55 @@ class SwapSettings(Settings):
         }
         if any(name in given for name in SWAP_COUNTS):
             named["budget"] = 0
+        return cls.from_dict({**named, **given})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditSettings(Settings):
+    """New words for a photo: prompt-to-prompt, plug-and-play (pnp) or HiPer."""
+
+    method: str = knob("p2p", "how to edit", choices=EDIT_METHODS)
+    preset: str = knob(
+        "official", "named set of values to start from", choices=("paper", "official")
+    )
+    steps: int = knob(50, "denoising steps; p2p, hiper: as inverted", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "guidance scale; null-text: as inverted", at_least=0, at_most=50)
+    alignment: str = knob(
+        "auto",
+        "p2p: words replace words, or are added; auto: replace where there are as many",
+        choices=("auto", "replace", "refine"),
+    )
+    cross_map_steps: int = knob(
+        40, "p2p, hiper: steps that keep the source's cross-attention map", at_least=0
+    )
+    self_map_steps: int = knob(25, "steps that keep the source's self-attention map", at_least=0)
+    self_map_side: int = knob(
+        32, "p2p, hiper: side of the largest layers that keep it, 16 or 32", at_least=1
+    )
+    feature_steps: int = knob(40, "pnp: steps that keep the source's features", at_least=0)
+    negative: str = knob("", "pnp: prompt to be guided away from")
+    inversion_steps: int = knob(
+        0, "pnp: steps of the inversion; 0 is as many as --steps", at_least=0, at_most=1000
+    )
+    blend_start: float = knob(0.2, "share of the run before blending", at_least=0, at_most=1)
+    blend_threshold: float = knob(
+        0.3, "share of the strongest attention that is the blended word's", at_least=0, at_most=1
+    )
+    keep_threshold: float = knob(0.3, "the same for words to keep", at_least=0, at_most=1)
+    tail_scale: float = knob(
+        0.0, "factor on a learnt tail; 0 is what it was learnt for", at_least=0, at_most=10
+    )
+
+    @classmethod
+    def filled(cls, given: Mapping[str, Any], model: str = "") -> EditSettings:
+        """The preset's values where none is given, steps in proportion to their number."""
+        given = {**suited(cls, model), **given}
+        wanted = cls.from_dict(given)
+        share = wanted.steps / PUBLISHED_STEPS
+        named = {
+            name: round(value * share) if name in PROPORTIONAL and isinstance(value, int) else value
+            for name, value in EDIT_PRESETS[wanted.method][wanted.preset].items()
+        }
         return cls.from_dict({**named, **given})
 
 
@@ -291,8 +266,3 @@ class DemoSettings(Settings):
     prior_samples: int = knob(16, "class pictures drawn by the model itself", at_least=0)
     steps: int = knob(25, "inversion and swap steps", at_least=1, at_most=1000)
     guidance: float = knob(3.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
-
-
-def suited(kind: type[Settings], model: str) -> Mapping[str, Value]:
-    """The values of `kind` that suit a built-in model; none for any other."""
-    return SUITED.get(model, {}).get(kind.__name__, {})

@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.settings import Settings, Value, knob, suited
+from understudy.knobs import Settings, knob, suited
+from understudy.presets import Value
 
 # "official": the authors' program as it runs (its docs say otherwise in places: see
 # docs/methods.md); "mirrored": the same before July 2023. "paper": the text and its equations.

@@ -190,50 +190,6 @@ def replace_matrix(
     return matrix
 
 
-Window = float | tuple[float, float]
-
-
-def word_windows(
-    targets: Sequence[str],
-    pieces: Sequence[Sequence[str]],
-    steps: int,
-    windows: Window | dict[str, Window],
-    length: int,
-) -> Float[Tensor, "steps_1 targets length"]:
-    """1 where a target's token takes the source's cross-attention at a step, 0 elsewhere.
-
-    A window is (start, end) as fractions of the run, or just its end; a dictionary gives words
-    windows of their own and all other tokens that of "default_" (all steps where it is absent).
-    As published there is one row more than steps, and bounds are fractions of that number.
-
-    Raises:
-        PromptError: no target has one of the words.
-    """
-    table = dict(windows) if isinstance(windows, dict) else {"default_": windows}
-    rows = torch.zeros(steps + 1, len(targets), length)
-    whole = range(length)
-    for n in range(len(targets)):
-        _set_window(rows[:, n], table.get("default_", (0.0, 1.0)), whole)
-    for word in (word for word in table if word != "default_"):
-        spans = [exact_places(t, word, p) for t, p in zip(targets, pieces, strict=True)]
-        if not any(spans):
-            raise PromptError(
-                f'the word "{word}" is in none of the target prompts: '
-                + "; ".join(f'"{target}"' for target in targets)
-            )
-        for n, span in enumerate(spans):
-            if span:
-                _set_window(rows[:, n], table[word], span)
-    return rows
-
-
-def _set_window(rows: Float[Tensor, "steps_1 length"], window: Window, places: Sequence[int]):
-    start, end = window if isinstance(window, tuple | list) else (0.0, window)
-    columns = torch.tensor(places)
-    rows[:, columns] = 0.0
-    rows[int(start * len(rows)) : int(end * len(rows)), columns] = 1.0
-
-
 def _set_diagonal(matrix: Float[Tensor, "length length"], i: int, j: int, count: int) -> None:
     steps = torch.arange(max(count, 0))
     matrix[i + steps, j + steps] = 1.0

@@ -18,6 +18,7 @@ from understudy._version import __version__
 from understudy.cli import (
     demo,
     drag,
+    edit,
     explain,
     generate,
     invert,
@@ -45,6 +46,7 @@ for command in (
     swap.swap,
     sweep.sweep,
     explain.explain,
+    edit.edit,
     generate.generate,
     invert.invert,
     project.project,

@@ -16,7 +16,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from understudy.errors import InputError
-from understudy.settings import RunSettings, Settings, option
+from understudy.knobs import Settings, option
+from understudy.settings import RunSettings
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:

@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConceptError
-from understudy.settings import RunSettings, Settings
+from understudy.knobs import Settings
+from understudy.settings import RunSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

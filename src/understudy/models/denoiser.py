@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from understudy.attend import Projections, attend
 from understudy.attention import AttentionControl, AttentionPlan, AttentionSite
 from understudy.errors import ModelError
+from understudy.models.injection import injecting
 from understudy.models.interface import NoiseSchedule, PredictionType
 
 BLOCKS: dict[str, Literal["down", "mid", "up"]] = {
@@ -72,13 +73,14 @@ class Denoiser:
         """
         parameter = next(self.unet.parameters())
         listener = None if control is None else _Listener(control)
-        output = self.unet(
-            latents.to(parameter.dtype),
-            timestep,
-            encoder_hidden_states=text.to(parameter.dtype),
-            cross_attention_kwargs=None if listener is None else {"control": listener},
-            return_dict=False,
-        )[0]
+        with injecting(self.unet, self.sites, control):
+            output = self.unet(
+                latents.to(parameter.dtype),
+                timestep,
+                encoder_hidden_states=text.to(parameter.dtype),
+                cross_attention_kwargs=None if listener is None else {"control": listener},
+                return_dict=False,
+            )[0]
         self.rows += latents.shape[0]
         if listener is not None:
             self._verify(listener.heard)
@@ -120,10 +122,16 @@ def install(unet: nn.Module) -> tuple[AttentionSite, ...]:
     for name, _, layer in found:
         _check(name, layer)
     sites: list[AttentionSite] = []
+    transformers: dict[str, list[str]] = {}
     for index, (name, block, layer) in enumerate(found):
         number = int(name.split(".")[1]) if block != "mid" else 0
         crosses = bool(layer.is_cross_attention)
-        site = AttentionSite(name, block, number, index, crosses, int(layer.heads))
+        home, alike = name.split(".transformer_blocks.")[0], transformers.setdefault(block, [])
+        if home not in alike:
+            alike.append(home)
+        site = AttentionSite(
+            name, block, number, index, crosses, int(layer.heads), transformer=alike.index(home)
+        )
         layer.set_processor(Processor(site))
         sites.append(site)
     return tuple(sites)

@@ -14,8 +14,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor
 
 from understudy.image import to_pixels
+from understudy.knobs import option
 from understudy.photo import Pixels
-from understudy.settings import option
 from understudy.sheet import Row, Tile, contact_sheet, strip
 from understudy.swap.explain import Attention, components
 from understudy.swap.schedule import SwapSchedule

@@ -18,9 +18,10 @@ from torch import Tensor
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
+from understudy.knobs import option
 from understudy.models.interface import DiffusionModel
 from understudy.presets import SWAP_COUNTS
-from understudy.settings import SwapSettings, option
+from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
 from understudy.swap.photoswap import blend_of, check, schedule_of
 from understudy.swap.replay import SwapStep, replay_steps

@@ -1,0 +1,180 @@
+"""edit/edit.py: the one door to all methods."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from test_swap import SOURCE, model_of, null_text
+from tiny import tiny_model
+from understudy.concept import Concept, worn
+from understudy.edit import WordEdits, edit, edit_steps
+from understudy.errors import InputError, PromptError
+from understudy.invert.direct import direct_steps
+from understudy.invert.inversion import ddim_inversion_steps
+from understudy.invert.negative_prompt import negative_prompt_steps
+from understudy.presets import EDIT_PRESETS
+from understudy.settings import EDIT_METHODS, EditSettings
+
+TARGET = "a photo of red dog on the beach"
+STEPS = 2
+
+
+def settings(method: str = "p2p", **how) -> EditSettings:
+    how = {"steps": STEPS, "guidance": 4.0, "inversion_steps": 0, "negative": ""} | how
+    return EditSettings.filled({"method": method, **how})
+
+
+@pytest.mark.parametrize("method", EDIT_METHODS)
+def test_every_method_edits_every_inversion(method):
+    model = model_of()
+    made = [null_text(model, steps=STEPS)]
+    photo = made[0].trajectory[:1]
+    for steps in (ddim_inversion_steps, negative_prompt_steps, direct_steps):
+        *_, last = steps(model, photo, SOURCE, steps=STEPS)
+        made.append(last.inversion)
+    ends = []
+    for inversion in made:
+        before = model.rows
+        steps = list(edit_steps(model, inversion, SOURCE, TARGET, settings(method)))
+        assert [step.index for step in steps] == [0, 1] and steps[-1].total == STEPS
+        assert sum(step.rows for step in steps) == model.rows - before
+        ends.append(steps[-1].target)
+    assert not torch.allclose(ends[0], ends[1])  # null embeddings, or their absence
+    assert all(bool(end.isfinite().all()) for end in ends)
+
+
+def test_an_edit_ends_in_pictures_and_leaves_the_model_as_it_was():
+    model = tiny_model("toy", dtype=torch.float32)
+    before = repr(model.unet), {n: p.clone() for n, p in model.unet.state_dict().items()}
+    inversion = null_text(model, steps=STEPS)
+    for method in ("p2p", "pnp"):
+        pictures = edit(model, inversion, SOURCE, [TARGET, SOURCE], settings(method))
+        assert pictures.shape == (2, 3, 64, 64)
+    assert repr(model.unet) == before[0]
+    assert all(torch.equal(p, before[1][n]) for n, p in model.unet.state_dict().items())
+    assert not any(module._forward_hooks for module in model.unet.modules())
+
+
+@pytest.mark.parametrize("method", ["p2p", "pnp"])
+def test_a_concept_is_worn_and_its_phrase_said(method):
+    model = model_of()
+    change = torch.randn(16, 4, 3, 3, generator=torch.Generator().manual_seed(0)).half()
+    rex = Concept(
+        name="rex",
+        identifier="sks",
+        class_noun="dog",
+        kind="dreambooth",
+        base_model=model.name,
+        base_fingerprint=model.base_fingerprint,
+        tensors={"unet.conv_in.weight": change},
+    )
+    with worn(model, rex):
+        inversion = null_text(model, steps=STEPS)
+        named = "a photo of {rex} on the beach"
+        *_, last = edit_steps(model, inversion, SOURCE, named, settings(method), concepts=[rex])
+        spelled = "a photo of sks dog on the beach"
+        *_, same = edit_steps(model, inversion, SOURCE, spelled, settings(method))
+    assert torch.equal(last.target, same.target)
+    with pytest.raises(InputError, match="wearing the concept"):
+        edit_steps(model, inversion, SOURCE, TARGET, settings(method))
+
+
+def test_words_do_what_they_say():
+    model = model_of()
+    inversion = null_text(model, steps=STEPS)
+
+    def last(target=TARGET, **how):
+        *_, step = edit_steps(
+            model, inversion, SOURCE, target, settings(), words=WordEdits(**how) if how else None
+        )
+        return step
+
+    plain = last()
+    assert not torch.allclose(last(weights={"red": 4.0}).target, plain.target)
+    assert torch.equal(last(weights={"red": 1.0}).target, plain.target)
+    assert not torch.allclose(last(windows={"dog": (0.9, 1.0), "beach": 0.0}).target, plain.target)
+    blended = last(blend=("cat", "red dog"))
+    assert blended.mask is not None and 0 < blended.mask.mean() <= 1
+    kept = last(blend=("cat", "red dog"), keep=("beach",))
+    assert (kept.mask <= blended.mask).all()
+    outside = kept.mask[0, 0] == 0
+    assert torch.equal(kept.target[0][:, outside], inversion.path[-1][:, outside])
+
+
+class Maps(TorchDispatchMode):
+    """Counts tensors of the shape of a whole self-attention map, 256 x 256 here."""
+
+    count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, tuple | list) else (made,):
+            if isinstance(tensor, torch.Tensor) and tensor.shape[-2:] == (256, 256):
+                self.count += 1
+        return made
+
+
+@pytest.mark.parametrize("method", ["p2p", "pnp"])
+def test_no_map_of_more_columns_than_tokens_ever_exists(method):
+    model = tiny_model("sd15")
+    photo = torch.zeros(1, 4, 16, 16)
+    *_, last = direct_steps(model, photo, SOURCE, steps=STEPS)
+    words = WordEdits(blend=("cat", "dog")) if method == "p2p" else None
+
+    def maps(backend):
+        with sdpa_kernel(backend), Maps() as seen:
+            given = settings(method, self_map_steps=1)
+            list(edit_steps(model, last.inversion, SOURCE, TARGET, given, words=words))
+        return seen.count
+
+    assert maps(SDPBackend.FLASH_ATTENTION) == 0
+    assert maps(SDPBackend.MATH) > 0  # where they exist, they are seen
+
+
+def test_presets_are_sets_of_values_in_proportion_to_the_steps():
+    assert set(EDIT_PRESETS) == set(EDIT_METHODS)
+    made = EditSettings.filled({"steps": 25, "preset": "paper"})
+    assert (made.cross_map_steps, made.self_map_steps, made.self_map_side) == (20, 10, 16)
+    made = EditSettings.filled({"method": "pnp", "steps": 10, "self_map_steps": 1})
+    assert (made.self_map_steps, made.feature_steps, made.inversion_steps) == (1, 8, 999)
+    assert made.negative.startswith("ugly")
+    assert EditSettings.filled({"method": "hiper"}).tail_scale == 0.8
+    assert EditSettings.filled({"method": "pnp"}, "toybox").inversion_steps == 0
+
+
+def test_what_does_not_fit_is_refused_by_name():
+    model = tiny_model("sd15")
+    inversion = null_text(model, steps=STEPS, guidance=7.5)
+    given = settings(guidance=7.5)
+
+    def edited(source=SOURCE, target=TARGET, given=given, **words):
+        return edit_steps(
+            model, inversion, source, target, given, words=WordEdits(**words) if words else None
+        )
+
+    with pytest.raises(PromptError, match="a photo of dog"):
+        edited(source="a photo of dog")
+    with pytest.raises(InputError, match="inverted in 2 steps.*--steps 50"):
+        edited(given=replace(given, steps=50))
+    with pytest.raises(InputError, match="guidance 7.5.*--guidance 3"):
+        edited(given=replace(given, guidance=3.0))
+    for how in ({"weights": {"bear": 2.0}}, {"windows": {"bear": 0.5}}, {"blend": ("cat", "bear")}):
+        with pytest.raises(PromptError, match="bear.*words are: a, photo, of, red, dog"):
+            edited(**how)
+    with pytest.raises(PromptError, match="bear.*words are: a, photo, of, cat"):
+        edited(blend=("bear", "dog"))
+    with pytest.raises(PromptError, match="snow.*beach"):
+        edited(blend=("cat", "dog"), keep=("snow",))
+    with pytest.raises(InputError, match="--keep excepts words from --blend"):
+        edited(keep=("beach",))
+    with pytest.raises(InputError, match="pnp knows no single words"):
+        edited(given=settings("pnp"), weights={"dog": 2.0})
+    with pytest.raises(PromptError, match="equally many words"):
+        edited(given=replace(given, alignment="replace"))
+    with pytest.raises(PromptError, match="75"):
+        edited(target="cat " * 80)

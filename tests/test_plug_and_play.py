@@ -1,0 +1,218 @@
+"""edit/plug_and_play.py: the recorded edits, and the plain method on tiny models."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from golden_model import GoldenCase, golden_cases
+from golden_swaps import apart
+from plain_edit import plain_pnp
+from test_swap import SOURCE, STEPS, model_of, null_text, seeded
+from understudy.diffusion import timesteps
+from understudy.edit.plug_and_play import plug_and_play_steps, source_path
+from understudy.errors import InputError, ModelError
+from understudy.invert.inversion import Inversion, ddim_inversion_steps
+from understudy.models.denoiser import install
+from understudy.models.injection import FeaturePlan
+
+# As published, for the shapes of Stable Diffusion 1.x and 2.x.
+LAYERS = [
+    f"up_blocks.{block}.attentions.{n}.transformer_blocks.0.attn1"
+    for block, numbers in ((1, (1, 2)), (2, (0, 1, 2)), (3, (0, 1, 2)))
+    for n in numbers
+]
+CONVOLUTION = "up_blocks.1.resnets.1.conv2"
+
+
+def inverted(case: GoldenCase, model) -> Inversion:
+    want = case.settings
+    prompt = want["inversion_prompt"]
+    *_, last = ddim_inversion_steps(
+        model, case.array("x0")[None], prompt, steps=want["inversion_steps"]
+    )
+    return last.inversion
+
+
+def compare(case: GoldenCase, path, latents) -> dict[str, float]:
+    """Largest differences to the recorded source and edited latents."""
+    want = case.settings
+    pairs = zip(want["source_indices"], case.array("source_latents"), strict=True)
+    errors = {f"source {i}": apart(path[i], latent) for i, latent in pairs}
+    walked = [path[0], *latents]
+    pairs = zip(want["latent_indices"], case.array("latents"), strict=True)
+    return errors | {f"target {i}": apart(walked[i], latent) for i, latent in pairs}
+
+
+def brief(case: GoldenCase) -> bool:
+    return case.settings["inversion_steps"] <= 20
+
+
+def fast(case: GoldenCase) -> None:
+    want = case.settings
+    model = case.model(steps_offset=want["steps_offset"])
+    assert timesteps(model.schedule, want["sampling_steps"]) == want["timesteps"]
+    inversion = inverted(case, model)
+    before = model.rows
+    steps = list(
+        plug_and_play_steps(
+            model,
+            inversion,
+            case.text(want["target_emb"]),
+            steps=want["sampling_steps"],
+            guidance=want["guidance"],
+            map_steps=want["qk_steps"],
+            feature_steps=want["feature_steps"],
+            negative=case.text(want["negative_emb"]),
+        )
+    )
+    reads = max(want["qk_steps"], want["feature_steps"])
+    assert model.rows - before == 2 * want["sampling_steps"] + reads == sum(s.rows for s in steps)
+    path = source_path(model, inversion, want["sampling_steps"])
+    errors = compare(case, path, [step.target[0] for step in steps])
+    print(case.name, max(errors.values()), model.rows - before)
+    assert max(errors.values()) < 1e-6
+
+
+@golden_cases("f_pnp", where=brief)
+def test_golden_plug_and_play_of_a_few_steps(case: GoldenCase) -> None:
+    fast(case)
+
+
+@pytest.mark.slow
+@golden_cases("f_pnp", where=lambda case: not brief(case))
+def test_golden_plug_and_play(case: GoldenCase) -> None:
+    fast(case)
+
+
+@pytest.mark.slow
+@golden_cases("f_pnp")
+def test_golden_plug_and_play_by_the_plain_method(case: GoldenCase) -> None:
+    want = case.settings
+    model = case.model(steps_offset=want["steps_offset"])
+    path = source_path(model, inverted(case, model), want["sampling_steps"])
+    texts = [case.text(want[f"{which}_emb"]) for which in ("empty", "negative", "target")]
+    try:
+        walked = plain_pnp(
+            model,
+            path,
+            tuple(texts),
+            LAYERS,
+            CONVOLUTION,
+            guidance=want["guidance"],
+            timesteps=tuple(want["timesteps"]),
+            map_steps=want["qk_steps"],
+            feature_steps=want["feature_steps"],
+        )
+    finally:
+        install(model.unet)
+    errors = compare(case, path, [latents[0] for latents in walked])
+    print(case.name, max(errors.values()))
+    assert max(errors.values()) < 1e-6
+
+
+# --- Tiny models --------------------------------------------------------------------------------
+
+TARGETS = ("a photo of dog", "a photo of red bear")
+
+
+def edited(model, inversion, targets=TARGETS, steps=STEPS, **how):
+    how = {"map_steps": 2, "feature_steps": 3, "guidance": 4.0} | how
+    texts = torch.cat([model.embed([target]) for target in targets])
+    return list(plug_and_play_steps(model, inversion, texts, steps=steps, **how))
+
+
+def test_the_places_are_those_of_the_published_layers():
+    """In a U-Net of Stable Diffusion's arrangement; here by name, without running it."""
+    from golden_model import GoldenModel, golden_folders
+
+    if not golden_folders():
+        pytest.skip("no golden U-Net")
+    model = GoldenModel(golden_folders()[0] / "diffusion")
+    sites = model.denoiser.sites
+    later = [s.name for s in sites if s.block == "up" and not s.is_cross and s.transformer >= 1]
+    assert later == LAYERS
+
+
+def test_targets_are_the_plain_ones_and_take_nothing_from_each_other():
+    model = model_of("sd21")
+    photo = 0.5 * seeded(model).noise
+    *_, last = ddim_inversion_steps(model, photo, SOURCE, steps=STEPS)
+    negative = model.embed(["blue toy"])
+    both = edited(model, last.inversion, negative=negative)
+    assert [step.rows for step in both] == [5, 5, 5, 4, 4, 4]
+    layers = [
+        f"up_blocks.{b}.attentions.{n}.transformer_blocks.0.attn1" for b in (0, 1) for n in (0, 1)
+    ]
+    for n, target in enumerate(TARGETS):
+        plain = plain_pnp(
+            model_of("sd21"),
+            last.inversion.trajectory.flip(0),
+            (model.embed([""]), negative, model.embed([target])),
+            layers[1:],
+            "up_blocks.0.resnets.1.conv2",
+            guidance=4.0,
+            timesteps=last.inversion.timesteps,
+            map_steps=2,
+            feature_steps=3,
+        )
+        for step, latents in zip(both, plain, strict=True):
+            assert torch.allclose(step.target[n : n + 1], latents, rtol=0, atol=1e-9)
+
+
+def test_an_inversion_of_more_steps_gives_its_latents_at_the_edits_timesteps():
+    model = model_of()
+    *_, last = ddim_inversion_steps(model, 0.5 * seeded(model).noise, SOURCE, steps=8)
+    path = source_path(model, last.inversion, 4)
+    assert len(path) == 5
+    assert torch.equal(path, last.inversion.trajectory[[7, 5, 3, 1, 0]])
+    with pytest.raises(InputError, match="inverted in 8 steps.*--inversion-steps 5"):
+        source_path(model, last.inversion, 5)
+
+
+def test_a_source_that_kept_only_its_noise_is_refused():
+    model = model_of()
+    with pytest.raises(InputError, match="kept only its end"):
+        edited(model, seeded(model))
+
+
+def test_null_text_sources_are_read_from_the_inversion_itself():
+    model = model_of()
+    inversion = null_text(model, steps=2)
+    assert torch.equal(source_path(model, inversion, 2), inversion.trajectory.flip(0))
+    last = edited(model, inversion, steps=2)[-1]
+    other = edited(model, replace(inversion, null_embeddings=None), steps=2)[-1]
+    assert not torch.allclose(last.target, other.target)  # its null embeddings are used
+
+
+def test_outside_a_mask_the_photo_stays_exactly():
+    model = model_of()
+    inversion = null_text(model, steps=2)
+    mask = torch.zeros(1, 1, 16, 16).to(model.dtype)
+    mask[..., 4:12, 4:12] = 1
+    last = edited(model, inversion, steps=2, mask=mask)[-1]
+    outside = mask[0, 0] == 0
+    assert torch.equal(last.target[0][:, outside], inversion.trajectory[0][:, outside])
+    assert not torch.allclose(last.target[0], inversion.trajectory[0])
+
+
+def test_the_model_is_as_before_and_a_place_it_has_not_is_an_error():
+    model = model_of()
+    before = repr(model.unet)
+    noise, text = seeded(model).noise, model.embed([SOURCE])
+
+    class Elsewhere:
+        features = FeaturePlan(99, (0,))
+
+        def plan(self, site):
+            return None
+
+    plain = model.predict_noise(noise, 500, text)
+    edited(model, null_text(model, steps=2), steps=2)
+    with pytest.raises(ModelError, match="decoder transformer 99"):
+        model.predict_noise(noise, 500, text, Elsewhere())
+    assert repr(model.unet) == before
+    assert not any(module._forward_hooks for module in model.unet.modules())
+    assert torch.equal(model.predict_noise(noise, 500, text), plain)
