@@ -58,22 +58,24 @@ def main() -> None:
     parser.add_argument("--model", default="toybox")
     parser.add_argument("--subjects", type=int, default=16)
     parser.add_argument("--only", action="append", choices=tuple(WAYS), help="may be repeated")
+    parser.add_argument("--drawing", type=int, help="denoising steps of a picture")
     parser.add_argument("--set", action="append", default=[], metavar="KNOB=VALUE")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--store", type=Path, default=STORE)
     wish = parser.parse_args()
     torch.set_num_threads(wish.threads)
     model, ruler = load(wish.model), recogniser.load()
+    drawing = GenerateSettings.filled({"steps": wish.drawing} if wish.drawing else {}, wish.model)
     given = dict(word.split("=", 1) for word in wish.set)
     found: dict[str, list[Row]] = {}
     for number in range(wish.subjects):
         for way in wish.only or WAYS:
             settings = settings_of(way, given, wish.model)
             mark = hashlib.sha256(
-                json.dumps([model.fingerprint, way, settings.to_dict()]).encode()
+                json.dumps([model.fingerprint, way, settings.to_dict(), drawing.to_dict()]).encode()
             ).hexdigest()[:12]
             rows = Rows(wish.store / "learn.jsonl", mark)
-            one = partial(measured, model, ruler, number, way, settings, wish.store)
+            one = partial(measured, model, ruler, number, way, settings, drawing, wish.store)
             found.setdefault(way, []).extend(rows.measure([(f"{number} {way}", one)]))
         write_sheet(number, list(wish.only or WAYS), wish.store)
     print(table(found, f"{model.name} {model.fingerprint[:12]}"))
@@ -94,6 +96,7 @@ def measured(
     number: int,
     way: str,
     settings: LearnSettings,
+    drawing: GenerateSettings,
     store: Path,
 ) -> Row:
     """Learn held-out subject `number` in this way, draw it and its class, score both."""
@@ -105,8 +108,8 @@ def measured(
         learnt(model, way, noun, photos, settings, store) if WAYS[way] != {"steps": 0} else None
     )
     seconds = time.monotonic() - began
-    after = drawn(model, concept, "{rex}" if concept else noun)
-    plain = drawn(model, concept, noun)
+    after = drawn(model, concept, "{rex}" if concept else noun, drawing)
+    plain = drawn(model, concept, noun, drawing)
     real = ruler.identity(cases.pictures(subject.unseen))
     seen, others = ruler.recognise(after), ruler.recognise(plain)
     asked = tuple(f"a photo of a {noun} {toybox.BACKGROUNDS[place]}" for place in PLACES)
@@ -135,10 +138,11 @@ def learnt(
     return last.concept
 
 
-def drawn(model: DiffusionModel, concept: Concept | None, noun: str) -> Tensor:
+def drawn(
+    model: DiffusionModel, concept: Concept | None, noun: str, drawing: GenerateSettings
+) -> Tensor:
     """The noun, or "{rex}", on eight backgrounds, seeds 0 to 7."""
     prompts = [f"a photo of a {noun} {toybox.BACKGROUNDS[place]}" for place in PLACES]
-    drawing = GenerateSettings.filled({}, model.name)
     concepts = [concept] if concept else []
     with worn(model, *concepts):
         return generate(model, prompts, range(len(PLACES)), drawing, concepts=concepts)

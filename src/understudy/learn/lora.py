@@ -86,7 +86,7 @@ def _wrap(
     wrapped = {n: m for n, m in module.named_modules() if isinstance(m, LoraLayer)}
     for layer in wrapped.values():
         for factor in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
-            cast(nn.Module, factor).to(dtype=widest(next(factor.parameters()).dtype))
+            factor.to(dtype=widest(next(factor.parameters()).dtype))
     return {f"{part}.{name}": layer for name, layer in wrapped.items()}
 
 

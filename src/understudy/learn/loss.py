@@ -5,7 +5,7 @@ This module does not know photos, prompts, optimisers nor concepts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
@@ -37,8 +37,16 @@ class Rows:
 
     def share(self, number: int, count: int) -> Rows:
         """Share `number` of `count`: every count-th row. Losses of all shares sum to the whole."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return Rows(**{key: None if v is None else v[number::count] for key, v in values.items()})
+        some = slice(number, None, count)
+        return Rows(
+            self.latents[some],
+            self.noise[some],
+            self.timesteps[some],
+            self.prompts[some],
+            self.part[some],
+            self.weights[some],
+            None if self.mask is None else self.mask[some],
+        )
 
 
 def target(model: DiffusionModel, rows: Rows) -> Float[Tensor, "r c h w"]:

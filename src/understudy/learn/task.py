@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -136,7 +136,7 @@ def blank_concept(
     for role in others:
         said = f"{role.identifier} {role.subject.class_noun}"
         also[role.subject.name] = role.identifier if blank.phrase == blank.identifier else said
-    return Concept(**{**vars(blank), "also": also})
+    return replace(blank, also=also)
 
 
 def facts_of(
