@@ -31,7 +31,7 @@ from understudy.learn.textual_inversion import new_words
 from understudy.learn.training import Recipe, Trainer
 from understudy.models.interface import DiffusionModel
 from understudy.models.memory import gradient_checkpointing
-from understudy.settings import LearnSettings
+from understudy.settings import GenerateSettings, LearnSettings
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -203,9 +203,8 @@ def _viewer(
         concept.phrase,
         role.subject.class_noun,
         role.subject.photos,
+        GenerateSettings.filled({"steps": settings.prior_steps}, model.name),
         judge,
-        settings.prior_steps,
-        settings.prior_guidance,
     )
 
 

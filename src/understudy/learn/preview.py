@@ -16,12 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion import sample_steps, starting_noise
+from understudy.diffusion import drawn, noise_streams, sample_steps
 from understudy.learn.lesson import Lesson
 from understudy.learn.loss import part_means, row_losses
 from understudy.learn.pupil import holding
 from understudy.learn.training import Trainer, autocasting
 from understudy.models.interface import DiffusionModel
+from understudy.settings import GenerateSettings
 
 SCENES = (
     "a photo of a {subject}",
@@ -84,15 +85,15 @@ class Look:
 
 @dataclass(frozen=True)
 class Viewer:
-    """How to look. subject: what it is called in prompts; class_noun: what it is."""
+    """How to look. subject: what it is called in prompts; class_noun: what it is; drawing: how
+    previews are drawn, but without a negative prompt."""
 
     model: DiffusionModel
     subject: str
     class_noun: str
     photos: Float[Tensor, "m 3 h w"]
+    drawing: GenerateSettings
     judge: Judge | None = None
-    steps: int = 20
-    guidance: float = 7.5
 
     def look(self, trainer: Trainer) -> Look:
         """Draw, measure, judge; the trainer goes on as if nobody had looked."""
@@ -108,17 +109,19 @@ class Viewer:
         return Look(trainer.done, pictures, (*named, *plain), photo, prior, verdict)
 
     def _draw(self, text: Tensor, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
-        shape = trainer.lesson.photos.size
-        seeds = [SEED + number for number in range(len(SCENES))] * 2
+        streams = noise_streams([SEED + number for number in range(len(SCENES))] * 2)
         with autocasting(self.model.device, trainer.recipe.autocast):
             uncond = self.model.embed([""]).expand_as(text)
             *_, last = sample_steps(
                 self.model,
-                starting_noise(seeds, shape, like=self.model),
+                drawn(streams, trainer.lesson.photos.size, like=self.model),
                 text,
                 uncond,
-                steps=self.steps,
-                guidance=self.guidance,
+                steps=self.drawing.steps,
+                guidance=self.drawing.guidance,
+                eta=self.drawing.eta,
+                temperature=self.drawing.temperature,
+                streams=streams,
             )
         return self.model.decode(last.latents)
 
