@@ -204,7 +204,7 @@ def test_the_model_is_as_before_and_a_place_it_has_not_is_an_error():
     noise, text = seeded(model).noise, model.embed([SOURCE])
 
     class Elsewhere:
-        features = FeaturePlan(99, (0,))
+        feature_plan = FeaturePlan(99, (0,))
 
         def plan(self, site):
             return None

@@ -87,6 +87,11 @@ class SwapSettings(Settings):
         "U-Net rows that may be spent on choosing the three numbers; 0 takes them as they are",
         at_least=0,
     )
+    eta: float = knob(
+        0.0, "fresh noise a step for the new subject: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+    )
+    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
+    noise_seed: int = knob(0, "seed of that noise", at_least=0)
     paste: bool = knob(False, "at the end, paste the photo's own pixels outside the subject")
     feather: int = knob(4, "pixels over which pasted and swapped picture meet", at_least=0)
     keep: float = knob(

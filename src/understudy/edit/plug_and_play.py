@@ -59,7 +59,7 @@ class InjectControl:
         return AttentionPlan(map_from=(0,) * self.rows)
 
     @property
-    def features(self) -> FeaturePlan | None:
+    def feature_plan(self) -> FeaturePlan | None:
         """The convolutional features of row 0 for all rows."""
         return FeaturePlan(FIRST, (0,) * self.rows) if self.injects else None
 

@@ -37,7 +37,7 @@ class FeatureControl(Protocol):
     """What a control has besides, if convolutional features are to pass between rows."""
 
     @property
-    def features(self) -> FeaturePlan | None:
+    def feature_plan(self) -> FeaturePlan | None:
         """What passes in this call; None = nothing."""
         ...
 
@@ -50,7 +50,7 @@ def injecting(
 
     Raises ModelError where the U-Net has no such place.
     """
-    plan = control.features if isinstance(control, FeatureControl) else None
+    plan = control.feature_plan if isinstance(control, FeatureControl) else None
     if plan is None:
         yield
         return

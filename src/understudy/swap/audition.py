@@ -24,7 +24,7 @@ from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
-from understudy.swap.replay import SwapStep, replay_steps
+from understudy.swap.replay import Stirring, SwapStep, replay_steps
 from understudy.swap.rows import Branch, branched
 from understudy.swap.schedule import Swaps, SwapSchedule, first_steps
 
@@ -75,6 +75,7 @@ class Audition:
         guidance: float,
         blend: Blend | None,
         features: SourceFeatures | None = None,
+        stirring: Stirring | None = None,
     ) -> Iterator[SwapStep]:
         """The steps of a swap whose candidates narrow down to one for each target.
 
@@ -98,6 +99,7 @@ class Audition:
             blend=None if blend is None else _repeated(blend, count),
             features=features,
             survivors=survivors,
+            stirring=stirring,
         )
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:

@@ -21,7 +21,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
-from understudy.swap.replay import SwapStep, replay_steps
+from understudy.swap.replay import Stirring, SwapStep, replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps
 
@@ -62,7 +62,8 @@ def swap_steps(
     for target in targets:
         model.tokenize(target)
     blend = blend_of(model, inversion, (source_prompt, *targets), settings, words, mask)
-    how = {"guidance": settings.guidance, "features": features}
+    stirring = Stirring(settings.eta, settings.temperature, settings.noise_seed)
+    how = {"guidance": settings.guidance, "features": features, "stirring": stirring}
     if audition is None or not settings.budget:
         plan = schedule_of(settings)
         return replay_steps(model, inversion, targets, plan, blend=blend, **how)

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion import clean_latents, ddim_step, guided, next_lower
+from understudy.diffusion import clean_latents, ddim_step, drawn, guided, next_lower, noise_streams
 from understudy.invert.inversion import Inversion, moves
 from understudy.invert.source import NOTHING, SourceFeatures
 from understudy.models.interface import DiffusionModel
@@ -59,6 +59,19 @@ class SwapStep:
     rows: int
 
 
+@dataclass(frozen=True)
+class Stirring:
+    """Fresh noise for the targets: a share eta of what a step leaves, times temperature.
+
+    A deterministic replay carries each small mistake of the network to the end; fresh noise lets
+    later steps correct it. It wipes out what the inversion kept, so it wants a blend around it.
+    """
+
+    eta: float
+    temperature: float = 1.0
+    seed: int = 0
+
+
 @torch.no_grad()
 def replay_steps(
     model: DiffusionModel,
@@ -73,6 +86,7 @@ def replay_steps(
     texts: Float[Tensor, "k tokens width"] | None = None,
     features: SourceFeatures | None = None,
     survivors: Callable[[SwapStep], Collection[int]] | None = None,
+    stirring: Stirring | None = None,
 ) -> Iterator[SwapStep]:
     """Denoise target prompts beside the source, swapping as the schedule says.
 
@@ -85,6 +99,7 @@ def replay_steps(
         texts: embeddings of the targets; None = those of their prompts.
         features: what earlier edits of this source kept, used and filled.
         survivors: asked after each step which targets are to go on; None = all.
+        stirring: fresh noise, the same for all targets; None = the inversion's own all along.
     """
     schedules = (
         (schedule,) * len(targets) if isinstance(schedule, SwapSchedule) else tuple(schedule)
@@ -99,6 +114,7 @@ def replay_steps(
     run = _Run(
         model, inversion, texts, schedules, guidance, blend, map_tokens, mixes, same, features
     )
+    run.stirring = stirring
     for index in range(inversion.steps):
         step = run.step(index)
         yield step
@@ -146,6 +162,8 @@ class _Run:
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
+        self.stirring: Stirring | None = None
+        self.streams: list[torch.Generator] = []
         self.needed = last  # steps that read the source
 
     def step(self, index: int) -> SwapStep:
@@ -158,7 +176,7 @@ class _Run:
         self.latents = clean = self.latents[[branch.parent for branch in self.branches]]
         if noise is not None:
             clean = clean_latents(self.model.schedule, self.latents, noise, timestep)
-            self.latents = ddim_step(self.model.schedule, self.latents, noise, timestep, end)
+            self.latents = self._moved(noise, index, timestep, end)
         self._move_source(index, source_noise, timestep, end)
         numbers, of = self._members()
         mask = self._mask(index)
@@ -179,6 +197,16 @@ class _Run:
             mask,
             self.model.rows - before,
         )
+
+    def _moved(self, noise: Tensor, index: int, timestep: int, end: int) -> Tensor:
+        """The targets after a step, with fresh noise in all but the last."""
+        schedule, stir = self.model.schedule, self.stirring
+        if stir is None or stir.eta == 0 or index == self.inversion.steps - 1:
+            return ddim_step(schedule, self.latents, noise, timestep, end)
+        self.streams = self.streams or noise_streams([stir.seed])
+        fresh = stir.temperature * drawn(self.streams, self.latents.shape[1:], like=self.model)
+        fresh = fresh.expand_as(self.latents)
+        return ddim_step(schedule, self.latents, noise, timestep, end, eta=stir.eta, fresh=fresh)
 
     def narrow(self, survivors: Collection[int]) -> None:
         """Go on with these targets only."""
