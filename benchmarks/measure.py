@@ -1,6 +1,6 @@
 """Measure the built-in model on held-out toys; results go to benchmarks/results.
 
-    scripts/bench quick | autoencoder | text | inversion | dreambooth | swap [--limit N]
+    scripts/bench quick | autoencoder | text | inversion | dreambooth | gallery | swap [--limit N]
 
 One line of JSON a case: killed, it goes on where it stopped. `--model` takes what any command
 takes; `--first N` starts at a later case, so that two processes can share the work.
@@ -33,7 +33,8 @@ from understudy.settings import (
 
 ROOT = Path(__file__).parent.parent
 S = TypeVar("S", bound=Settings)
-COUNTS = {"quick": 1, "autoencoder": 500, "text": 50, "inversion": 64, "dreambooth": 8, "swap": 64}
+COUNTS = {"quick": 1, "autoencoder": 500, "text": 50, "inversion": 64, "dreambooth": 8,
+          "gallery": 4, "swap": 64}  # fmt: skip
 
 
 def main() -> None:
@@ -44,7 +45,7 @@ def main() -> None:
         return
     model = load(wish.model)
     wanted = {"autoencoder": autoencoder, "text": text, "inversion": inversion,
-              "dreambooth": dreambooth, "swap": swap}  # fmt: skip
+              "dreambooth": dreambooth, "gallery": gallery, "swap": swap}  # fmt: skip
     print(wanted[wish.what](wish, model))
 
 
@@ -145,6 +146,25 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
         write_picture(wish.store / "dreambooth" / f"{row['case']}.png", strip)
     title = "DreamBooth: held-out subjects, four photos each"
     return report("dreambooth", title, conditions, spreads(rows, part.COLUMNS))
+
+
+def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
+    from benchmarks import gallery as part
+    from understudy.photo import write_pixels
+
+    how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
+    ruler, store = recogniser.load(), wish.store / "concepts"
+    RESULTS.mkdir(parents=True, exist_ok=True)
+
+    def one(number: int) -> Row:
+        row, strips = part.applications(model, ruler, number, how, drawing, store)
+        title = f"What a learnt toy can do: {row['phrase']}"
+        write_pixels(RESULTS / f"gallery_{number}.png", part.sheet(strips, title).numpy())
+        return row
+
+    rows, conditions = rows_of(wish, model, {"learn": how, "generate": drawing}, one)
+    title = "Applications of a learnt subject: held-out toys, four photos each"
+    return report("gallery", title, conditions, spreads(rows, part.COLUMNS))
 
 
 def swap(wish: argparse.Namespace, model: DiffusionModel) -> str:

@@ -22,8 +22,9 @@ from understudy.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
-    "demo learn swap sweep explain edit generate invert project drag toybox toybox,render "
-    "toybox,subject models models,list models,convert models,check"
+    "demo check learn swap sweep explain edit generate invert project drag concept concept,show "
+    "concept,export concept,import concept,remove toybox toybox,render toybox,subject models "
+    "models,list models,convert models,check"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

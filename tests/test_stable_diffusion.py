@@ -16,12 +16,14 @@ from understudy.models.denoiser import Denoiser
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
 from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.text import pack_text, unpack_text
 
 EXPECTED = {
     # kind: prediction, offset, channels, picture size, tokens, downscale
     "sd15": ("epsilon", 1, 4, (32, 32), 77, 2),
     "sd21": ("v_prediction", 1, 4, (32, 32), 77, 2),
     "toy": ("v_prediction", 1, 6, (64, 64), 24, 4),
+    "sdxl": ("epsilon", 1, 4, (32, 32), 77, 2),
 }
 
 
@@ -61,7 +63,7 @@ def test_a_folder_tells_everything_about_the_model(kind: str) -> None:
     assert found == EXPECTED[kind]
     assert model.dtype == torch.float32
     assert model.schedule.length == 1000
-    assert not model.schedule.set_alpha_to_one
+    assert model.schedule.set_alpha_to_one == (kind == "sdxl")  # a fresh Euler config ends at 1
     parts = [*model.trainable_modules().values(), model.vae]
     assert not any(p.requires_grad for part in parts for p in part.parameters())
 
@@ -73,8 +75,13 @@ def test_the_unet_is_called_as_diffusers_calls_it(kind: str) -> None:
     latents, text = inputs(model)
     plain = UNet2DConditionModel.from_pretrained(tiny_folder(kind) / "unet", dtype=torch.float32)
     plain.set_attn_processor(AttnProcessor2_0())
+    tokens, added = text, None
+    if kind == "sdxl":
+        tokens, pooled = unpack_text(text, 20)
+        frame = torch.tensor([[32.0, 32, 0, 0, 32, 32]] * 2)
+        added = {"text_embeds": pooled, "time_ids": frame}
     with torch.no_grad():
-        expected = plain(latents, 501, encoder_hidden_states=text).sample
+        expected = plain(latents, 501, tokens, added_cond_kwargs=added).sample
         found = model.predict(latents, 501, text)
         noise = model.predict_noise(latents, torch.tensor([501, 501]), text)
     assert torch.allclose(found, expected, atol=1e-6)
@@ -165,6 +172,28 @@ def test_text_is_embedded_as_a_pipeline_does() -> None:
     told = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
     ids = model.tokenizer(prompts, **told).input_ids
     assert torch.equal(model.embed(prompts), model.text_encoder(ids)[0])
+
+
+def test_xl_text_is_what_its_pipeline_makes() -> None:
+    """Tokens side by side, the pooled embedding behind them, an empty prompt as zeros."""
+    from diffusers import StableDiffusionXLPipeline
+
+    prompts = ["a photo of a dog", "the red cat on the beach"]
+    pipeline = StableDiffusionXLPipeline.from_pretrained(tiny_folder("sdxl"))
+    told = {"num_images_per_prompt": 1, "do_classifier_free_guidance": True}
+    with torch.no_grad():
+        tokens, nothing, pooled, none = pipeline.encode_prompt(prompts, **told)
+        text = tiny_model("sdxl").embed([*prompts, "", ""])
+    assert text.shape == (4, 77 + 2, 16)
+    assert torch.allclose(text[:2], pack_text(tokens, pooled), atol=1e-6)
+    assert torch.equal(text[2:], pack_text(nothing, none)) and not text[2:].any()
+
+
+@pytest.mark.parametrize("pooled_width", [1, 8, 20])
+def test_packed_text_is_unpacked_again(pooled_width: int) -> None:
+    tokens, pooled = torch.randn(2, 5, 8), torch.randn(2, pooled_width)
+    found = unpack_text(pack_text(tokens, pooled), pooled_width)
+    assert torch.equal(found[0], tokens) and torch.equal(found[1], pooled)
 
 
 def test_a_prompt_over_the_limit_names_prompt_count_and_limit() -> None:
@@ -261,6 +290,33 @@ def test_a_damaged_configuration_is_named(part: str, tmp_path: Path) -> None:
     refused(folder, part)
 
 
+def test_what_is_missing_or_strange_in_an_xl_folder_is_named(tmp_path: Path) -> None:
+    folder = copied(tmp_path, "sdxl")
+    shutil.move(folder / "text_encoder_2", tmp_path / "aside")
+    refused(folder, "lacks text_encoder_2/")
+    shutil.move(tmp_path / "aside", folder / "text_encoder_2")
+    shutil.rmtree(folder / "unet")
+    shutil.copytree(tiny_folder("sd21") / "unet", folder / "unet")
+    refused(folder, "do not fit: unet adds None numbers")
+    other = copied(tmp_path / "other", "sd15")
+    shutil.rmtree(other / "unet")
+    shutil.copytree(tiny_folder("sdxl") / "unet", other / "unet")
+    refused(other, "wants inputs beyond text")
+
+
+def test_a_tokenizer_with_more_words_than_its_encoder_is_refused(tmp_path: Path) -> None:
+    folder = copied(tmp_path)
+    words = json.loads((folder / "tokenizer" / "vocab.json").read_text())
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps({**words, "zebra</w>": 558}))
+    refused(folder, "text_encoder has 558 words, its tokenizer 559")
+
+
+def test_the_autoencoder_of_xl_stays_in_full_precision() -> None:
+    model = tiny_model("sdxl", dtype=torch.float16)
+    assert next(model.vae.parameters()).dtype == torch.float32
+    assert {p.dtype for p in model.text_encoder_2.parameters()} == {torch.float16}
+
+
 def test_parts_of_two_models_do_not_fit(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     shutil.rmtree(folder / "vae")
@@ -285,7 +341,7 @@ def test_other_families_are_refused(tmp_path: Path) -> None:
     folder = copied(tmp_path)
     index = folder / "model_index.json"
     for kind, match in (
-        ("StableDiffusionXLPipeline", "XL"),
+        ("StableDiffusionXLPipeline", "lacks text_encoder_2/, tokenizer_2/"),
         ("FluxPipeline", "holds a FluxPipeline"),
         ("StableDiffusion3Pipeline", "holds a StableDiffusion3Pipeline"),
     ):

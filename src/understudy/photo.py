@@ -13,12 +13,12 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageCms, ImageOps, PngImagePlugin, UnidentifiedImageError
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
+from understudy.colour import to_srgb
 from understudy.errors import ExtraMissing, InputError, PictureError
 from understudy.files import replacing
 
@@ -29,8 +29,7 @@ SUFFIXES = tuple(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .avif .heic .heif".
 MAX_PIXELS = 64_000_000  # a 50-megapixel telephone passes, a bomb does not
 MAX_BYTES = 512 * 1024 * 1024
 MIN_SIDE = 16  # pixels
-WHITE = (255, 255, 255)
-STRAIGHT = {"RGBa": "RGBA", "La": "LA"}  # premultiplied alpha to straight alpha
+ORIENTATION, GPS = 0x0112, 0x8825  # EXIF tags
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,17 @@ class Photo:
 
 
 @dataclass(frozen=True)
+class Glance:
+    """A picture decoded whole but kept small: `size` (height, width) is what the file has, upright;
+    turned: whether EXIF said it lies on its side; located: whether it says where it was taken."""
+
+    photo: Photo
+    size: tuple[int, int]
+    turned: bool
+    located: bool
+
+
+@dataclass(frozen=True)
 class Folder:
     """The pictures of a folder, sorted by name, and a note for each entry left out."""
 
@@ -58,13 +68,22 @@ class Folder:
 
 def read_photo(path: str | os.PathLike[str]) -> Photo:
     """Open one picture. Raises PictureError: missing, no picture, truncated, too small or large."""
-    file = Path(path)
+    return _read(Path(path), None).photo
+
+
+def glance(path: str | os.PathLike[str], side: int) -> Glance:
+    """Open one picture as `read_photo` does, some times as quick: sides of at least `side` pixels
+    where the file has them, not all it has."""
+    return _read(Path(path), side)
+
+
+def _read(file: Path, side: int | None) -> Glance:
     check_is_file(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # strangers' files do not write on our terminal
         try:
             with _opened(file) as image:
-                return _through_the_door(file, image)
+                return _through_the_door(file, image, side)
         except (PictureError, ExtraMissing):
             raise
         except MemoryError:
@@ -79,7 +98,7 @@ def read_photo(path: str | os.PathLike[str]) -> Photo:
 
 
 def list_folder(path: str | os.PathLike[str]) -> Folder:
-    """The pictures directly in a folder; hidden files and sub-folders are left out, with a note."""
+    """The pictures directly in a folder; hidden files and sub-folders are left out, with notes."""
     folder = Path(path)
     if not folder.exists():
         raise PictureError(f"There is no folder {folder}. Check the path.")
@@ -87,8 +106,10 @@ def list_folder(path: str | os.PathLike[str]) -> Folder:
         raise PictureError(f"{folder} is a file. Give the folder that holds the photos.")
     files: list[Path] = []
     notes: list[str] = []
+    hidden = 0
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith("."):
+            hidden += 1
             continue
         if entry.is_dir():
             notes.append(f"{entry.name}/ is a folder inside {folder} and was left out.")
@@ -96,6 +117,8 @@ def list_folder(path: str | os.PathLike[str]) -> Folder:
             files.append(entry)
         else:
             notes.append(f"{entry.name} is no picture and was left out.")
+    if hidden:
+        notes.append(f"hidden files were left out: {hidden}.")
     if not files:
         kinds = ", ".join(SUFFIXES)
         raise PictureError(f"{folder} holds no picture. Wanted at least one file of: {kinds}.")
@@ -212,7 +235,7 @@ def _heif(file: Path) -> tuple[str, ...]:
     return ("HEIF",)
 
 
-def _through_the_door(file: Path, image: Image.Image) -> Photo:
+def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glance:
     width, height = image.size
     if width * height > MAX_PIXELS:
         raise PictureError(_too_large(file, f"{width} x {height}"))
@@ -224,57 +247,21 @@ def _through_the_door(file: Path, image: Image.Image) -> Photo:
     if getattr(image, "is_animated", False):
         image.seek(0)
         notes.append(f"{file.name} holds several pictures; the first one is used.")
+    if side is not None:
+        image.draft(None, (side, side))  # a JPEG is decoded whole, to fewer pixels
     image.load()
+    exif = image.getexif()
     upright = ImageOps.exif_transpose(image)
+    if side is not None and upright.mode in ("RGB", "RGBA", "L"):
+        upright = upright.reduce(max(1, min(upright.size) // side))
     if upright.has_transparency_data:
         notes.append(f"{file.name} is partly transparent; it was laid on white.")
-    return Photo(file, _srgb(upright, image.info.get("icc_profile"), notes), tuple(notes))
+    pixels = to_srgb(upright, image.info.get("icc_profile"), notes)
+    lies = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
+    size = (width, height) if lies else (height, width)
+    turned, located = exif.get(ORIENTATION, 1) != 1, bool(exif.get_ifd(GPS))
+    return Glance(Photo(file, pixels, tuple(notes)), size, turned, located)
 
 
 def _too_large(file: Path, came: str) -> str:
     return f"{file} has {came} pixels; at most {MAX_PIXELS:,} are read. Make it smaller."
-
-
-def _srgb(image: Image.Image, profile: bytes | None, notes: list[str]) -> Pixels:
-    """Colours to sRGB, 16 bit and float to 8, transparency onto white."""
-    image = _eight_bit(image)
-    image = image.convert(STRAIGHT[image.mode]) if image.mode in STRAIGHT else image
-    alpha = image.convert("RGBA").getchannel("A") if image.has_transparency_data else None
-    if profile and image.mode in ("RGB", "RGBA", "L", "LA", "CMYK", "LAB", "P", "PA"):
-        rgb = _from_profile(image, profile, notes)
-    else:
-        rgb = image.convert("RGB")
-    if alpha is not None:
-        ground = Image.new("RGB", rgb.size, WHITE)
-        ground.paste(rgb, mask=alpha)
-        rgb = ground
-    return np.asarray(rgb)
-
-
-def _eight_bit(image: Image.Image) -> Image.Image:
-    """Deep greys scaled by their full range (16 bit: 65535 is white) instead of clipped."""
-    if not image.mode.startswith(("I", "F")):
-        return image
-    values: Any = np.asarray(image).astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError("it holds numbers that are not finite")
-    deep = image.mode != "F"
-    white = 65535.0 if deep else (1.0 if values.max() <= 1 else 255.0)
-    if values.min() < 0 or values.max() > white:
-        raise ValueError(f"its greys go from {values.min():g} to {values.max():g}")
-    return Image.fromarray(np.rint(values / white * 255).astype(np.uint8))
-
-
-def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image.Image:
-    """Through the embedded ICC profile; a broken profile is ignored, with a note."""
-    flat = {"RGBA": "RGB", "P": "RGB", "PA": "RGB", "LA": "L"}.get(image.mode)
-    image = image.convert(flat) if flat else image
-    try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        target = ImageCms.createProfile("sRGB")
-        converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        assert converted is not None
-        return converted
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        notes.append("its colour profile does not fit the picture and was left out.")
-        return image.convert("RGB")

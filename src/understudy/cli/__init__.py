@@ -16,6 +16,8 @@ import typer
 
 from understudy._version import __version__
 from understudy.cli import (
+    check,
+    concept,
     demo,
     drag,
     edit,
@@ -42,6 +44,7 @@ app = typer.Typer(
 )
 for command in (
     demo.demo,
+    check.check,
     learn.learn,
     swap.swap,
     sweep.sweep,
@@ -53,6 +56,7 @@ for command in (
     drag.drag,
 ):
     app.command()(command)
+app.add_typer(concept.app, name="concept")
 app.add_typer(toybox.app, name="toybox")
 app.add_typer(models.app, name="models")
 

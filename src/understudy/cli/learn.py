@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from understudy.cli import show, signals, stage
+from understudy.cli.check import preflight
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import cache_folder, check_folder_writable
@@ -50,17 +51,17 @@ def learn(
 
     Stopped by Ctrl-C, it keeps what it has: --resume goes on.
     """
-    from understudy.photo import list_folder
-
     folder = out or stage.STORE / name
     check_folder_writable(folder)
+    leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks and writes
     others = [_further(words) for words in also]
     for one in (photos, *(path for _, _, path in others)):
-        list_folder(one)  # a folder without photos fails before the model is loaded
+        report = preflight(one, run.model, settings.method, folder)
+        report.refuse()  # before the model is loaded
+        show.note(*(report.all_warnings if leads else ()))
     dress = stage.load_concepts(after)
     from understudy.learn import learn_steps
 
-    leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks and writes
     model = stage.load_model(stage.own_device(run))
     subjects = [_subject(name, class_noun, photos, model, identifier, masks)]
     subjects += [_subject(*other, model) for other in others]

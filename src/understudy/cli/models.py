@@ -9,6 +9,8 @@ import typer
 
 from understudy.cli import show
 
+DIFFUSION = (".safetensors", ".ckpt")  # a Stable Diffusion checkpoint in a single file
+
 app = typer.Typer(name="models", help="The models there are.", no_args_is_help=True)
 
 
@@ -33,17 +35,21 @@ def list_models(
 
 @app.command()
 def convert(
-    file: Annotated[Path, typer.Argument(help="A StyleGAN checkpoint: .pkl or .pt.")],
+    file: Annotated[
+        Path, typer.Argument(help="StyleGAN: .pkl, .pt. Stable Diffusion: .safetensors, .ckpt.")
+    ],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="FILE without its ending")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Convert a StyleGAN checkpoint to safetensors without running anything in it.
+    """Convert a checkpoint file to a model folder without running anything in it.
 
     NVIDIA's, PTI's, StyleGAN-Human's, rosinality's and TensorFlow-era files are told apart by
-    their contents.
+    their contents. A Stable Diffusion file becomes a diffusers folder; --model takes it as it is.
     """
+    if file.suffix.lower() in DIFFUSION:
+        return _convert_diffusion(file, out or file.with_suffix(""), json)
     from understudy.models.stylegan2_convert import convert as convert_file
 
     folder = out or file.with_suffix("").parent / f"{file.stem}-generator"
@@ -60,7 +66,7 @@ def check(
     """Say what a model is and whether all of it is there; nothing is written or run."""
     from understudy.models.registry import find
 
-    if Path(model).is_file():
+    if Path(model).is_file() and Path(model).suffix.lower() not in DIFFUSION:
         from understudy.models.stylegan2_convert import read_checkpoint
 
         told = {"model": model, **_facts(read_checkpoint(model))}
@@ -74,6 +80,18 @@ def check(
         check_folder(find(model))
         told = {"model": model, "kind": "stable diffusion"}
     show.result(told, json, f"{model}   {_line(told)}")
+
+
+def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
+    """The folder that --model would make of the file in the cache, at a place of the user's."""
+    from understudy.files import check_folder_writable
+    from understudy.models.registry import find
+    from understudy.models.write_folder import copy_folder
+
+    check_folder_writable(folder)
+    told = {"folder": str(folder), "kind": "stable diffusion"}
+    copy_folder(find(str(file)), folder)
+    show.result(told, json, f"{folder}   {_line(told)}")
 
 
 def _facts(found: Any) -> dict[str, Any]:

@@ -35,8 +35,10 @@ class Dress:
 
 def load_model(run: RunSettings) -> DiffusionModel:
     """The model of `--model` on `--device` in `--dtype`."""
-    from understudy.models.registry import load
+    from understudy.cli.show import note
+    from understudy.models.registry import load, renamed
 
+    note(*filter(None, [renamed(run.model)]))
     return load(run.model, device=run.device, dtype=run.dtype)
 
 

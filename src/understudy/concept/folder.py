@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from understudy.errors import ConceptError, OutputError
-from understudy.files import replacing
+from understudy.files import replacing, unwritable
 
 FORMAT = 1
 MANIFEST = "concept.json"
+# All that learning writes beside the photos' owner: the concept, its run, previews and log.
+OURS = (MANIFEST, "weights-*.safetensors", "checkpoints", "previews", "learn.jsonl", "learn.png",
+        ".run.*", ".*.partial")  # fmt: skip
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
 _TEXTS = ("name", "identifier", "class_noun", "kind", "base_model", "base_fingerprint")
@@ -69,6 +73,24 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise ConceptError(f"{weights} is damaged: its content is not what was saved.")
     fields = {key: manifest[key] for key in _TEXTS}
     return {**fields, "record": manifest["record"], "also": manifest["also"]}, tensors
+
+
+def remove(folder: Path) -> int:
+    """Remove what learning wrote into a concept's folder, and the folder when nothing else is in
+    it; how many files of others are left. Raises OutputError."""
+    try:
+        for pattern in OURS:  # concept.json first: without it, it is no concept any more
+            for entry in folder.glob(pattern):
+                if entry.is_dir() and not entry.is_symlink():
+                    shutil.rmtree(entry)
+                else:
+                    entry.unlink(missing_ok=True)
+        left = sum(1 for entry in folder.rglob("*") if not entry.is_dir())
+        if not left:
+            shutil.rmtree(folder)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    return left
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

@@ -3,20 +3,25 @@
 DreamBooth (Ruiz et al. 2023, section 3.2) avoids English words, whose meaning must first be
 unlearnt, and random strings, which the tokenizer splits into letters that have meanings too. It
 looks up rare tokens in the vocabulary and turns them back into text. So do we, on the model's own
-tokenizer, with one token, and we verify that the word really becomes that token again.
+tokenizer; we verify that the words really become those tokens again, and of the candidates that a
+seed draws we take the one that moves the text encoder least.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional as F
 
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 
 RAREST = 0.2  # a byte-pair vocabulary is in order of frequency: its last fifth is rare
+CANDIDATES = 24  # are measured, and at most half of those there are
+MOST_TOKENS = 3  # the paper's k
+LETTERS = 3  # of a rare word: the paper's limit
 WORD_END = "</w>"
 CONSONANTS = frozenset("bcdfghjklmnpqrstvwxz")
 
@@ -30,7 +35,10 @@ TAKEN = frozenset(
     "plz pms png ppl ppp ppt pps prs psd psg psn pst ptc ptsd pvc pvp qld qtr rbs rdr rnb rpg rps "
     "rtv sbs scm sdk sms smh snp sql ssc ssh sss std stl svg svr swf swr tbs tbt tcm tdf tgif thc "
     "thx tkt tlc tls tnt tps tsp tvs tvd txt vhs vmas vpn wbc wcs wcw wfp wwf wnd wsj wth wtf wwe "
-    "www xml xxx zzz hhh hmm mmm mhm shh psh grr brr".split()
+    "www xml xxx zzz hhh hmm mmm mhm shh psh grr brr "
+    # Slurs and obscenities without their vowels.
+    "bch btch clt cnt dck dyk fgt fgg fkr fkn jgg kyk mfr ngr ngg ngs nzs pss prn prk rtd shg sht "
+    "slt spc spk stf trn tts wnk wtb wtv whr".split()
 )
 
 
@@ -44,24 +52,58 @@ class Identifier:
 
 
 def choose_identifier(
-    model: DiffusionModel, word: str | None = None, *, seed: int = 0, avoid: Collection[str] = ()
+    model: DiffusionModel,
+    word: str | None = None,
+    *,
+    seed: int = 0,
+    avoid: Collection[str] = (),
+    tokens: int = 1,
+    class_noun: str = "",
 ) -> Identifier:
-    """The user's own `word`, examined; without one, a rare word drawn by `seed`.
+    """The user's own `word`, examined; without one, rare words drawn by `seed`, one a token.
 
-    avoid: words in use already, such as those of other subjects. Raises InputError for something
-    that is not one plain word, and where the vocabulary has no rare word to offer.
+    avoid: words in use already, such as those of other subjects. class_noun: what will stand behind
+    the identifier. Raises InputError for something that is not one plain word, and where the
+    vocabulary has not enough rare words to offer.
     """
     if word is not None:
         return own_identifier(model, word)
-    words = [rare for rare in rare_words(model) if rare not in avoid]
-    if not words:
+    if not 1 <= tokens <= MOST_TOKENS:
+        raise InputError(f"An identifier has 1 to {MOST_TOKENS} tokens. Got {tokens}.")
+    used = {part for phrase in avoid for part in phrase.split()}
+    words = [rare for rare in rare_words(model) if rare not in used]
+    if len(words) < tokens:
         raise InputError(
-            f"The vocabulary of {model.name!r} has no unused rare word of one token. "
-            f"Choose a word of your own with --identifier."
+            f"The vocabulary of {model.name!r} has {len(words)} unused rare words of one token; "
+            f"{tokens} are wanted. Choose a word of your own with --identifier."
         )
-    generator = torch.Generator().manual_seed(seed)
-    choice = words[int(torch.randint(len(words), (), generator=generator))]
+    drawn = candidates(words, tokens, seed)
+    strength = prior_of(model, drawn, class_noun)
+    choice = drawn[min(range(len(drawn)), key=strength.__getitem__)]
     return Identifier(choice, model.tokenize(choice).pieces)
+
+
+def candidates(words: Sequence[str], tokens: int, seed: int) -> list[str]:
+    """Phrases of so many of the words, none twice, drawn by seed from half of all there are."""
+    generator = torch.Generator().manual_seed(seed)
+    mixed = [words[place] for place in torch.randperm(len(words), generator=generator).tolist()]
+    phrases = [" ".join(mixed[i : i + tokens]) for i in range(0, len(mixed) - tokens + 1, tokens)]
+    return phrases[: max(1, min(CANDIDATES, len(phrases) // 2))]
+
+
+@torch.no_grad()
+def prior_of(model: DiffusionModel, phrases: Sequence[str], class_noun: str = "") -> list[float]:
+    """How much each phrase means to the text encoder already: what it moves, 0 being nothing.
+
+    The distance (1 - cosine) between the text of "a photo of a {phrase} {noun}" and that of "a
+    photo of a {noun}", at the token that ends the prompt and has read all of it.
+    """
+    plain = f"a photo of a {class_noun}".strip()
+    prompts = [f"a photo of a {phrase} {class_noun}".strip() for phrase in phrases]
+    ends = [model.tokenize(prompt).length + 1 for prompt in (plain, *prompts)]
+    text = model.embed([plain, *prompts])
+    states = text[torch.arange(len(text)), ends].float()
+    return (1 - F.cosine_similarity(states[1:], states[:1])).tolist()
 
 
 def own_identifier(model: DiffusionModel, word: str) -> Identifier:
@@ -92,20 +134,28 @@ def rare_words(model: DiffusionModel) -> list[str]:
     """Rare words of one token, in the order of the vocabulary: three consonants, not TAKEN.
 
     From the rarest fifth of the vocabulary; from all of it where that fifth has none, as in a small
-    vocabulary that keeps spare words elsewhere.
+    vocabulary that keeps spare words elsewhere. A piece that a later word ends in is left out: it
+    may be no word of any text, just a step in which byte pairs grew into that word ("hwx" on
+    the way to "ohwx"), and then the model has never seen it.
     """
-    words = {
-        piece.removesuffix(WORD_END): number
-        for piece, number in model.vocabulary.items()
-        if piece.endswith(WORD_END) and _is_plain(piece.removesuffix(WORD_END))
-    }
-    rare = {word: number for word, number in words.items() if number >= _rare_from(model)}
-    pool = rare or words
+    words: dict[str, int] = {}
+    latest: dict[str, int] = {}
+    for piece, number in model.vocabulary.items():
+        word = piece.removesuffix(WORD_END)
+        if not piece.endswith(WORD_END):
+            continue
+        if _is_plain(word):
+            words[word] = number
+        elif len(word) > LETTERS:
+            latest[word[-LETTERS:]] = max(number, latest.get(word[-LETTERS:], number))
+    whole = {word: number for word, number in words.items() if latest.get(word, -1) < number}
+    rare = {word: number for word, number in whole.items() if number >= _rare_from(model)}
+    pool = rare or whole
     return [word for word in sorted(pool, key=pool.__getitem__) if _survives(model, word)]
 
 
 def _is_plain(word: str) -> bool:
-    return len(word) == 3 and CONSONANTS.issuperset(word) and word not in TAKEN
+    return len(word) == LETTERS and CONSONANTS.issuperset(word) and word not in TAKEN
 
 
 def _survives(model: DiffusionModel, word: str) -> bool:

@@ -46,7 +46,7 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
 
     def tensors() -> dict[str, Tensor]:
         learnt = {f"{name}.rows": row.detach().float().cpu() for name, row in rows.items()}
-        return learnt | {f"{name}.ids": ids for name in rows}
+        return learnt | {f"{name}.ids": ids.clone() for name in rows}
 
     yield Pupil({f"{name}.rows": row for name, row in rows.items()}, embed, True, tensors)
 

@@ -20,6 +20,7 @@ from understudy.attention import AttentionControl, AttentionPlan, AttentionSite
 from understudy.errors import ModelError
 from understudy.models.injection import injecting
 from understudy.models.interface import NoiseSchedule, PredictionType
+from understudy.models.text import unpack_text
 
 BLOCKS: dict[str, Literal["down", "mid", "up"]] = {
     "down_blocks": "down",
@@ -47,13 +48,22 @@ class Denoiser:
     """A U-Net, its noise schedule, and a count of the rows it was given.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
-    Raises ModelError when an attention layer cannot take a control.
+    pooled_width: of the pooled embedding that XL's text carries behind the tokens; 0 where there is
+    none. downscale: pixels of a latent's side. Raises ModelError when an attention layer cannot
+    take a control.
     """
 
     def __init__(
-        self, unet: nn.Module, schedule: NoiseSchedule, prediction_type: PredictionType = "epsilon"
+        self,
+        unet: nn.Module,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType = "epsilon",
+        *,
+        pooled_width: int = 0,
+        downscale: int = 8,
     ) -> None:
         self.unet = unet
+        self.pooled_width, self.downscale = pooled_width, downscale
         self.schedule = schedule
         self.prediction_type: PredictionType = prediction_type
         self.rows = 0
@@ -73,11 +83,13 @@ class Denoiser:
         """
         parameter = next(self.unet.parameters())
         listener = None if control is None else _Listener(control)
+        tokens, added = self._conditions(latents, text.to(parameter.dtype))
         with injecting(self.unet, self.sites, control):
             output = self.unet(
                 latents.to(parameter.dtype),
                 timestep,
-                encoder_hidden_states=text.to(parameter.dtype),
+                encoder_hidden_states=tokens,
+                added_cond_kwargs=added,
                 cross_attention_kwargs=None if listener is None else {"control": listener},
                 return_dict=False,
             )[0]
@@ -98,6 +110,19 @@ class Denoiser:
         if self.prediction_type == "epsilon":
             return output
         return self.schedule.noise_from_velocity(output, latents, timestep)
+
+    def _conditions(self, latents: Tensor, text: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """The text's tokens, and what XL reads beside them: pooled text and the picture's frame.
+
+        The frame (Podell et al. 2023, section 2.2) is that of a picture which was neither scaled
+        nor cropped: original size, corner and target size, in pixels.
+        """
+        if not self.pooled_width:
+            return text, None
+        tokens, pooled = unpack_text(text, self.pooled_width)
+        height, width = (side * self.downscale for side in latents.shape[-2:])
+        frame = text.new_tensor([height, width, 0, 0, height, width]).expand(len(text), -1)
+        return tokens, {"text_embeds": pooled, "time_ids": frame}
 
     def _verify(self, heard: list[str]) -> None:
         silent = [site.name for site in self.sites if site.name not in set(heard)]
@@ -202,5 +227,5 @@ def _check(name: str, layer: Any) -> None:
         what = ", ".join(missing + [f"its {part}" for part in odd])
         raise ModelError(
             f"The attention layer {name} ({type(layer).__name__}) takes no control: {what}. "
-            "Supported: the U-Nets of Stable Diffusion 1.x and 2.x."
+            "Supported: the U-Nets of Stable Diffusion 1.x, 2.x and XL."
         )

@@ -68,13 +68,13 @@ def files_digest(folder: Path) -> str:
     whole = hashlib.sha256()
     for file in sorted(folder.glob("*/*")):
         name = file.relative_to(folder).as_posix()
-        if name.startswith("tokenizer/") and file.suffix in (".json", ".txt"):
+        if name.startswith("tokenizer") and file.suffix in (".json", ".txt"):
             digest = _file_digest(file)
         elif file.name in ("config.json", "scheduler_config.json"):
             values = json.loads(file.read_text(encoding="utf-8"))
             public = {key: value for key, value in values.items() if not key.startswith("_")}
             digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
-        elif file.suffix == ".safetensors" and name.startswith(("unet/", "vae/", "text_encoder/")):
+        elif file.suffix == ".safetensors" and name.startswith(("unet/", "vae/", "text_encoder")):
             digest = _file_digest(file)
         else:
             continue

@@ -3,36 +3,77 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 from understudy.errors import ModelError
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
+XL_PARTS = ("text_encoder_2", "tokenizer_2")
+HEADER = 100 * 2**20  # bytes of a safetensors header, by its specification
 
 
 def check_folder(folder: Path) -> None:
-    """Raise ModelError unless folder is a Stable Diffusion 1.x or 2.x folder with all its parts."""
+    """Raise ModelError unless folder is a Stable Diffusion 1.x, 2.x or XL folder with all parts."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(
-            f"{folder} has no model_index.json, so it is not a diffusers model folder. A single "
-            ".safetensors or .ckpt checkpoint must first be converted to a folder by diffusers."
+            f"{folder} has no model_index.json, so it is not a diffusers model folder. Give such a "
+            "folder, or a single .safetensors or .ckpt checkpoint."
         )
     kind = str(read_json(index).get("_class_name", ""))
-    if "XL" in kind or (folder / "text_encoder_2").exists():
-        raise ModelError(
-            f"{folder} is a Stable Diffusion XL model ({kind}), which is not supported yet. "
-            "Use a Stable Diffusion 1.x or 2.x folder."
-        )
     if kind and (not kind.startswith("StableDiffusion") or kind.startswith("StableDiffusion3")):
-        raise ModelError(f"{folder} holds a {kind}. Use a Stable Diffusion 1.x or 2.x folder.")
-    missing = [part for part in PARTS if not (folder / part).is_dir()]
+        raise ModelError(f"{folder} holds a {kind}. Use a Stable Diffusion 1.x, 2.x or XL folder.")
+    wanted = (*PARTS, *XL_PARTS) if is_xl(folder) else PARTS
+    missing = [part for part in wanted if not (folder / part).is_dir()]
     if missing:
         raise ModelError(
             f"{folder} lacks {', '.join(f'{part}/' for part in missing)}. A model folder needs "
-            f"{', '.join(f'{part}/' for part in PARTS)}. Copy or download it again."
+            f"{', '.join(f'{part}/' for part in wanted)}. Copy or download it again."
         )
+
+
+def is_xl(folder: Path) -> bool:
+    """Whether the folder is, or means to be, of the XL family: two text encoders."""
+    kind = str(read_json(folder / "model_index.json").get("_class_name", ""))
+    return "XL" in kind or (folder / "text_encoder_2").is_dir()
+
+
+def empty_is_zero(folder: Path) -> bool:
+    """Whether the empty prompt is all zeros to this model, as XL's index says of itself."""
+    index = read_json(folder / "model_index.json")
+    return bool(index.get("force_zeros_for_empty_prompt", False))
+
+
+def native_size(folder: Path) -> tuple[int, int]:
+    """Height and width in pixels of the pictures a model was trained on, by its configurations."""
+    side = read_json(folder / "unet" / "config.json").get("sample_size", 64)
+    levels = read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
+    height, width = (side, side) if isinstance(side, int) else side
+    return height << (len(levels) - 1), width << (len(levels) - 1)
+
+
+def parameter_counts(folder: Path) -> dict[str, int]:
+    """How many weights each network has, read from the headers of its files alone."""
+    counts: dict[str, int] = {}
+    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
+        files = sorted((folder / part).glob("*.safetensors"))
+        whole = [file for file in files if ".fp16." not in file.name] or files
+        if whole:
+            counts[part] = sum(_weights_in(file) for file in whole)
+    return counts
+
+
+def _weights_in(file: Path) -> int:
+    try:
+        with file.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+            header = json.loads(stream.read(min(length, HEADER)))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} is damaged: {error}. Copy or download it again.") from error
+    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
+    return sum(math.prod(shape) for shape in shapes)
 
 
 def read_json(path: Path) -> dict[str, Any]:

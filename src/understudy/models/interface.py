@@ -165,7 +165,11 @@ class DiffusionModel(Protocol):
         ...
 
     def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b tokens width"]:
-        """Text embeddings, the text encoder's last hidden state as the U-Net expects it."""
+        """Text embeddings as the U-Net expects them; the empty prompt is the unconditional one.
+
+        The first max_tokens rows belong to the tokens. Behind them there may be more, which hold
+        what else the network reads of a prompt (XL's pooled embedding): they stay behind.
+        """
         ...
 
     def predict_noise(
@@ -189,7 +193,7 @@ class DiffusionModel(Protocol):
         ...
 
     def trainable_modules(self) -> Mapping[str, nn.Module]:
-        """The parts that learning may change: "unet" and "text_encoder"."""
+        """The parts that learning may change: "unet", "text_encoder", XL's "text_encoder_2"."""
         ...
 
 

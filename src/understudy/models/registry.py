@@ -1,8 +1,9 @@
-"""From a model's name to a model: built-in, a folder, or a hub id. Nothing heavy at import."""
+"""From a model's name to a model: built-in, folder, file or hub id. Nothing heavy at import."""
 
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +29,14 @@ ALIASES = {
 }
 
 # Hub ids worth naming in a list; any other one of the family is taken as well.
-KNOWN = ("CompVis/stable-diffusion-v1-4", *sorted(set(ALIASES.values())))
+KNOWN = (
+    "CompVis/stable-diffusion-v1-4",
+    *sorted(set(ALIASES.values())),
+    "stabilityai/stable-diffusion-xl-base-1.0",
+)
+
+# Where CLIP's tokenizer is on the hub: a single checkpoint file has none.
+TOKENIZER = "openai/clip-vit-large-patch14"
 
 # The files of a hub repository that are needed, out of many copies of the weights.
 WANTED = (
@@ -36,9 +44,11 @@ WANTED = (
     "*/config.json",
     "scheduler/scheduler_config.json",
     "tokenizer/*",
-    "unet/diffusion_pytorch_model.safetensors",
-    "vae/diffusion_pytorch_model.safetensors",
-    "text_encoder/model.safetensors",
+    "tokenizer_2/*",
+    "unet/diffusion_pytorch_model{}.safetensors",
+    "vae/diffusion_pytorch_model{}.safetensors",
+    "text_encoder/model{}.safetensors",
+    "text_encoder_2/model{}.safetensors",
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = ("float32", "float16", "bfloat16", "float64")
@@ -56,7 +66,7 @@ def load(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "float32",
 ) -> DiffusionModel:
-    """Load a diffusion model by built-in name, folder or hub id (downloaded once, then cached).
+    """Load a diffusion model by built-in name, folder, checkpoint file or hub id (cached).
 
     device: "auto" takes a GPU if there is one. dtype: precision of the weights; latents are float32
     or finer whatever it is. Raises ModelError when there is no such model or it is incomplete,
@@ -69,8 +79,16 @@ def load(
     return StableDiffusion.from_folder(folder, name=name, device=where, dtype=precision)
 
 
-def find(name: str) -> Path:
-    """The folder of a model, downloaded if need be."""
+def renamed(name: str) -> str | None:
+    """One line for the user when a hub id was taken down and another one stands in for it."""
+    if name not in ALIASES or Path(name).expanduser().exists():
+        return None
+    return f"{name} was taken off the hub; the same weights are loaded from {ALIASES[name]}."
+
+
+def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
+    """The folder of a model: its `wanted` files downloaded if need be, or made from a single
+    checkpoint file."""
     if name in BUILT_IN:
         folder = WEIGHTS / BUILT_IN[name]
         if not folder.is_dir():
@@ -83,20 +101,58 @@ def find(name: str) -> Path:
     if path.is_dir():
         return path
     if path.is_file():
-        raise ModelError(
-            f"{name} is a single file. Wanted a diffusers model folder: convert the checkpoint "
-            "with diffusers (StableDiffusionPipeline.from_single_file, then save_pretrained)."
-        )
+        from understudy.models.single_file import as_folder
+
+        return as_folder(path, partial(_tokenizer_for, path))
     if not _HUB_ID.fullmatch(name):
         raise ModelError(
             f"There is no model {name!r}: no built-in name, folder or hub id (owner/name). "
             f"Known names: {', '.join(available())}."
         )
-    return _download(ALIASES.get(name, name))
+    try:
+        return _download(ALIASES.get(name, name), wanted)
+    except ModelError as error:
+        raise ModelError(" ".join(filter(None, (renamed(name), str(error))))) from error
 
 
-def _download(hub_id: str) -> Path:
-    """The hub's snapshot folder, of the files that are needed only."""
+def here(name: str) -> Path | None:
+    """The model's folder if it can be had at once: no download, no conversion."""
+    folder = WEIGHTS / BUILT_IN[name] if name in BUILT_IN else Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if not _HUB_ID.fullmatch(name) or folder.exists():
+        return None
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(ALIASES.get(name, name), local_files_only=True))
+    except OSError:  # LocalEntryNotFoundError is one
+        return None
+
+
+def _tokenizer_for(file: Path) -> Path:
+    """A folder with CLIP's tokenizer for a checkpoint file: tokenizer/ beside it, or the hub's."""
+    beside = file.parent / "tokenizer"
+    if beside.is_dir():
+        return beside
+    try:
+        return _snapshot(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*", "special_tokens*"])
+    except ModelError as error:
+        raise ModelError(
+            f"{file} holds no tokenizer, and {TOKENIZER} cannot be had from the hub. Copy the "
+            f"tokenizer/ folder of any Stable Diffusion model beside it, to {beside}."
+        ) from error
+
+
+def _download(hub_id: str, wanted: tuple[str, ...]) -> Path:
+    """The hub's snapshot folder, of the files that are needed only (fp16 if no other)."""
+    folder = _snapshot(hub_id, [name.format("") for name in wanted])
+    if (folder / "unet").is_dir() and not any((folder / "unet").glob("*.safetensors")):
+        folder = _snapshot(hub_id, [name.format(".fp16") for name in wanted])
+    return folder
+
+
+def _snapshot(hub_id: str, patterns: list[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -106,7 +162,7 @@ def _download(hub_id: str) -> Path:
     )
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=list(WANTED)))
+        return Path(snapshot_download(hub_id, allow_patterns=patterns))
     except GatedRepoError as error:
         raise ModelError(
             f"{hub_id} asks you to accept its licence on the hub first, then: hf auth login."

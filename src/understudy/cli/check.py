@@ -1,0 +1,70 @@
+"""`understudy check`: what a folder of photos is, before anything is learnt from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from understudy.cli import show, stage
+
+if TYPE_CHECKING:
+    from understudy.preflight import Finding, Needs, Report
+
+GB = 10**9
+
+
+def check(
+    photos: Annotated[Path, typer.Argument(help="A folder with photos of the subject.")],
+    model: Annotated[str, typer.Option(help="The model that will learn.")] = "toybox",
+    method: Annotated[str, typer.Option(help="How it will learn.")] = "dreambooth",
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Check photos before learning from them.
+
+    Reads every file, warns of what would spoil learning, and loads no model.
+    """
+    report = preflight(photos, model, method, stage.STORE)
+    show.note(*report.notes)
+    show.result(report.to_dict(), json, *lines(report))
+    report.refuse()
+
+
+def preflight(photos: Path, model: str, method: str, out: Path) -> Report:
+    """The report of a folder for a model that may be here already, or not."""
+    from understudy.models.registry import here
+    from understudy.preflight import preflight as look
+
+    return look(photos, model=here(model), trains_all=method == "dreambooth", out=out)
+
+
+def lines(report: Report) -> list[str]:
+    """The report as a table, and below it what speaks against learning from these photos."""
+    width = max([len(one.file) for one in report.photos] + [5])
+    head = f"{'photo':<{width}}  {'width':>5} {'height':>6}  {'cut':>4}  {'sharp':>5}  remarks"
+    rows = [head, *(_row(one, width) for one in report.photos), ""]
+    rows += [f"warning: {word}" for word in report.warnings]
+    rows += _needs(report.needs) if report.needs else []
+    bad = sum(one.error is not None for one in report.photos)
+    count, doubts = len(report.photos), len(report.all_warnings)
+    return [*rows, f"{count} photos, {bad} of them unusable, {doubts} warnings"]
+
+
+def _row(one: Finding, width: int) -> str:
+    if one.error:
+        return f"{one.file:<{width}}  {'':>25}  UNUSABLE: {one.error}"
+    height, across = one.size
+    sizes = f"{across:>5} {height:>6}  {one.cut:>4.0%}  {one.sharpness:>5.2f}"
+    return f"{one.file:<{width}}  {sizes}  {'; '.join((*one.warnings, *one.notes))}".rstrip()
+
+
+def _needs(needs: Needs) -> list[str]:
+    def among(free: int | None) -> str:
+        return "" if free is None else f" of {free / GB:.1f} GB free"
+
+    return [
+        f"memory: at least {needs.memory / GB:.2f} GB{among(needs.memory_free)}, and what "
+        "pictures in the making take",
+        f"disk: {needs.disk / GB:.2f} GB{among(needs.disk_free)} for the concept",
+    ]

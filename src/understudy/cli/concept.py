@@ -1,0 +1,142 @@
+"""`understudy concept`: what was learnt, shown, exported, imported, removed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from understudy.cli import show, stage
+from understudy.errors import InputError, OutputError
+from understudy.files import check_folder_writable, check_writable
+from understudy.settings import RunSettings
+
+if TYPE_CHECKING:
+    from understudy.concept import Concept
+
+app = typer.Typer(name="concept", help="Learnt subjects, in and out.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="A concept's name, or its folder.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[
+    str | None, typer.Option(help="The model it belongs to.", show_default="as it was learnt on")
+]
+
+
+@app.callback()
+def options() -> None:
+    """Learnt subjects, in and out."""
+
+
+@app.command("show")
+def show_concept(name: Name, json: Json = False) -> None:
+    """Show what a concept is: its words, how it was learnt, and on what."""
+    folder = stage.concept_folder(name)
+    from understudy.concept import Concept
+
+    concept = Concept.load(folder)
+    facts = _facts(concept, folder)
+    lines = [f"{key:>13}  {value}" for key, value in facts.items() if key != "record"]
+    how = [f"{key:>13}  {value}" for key, value in facts["record"].items()]
+    show.result(facts, json, *lines, "", *how)
+
+
+def _facts(concept: Concept, folder: Path) -> dict[str, Any]:
+    size = sum(file.stat().st_size for file in folder.glob("weights-*.safetensors"))
+    changed = {name.split(".")[0] for name in concept.tensors}
+    return {
+        "name": concept.name,
+        "folder": str(folder),
+        "learnt by": concept.kind,
+        "say": ", ".join(f"{{{one}}} for {words!r}" for one, words in concept.phrases.items()),
+        "model": f"{concept.base_model} ({concept.base_fingerprint[:12]})",
+        "changes": ", ".join(sorted(changed)),
+        "size": f"{size / 10**6:.1f} MB",
+        "record": dict(concept.record),
+    }
+
+
+@app.command()
+def export(
+    name: Name,
+    to: Annotated[str, typer.Option(help="kohya, lora, embedding or folder.")],
+    out: Annotated[Path, typer.Option(help="A .safetensors file; a new folder for folder.")],
+    rank: Annotated[int, typer.Option(help="Of the LoRA a full change is brought to.")] = 32,
+    full: Annotated[bool, typer.Option("--full", help="Write float32, not float16.")] = False,
+    model: Model = None,
+    json: Json = False,
+) -> None:
+    """Write a concept as other programs read it.
+
+    kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. lora: one for diffusers. embedding: a Textual
+    Inversion. folder: a whole diffusers model.
+    """
+    (check_folder_writable if to == "folder" else check_writable)(out)
+    dress = stage.load_concepts([name])
+    from torch import float16, float32
+
+    from understudy.exchange import export_concept
+
+    (concept,) = dress.concepts
+    base = stage.load_model(RunSettings(model=model or concept.base_model, device="cpu"))
+    dtype = float32 if full else float16
+    done = export_concept(base, concept, out, to, rank=rank, dtype=dtype)
+    if done.kept < 1:
+        show.note(f"a LoRA of rank {rank} holds {done.kept:.1%} of what was learnt.")
+    facts = {"written": str(done.path), "format": to, "kept": done.kept, "say": concept.phrase}
+    show.result(facts, json, f"{done.path}   its subject is {concept.phrase!r} in prompts")
+
+
+@app.command("import")
+def import_concept(
+    source: Annotated[Path, typer.Argument(help="A LoRA or embedding file, or a model folder.")],
+    name: Annotated[str | None, typer.Option(help="What prompts call it: {rex}.")] = None,
+    class_noun: Annotated[str | None, typer.Option("--class", help="What it is: cat.")] = None,
+    identifier: Annotated[str | None, typer.Option(help="The word it was trained with.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder to write.", show_default="concepts/NAME")
+    ] = None,
+    model: Annotated[str, typer.Option(help="The model it was made for.")] = "toybox",
+    json: Json = False,
+) -> None:
+    """Take over what another program learnt, from kohya, diffusers, PEFT or A1111.
+
+    Nothing that a file may hide is run.
+    """
+    if not source.exists():
+        raise InputError(f"There is no file {source}. Check the path.")
+    from understudy.exchange import import_concept as take
+    from understudy.exchange.exchange import rows_wanted
+    from understudy.learn.identifier import rare_words
+
+    rows = rows_wanted(source)
+    base = stage.load_model(RunSettings(model=model, device="cpu"))
+    words = tuple(rare_words(base)[-rows:]) if rows else ()
+    concept = take(
+        base, source, name=name, class_noun=class_noun, identifier=identifier, words=words
+    )
+    folder = out or stage.STORE / concept.name
+    if (folder / stage.MANIFEST).exists():
+        raise OutputError(f"{folder} holds a concept already. Give another --name or --out.")
+    concept.save(folder)
+    facts = {"concept": str(folder), "name": concept.name, "phrase": concept.phrase}
+    words_for = f'say {{{concept.name}}} in a prompt; it reads "{concept.phrase}"'
+    show.result(facts, json, f"{folder}   {words_for}")
+
+
+@app.command()
+def remove(
+    name: Name,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    json: Json = False,
+) -> None:
+    """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""
+    folder = stage.concept_folder(name)
+    if not yes and not typer.confirm(f"Remove {folder} and what was learnt?", err=True):
+        raise InputError(f"{folder} was left alone. Say --yes to remove it.")
+    from understudy.concept.folder import remove as wipe
+
+    left = wipe(folder)
+    kept = f"   {left} files that are not ours were left there" if left else ""
+    show.result({"removed": str(folder), "left": left}, json, f"{folder} removed{kept}")

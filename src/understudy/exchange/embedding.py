@@ -1,0 +1,83 @@
+"""Textual Inversion files: a few rows for the text encoder's table of words.
+
+Three dialects: A1111's .pt and .safetensors ("string_to_param", "emb_params"), XL's pair of tables
+("clip_l", "clip_g"), and diffusers' {word: rows}. Ours keeps rows by the token they stand for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from understudy.errors import ConceptError
+
+TABLE = "token_embedding.weight"
+PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+ONE = "emb_params"
+
+
+def tables(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
+    """The name of each text encoder's table of words, by its part."""
+    return {name.split(".")[0]: name for name in shapes if name.endswith(TABLE)}
+
+
+def to_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The rows of a concept under the names that A1111, ComfyUI and diffusers read."""
+    rows = {
+        name.split(".")[0]: tensor for name, tensor in tensors.items() if name.endswith(".rows")
+    }
+    if set(rows) == {"text_encoder"}:
+        return {ONE: rows["text_encoder"].contiguous()}
+    return {PAIR[part]: tensor.contiguous() for part, tensor in rows.items()}
+
+
+def is_embedding(content: Mapping[str, Any]) -> bool:
+    """Whether a file's content is a Textual Inversion."""
+    if "string_to_param" in content or ONE in content or set(PAIR.values()) <= set(content):
+        return True
+    return len(content) == 1 and all(
+        isinstance(one, Tensor) and one.ndim <= 2 for one in content.values()
+    )
+
+
+def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
+    """The rows (n, width) that a file gives each text encoder."""
+    if set(PAIR.values()) <= set(content):
+        found = {part: content[name] for part, name in PAIR.items()}
+    else:
+        inner = content.get("string_to_param", content)
+        values = [one for one in inner.values() if isinstance(one, Tensor)]
+        if len(values) != 1:
+            raise ConceptError(f"{file} holds {len(values)} embeddings. Wanted one.")
+        found = {"text_encoder": values[0]}
+    return {part: one.detach().reshape(-1, one.shape[-1]) for part, one in found.items()}
+
+
+def as_tensors(
+    rows: Mapping[str, Tensor],
+    ids: Sequence[int],
+    shapes: Mapping[str, tuple[int, ...]],
+    file: str,
+) -> dict[str, Tensor]:
+    """A concept's tensors: each row in the place of one of the tokens `ids`."""
+    named = tables(shapes)
+    if set(rows) != set(named):
+        count = {1: "one text encoder", 2: "two text encoders"}
+        raise ConceptError(
+            f"{file} is an embedding for a model with {count[len(rows)]}, this one has "
+            f"{count[len(named)]}. Load a model of the family it was made for."
+        )
+    found: dict[str, Tensor] = {}
+    for part, value in rows.items():
+        width = shapes[named[part]][1]
+        if value.shape[1] != width or len(value) != len(ids):
+            raise ConceptError(
+                f"{file} is an embedding of width {value.shape[1]}, this model's words have "
+                f"{width}. Load a model of the family it was made for."
+            )
+        found[f"{named[part]}.rows"] = value.float().contiguous()
+        found[f"{named[part]}.ids"] = torch.tensor(list(ids))
+    return found

@@ -1,0 +1,163 @@
+"""A single checkpoint file of Stable Diffusion 1.x, 2.x or XL -> a model folder in the cache.
+
+Such a file holds the weights under their first names (CompVis, Stability) and nothing else. The
+shapes tell the networks' configurations, diffusers renames the weights; the folder that results
+is kept, and loaded and checked as any other.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+from torch import Tensor
+
+from understudy.errors import ModelError
+from understudy.files import cache_folder, replacing
+from understudy.models.checkpoint_file import read_file
+from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
+
+V_PREDICTION = re.compile(r"""parameterization:\s*["']?v\b""")
+GLOBAL_STEP_OF_2_BASE = 875_000
+FORMAT = 1
+
+
+def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
+    """The file's model folder, made when it is first asked for.
+
+    find_tokenizer gives a folder with CLIP's tokenizer, which no such file holds. Raises ModelError
+    for a file that is damaged, not a whole model, or of another family.
+    """
+    status = file.resolve().stat()
+    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, _sidecar(file), FORMAT)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    folder = cache_folder() / "models" / f"{file.stem[:60]}-{key}"
+    if not (folder / "model_index.json").is_file():
+        _convert(file, folder, find_tokenizer)
+    return folder
+
+
+def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> None:
+    """Write the folder, model_index.json last: without it, it is no folder yet."""
+    found, notes = read_file(file)
+    tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
+    family = family_of(file, tensors)
+    try:
+        for part, config_of in CONFIGS[family].items():
+            config = config_of(tensors)
+            _write_json(folder / part / "config.json", config)
+            kind = "model" if part.startswith("text") else "diffusion_pytorch_model"
+            with replacing(folder / part / f"{kind}.safetensors") as staged:
+                save_file(_renamed(part, family, tensors, config), staged, {"format": "pt"})
+    except KeyError as error:
+        raise ModelError(f"{file} is incomplete: it has no {error.args[0]}.") from error
+    _write_tokenizers(folder, family, find_tokenizer())
+    prediction = prediction_of(file, family, found, notes)
+    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(prediction))
+    size = {"xl": 128, "2": 96 if prediction == "v_prediction" else 64}.get(family, 64)
+    unet = folder / "unet" / "config.json"
+    _write_json(unet, {**json.loads(unet.read_text()), "sample_size": size})
+    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
+    if family == "xl":
+        index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
+    _write_json(folder / "model_index.json", index)
+
+
+def prediction_of(
+    file: Path, family: str, found: Mapping[str, Any], notes: Mapping[str, str]
+) -> str:
+    """ "epsilon" or "v_prediction": as the file's header, its marks, or NAME.yaml beside it say.
+
+    Where nothing says it, 2.x predicts velocity (its "base" versions do not: give those a
+    .yaml) and the others noise.
+    """
+    said = notes.get("modelspec.prediction_type")
+    if said:
+        return "v_prediction" if said.startswith("v") else "epsilon"
+    if "v_pred" in found:
+        return "v_prediction"
+    sidecar = _sidecar(file)
+    if sidecar:
+        return "v_prediction" if V_PREDICTION.search(sidecar) else "epsilon"
+    if family == "2" and found.get("global_step") != GLOBAL_STEP_OF_2_BASE:
+        return "v_prediction"
+    return "epsilon"
+
+
+def _sidecar(file: Path) -> str:
+    path = file.with_suffix(".yaml")
+    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+
+
+def _scheduler(prediction: str) -> dict[str, Any]:
+    return {
+        "_class_name": "DDIMScheduler",
+        "num_train_timesteps": 1000,
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+        "prediction_type": prediction,
+    }
+
+
+def _renamed(
+    part: str, family: str, tensors: dict[str, Tensor], config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """The weights of a part under diffusers' and transformers' names, by diffusers' own rules."""
+    from diffusers.loaders import single_file_utils as rules
+
+    if part == "unet":
+        own = {name: value for name, value in tensors.items() if name.startswith(UNET)}
+        renamed = rules.convert_ldm_unet_checkpoint(own, config)
+    elif part == "vae":
+        renamed = rules.convert_ldm_vae_checkpoint(tensors, config)
+    elif family == "2" or part == "text_encoder_2":
+        renamed = _open_clip(tensors, family, config)
+    else:
+        renamed = rules.convert_ldm_clip_checkpoint(tensors)
+    kept = {k: v for k, v in renamed.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    return {name: value.contiguous().clone() for name, value in kept.items()}
+
+
+def _open_clip(
+    tensors: dict[str, Tensor], family: str, config: Mapping[str, Any]
+) -> dict[str, Tensor]:
+    """OpenCLIP's weights; 2.x reads the state before the last layer, so that layer is left out."""
+    from types import SimpleNamespace
+
+    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+
+    prefix = "cond_stage_model.model." if family == "2" else "conditioner.embedders.1.model."
+    own = {name: value for name, value in tensors.items() if name.startswith(prefix)}
+    if family == "2":
+        last = f"{prefix}transformer.resblocks.{config['num_hidden_layers']}."
+        unread = (last, f"{prefix}text_projection")
+        own = {name: value for name, value in own.items() if not name.startswith(unread)}
+    like = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
+    return convert_open_clip_checkpoint(like, own, prefix)
+
+
+def _write_tokenizers(folder: Path, family: str, source: Path) -> None:
+    from transformers import CLIPTokenizer
+
+    pads = {"1": ["<|endoftext|>"], "2": ["!"], "xl": ["<|endoftext|>", "!"]}[family]
+    for pad, part in zip(pads, ("tokenizer", "tokenizer_2"), strict=False):
+        try:
+            tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=True, pad_token=pad)
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ModelError(f"{source} holds no CLIP tokenizer: {reason}") from error
+        tokenizer.save_pretrained(folder / part)
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with replacing(path) as staged:
+        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

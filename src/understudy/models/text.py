@@ -1,0 +1,101 @@
+"""Prompts as CLIP text encoders read them: one encoder, or XL's two side by side.
+
+Knows tokenizers and text encoders by their calls only; parts.py loads them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.errors import PromptError
+from understudy.models.interface import Tokens
+
+
+class TextReader:
+    """One or two tokenizers of one vocabulary, and the text encoder of each.
+
+    name: of the model, for messages. empty_is_zero: whether the empty prompt is all zeros, as XL
+    was trained and as its model_index.json says.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        tokenizers: Sequence[Any],
+        encoders: Sequence[nn.Module],
+        *,
+        empty_is_zero: bool = False,
+    ) -> None:
+        self.name, self.tokenizers, self.encoders = name, tuple(tokenizers), tuple(encoders)
+        self.empty_is_zero = empty_is_zero
+        self.vocabulary: Mapping[str, int] = dict(tokenizers[0].get_vocab())
+        pairs = zip(self.tokenizers, self.encoders, strict=True)
+        self.max_tokens = min(_limit(*pair) for pair in pairs)
+
+    def tokenize(self, prompt: str, number: int = 0) -> Tokens:
+        """The prompt's tokens, padded for encoder `number`; PromptError when they are too many."""
+        tokenizer = self.tokenizers[number]
+        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        limit = self.max_tokens - 2
+        if len(ids) > limit:
+            raise PromptError(
+                f"The prompt has {len(ids)} tokens, {self.name} reads at most {limit}: {prompt!r}. "
+                "Shorten it."
+            )
+        padding = [tokenizer.pad_token_id] * (limit - len(ids))
+        pieces: list[str] = tokenizer.convert_ids_to_tokens(ids)
+        start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+        return Tokens((start, *ids, end, *padding), tuple(pieces))
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b rows width"]:
+        """One encoder: its last hidden state, after the final layer norm. Two: the states before
+        the last layer, side by side, and the second encoder's pooled embedding behind them."""
+        if len(self.encoders) == 1:
+            return self.encoders[0](self._ids(prompts, 0)).last_hidden_state
+        answers = [
+            encoder(self._ids(prompts, number), output_hidden_states=True)
+            for number, encoder in enumerate(self.encoders)
+        ]
+        tokens = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
+        text = pack_text(tokens, answers[-1].text_embeds)
+        if not self.empty_is_zero:
+            return text
+        said = [[[float(prompt != "")]] for prompt in prompts]
+        return text * text.new_tensor(said)
+
+    def _ids(self, prompts: Sequence[str], number: int) -> Tensor:
+        device = next(self.encoders[number].parameters()).device
+        rows = [self.tokenize(prompt, number).ids for prompt in prompts]
+        return torch.tensor(rows, device=device)
+
+
+def pack_text(
+    tokens: Float[Tensor, "b tokens width"], pooled: Float[Tensor, "b pooled"]
+) -> Float[Tensor, "b rows width"]:
+    """Token embeddings with a pooled embedding behind them, in as many more rows as it needs.
+
+    One tensor carries all that a network reads of a prompt, so that methods may concatenate,
+    repeat, store or differentiate texts without knowing what is in them.
+    """
+    width = tokens.shape[-1]
+    rows = -(-pooled.shape[-1] // width)
+    filled = nn.functional.pad(pooled, (0, rows * width - pooled.shape[-1]))
+    return torch.cat([tokens, filled.unflatten(-1, (rows, width))], dim=1)
+
+
+def unpack_text(
+    text: Float[Tensor, "b rows width"], pooled_width: int
+) -> tuple[Float[Tensor, "b tokens width"], Float[Tensor, "b pooled"]]:
+    """What `pack_text` put together: the tokens, and the pooled embedding of that width."""
+    tokens = text.shape[1] - -(-pooled_width // text.shape[-1])
+    return text[:, :tokens], text[:, tokens:].flatten(1)[:, :pooled_width]
+
+
+def _limit(tokenizer: Any, encoder: Any) -> int:
+    # A tokenizer saved without a limit has a huge one; the encoder's positions always bound it.
+    return min(int(tokenizer.model_max_length), int(encoder.config.max_position_embeddings))
