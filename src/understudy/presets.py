@@ -84,7 +84,7 @@ SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
 # (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
 # "best": ours. A looser hold, which lets the subject be itself, while the blend keeps the stage;
 # how loose is chosen case by case within the budget (swap/audition.py).
-SWAP_PRESETS: dict[str, dict[str, int]] = {
+SWAP_PRESETS: dict[str, dict[str, int | str]] = {
     "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
     "official": {
         "self_output_steps": 41,
@@ -97,6 +97,7 @@ SWAP_PRESETS: dict[str, dict[str, int]] = {
         "self_map_steps": 12,
         "cross_map_steps": 10,
         "blend": True,
+        "where": "difference",
         "budget": 300,
     },
 }

@@ -82,6 +82,9 @@ class SwapSettings(Settings):
         share=True,
     )
     blend: bool = knob(False, "keep the photo's own latent outside the swapped subject")
+    where: str = knob(
+        "attention", "what finds the subject for --blend", choices=("attention", "difference")
+    )
     budget: int = knob(
         0,
         "U-Net rows that may be spent on choosing the three numbers; 0 takes them as they are",
@@ -110,7 +113,7 @@ class SwapSettings(Settings):
         wanted = cls.from_dict(given)
         share = wanted.steps / PUBLISHED_STEPS
         named: dict[str, Value] = {
-            name: round(value * share) if name in SWAP_COUNTS else value
+            name: round(int(value) * share) if name in SWAP_COUNTS else value
             for name, value in SWAP_PRESETS[wanted.preset].items()
         }
         if any(name in given for name in SWAP_COUNTS):

@@ -79,6 +79,13 @@ class Inversion:
         """
         return self.trajectory.flip(0) if self.method == "direct" else self.replay
 
+    @property
+    def clean(self) -> Float[Tensor, "1 c h w"] | None:
+        """The photo's own latents, or what replaying ends on; None = neither is known."""
+        if len(self.trajectory) > 1:
+            return self.trajectory[:1]
+        return None if self.replay is None else self.replay[-1:]
+
     def uncond(self, index: int) -> Float[Tensor, "1 tokens width"] | None:
         """The unconditional embedding of step `index`; None = that of the empty prompt."""
         if self.null_embeddings is None:

@@ -33,6 +33,8 @@ from understudy.invert.inversion import Inversion
 Part = Literal["output", "uncond", "map", "cross", "words"]
 Parts = frozenset[Part]
 NOTHING: Parts = frozenset()
+UNCOND: Parts = frozenset({"uncond"})
+WORDS: Parts = frozenset({"words"})
 FORMAT = "understudy source 1"
 GIGABYTE = 10**9
 GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best

@@ -16,11 +16,12 @@ from torch import Tensor
 
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
-from understudy.invert.source import NOTHING, Parts, SourceFeatures
+from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
+from understudy.swap.difference import difference_mask, differences
 from understudy.swap.replay import Stirring, SwapStep, replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps
@@ -63,11 +64,27 @@ def swap_steps(
         model.tokenize(target)
     blend = blend_of(model, inversion, (source_prompt, *targets), settings, words, mask)
     stirring = Stirring(settings.eta, settings.temperature, settings.noise_seed)
-    how = {"guidance": settings.guidance, "features": features, "stirring": stirring}
-    if audition is None or not settings.budget:
-        plan = schedule_of(settings)
-        return replay_steps(model, inversion, targets, plan, blend=blend, **how)
-    return audition.steps(model, inversion, targets, settings, blend=blend, **how)
+    if audition is not None and settings.budget:
+        return audition.steps(
+            model,
+            inversion,
+            targets,
+            settings,
+            guidance=settings.guidance,
+            blend=blend,
+            features=features,
+            stirring=stirring,
+        )
+    return replay_steps(
+        model,
+        inversion,
+        targets,
+        schedule_of(settings),
+        guidance=settings.guidance,
+        blend=blend,
+        features=features,
+        stirring=stirring,
+    )
 
 
 def swap(
@@ -112,8 +129,9 @@ def parts_read(settings: SwapSettings, index: int) -> Parts:
     """What a swap with these settings reads of the source in a step: for an inversion to keep."""
     plans = candidates(settings) if settings.budget else [schedule_of(settings)]
     parts = NOTHING.union(*(plan.at(index).parts for plan in plans))
-    parts |= {"uncond"} if "output" in parts and settings.guidance != 1 else NOTHING
-    return parts | {"words"} if settings.blend else parts
+    if "output" in parts and settings.guidance != 1:
+        parts |= UNCOND
+    return parts | WORDS if settings.blend and settings.where == "attention" else parts
 
 
 def check(
@@ -147,17 +165,22 @@ def blend_of(
     targets = tuple(target_places(model, prompt, roles, n) for n, prompt in enumerate(prompts[1:]))
     if not settings.blend and mask is None:
         return None
+    height, width = inversion.noise.shape[-2:]
+    start, photo = int(BLEND_START * settings.steps), inversion.clean
+    where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
+    if settings.blend and settings.where == "difference" and photo is not None:
+        found = difference_mask(differences(model, photo, prompts[0], prompts[1:]))
+        return Blend(start=start, mask=found if where is None else found * where)
     if settings.blend and not roles and mask is None:
         raise InputError(
             "--blend needs to know where the subject is. Name its words, or give a mask."
         )
-    height, width = inversion.noise.shape[-2:]
     return Blend(
-        start=int(BLEND_START * settings.steps),
+        start=start,
         source_places=source if settings.blend else (),
         target_places=targets if settings.blend and roles else (),
         threshold=BLEND_THRESHOLD,
-        mask=None if mask is None else latent_mask(mask, (height, width)).to(model.device),
+        mask=where,
     )
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from understudy.diffusion import clean_latents, ddim_step, drawn, guided, next_lower, noise_streams
 from understudy.invert.inversion import Inversion, moves
-from understudy.invert.source import NOTHING, SourceFeatures
+from understudy.invert.source import NOTHING, UNCOND, WORDS, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.swap.blend import Blend, blended
 from understudy.swap.mixes import MixesAt, alignment, steady
@@ -258,8 +258,8 @@ class _Run:
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
         known = self._first_noise() if index == 0 else None
         guides = moving and self.guidance != 1 and known is None
-        parts |= {"uncond"} if guides and "output" in parts else NOTHING
-        parts |= {"words"} if self.sums is not None else NOTHING
+        parts |= UNCOND if guides and "output" in parts else NOTHING
+        parts |= WORDS if self.sums is not None else NOTHING
         stored = self.features is not None and bool(parts) and self.features.has(index, parts)
         walks = self._walks(index)
         needs = Needs(

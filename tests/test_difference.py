@@ -1,0 +1,78 @@
+"""Where two prompts disagree: found on a model that says so, counted, and used by a swap."""
+
+import pytest
+import torch
+
+from tiny import tiny_model
+from understudy.diffusion import starting_noise
+from understudy.invert.invert import invert
+from understudy.settings import InvertSettings, SwapSettings
+from understudy.swap.difference import difference_mask, differences
+from understudy.swap.photoswap import blend_of, swap
+
+
+def opinionated(monkeypatch: pytest.MonkeyPatch):
+    """A model whose noise estimate is the prompt's length, inside a box only."""
+    model = tiny_model()
+
+    def predict_noise(latents, timestep, text, control=None):
+        noise = 0.01 * latents
+        noise[:, :, 4:8, 2:6] += text[:, :1, :1, None]
+        return noise
+
+    def embed(prompts):
+        return torch.tensor([[[float(len(prompt))]] for prompt in prompts])
+
+    monkeypatch.setattr(model, "predict_noise", predict_noise)
+    monkeypatch.setattr(model, "embed", embed)
+    return model
+
+
+def test_the_mask_is_where_the_estimates_differ_and_a_rim(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = opinionated(monkeypatch)
+    found = differences(model, torch.randn(1, 4, 12, 12), "a cat", ["a lion", "a bear on a car"])
+    inside = torch.zeros(12, 12)
+    inside[4:8, 2:6] = 1
+    assert torch.allclose(found[0], inside * 1.0, atol=1e-5)
+    assert torch.allclose(found[1], inside * 10.0, atol=1e-5)
+    rimmed = torch.zeros(12, 12)
+    rimmed[3:9, 1:7] = 1
+    assert torch.equal(difference_mask(found), rimmed.expand(2, 1, 12, 12))
+
+
+def test_what_it_costs_is_counted() -> None:
+    model = tiny_model()
+    differences(model, torch.zeros(1, 4, 16, 16), "a cat", ["a dog", "a bear"], samples=3)
+    assert model.rows == 3 * 3
+
+
+def test_one_loud_cell_does_not_decide() -> None:
+    found = torch.zeros(1, 16, 16)
+    found[0, 4:9, 4:9], found[0, 15, 15] = 1.0, 100.0
+    assert difference_mask(found)[0, 0, 5, 5] == 1
+
+
+def test_prompts_that_agree_leave_everything_open() -> None:
+    assert difference_mask(torch.zeros(1, 8, 8)).min() == 1
+
+
+@pytest.mark.parametrize("how", ["attention", "difference"])
+def test_a_swap_keeps_the_photo_outside_the_mask(how: str) -> None:
+    model = tiny_model()
+    photo = model.decode(starting_noise([1], (4, 16, 16), like=model)).clamp(-1, 1)
+    asked = InvertSettings(steps=5, guidance=2.0, inner_steps=2)
+    inversion = invert(model, photo, "a cat", asked)
+    settings = SwapSettings.filled(
+        {"preset": "best", "steps": 5, "guidance": 2.0, "where": how, "budget": 0}
+    )
+    prompts, words = ("a cat", "a dog"), ("cat", "dog")
+    blend = blend_of(model, inversion, prompts, settings, words, None)
+    assert blend is not None and (blend.mask is None) == (how == "attention")
+    if how == "difference":
+        stirred = SwapSettings.from_dict({**settings.to_dict(), "eta": 1.0})
+        still, fresh, again = (
+            swap(model, inversion, *prompts, asked, words=words)
+            for asked in (settings, stirred, stirred)
+        )
+        assert (still - fresh).abs().max() > 1e-3
+        assert torch.equal(fresh, again)
