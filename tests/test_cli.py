@@ -166,6 +166,9 @@ def test_learn_by_several_methods_then_generate_with_both(
     ran(capsys, *asked, "--concept", "rex", "--concept", "tom", "--concept", "mia")
     assert run(*given, "--name", "mia", "--method", "hiper", "--resume") == 0
     capsys.readouterr()
+    swap = ("swap", "photos/0.png", "--prompt", "a photo of a cat", "--swap", "cat=mia")
+    assert run(*swap, "--out", "no.png") == 2
+    assert "mia is a learnt tail" in capsys.readouterr().err
     assert run(*given, "--name", "mia", "--also", "ada:dog") == 2
     assert "--also must be NAME:CLASS:PHOTOS" in capsys.readouterr().err
 

@@ -10,8 +10,8 @@ Value = bool | int | float | str
 # What each method begins with ("best", the default), and what others publish.
 # DreamBooth: Ruiz et al. 2023, sections 3 and 4 and its supplement, for Stable Diffusion. LoRA: the
 # values of common trainers; no paper learns subjects by it. Textual Inversion: Gal et al. 2022,
-# section 4, at the batch of one GPU. HiPer: Han et al. 2023, its authors' run script. "photoswap":
-# what Gu et al. 2023 learnt their subjects with.
+# section 4, at the batch of one GPU. HiPer: Han et al. 2023; its authors' code scales the tail by
+# 0.8 in use, the paper does not. "photoswap": what Gu et al. 2023 learnt their subjects with.
 _ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
 _WORDS: dict[str, Value] = {**_ALONE, "varied_prompts": True, "train_text_encoder": False}
 LEARN_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
@@ -43,7 +43,7 @@ LEARN_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
             "train_text_encoder": False,
             "clip": 0.0,
         },
-        "paper": {},
+        "paper": {"tail_scale": 1.0},
     },
 }
 

@@ -58,6 +58,12 @@ def cast_of(swaps: Sequence[str], prompt: str) -> Cast:
     cast(prompt, [Role(word, word, place) for word, place, _ in parts])
     names = list(dict.fromkeys(name for _, _, name in parts))
     dress = stage.load_concepts(names)
+    for concept in dress.concepts:
+        if concept.tail is not None:
+            raise InputError(
+                f"--swap: {concept.name} is a learnt tail behind a prompt (hiper), which no word's "
+                "place can take. Use it with understudy edit, or learn it by another --method."
+            )
     phrases = {name: concept.phrase for name, concept in zip(names, dress.concepts, strict=True)}
     for one in names:
         twin = [other for other in names if phrases[other] == phrases[one] and other != one]
