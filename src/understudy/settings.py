@@ -185,9 +185,6 @@ class LearnSettings(Settings):
     targets: str = knob(
         "to_q,to_k,to_v,to_out.0", "lora: the U-Net's layers whose names end in one of these"
     )
-    identifier_tokens: int = knob(
-        1, "rare words that make up the identifier", at_least=1, at_most=3
-    )
     vectors: int = knob(1, "textual-inversion: words that are learnt", at_least=1, at_most=75)
     initialiser: str = knob("", "textual-inversion: word to begin as; the class noun if empty")
     tail: int = knob(5, "hiper: learnt embeddings behind the prompt", at_least=1, at_most=75)

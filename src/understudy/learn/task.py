@@ -92,22 +92,14 @@ def _words(
     Textual Inversion, one otherwise."""
     if settings.method == "hiper":
         return "", (), []
-    inverted = settings.method == "textual-inversion"
-    count, tokens = (settings.vectors, 1) if inverted else (1, settings.identifier_tokens)
+    count = settings.vectors if settings.method == "textual-inversion" else 1
     words: list[str] = []
     pieces: list[str] = []
     warnings: list[str] = []
     for number in range(count):
         own = subject.identifier if number == 0 else None
-        found = choose_identifier(
-            model,
-            own,
-            seed=settings.seed,
-            avoid=(*used, *words),
-            tokens=tokens,
-            class_noun=subject.class_noun,
-        )
-        if inverted and len(found.pieces) > 1:
+        found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
+        if settings.method == "textual-inversion" and len(found.pieces) > 1:
             raise InputError(
                 f"--identifier must be one token of {model.name!r}, for its embedding is replaced. "
                 f"{found.word!r} has {len(found.pieces)}. Leave it out, or give another."
