@@ -133,7 +133,7 @@ def test_needs_are_counted_from_the_files(photos: Path, tmp_path: Path) -> None:
     few = preflight(photos, model=folder, trains_all=False).needs
     assert needs is not None and few is not None
     trained = sum(counts.values()) - counts["vae"]
-    assert needs.memory - few.memory == 16 * trained and needs.disk == 2 * trained
+    assert needs.memory - few.memory == 16 * trained and needs.disk == 44 * trained
     assert few.memory == 4 * sum(counts.values())
     assert needs.disk_free and needs.disk_free > 0
 
@@ -142,7 +142,7 @@ def test_a_machine_too_small_is_said(photos: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr("understudy.preflight._memory_free", lambda: 10_000)
     monkeypatch.setattr("shutil.disk_usage", lambda _: os.stat_result([0] * 10) and Usage())
     said = " ".join(preflight(photos, model=tiny_folder("sd15")).warnings)
-    assert "the concept takes" in said and "takes more than" in said
+    assert "GB of disk" in said and "takes more than" in said
 
 
 class Usage:
@@ -185,6 +185,8 @@ def test_the_command_prints_a_table_and_json(
     assert "8 photos, 1 of them unusable" in shown.out and "UNUSABLE" in shown.out
     assert "2 blurred.png" in shown.out and "memory: at least" in shown.out
     assert "understudy: " in shown.err and "8 cut short.jpg" in shown.err
+    assert cli.main(["check", str(photos), "--method", "magic"]) == 2
+    assert "--method must be one of" in capsys.readouterr().err
     (photos / "8 cut short.jpg").unlink()
     assert cli.main(["check", str(photos), *model, "--json"]) == 0
     told = json.loads(capsys.readouterr().out)

@@ -31,8 +31,9 @@ CUT = 0.3  # share of a photo that cropping to the model's shape may take
 SQUARE = 16  # the side of a photo's mark
 NEAR = 0.2  # share of bits in which marks of copies differ; strangers differ in 0.4 and more
 GB = 10**9
-# Bytes a trained weight needs in memory: its copy, gradient and Adam's two moments in float32.
-TRAINING, FLOAT32, FLOAT16 = 16, 4, 2
+# Bytes a trained weight needs in memory: its copy, gradient and Adam's two moments in float32; and
+# on disk: the concept in float16, and three checkpoints (two kept, one being written) of all that.
+FLOAT32, TRAINING, LEARNT = 4, 16, 2 + 3 * (2 + 12)
 
 
 @dataclass(frozen=True)
@@ -267,7 +268,7 @@ def _needs(model: Path, trains_all: bool, out: Path) -> Needs:
     there = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
     return Needs(
         memory=sum(counts.values()) * FLOAT32 + trained * TRAINING,
-        disk=trained * FLOAT16,
+        disk=trained * LEARNT,
         memory_free=_memory_free(),
         disk_free=shutil.disk_usage(there).free,
     )
@@ -277,7 +278,7 @@ def _of_the_machine(needs: Needs | None) -> list[str]:
     found: list[str] = []
     if needs and needs.disk_free is not None and needs.disk > needs.disk_free:
         found.append(
-            f"the concept takes {needs.disk / GB:.1f} GB, the disk has {needs.disk_free / GB:.1f}"
+            f"learning takes {needs.disk / GB:.1f} GB of disk, which has {needs.disk_free / GB:.1f}"
         )
     if needs and needs.memory_free is not None and needs.memory > needs.memory_free:
         found.append(

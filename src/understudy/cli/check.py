@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from understudy.cli import show, stage
+from understudy.errors import InputError
+from understudy.settings import LEARN_METHODS
 
 if TYPE_CHECKING:
     from understudy.preflight import Finding, Needs, Report
@@ -25,6 +27,8 @@ def check(
 
     Reads every file, warns of what would spoil learning, and loads no model.
     """
+    if method not in LEARN_METHODS:
+        raise InputError(f"--method must be one of {', '.join(LEARN_METHODS)}. Got {method!r}.")
     report = preflight(photos, model, method, stage.STORE)
     show.note(*report.notes)
     show.result(report.to_dict(), json, *lines(report))
@@ -66,5 +70,5 @@ def _needs(needs: Needs) -> list[str]:
     return [
         f"memory: at least {needs.memory / GB:.2f} GB{among(needs.memory_free)}, and what "
         "pictures in the making take",
-        f"disk: {needs.disk / GB:.2f} GB{among(needs.disk_free)} for the concept",
+        f"disk: {needs.disk / GB:.2f} GB{among(needs.disk_free)} for concept and checkpoints",
     ]
