@@ -15,6 +15,7 @@ from benchmarks.dreambooth import learnt, mean, share
 from benchmarks.rows import Row
 from understudy import toybox
 from understudy.concept import worn
+from understudy.evaluate import truth
 from understudy.evaluate.recogniser import Recogniser
 from understudy.generate import generate
 from understudy.image import to_pixels
@@ -55,9 +56,9 @@ def applications(
     """
     subject = cases.subject(number)
     concept = learnt(model, subject, settings, store)
-    real = ruler.identity(cases.pictures(subject.unseen))
+    real = ruler.identity(truth.pictures(subject.unseen))
     row: Row = {"phrase": concept.phrase}
-    photos = cases.pictures(subject.photos).split(1)
+    photos = truth.pictures(subject.photos).split(1)
     strips = [Strip(f"learnt from: {concept.phrase}", [Tile(to_pixels(one)) for one in photos])]
     for kind, (head, words, template) in APPLICATIONS.items():
         words = words or toybox.STANCES[subject.identity.class_name]

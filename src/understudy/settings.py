@@ -195,7 +195,6 @@ class LearnSettings(Settings):
     prior_guidance: float = knob(7.5, "guidance scale of the class pictures", at_least=0)
     prior_temperature: float = knob(1.0, "scale of the noise they are drawn with", at_least=0)
     train_text_encoder: bool = knob(True, "train the text encoder too")
-    identifier_tokens: int = knob(1, "tokens of a chosen identifier", at_least=1, at_most=3)
     prompt: str = knob("a photo of a {subject}", "what the photos show; keep {subject} in it")
     varied_prompts: bool = knob(False, "say it in several ways, drawn at random")
     flip: bool = knob(False, "mirrored photos count as photos too")

@@ -89,24 +89,16 @@ def _words(
     model: DiffusionModel, subject: Subject, settings: LearnSettings, used: Sequence[str]
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """The identifier, its tokens, and warnings: none for HiPer, as many words as vectors for
-    Textual Inversion, one of so many tokens as wished otherwise."""
+    Textual Inversion, one otherwise."""
     if settings.method == "hiper":
         return "", (), []
-    rows = settings.method == "textual-inversion"
-    count, tokens = (settings.vectors, 1) if rows else (1, settings.identifier_tokens)
+    count = settings.vectors if settings.method == "textual-inversion" else 1
     words: list[str] = []
     pieces: list[str] = []
     warnings: list[str] = []
     for number in range(count):
         own = subject.identifier if number == 0 else None
-        found = choose_identifier(
-            model,
-            own,
-            seed=settings.seed,
-            avoid=(*used, *words),
-            tokens=tokens,
-            class_noun=subject.class_noun,
-        )
+        found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
         if settings.method == "textual-inversion" and len(found.pieces) > 1:
             raise InputError(
                 f"--identifier must be one token of {model.name!r}, for its embedding is replaced. "
