@@ -27,7 +27,7 @@ from understudy.models.stylegan2 import StyleGAN2
 from understudy.photo import list_folder
 from understudy.project import project_steps
 from understudy.project.perceptual import Perceptual
-from understudy.settings import ProjectSettings
+from understudy.settings_project import ProjectSettings
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = ("projected, dB", "tuned, dB", "tuned, SSIM", "tuned, perceptual", "seconds")

@@ -30,7 +30,7 @@ from understudy.project.align import crop_square, cut, face_square, find_face
 from understudy.project.perceptual import Perceptual, shrunk
 from understudy.project.pivotal_tuning import Tuned, tuning_steps
 from understudy.recipe import read_recipe
-from understudy.settings import ProjectSettings
+from understudy.settings_project import ProjectSettings
 
 TINY = StyleGAN2Config(
     z_dim=8, w_dim=8, img_resolution=16, mapping_layers=2, channel_base=64, channel_max=8
@@ -127,6 +127,10 @@ def test_progress_of_something_else_is_passed_over(tmp_path: Path) -> None:
         (tiny(), photo(), dataclasses.replace(QUICK, seed=4)),
     ):
         assert len(list(project_steps(model, picture, Colours(), how, progress=note))) == 9
+    assert note is not None
+    damaged = dataclasses.replace(note, tensors={"ws": note.tensors["ws"]})
+    with pytest.raises(InputError, match="damaged"):
+        list(project_steps(tiny(), photo(), Colours(), QUICK, progress=damaged))
     (tmp_path / "note").write_bytes(b"nonsense")
     assert Progress.load(tmp_path / "note") is None
 

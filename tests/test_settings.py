@@ -24,6 +24,7 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings_drag import DragSettings
+from understudy.settings_project import ProjectSettings
 
 ALL = [
     DragSettings,
@@ -34,6 +35,7 @@ ALL = [
     LearnSettings,
     RunSettings,
     DemoSettings,
+    ProjectSettings,
 ]
 KNOBS = [(group, field) for group in ALL for field in dataclasses.fields(group)]
 
@@ -105,3 +107,9 @@ def test_free_of_heavy_imports() -> None:
         "understudy.knobs",
         "understudy.presets",
     }
+
+
+def test_official_projection_ends_at_a_distance() -> None:
+    assert ProjectSettings.filled({"preset": "official"}).stop_at == 0.06
+    assert ProjectSettings.filled({"preset": "official", "stop_at": 0.1}).stop_at == 0.1
+    assert ProjectSettings.filled({}) == ProjectSettings()

@@ -36,10 +36,10 @@ from understudy.settings import (
     GenerateSettings,
     InvertSettings,
     LearnSettings,
-    ProjectSettings,
     SwapSettings,
 )
 from understudy.settings_drag import DragSettings
+from understudy.settings_project import ProjectSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, spelled, worn

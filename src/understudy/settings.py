@@ -234,27 +234,6 @@ class LearnSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ProjectSettings(Settings):
-    """A photo to a latent of a generator: projection (Karras et al. 2020), then pivotal tuning
-    (Roich et al. 2021). Defaults: as the tuning's authors run them, but that it ends of itself."""
-
-    space: str = knob("w", "one w for all layers, or one a layer", choices=("w", "w+"))
-    steps: int = knob(450, "projection steps", at_least=1, at_most=100_000)
-    learning_rate: float = knob(0.01, "Adam's highest rate of projection", at_least=0, at_most=1)
-    samples: int = knob(600, "latents that tell W's mean and spread", at_least=2, at_most=1_000_000)
-    latent_noise: float = knob(0.05, "noise on the latent, in W's spread, that fades", at_least=0)
-    noise_weight: float = knob(1e5, "keeps structure out of the noise maps", at_least=0)
-    tune_steps: int = knob(350, "pivotal tuning steps; 0 = no tuning", at_least=0, at_most=100_000)
-    tune_rate: float = knob(3e-4, "Adam's rate of tuning", at_least=0, at_most=1)
-    l2_weight: float = knob(1.0, "tuning: weight of the squared error", at_least=0)
-    perceptual_weight: float = knob(1.0, "tuning: weight of the perceptual distance", at_least=0)
-    stop_at: float = knob(0.0, "tuning: end at this perceptual distance; 0 = never", at_least=0)
-    locality: float = knob(0.0, "tuning: weight of nearby latents staying the same", at_least=0)
-    seed: int = knob(0, "seed of every random draw", at_least=0)
-    keep_every: int = knob(100, "steps between two notes of progress", at_least=1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class RunSettings(Settings):
     """Which model, and on what: the same for every command that uses one."""
 

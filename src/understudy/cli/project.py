@@ -12,7 +12,7 @@ from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import check_writable
-from understudy.settings import ProjectSettings
+from understudy.settings_project import ProjectSettings
 
 if TYPE_CHECKING:
     from torch import Tensor

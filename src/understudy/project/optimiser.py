@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from understudy.errors import UnderstudyError
+from understudy.errors import InputError, UnderstudyError
 
 MOMENTS = ("exp_avg", "exp_avg_sq", "step")
 
@@ -49,7 +49,13 @@ class Descent:
         return {**kept, "made": torch.tensor(self.made), "draws": self.randomness.get_state()}
 
     def restore(self, kept: Mapping[str, Tensor]) -> None:
-        """Go on from what `kept` gave."""
+        """Go on from what `kept` gave. Raises InputError where it does not fit."""
+        try:
+            self._restore(kept)
+        except (KeyError, RuntimeError) as error:
+            raise InputError(f"The note of progress is damaged ({error}). Begin anew.") from error
+
+    def _restore(self, kept: Mapping[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():
             tensor.data.copy_(kept[name])
             if f"adam.step.{name}" in kept:

@@ -23,7 +23,7 @@ from understudy.project.latent import Latent, changes, write_tensors
 from understudy.project.perceptual import Perceptual
 from understudy.project.pivotal_tuning import Locality, synthesis_parameters, tuning_steps
 from understudy.project.projection import projection_steps
-from understudy.settings import ProjectSettings
+from understudy.settings_project import ProjectSettings
 
 Phase = Literal["project", "tune", "done"]
 FORMAT = "understudy projection 1"
