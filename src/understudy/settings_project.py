@@ -6,7 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from understudy.settings import Settings, Value, knob, suited
+from understudy.knobs import Settings, knob, suited
+from understudy.presets import Value
 
 # "official": the authors' program, which ends tuning at an LPIPS distance (--measure lpips).
 # "best": the same to the end of its steps, whatever the measure.
