@@ -109,7 +109,7 @@ def preset(name: str) -> Callable[[Scene], Float[Tensor, "1 3 h w"]]:
 def plain_generation(scene: Scene) -> Float[Tensor, "1 3 h w"]:
     """The target prompt drawn from seed 0."""
     how = scene.settings.invert
-    drawing = GenerateSettings(steps=how.steps, guidance=how.guidance)
+    drawing = GenerateSettings.filled({"steps": how.steps}, scene.model.name)
     return generate(scene.model, [scene.target], [0], drawing)
 
 

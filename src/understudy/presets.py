@@ -63,7 +63,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
             "precision": "bfloat16",
         },
         "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
-        "InvertSettings": {"guidance": 3.0},
+        "InvertSettings": {"guidance": 3.0, "learning_rate": 0.03},
         "SwapSettings": {"guidance": 3.0},
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     }
