@@ -164,6 +164,6 @@ def _strayed(apart: Tensor, fixed: MaskedBox) -> tuple[Tensor, Tensor]:
             height, width = fixed.cells
             whole = F.pad(cells, (left, width - right, top, height - bottom))
         wide = F.interpolate(whole, fixed.picture, mode="bilinear")
-        total = (wide.abs() * fixed.fixed).sum()
-        (slope,) = torch.autograd.grad(total, cells)
-    return total.detach(), slope
+        signs = wide.detach().sign().mul_(fixed.fixed)
+        (slope,) = torch.autograd.grad(wide, cells, signs)
+    return torch.dot(wide.detach().flatten(), signs.flatten()), slope

@@ -37,7 +37,8 @@ class Linear(nn.Module):
 class HeldWeights:
     """A layer whose style stays: modulated weights, the activation's gain already in them.
 
-    weight: (out, in, 3, 3). bias: (out). added: the noise, (1, 1, h, w), or nothing.
+    weight: as the convolution takes it, see `StyleConv.kernel`. bias: (out). added: the noise,
+    (1, 1, h, w), or nothing.
     """
 
     weight: Tensor
@@ -84,42 +85,48 @@ class StyleConv(nn.Module):
         fir: Tensor,
         *,
         cut: int = 0,
-        energy: Tensor | None = None,
+        kernel: tuple[Tensor, Tensor] | None = None,
     ) -> Tensor:
         """x: (n, in, h, w) with n = b, or any n with b = 1; noise: see `noise_map`.
 
-        With cut = 1 the outer cells of x are neighbours only and nothing is padded. energy: the
-        squared norms of the weights, where they are known already.
+        With cut = 1 the outer cells of x are neighbours only and nothing is padded. kernel: what
+        `self.kernel` gives, where it is known already.
         """
         style = self.affine(w.to(self.weight.dtype)).to(x.dtype)
-        weight = self.weight.to(x.dtype)
-        if x.dtype == torch.float16:  # keep products inside the range; demodulation cancels both
-            weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * _fan_in(weight))
+        if x.dtype == torch.float16:
             style = style / style.abs().amax(1, keepdim=True)
-        if energy is None or x.dtype == torch.float16:
-            energy = self.energy(weight)
+        weight, energy = kernel or self.kernel(x.dtype)
         strength = self.gain * demodulation(energy, style)
         x = self.convolved(x * style[:, :, None, None], weight, fir, cut)
         return self.activated(x * strength[:, :, None, None], noise, self.gain * self.bias)
+
+    def kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The weights as the convolution takes them, and their squared norms (out, in).
+
+        (out, in, 3, 3), or (in, out, 3, 3) where the size is doubled. In float16 they are scaled,
+        as the style is, to keep products inside the range; demodulation cancels both.
+        """
+        weight = self.weight.to(dtype)
+        if dtype == torch.float16:
+            weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * _fan_in(weight))
+        energy = weight.to(torch.promote_types(dtype, torch.float32)).square().sum((2, 3))
+        return (weight.transpose(0, 1) if self.up else weight), energy
 
     def convolved(
         self, x: Tensor, weight: Tensor, fir: Tensor, cut: int = 0, bias: Tensor | None = None
     ) -> Tensor:
         """The bare convolution; a bias goes where the size stays the same."""
         if self.up:
-            return doubled(x, weight.transpose(0, 1), fir, cut)
+            return doubled(x, weight, fir, cut)
         return F.conv2d(x, weight, bias, padding=1 - cut)
-
-    def energy(self, weight: Tensor) -> Tensor:
-        """Squared norm of every kernel, (out, in), at least float32."""
-        return weight.to(torch.promote_types(weight.dtype, torch.float32)).square().sum((2, 3))
 
     def held(self, w: Float[Tensor, "1 w_dim"], noise: Tensor | None) -> HeldWeights:
         """What stays the same while w does."""
         style = self.affine(w)
-        strength = self.gain * demodulation(self.energy(self.weight), style)
+        strength = self.gain * demodulation(self.kernel(w.dtype)[1], style)
         weight = self.weight * style[0, None, :, None, None] * strength.reshape(-1, 1, 1, 1)
-        return HeldWeights(weight.detach(), (self.gain * self.bias).detach(), noise)
+        weight = weight.transpose(0, 1) if self.up else weight
+        return HeldWeights(weight.detach().contiguous(), (self.gain * self.bias).detach(), noise)
 
     def forward_held(self, x: Tensor, held: HeldWeights, fir: Tensor, cut: int = 0) -> Tensor:
         """The same as `forward`, with weights that were modulated before."""

@@ -35,7 +35,7 @@ class Held:
         self.model, self.moving = model, moving
         self._ws = ws.detach().to(model.mapping.w_avg)
         self._weights: dict[int, HeldWeights] = {}
-        self._energies: dict[int, Tensor] = {}
+        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
         self._walked: _Walked | None = None
 
     def ws(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
@@ -106,8 +106,7 @@ class Held:
             added = windows.cut_out(added)
         if index >= self.moving:
             return layer.forward_held(x, replace(held, added=added), fir, cut)
-        energy = self._energies[index]
-        return layer(x, ws[:, index], added, fir, cut=cut, energy=energy)
+        return layer(x, ws[:, index], added, fir, cut=cut, kernel=self._kernels[index])
 
     @torch.no_grad()
     def _layer(self, layer: StyleConv, index: int, dtype: torch.dtype) -> HeldWeights:
@@ -120,8 +119,9 @@ class Held:
                     held, weight=held.weight.to(dtype), bias=held.bias.to(dtype)
                 )
             else:
-                self._weights[index] = HeldWeights(layer.weight, layer.bias, noise)
-                self._energies[index] = layer.energy(layer.weight)
+                weight, energy = layer.kernel(dtype)
+                self._kernels[index] = weight.contiguous(), energy
+                self._weights[index] = HeldWeights(weight, layer.bias, noise)
         return self._weights[index]
 
     # Windows
