@@ -103,3 +103,55 @@ def test_overlap_of_half_masks() -> None:
     top[..., :4, :] = 1
     assert metrics.overlap(left, top).item() == pytest.approx(1 / 3)
     assert metrics.overlap(left * 0, left * 0).item() == 1
+
+
+def test_region_error_of_a_constant() -> None:
+    where = torch.zeros(1, 1, 16, 16)
+    where[..., :8] = 1
+    ours = flat(0.0)
+    ours[..., :8] = 0.4  # a fifth of the way from black to white
+    assert metrics.region_error(ours, flat(0.0), where).item() == pytest.approx(0.2, abs=1e-6)
+    assert metrics.region_error(ours, flat(0.0), 1 - where).item() == 0
+    assert metrics.region_error(ours, flat(0.0), 0 * where).isnan().all()
+
+
+def test_ssim_in_a_region_sees_only_the_region() -> None:
+    noise = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(2)) - 0.5
+    changed = noise.clone()
+    changed[..., 16:] *= -1
+    left, right = torch.zeros(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    left[..., :10], right[..., 22:] = 1, 1
+    assert metrics.ssim(changed, noise, left).item() == pytest.approx(1, abs=1e-6)
+    assert metrics.ssim(changed, noise, right).item() < 0
+    assert metrics.ssim(changed, noise, left * 0).isnan().all()
+    everywhere = metrics.ssim(changed, noise, torch.ones_like(left))
+    assert everywhere.item() == pytest.approx(metrics.ssim(changed, noise).item())
+
+
+def test_fid_of_gaussians_is_their_closed_form() -> None:
+    generator = torch.Generator().manual_seed(0)
+    points = torch.randn(500, 3, generator=generator, dtype=torch.float64)
+    points = points - points.mean(dim=0)
+    points = points @ torch.linalg.inv(torch.linalg.cholesky(torch.cov(points.T))).T  # cov = 1
+    scale, shift = torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0.5, 0.0, -1.0])
+    # Diagonal covariances 1 and s^2: |m|^2 + sum (s - 1)^2.
+    wanted = 0.25 + 1 + 0 + 1 + 4
+    assert metrics.frechet_distance(points, points * scale + shift) == pytest.approx(wanted)
+    assert metrics.frechet_distance(points, points) == pytest.approx(0, abs=1e-8)
+    assert metrics.frechet_distance(points[:, :1], 2 * points[:, :1]) == pytest.approx(1)
+    with pytest.raises(InputError, match="two pictures"):
+        metrics.frechet_distance(points[:1], points)
+
+
+def test_prompt_fidelity_pairs_rows() -> None:
+    axes = torch.eye(2)
+    assert metrics.prompt_fidelity(axes, axes).item() == pytest.approx(1)
+    assert metrics.prompt_fidelity(axes, axes.flip(0)).item() == pytest.approx(0)
+
+
+def test_pair_diversity_is_the_mean_over_pairs() -> None:
+    pictures = torch.tensor([0.0, 0.1, 0.4]).view(3, 1, 1, 1).expand(3, 3, 8, 8)
+    found = metrics.pair_diversity(pictures, lambda a, b: (a - b).abs().mean(dim=(1, 2, 3)))
+    assert found.item() == pytest.approx((0.1 + 0.4 + 0.3) / 3)
+    with pytest.raises(InputError, match="two pictures"):
+        metrics.pair_diversity(pictures[:1], lambda a, b: a)

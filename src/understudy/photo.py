@@ -134,6 +134,14 @@ def fit(pixels: Pixels, size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
     return np.asarray(fitted)
 
 
+def shortest_side(pixels: Pixels, side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Scaled (bicubic) so that the shorter side has `side` pixels, the longer rounded down."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    size = (side * width // short, side * height // short)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
 def fit_points(
     points: Float[np.ndarray, "n 2"], photo_size: tuple[int, int], size: tuple[int, int]
 ) -> Float[np.ndarray, "n 2"]:

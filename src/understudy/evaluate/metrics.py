@@ -7,6 +7,9 @@ CLIP for photographs. The functions know nothing of models, scenes or files.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from itertools import combinations
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -15,6 +18,7 @@ from torch.nn import functional as F
 from understudy.errors import InputError
 
 PEAK = 2.0  # from -1 to 1
+Distance = Callable[[Tensor, Tensor], Tensor]  # of two batches of pictures, a number a pair
 
 
 def psnr(
@@ -46,11 +50,28 @@ def background_psnr(
     return psnr(edited, source, 1 - changed)
 
 
-def ssim(ours: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]) -> Float[Tensor, " b"]:
+def region_error(
+    ours: Float[Tensor, "b 3 h w"],
+    truth: Float[Tensor, "b 3 h w"],
+    where: Float[Tensor, "b 1 h w"] | None = None,
+) -> Float[Tensor, " b"]:
+    """Root of the mean squared error in the region `where`, black to white being 1.
+
+    0 = equal there; a `where` that is empty gives NaN.
+    """
+    return 10 ** (-psnr(ours, truth, where) / 20)
+
+
+def ssim(
+    ours: Float[Tensor, "b 3 h w"],
+    truth: Float[Tensor, "b 3 h w"],
+    where: Float[Tensor, "b 1 h w"] | None = None,
+) -> Float[Tensor, " b"]:
     """Structural similarity (Wang et al. 2004, eq. 13), mean over pixels and colour channels.
 
     Gaussian window of 11 pixels, sigma 1.5, K1 = 0.01, K2 = 0.03, windows wholly inside the
-    picture only, as the authors' code does. The side must be at least 11 pixels.
+    picture only, as the authors' code does. The side must be at least 11 pixels. With `where`, the
+    mean is weighted by its value at each window's centre; an empty one gives NaN.
     """
     _same_shape(ours, truth)
     if min(ours.shape[-2:]) < 11:
@@ -63,7 +84,9 @@ def ssim(ours: Float[Tensor, "b 3 h w"], truth: Float[Tensor, "b 3 h w"]) -> Flo
     covariance = _window(x * y) - mean_x * mean_y
     likeness = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
     likeness = likeness * (2 * covariance + c2) / (var_x + var_y + c2)
-    return likeness.mean(dim=(1, 2, 3)).float()
+    likeness = likeness.mean(dim=1, keepdim=True)
+    weight = torch.ones_like(likeness) if where is None else where[..., 5:-5, 5:-5].to(likeness)
+    return ((likeness * weight).sum(dim=(1, 2, 3)) / weight.sum(dim=(1, 2, 3))).float()
 
 
 def _window(x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h2 w2"]:
@@ -97,6 +120,13 @@ def self_fidelity(photos: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     return (pairs.sum() - pairs.diagonal().sum()) / (len(photos) * (len(photos) - 1))
 
 
+def prompt_fidelity(
+    generated: Float[Tensor, "n d"], prompts: Float[Tensor, "n d"]
+) -> Float[Tensor, ""]:
+    """Mean cosine of each picture with its own prompt (DreamBooth, section 4.2): CLIP-T."""
+    return identity_score(generated, prompts).mean()
+
+
 def class_drift(plain: Float[Tensor, "n d"], photos: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """PRES (DreamBooth, section 4.4): mean cosine of samples of the *plain* class prompt, drawn
     by the tuned model, with the subject's photos. Lower is better: high means that the class has
@@ -112,6 +142,16 @@ def diversity(features: Float[Tensor, "n d"]) -> Float[Tensor, ""]:
     return 1 - self_fidelity(features)
 
 
+def pair_diversity(pictures: Float[Tensor, "n 3 h w"], distance: Distance) -> Float[Tensor, ""]:
+    """DIV (DreamBooth, section 4.4): mean distance, the paper's being LPIPS, over all pairs of
+    pictures of one subject and one prompt; higher is more diverse."""
+    if len(pictures) < 2:
+        raise InputError(f"DIV needs two pictures or more of a prompt. Got {len(pictures)}.")
+    pairs = list(combinations(range(len(pictures)), 2))
+    a, b = (pictures[[pair[k] for pair in pairs]] for k in (0, 1))
+    return distance(a, b).mean()
+
+
 def copy_score(
     generated: Float[Tensor, "n 3 h w"], photos: Float[Tensor, "m 3 h w"]
 ) -> Float[Tensor, " n"]:
@@ -121,6 +161,27 @@ def copy_score(
     """
     pairs = [ssim(generated, photo.expand_as(generated)) for photo in photos]
     return torch.stack(pairs).amax(dim=0)
+
+
+def frechet_distance(ours: Float[Tensor, "n d"], theirs: Float[Tensor, "m d"]) -> float:
+    """FID (Heusel et al. 2017, eq. 6) on the features of any network; lower is nearer.
+
+    |mu - mu'|^2 + tr(C + C' - 2 (C C')^(1/2)), covariances over n - 1. It shrinks with more
+    pictures, so compare only at equal numbers. Raises InputError for fewer than two a side.
+    """
+    if min(len(ours), len(theirs)) < 2:
+        raise InputError(f"FID needs two pictures a side. Got {len(ours)} and {len(theirs)}.")
+    a, b = ours.double(), theirs.double()
+    root = _root(torch.cov(a.T).reshape(a.shape[1], -1))
+    other = torch.cov(b.T).reshape(b.shape[1], -1)
+    crossed = torch.linalg.eigvalsh(root @ other @ root).clamp(min=0).sqrt().sum()
+    spread = (root @ root).trace() + other.trace() - 2 * crossed
+    return ((a.mean(dim=0) - b.mean(dim=0)).square().sum() + spread).item()
+
+
+def _root(matrix: Float[Tensor, "d d"]) -> Float[Tensor, "d d"]:
+    values, vectors = torch.linalg.eigh(matrix)
+    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T
 
 
 def subject_size(mask: Float[Tensor, "b 1 h w"]) -> Float[Tensor, " b"]:

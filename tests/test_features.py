@@ -1,0 +1,163 @@
+"""CLIP and DINO against transformers' own preparation and towers; the recogniser beside them."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from lookers import SIDE, clip_folder, dino_folder
+from rulers import untaught
+from understudy.errors import ExtraMissing, InputError, ModelError
+from understudy.evaluate.features import (
+    CLIP_MEAN,
+    CLIP_STD,
+    ClipFeatures,
+    DinoFeatures,
+    Preparation,
+    ToyFeatures,
+    said,
+)
+from understudy.evaluate.inception import InceptionFeatures
+from understudy.evaluate.recogniser import load
+from understudy.image import to_tensor
+from understudy.models.vision import load_clip, load_dino
+from understudy.toybox import plain_caption, render, sample_scene
+
+TEXTS = ["a photo of a cat", "a red dog on the beach"]
+
+
+def pixels(height: int = 45, width: int = 70) -> list[np.ndarray]:
+    rng = np.random.default_rng(0)
+    coarse = [Image.fromarray(rng.integers(0, 256, (9, 14, 3), dtype=np.uint8)) for _ in "ab"]
+    return [np.asarray(one.resize((width, height))) for one in coarse]
+
+
+def batch() -> torch.Tensor:
+    return torch.cat([to_tensor(one) for one in pixels()])
+
+
+def test_clip_gives_what_transformers_gives() -> None:
+    from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizer
+
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": SIDE}, crop_size={"height": SIDE, "width": SIDE}
+    )
+    prepared = processor(images=[Image.fromarray(p) for p in pixels()], return_tensors="pt")
+    model = CLIPModel.from_pretrained(clip_folder()).eval()
+    tokens = CLIPTokenizer.from_pretrained(clip_folder())
+    with torch.no_grad():
+        out = model(**prepared, **tokens(TEXTS, padding=True, return_tensors="pt"))
+    ours = ClipFeatures(load_clip(str(clip_folder())))
+    assert torch.allclose(ours.preparation(batch()), prepared.pixel_values, atol=2e-6)
+    assert torch.allclose(ours.of(batch()), out.image_embeds, atol=1e-5)
+    assert torch.allclose(ours.texts(TEXTS), out.text_embeds, atol=1e-5)
+    scale = model.logit_scale.exp().item()
+    wanted = (out.logits_per_image / scale).diagonal()
+    assert torch.allclose(ours.agreement(batch(), TEXTS), wanted, atol=1e-5)
+    assert ours.choices["resize"] == str(SIDE) and ours.choices["by"] == "pillow"
+
+
+def test_dino_gives_what_transformers_gives() -> None:
+    from transformers import CLIPImageProcessorPil, ViTModel
+
+    # The official steps: shorter side to 256/224 of the crop, bicubic; ImageNet's numbers.
+    processor = CLIPImageProcessorPil(
+        size={"shortest_edge": 37}, crop_size={"height": SIDE, "width": SIDE},
+        image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225],
+    )  # fmt: skip
+    prepared = processor(images=[Image.fromarray(p) for p in pixels()], return_tensors="pt")
+    model = ViTModel.from_pretrained(dino_folder(), add_pooling_layer=False).eval()
+    with torch.no_grad():
+        token = model(**prepared).last_hidden_state[:, 0]
+    ours = DinoFeatures(load_dino(str(dino_folder()))).of(batch())
+    assert torch.allclose(ours, torch.nn.functional.normalize(token, dim=1), atol=1e-5)
+
+
+def test_both_ways_to_scale_agree_but_for_rounding() -> None:
+    how = (SIDE, SIDE, CLIP_MEAN, CLIP_STD)
+    difference = Preparation(*how)(batch()) - Preparation(*how, by="torch")(batch())
+    assert difference.abs().max() < 2 / 255 / min(CLIP_STD)
+    assert difference.abs().mean() < 0.5 / 255 / min(CLIP_STD)
+
+
+def test_a_flat_picture_is_prepared_to_its_colour() -> None:
+    prepared = Preparation(8, 8, (0.5, 0.5, 0.5), (0.25, 0.5, 1.0))(torch.ones(1, 3, 20, 30))
+    assert prepared.shape == (1, 3, 8, 8)
+    assert prepared.mean(dim=(2, 3)).tolist() == [[2, 1, 0.5]]
+    with pytest.raises(InputError, match="does not fit"):
+        Preparation(8, 9, CLIP_MEAN, CLIP_STD)(batch())
+
+
+def test_batches_change_nothing() -> None:
+    ours = DinoFeatures(load_dino(str(dino_folder())))
+    many = batch().repeat(20, 1, 1, 1)
+    assert torch.allclose(ours.of(many)[38:], ours.of(batch()), atol=1e-6)
+
+
+def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="'vit' model"):
+        load_clip(str(dino_folder()))
+    copy = Path(shutil.copytree(dino_folder(), tmp_path / "dino"))
+    (copy / "model.safetensors").rename(copy / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="pickled"):
+        load_dino(str(copy))
+    (copy / "pytorch_model.bin").rename(copy / "model.safetensors")
+    (copy / "model.safetensors").write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_dino(str(copy))
+
+
+def test_the_recogniser_reads_what_renders_show() -> None:
+    eyes = ToyFeatures(load())
+    scenes = [sample_scene(40_000_000 + n, subjects=1, occluded=False) for n in range(8)]
+    prompts = [plain_caption(scene) for scene in scenes]
+    pictures = torch.cat([to_tensor(render(scene, 64).picture) for scene in scenes])
+    right = eyes.agreement(pictures, prompts)
+    wrong = eyes.agreement(pictures, prompts[1:] + prompts[:1])
+    assert right.mean() > 0.6 and right.mean() > wrong.mean() + 0.2
+    assert eyes.agreement(pictures[:1], ["nothing it knows"]).isnan().all()
+
+
+def test_what_a_prompt_says() -> None:
+    found = said("a photo of a zwx cat sitting on a red rug, with a blue hat", load())
+    assert ("class", "cat") in found and ("stance", "sitting") in found
+    assert ("background", "rug") in found and ("accessory", "hat") in found
+    assert not [pair for pair in found if pair[0] == "primary"]
+    assert ("primary", "red") in said("a red cat", load())
+    assert said("a scarfless cathedral", untaught()) == []
+
+
+def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    with pytest.raises(ExtraMissing, match=r"understudy\[metrics\]"):
+        InceptionFeatures()
+
+
+def test_inception_is_given_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Network(torch.nn.Module):
+        """Stands for torch-fidelity's: same construction, same call."""
+
+        def __init__(self, name: str, layers: list[str]) -> None:
+            super().__init__()
+            assert (name, layers) == ("inception-v3-compat", ["2048"])
+
+        def forward(self, levels: torch.Tensor) -> tuple[torch.Tensor]:
+            assert levels.dtype == torch.uint8
+            return (levels.float().mean(dim=(1, 2, 3))[:, None].expand(-1, 2048),)
+
+    module: Any = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
+    module.FeatureExtractorInceptionV3 = Network
+    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    found = InceptionFeatures().of(
+        torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
+    )
+    assert found[:, 0].tolist() == [0, 128, 255]
