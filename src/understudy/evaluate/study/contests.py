@@ -1,0 +1,74 @@
+"""Results of an evaluation as contests to be judged by people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from understudy.errors import InputError
+from understudy.evaluate import swapbench, truth
+from understudy.evaluate.dreambench import read_data_set
+from understudy.evaluate.rows import Row, Run, latest, read_rows
+from understudy.evaluate.stage import pick
+from understudy.evaluate.study.questions import Contest
+from understudy.image import to_pixels
+
+SWAP_TASKS = ("subject", "background", "overall")
+DREAMBOOTH_TASKS = ("subject", "prompt")
+CONTROLS = ("right-answer", "autoencoder", "real-images")
+
+
+def contests(
+    folder: Path, methods: str = "", data: Path | None = None
+) -> tuple[list[Contest], tuple[str, ...]]:
+    """The contests of a folder of results, and the papers' questions for them.
+
+    methods: a comma-separated choice; empty takes all but the controls. data: the data set that the
+    DreamBooth protocol ran on. Raises InputError where there is nothing to compare.
+    """
+    run = Run(folder)
+    said, rows = run.read(), latest(read_rows(run.rows))
+    there = [name for name in said["methods"] if name not in CONTROLS]
+    chosen = pick(methods, said["methods"]) if methods else there
+    if len(chosen) < 2:
+        raise InputError(f"A study compares two methods or more. {folder} has {', '.join(there)}.")
+    good = [row for (method, _), row in rows.items() if method in chosen and "error" not in row]
+    if said.get("protocol") == "DreamBooth":
+        if data is None:
+            raise InputError("Give --data, the data set whose photos are to be shown.")
+        return _drawn(folder, good, data), DREAMBOOTH_TASKS
+    return _swapped(folder, good, int(said["side"])), SWAP_TASKS
+
+
+def _by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(row["case"], []).append(row)
+    return {case: some for case, some in sorted(found.items()) if len(some) > 1}
+
+
+def _swapped(folder: Path, rows: Sequence[Row], side: int) -> list[Contest]:
+    made: list[Contest] = []
+    for name, some in _by_case(rows).items():
+        case = swapbench.case(int(some[0]["seed"]))
+        drawn = truth.pictures((*case.subject.photos, case.source, case.right), side).split(1)
+        *photos, source, right = (to_pixels(one) for one in drawn)
+        results = {row["method"]: folder / row["picture"] for row in some}
+        made.append(Contest(name, case.subject.name, tuple(photos), results, right, source))
+    return made
+
+
+def _drawn(folder: Path, rows: Sequence[Row], data: Path) -> list[Contest]:
+    """One picture of each method a prompt: the first, which has the same seed for all."""
+    subjects = {subject.name: subject for subject in read_data_set(data).subjects}
+    made: list[Contest] = []
+    for name, some in _by_case([row for row in rows if "text" in row]).items():
+        subject = subjects.get(some[0]["subject"])
+        if subject is None:
+            raise InputError(f"{data} has no photos of {some[0]['subject']}. Give the same --data.")
+        results = {row["method"]: folder / row["pictures"][0] for row in some}
+        text = some[0]["text"]
+        made.append(
+            Contest(name, subject.name, subject.photos, results, subject.photos[0], None, text)
+        )
+    return made

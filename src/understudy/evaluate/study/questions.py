@@ -1,0 +1,218 @@
+"""Questions out of results: pairs of methods, sides drawn by lot, in sheets of one rater each.
+
+A study is a folder: study.json, which says which method is which and is never served, and
+pictures under names that say nothing, written anew so that no recipe travels with them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from understudy.errors import InputError, OutputError
+from understudy.files import replacing
+from understudy.photo import Pixels, read_photo, write_pixels
+from understudy.settings_evaluate import StudySettings
+
+FORMAT = 1
+MANIFEST = "study.json"
+ASKED = {  # DreamBooth's own two questions; Photoswap names its three without printing them
+    "subject": "Which of the two images best reproduces the identity (e.g. item type and details) "
+    "of the reference item?",
+    "prompt": "Which of the two images is best described by the reference text?",
+    "background": "Which of the two images keeps the background of the original image better?",
+    "overall": "The reference item should take the place of the one in the original image. Which "
+    "of the two images does that better overall?",
+}
+Side = Literal["left", "right"]
+
+
+@dataclass(frozen=True)
+class Contest:
+    """One case as people are shown it: what was asked for, and each method's picture of it.
+
+    good: a picture that answers the case beyond doubt, for catch questions.
+    """
+
+    case: str
+    subject: str
+    references: tuple[Path | Pixels, ...]
+    results: Mapping[str, Path | Pixels]
+    good: Path | Pixels
+    source: Path | Pixels | None = None
+    text: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One comparison of two pictures.
+
+    kind: "ask", "repeat" (of the question `of`, sides changed), or "catch", whose answer is known.
+    left and right are pictures; methods say whose they are, to nobody but us.
+    """
+
+    id: str
+    kind: str
+    task: str
+    case: str
+    references: tuple[str, ...]
+    source: str
+    text: str
+    left: str
+    right: str
+    methods: Mapping[str, str]  # side -> method
+    of: str = ""
+    answer: str = ""
+
+    def shown(self) -> dict[str, Any]:
+        """What a rater may know."""
+        return {
+            "id": self.id, "asked": ASKED[self.task], "references": list(self.references),
+            "source": self.source, "text": self.text, "left": self.left, "right": self.right,
+        }  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Study:
+    """Sheets of questions, each to be answered by `raters` people."""
+
+    sheets: tuple[tuple[Question, ...], ...]
+    raters: int
+
+    def question(self, sheet: int, name: str) -> Question | None:
+        return next((q for q in self.sheets[sheet] if q.id == name), None)
+
+
+def make(
+    folder: Path, contests: Sequence[Contest], tasks: Sequence[str], settings: StudySettings
+) -> Study:
+    """Write a study into `folder`. Raises OutputError if there is one, InputError without pairs."""
+    if (folder / MANIFEST).exists():
+        raise OutputError(f"{folder} holds a study already. Give another --out.")
+    drawn = np.random.default_rng(settings.seed)
+    pool = list(contests)
+    order = [pool[i] for i in drawn.permutation(len(pool))][: settings.cases or None]
+    shelf = _Shelf(folder, settings.seed)
+    asked = [
+        _question(shelf, drawn, contest, task, pair)
+        for contest in order
+        for pair in combinations(sorted(contest.results), 2)
+        for task in tasks
+    ]
+    if not asked:
+        raise InputError("A study needs a case that two methods have answered. Got none.")
+    asked = [asked[i] for i in drawn.permutation(len(asked))]
+    sheets: list[tuple[Question, ...]] = []
+    for first in range(0, len(asked), settings.per_sheet):
+        part = asked[first : first + settings.per_sheet]
+        part += [_repeat(shelf, part[i]) for i in _some(drawn, len(part), settings.repeats)]
+        part += list(_catches(shelf, drawn, order, tasks, settings.catches))
+        # A repeat must not follow its question at once: shuffle, then move it to the end.
+        mixed = [part[i] for i in drawn.permutation(len(part))]
+        sheets.append((*(q for q in mixed if not q.of), *(q for q in mixed if q.of)))
+    study = Study(tuple(sheets), settings.raters)
+    said: dict[str, Any] = {"format": FORMAT, "raters": settings.raters}
+    said["settings"] = settings.to_dict()
+    said["sheets"] = [[asdict(question) for question in sheet] for sheet in sheets]
+    with replacing(folder / MANIFEST) as temporary:
+        temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    return study
+
+
+def read(folder: Path) -> Study:
+    """The study of a folder. Raises InputError, naming the file, for anything else."""
+    file = folder / MANIFEST
+    try:
+        said: Any = json.loads(file.read_text(encoding="utf-8"))
+        if said["format"] != FORMAT:
+            raise InputError(f"{file} is of format {said['format']}; wanted {FORMAT}.")
+        sheets = tuple(tuple(_question_of(q) for q in sheet) for sheet in said["sheets"])
+        return Study(sheets, int(said["raters"]))
+    except FileNotFoundError:
+        raise InputError(f"{folder} holds no study: there is no {MANIFEST} in it.") from None
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise InputError(f"{file} is damaged: {error}") from error
+
+
+def _question_of(said: dict[str, Any]) -> Question:
+    said["references"] = tuple(said["references"])
+    return Question(**said)
+
+
+class _Shelf:
+    """Writes pictures under names that say nothing, each once, and hands out ids."""
+
+    def __init__(self, folder: Path, seed: int) -> None:
+        self.folder, self.seed, self.count = folder / "pictures", seed, 0
+
+    def put(self, picture: Path | Pixels) -> str:
+        pixels = read_photo(picture).pixels if isinstance(picture, Path) else picture
+        digest = hashlib.sha256(f"{self.seed}{pixels.shape}".encode() + pixels.tobytes())
+        name = f"{digest.hexdigest()[:20]}.png"
+        if not (self.folder / name).exists():
+            write_pixels(self.folder / name, pixels)
+        return name
+
+    def id(self) -> str:
+        self.count += 1
+        return hashlib.sha256(f"{self.seed} question {self.count}".encode()).hexdigest()[:12]
+
+
+def _question(
+    shelf: _Shelf,
+    drawn: np.random.Generator,
+    contest: Contest,
+    task: str,
+    pair: tuple[str, str],
+    kind: str = "ask",
+) -> Question:
+    left, right = pair if drawn.random() < 0.5 else pair[::-1]
+    prompt = task == "prompt"
+    return Question(
+        id=shelf.id(), kind=kind, task=task, case=contest.case,
+        references=() if prompt else tuple(shelf.put(one) for one in contest.references),
+        source="" if contest.source is None or prompt else shelf.put(contest.source),
+        text=contest.text if prompt else "",
+        left=shelf.put(contest.results[left]), right=shelf.put(contest.results[right]),
+        methods={"left": left, "right": right},
+    )  # fmt: skip
+
+
+def _repeat(shelf: _Shelf, asked: Question) -> Question:
+    methods = {"left": asked.methods["right"], "right": asked.methods["left"]}
+    return replace(
+        asked, id=shelf.id(), kind="repeat", of=asked.id, left=asked.right, right=asked.left,
+        methods=methods,
+    )  # fmt: skip
+
+
+def _catches(
+    shelf: _Shelf,
+    drawn: np.random.Generator,
+    contests: Sequence[Contest],
+    tasks: Sequence[str],
+    count: int,
+) -> Iterator[Question]:
+    """A picture beyond doubt beside one of another subject: who looks can only be right."""
+    for _ in range(count):
+        contest = contests[int(drawn.integers(len(contests)))]
+        others = [c for c in contests if c.subject != contest.subject and c.text != contest.text]
+        others = others or [c for c in contests if c.subject != contest.subject]
+        if not others:
+            return
+        wrong = others[int(drawn.integers(len(others)))].good
+        task = tasks[int(drawn.integers(len(tasks)))]
+        known = replace(contest, results={"good": contest.good, "wrong": wrong})
+        found = _question(shelf, drawn, known, task, ("good", "wrong"), "catch")
+        yield replace(found, answer="left" if found.methods["left"] == "good" else "right")
+
+
+def _some(drawn: np.random.Generator, among: int, count: int) -> list[int]:
+    return [int(i) for i in drawn.permutation(among)[: min(count, among)]]
