@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from understudy.evaluate.rows import Row, add_row, read_rows
+
 RESULTS = Path(__file__).parent / "results"
-Row = dict[str, Any]
 
 
 @dataclass
@@ -26,14 +27,10 @@ class Rows:
     mark: str  # of model and settings
 
     def read(self) -> list[Row]:
-        if not self.path.exists():
-            return []
-        rows = [json.loads(line) for line in self.path.read_text().splitlines() if line.strip()]
-        return [row for row in rows if row["mark"] == self.mark]
+        return [row for row in read_rows(self.path) if row.get("mark") == self.mark]
 
     def measure(self, cases: Iterable[tuple[str, Callable[[], Row]]]) -> list[Row]:
         """Measure each named case that has no row yet; returns the rows of all, in order."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         done = {row["case"]: row for row in self.read()}
         rows: list[Row] = []
         for name, measure in cases:
@@ -41,8 +38,7 @@ class Rows:
                 started = time.monotonic()
                 row = {"case": name, "mark": self.mark, **measure()}
                 row["seconds"] = round(time.monotonic() - started, 2)
-                with self.path.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                add_row(self.path, row)
                 done[name] = row
                 print(f"{self.path.stem} {name} {brief(row)}", flush=True)
             rows.append(done[name])

@@ -24,7 +24,9 @@ from understudy.toybox import Scene
 COMMANDS = (
     "demo check learn swap sweep explain edit generate invert project drag concept concept,show "
     "concept,export concept,import concept,remove toybox toybox,render toybox,subject models "
-    "models,list models,convert models,check"
+    "models,list models,convert models,check evaluate evaluate,swap evaluate,cases "
+    "evaluate,dreambooth evaluate,study evaluate,study,make evaluate,study,serve "
+    "evaluate,study,tally"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

@@ -21,6 +21,7 @@ from understudy.cli import (
     demo,
     drag,
     edit,
+    evaluate,
     explain,
     generate,
     invert,
@@ -59,6 +60,7 @@ for command in (
 app.add_typer(concept.app, name="concept")
 app.add_typer(toybox.app, name="toybox")
 app.add_typer(models.app, name="models")
+app.add_typer(evaluate.app, name="evaluate")
 
 STOPPED, LAST_WORDS = 130, "stopped; nothing half-written was left."
 QUIET = {

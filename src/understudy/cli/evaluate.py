@@ -1,0 +1,207 @@
+"""`understudy evaluate`: methods compared by the papers' protocols and on known right answers."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from understudy.cli import show, stage, study
+from understudy.cli.options import knobs
+from understudy.errors import ExtraMissing, InputError, ModelError
+from understudy.files import check_folder_writable
+from understudy.settings import RunSettings
+from understudy.settings_evaluate import CasesSettings, DreamBoothSettings, SwapBenchSettings
+
+if TYPE_CHECKING:
+    import torch
+
+    from understudy.evaluate.protocols.dreambooth import Eyes
+    from understudy.evaluate.report import Report
+    from understudy.evaluate.stage import Stage
+
+app = typer.Typer(
+    name="evaluate", help="Compare methods; every number says how sure it is.", no_args_is_help=True
+)
+app.add_typer(study.app, name="study")
+Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of --out stopped.")]
+Told = Annotated[
+    list[str],
+    typer.Option("--set", help="VERB.KNOB=VALUE, like learn.steps=200; may be repeated."),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+
+@app.command()
+@knobs
+def swap(
+    settings: SwapBenchSettings,
+    run: RunSettings,
+    methods: Annotated[
+        str, typer.Option(help="Names, comma between; 'list' says which there are.")
+    ] = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper",
+    outside: Annotated[
+        list[str],
+        typer.Option(help="NAME=FOLDER of PNGs, one a case (003-shape.png); may be repeated."),
+    ] = [],  # noqa: B006
+    told: Told = [],  # noqa: B006
+    resume: Resume = False,
+    out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("swapbench"),
+    json: Json = False,
+) -> None:
+    """SwapBench: swaps whose right answers are known.
+
+    One row a case and method the moment it is done, then report.md, report.csv and report.html.
+    """
+    from understudy.evaluate.methods import METHODS
+
+    if methods == "list":
+        show.result({k: m.says for k, m in METHODS.items()}, json, *_listed(METHODS))
+        return
+    check_folder_writable(out)
+    from understudy.evaluate.protocols import swap as protocol
+    from understudy.evaluate.recogniser import load as load_ruler
+    from understudy.evaluate.rows import Run
+    from understudy.evaluate.stage import pick
+
+    names = [] if methods == "none" else pick(methods, METHODS)
+    folders = dict(_outside(word) for word in outside)
+    if not names and not folders:
+        raise InputError("--methods none needs at least one --outside NAME=FOLDER.")
+    needed = any(METHODS[name].listens for name in names)
+    acting = _stage(run, told, out) if needed else None
+    where = Run(out)
+    steps = protocol.evaluation_steps(
+        where, settings, load_ruler(), names, acting, folders, resume=resume
+    )
+    for _ in show.follow(steps, "Evaluating"):
+        pass
+    _finish(protocol.summed(where), out, json)
+
+
+@app.command()
+@knobs
+def dreambooth(
+    data: Annotated[str, typer.Argument(help="The data set's folder, or 'toybox'.")],
+    settings: DreamBoothSettings,
+    run: RunSettings,
+    methods: Annotated[
+        str, typer.Option(help="Names, comma between; 'list' says which there are.")
+    ] = "untuned,dreambooth",
+    told: Told = [],  # noqa: B006
+    resume: Resume = False,
+    out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dreambooth"),
+    json: Json = False,
+) -> None:
+    """The DreamBooth protocol on its data set, or on toys.
+
+    One row a subject, prompt and method the moment it is done; then the report.
+    """
+    from understudy.evaluate.learners import LEARNERS
+
+    if methods == "list":
+        show.result({k: m.says for k, m in LEARNERS.items()}, json, *_listed(LEARNERS))
+        return
+    check_folder_writable(out)
+    from understudy.evaluate.dreambench import read_data_set, write_toy_set
+    from understudy.evaluate.protocols import dreambooth as protocol
+    from understudy.evaluate.rows import Run
+    from understudy.evaluate.stage import pick
+
+    names, where = pick(methods, LEARNERS), Path(data)
+    if data == "toybox":
+        where = write_toy_set(out / "toys", settings.subjects or 8, 128)
+    found = read_data_set(where)
+    found = replace(found, subjects=found.subjects[: settings.subjects or None])
+    results, acting = Run(out), _stage(run, told, out)
+    eyes = _eyes(settings, acting.model.device)
+    steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
+    for _ in show.follow(steps, "Evaluating"):
+        pass
+    _finish(protocol.summed(results, found.notes), out, json)
+
+
+def _eyes(settings: DreamBoothSettings, device: torch.device) -> Eyes:
+    from understudy.evaluate.features import ClipFeatures, DinoFeatures, ToyFeatures
+    from understudy.evaluate.perceptual import Lpips
+    from understudy.evaluate.protocols.dreambooth import Eyes
+
+    try:
+        judge = Lpips()
+    except (ExtraMissing, ModelError) as error:
+        show.note(f"{error} DIV is left out.")
+        judge = None
+
+    def distance(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        assert judge is not None
+        return judge.distance((ours,), (theirs,))
+
+    far = distance if judge else None
+    if settings.eyes == "toys":
+        from understudy.evaluate.recogniser import load as load_ruler
+
+        ruler = ToyFeatures(load_ruler())
+        return Eyes({"identity": ruler}, ruler, "prompt words", far)
+    from understudy.models.vision import load_clip, load_dino
+
+    clip = ClipFeatures(load_clip(settings.clip, device=device))
+    dino = DinoFeatures(load_dino(settings.dino, device=device))
+    return Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
+
+
+@app.command()
+@knobs
+def cases(
+    settings: CasesSettings,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("swapbench-cases"),
+    json: Json = False,
+) -> None:
+    """Write SwapBench's cases for a method elsewhere.
+
+    Its answers, one PNG a case, are scored by: evaluate swap --outside NAME=FOLDER.
+    """
+    check_folder_writable(out)
+    from understudy.evaluate.protocols.swap import write_cases
+
+    last = show.last(write_cases(out, settings), "Writing cases")
+    show.result({"cases": last.total, "out": str(out)}, json, f"{last.total} cases in {out}")
+
+
+def _listed(methods: Any) -> list[str]:
+    return [f"{name:20} {method.says}" for name, method in methods.items()]
+
+
+def _outside(word: str) -> tuple[str, Path]:
+    name, equals, folder = word.partition("=")
+    if not (name and equals and folder):
+        raise InputError(f"--outside must be NAME=FOLDER. Got {word!r}.")
+    if not Path(folder).is_dir():
+        raise InputError(f"--outside {name}: there is no folder {folder}.")
+    return name, Path(folder)
+
+
+def _stage(run: RunSettings, told: list[str], out: Path) -> Stage:
+    from understudy.evaluate.stage import Stage
+    from understudy.evaluate.stage import told as checked
+
+    said = checked(told)
+    return Stage(stage.load_model(run), said, out / "made")
+
+
+def _finish(report: Report, out: Path, json: bool) -> None:
+    """Write the report and show its first table."""
+    from understudy.evaluate.report import markdown
+
+    files = [str(file) for file in report.write(out)]
+    show.note(*report.warnings[:20])
+    tables = {
+        t.title: [dict(zip(t.heads, line, strict=False)) for line in t.lines] for t in report.tables
+    }
+    show.result(
+        {"report": files, "warnings": list(report.warnings), "tables": tables},
+        json,
+        markdown(report).split("## Made with")[0].strip(),
+        *files,
+    )

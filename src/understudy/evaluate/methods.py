@@ -1,0 +1,201 @@
+"""The contestants of SwapBench by name: each turns a case into a picture.
+
+A new method is one function and one line in `METHODS`. Those without a model are the controls whose
+scores are known beforehand: the perfect answer, no swap at all, and cutting the toy out of a photo.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional as F
+
+from understudy.concept import Concept, worn
+from understudy.edit import edit
+from understudy.errors import InputError
+from understudy.evaluate.stage import Stage
+from understudy.evaluate.swap_judge import judge_for
+from understudy.evaluate.swap_scores import Answers
+from understudy.generate import generate
+from understudy.invert import invert
+from understudy.presets import SWAP_PRESETS
+from understudy.settings import (
+    EditSettings,
+    GenerateSettings,
+    InvertSettings,
+    LearnSettings,
+    Settings,
+    SwapSettings,
+)
+from understudy.swap import swap
+from understudy.swap.audition import Audition
+
+Picture = Float[Tensor, "1 3 h w"]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to answer a case: by `make`, from the listed settings (none: it needs no model)."""
+
+    make: Callable[[Answers, Stage | None], Picture]
+    says: str
+    listens: Callable[[Stage], tuple[Settings, ...]] | None = None
+
+    def facts(self, stage: Stage | None) -> dict[str, Any]:
+        """What its results depend on, for run.json."""
+        if self.listens is None:
+            return {}
+        return on(stage).facts(*self.listens(on(stage)))
+
+
+def on(stage: Stage | None) -> Stage:
+    if stage is None:
+        raise InputError("This method needs a model; name one with --model.")
+    return stage
+
+
+# Controls that need no model
+
+
+def right_answer(answers: Answers, stage: Stage | None) -> Picture:
+    return answers.right.picture
+
+
+def no_swap(answers: Answers, stage: Stage | None) -> Picture:
+    return answers.source.picture
+
+
+def copy_paste(answers: Answers, stage: Stage | None) -> Picture:
+    """The toy cut out of the first photo, scaled to the height of the one it covers."""
+    photo, source = answers.photos[:1], answers.source.picture.clone()
+    cut = _box(answers.photo_masks[0, 0])
+    put = _box(answers.source.mask[0, 0])
+    tall, side = put[1] - put[0], source.shape[-1]
+    wide = max(1, min(side, round(tall * (cut[3] - cut[2]) / (cut[1] - cut[0]))))
+    both = torch.cat([photo, answers.photo_masks[:1]], dim=1)
+    both = both[..., cut[0] : cut[1], cut[2] : cut[3]]
+    both = F.interpolate(both, (tall, wide), mode="bilinear", antialias=True)
+    left = max(0, min(side - wide, (put[2] + put[3] - wide) // 2))
+    place = (..., slice(put[0], put[1]), slice(left, left + wide))
+    source[place] = both[:, 3:] * both[:, :3] + (1 - both[:, 3:]) * source[place]
+    return source
+
+
+def _box(mask: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
+    """Top, bottom, left, right of the pixels over 0.5; the whole picture where there are none."""
+    ys, xs = ((mask > 0.5).any(dim=d).nonzero() for d in (1, 0))
+    if not len(ys):
+        return 0, mask.shape[0], 0, mask.shape[1]
+    return int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
+
+
+# Methods of the model
+
+
+@torch.no_grad()
+def autoencoder(answers: Answers, stage: Stage | None) -> Picture:
+    """The right answer through the autoencoder alone: the ceiling of all that edits latents."""
+    model = on(stage).model
+    return model.decode(model.encode(answers.right.picture.to(model.device)))
+
+
+def plain_generation(answers: Answers, stage: Stage | None) -> Picture:
+    """The target prompt drawn by the model that wears the concept, with no look at the source."""
+    here, concept = on(stage), _concept(answers, on(stage))
+    target, how = answers.case.target_prompt(f"{{{concept.name}}}"), here.settings(GenerateSettings)
+    with worn(here.model, concept):
+        return generate(here.model, [target], [answers.case.number], how, concepts=(concept,))
+
+
+def photoswap(answers: Answers, stage: Stage | None, **preset: str) -> Picture:
+    """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
+    here, concept = on(stage), _concept(answers, on(stage))
+    case, how = answers.case, here.settings(SwapSettings, **preset)
+    with worn(here.model, concept):
+        inversion = invert(
+            here.model, answers.source.picture, case.prompt, _inverting(here, how),
+            cache=here.store / "inversions",
+        )  # fmt: skip
+        return swap(
+            here.model, inversion, case.prompt, case.target_prompt(concept.phrase), how,
+            words=(case.noun, concept.phrase), audition=_audition(answers, here),
+        )  # fmt: skip
+
+
+def edited(answers: Answers, stage: Stage | None, how: EditSettings) -> Picture:
+    """Edit the source's words so that they name the learnt toy: what Photoswap is compared with."""
+    here, concept, case = on(stage), _concept(answers, on(stage)), answers.case
+    with worn(here.model, concept):
+        inversion = invert(
+            here.model, answers.source.picture, case.prompt, _inverting(here, how),
+            cache=here.store / "inversions",
+        )  # fmt: skip
+        target = case.target_prompt(f"{{{concept.name}}}")
+        return edit(here.model, inversion, case.prompt, target, how, concepts=(concept,))
+
+
+def _audition(answers: Answers, stage: Stage) -> Audition | None:
+    """Who chooses where a preset leaves a choice; on toys that is the ruler of the scores, too."""
+    judge = judge_for(stage.model)
+    if judge is None:
+        return None
+    return Audition(judge, judge.identity(answers.photos), answers.source.picture)
+
+
+def _concept(answers: Answers, stage: Stage) -> Concept:
+    taken = answers.case.subject
+    noun, how = taken.identity.class_name, stage.settings(LearnSettings)
+    return stage.concept(taken.name, noun, answers.photos, how)
+
+
+def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings:
+    """Inversion settings of the swap's or edit's length and guidance."""
+    told = stage.settings(InvertSettings).to_dict()
+    return InvertSettings.from_dict({**told, "steps": how.steps, "guidance": how.guidance})
+
+
+def _of_preset(preset: str) -> Method:
+    def make(answers: Answers, stage: Stage | None) -> Picture:
+        return photoswap(answers, stage, preset=preset)
+
+    def listens(stage: Stage) -> tuple[Settings, ...]:
+        how = stage.settings(SwapSettings, preset=preset)
+        return stage.settings(LearnSettings), _inverting(stage, how), how
+
+    return Method(make, f"Photoswap, preset {preset}", listens)
+
+
+def _of_edit(method: str) -> Method:
+    def settings(stage: Stage) -> EditSettings:
+        """As long and guided as the swaps, so that both begin from the same inversion."""
+        swap = stage.settings(SwapSettings)
+        return stage.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
+
+    def make(answers: Answers, stage: Stage | None) -> Picture:
+        return edited(answers, stage, settings(on(stage)))
+
+    def listens(stage: Stage) -> tuple[Settings, ...]:
+        how = settings(stage)
+        return stage.settings(LearnSettings), _inverting(stage, how), how
+
+    return Method(make, f"edit --method {method}, the learnt toy named", listens)
+
+
+METHODS: Mapping[str, Method] = {
+    "right-answer": Method(right_answer, "the right answer itself"),
+    "no-swap": Method(no_swap, "the source, untouched"),
+    "copy-paste": Method(copy_paste, "the toy cut out of a photo and pasted"),
+    "autoencoder": Method(autoencoder, "the right answer through the autoencoder", lambda _: ()),
+    "plain-generation": Method(
+        plain_generation,
+        "the target prompt, drawn without the source",
+        lambda stage: (stage.settings(LearnSettings), stage.settings(GenerateSettings)),
+    ),
+    **{name: _of_edit(name) for name in ("p2p", "pnp")},
+    **{f"photoswap-{preset}": _of_preset(preset) for preset in SWAP_PRESETS},
+}

@@ -1,0 +1,289 @@
+"""The DreamBooth protocol (Ruiz et al. 2023, section 4): subject and prompt fidelity, PRES, DIV.
+
+Each subject is learnt by each method, each prompt drawn four times, every picture compared with
+every photo of its subject. The real photos against each other are the upper bound.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.concept import Concept, spelled, worn
+from understudy.errors import InputError
+from understudy.evaluate import metrics
+from understudy.evaluate.dreambench import BenchSubject, DataSet
+from understudy.evaluate.features import Features, Reader
+from understudy.evaluate.learners import LEARNERS, Learner
+from understudy.evaluate.metrics import Distance, pair_diversity
+from understudy.evaluate.protocols.published import DREAMBOOTH, orders
+from understudy.evaluate.report import Report, Sheet, Table, whiskers
+from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
+from understudy.evaluate.stage import Stage, seed_of
+from understudy.evaluate.statistics import Estimate, estimate
+from understudy.generate import generate
+from understudy.image import read_picture, to_pixels, write_picture
+from understudy.recipe import Recipe, versions
+from understudy.settings import GenerateSettings
+from understudy.settings_evaluate import DreamBoothSettings
+from understudy.sheet import Row as SheetRow
+from understudy.sheet import Tile
+
+REAL = "real-images"
+PLAIN = "plain"  # the case of a subject that draws its bare class
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks: subject features by the name of their column, a reader of prompts, and LPIPS."""
+
+    subject: Mapping[str, Features]  # "DINO", "CLIP-I"
+    prompt: Reader
+    prompt_name: str  # "CLIP-T"
+    distance: Distance | None = None
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """All that the paper leaves open, as it was chosen."""
+        said = {name: dict(eyes.choices) for name, eyes in self.subject.items()}
+        lpips = "LPIPS" if self.distance else "not measured: LPIPS is not installed"
+        return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": lpips}
+
+
+def evaluation_steps(
+    run: Run,
+    wish: DreamBoothSettings,
+    data: DataSet,
+    eyes: Eyes,
+    stage: Stage,
+    methods: Sequence[str],
+    *,
+    resume: bool = False,
+) -> Iterator[RowStep]:
+    """Draw and score every prompt of every subject by every method, a row at a time.
+
+    Raises what `Run.begin` raises; a case that fails is a row with its error.
+    """
+    drawing = stage.settings(GenerateSettings)
+    facts: dict[str, Any] = {REAL: {}}
+    for name in methods:
+        learning = LEARNERS[name].settings(stage)
+        facts[name] = stage.facts(drawing, *([learning] if learning else []))
+    choices = {**eyes.choices, "identifier in the text": wish.keep_identifier, "self pairs": False}
+    choices |= {"pictures a prompt": wish.pictures, "pictures for PRES": wish.plain_pictures}
+    said = {"protocol": "DreamBooth", "subjects": [s.name for s in data.subjects]}
+    begun = {**said, "choices": choices, "methods": facts, "versions": versions()}
+    run.begin(begun, resume=resume)
+    made = _Made(run, wish, data, eyes, stage)
+    jobs: list[Job] = []
+    for subject in data.subjects:
+        jobs.append(Job(REAL, f"{subject.name}/photos", made.real(subject)))
+        count = min(len(subject.prompts), wish.limit or len(subject.prompts))
+        for name in methods:
+            jobs += [
+                Job(name, f"{subject.name}/{number:02d}", made.drawn(name, subject, number))
+                for number in range(count)
+            ]
+            jobs.append(Job(name, f"{subject.name}/{PLAIN}", made.plain(name, subject)))
+    return row_steps(run.rows, sharded(jobs, wish.shard, lambda job: job.case.split("/")[0]))
+
+
+class _Made:
+    """Makes rows; keeps the subject and the concept of the last ones, which the next share."""
+
+    def __init__(
+        self, run: Run, wish: DreamBoothSettings, data: DataSet, eyes: Eyes, stage: Stage
+    ) -> None:
+        self.run, self.wish, self.eyes, self.stage = run, wish, eyes, stage
+        self.nouns = [subject.noun for subject in data.subjects]
+        self._photos: tuple[str, dict[str, Tensor], Tensor] | None = None
+        self._concept: tuple[tuple[str, str], Concept | None] | None = None
+
+    def real(self, subject: BenchSubject) -> Callable[[], Row]:
+        def make() -> Row:
+            seen, _ = self.photos(subject)
+            found = {name: metrics.self_fidelity(f).item() for name, f in seen.items()}
+            return {"subject": subject.name, "photos": len(subject.photos), **found}
+
+        return make
+
+    def drawn(self, method: str, subject: BenchSubject, number: int) -> Callable[[], Row]:
+        def make() -> Row:
+            concept = self.concept(method, subject)
+            identifier = "" if concept is None else concept.identifier
+            named = subject.noun if concept is None else f"{{{concept.name}}}"
+            prompt = subject.prompt(number, named)
+            seeds = [seed_of(subject.name, number, k) for k in range(self.wish.pictures)]
+            pictures = self.pictures(concept, prompt, seeds)
+            kept = f"{identifier} " if self.wish.keep_identifier else ""
+            text = subject.prompt(number, f"{kept}{subject.noun}")
+            found = self.scores(subject, pictures, text)
+            files = self.keep(method, f"{subject.name}/{number:02d}", pictures, seeds, prompt)
+            spoken = prompt if concept is None else spelled(prompt, concept)
+            facts = {"subject": subject.name, "prompt": spoken, "text": text, "seeds": seeds}
+            return {**facts, **found, "pictures": files}
+
+        return make
+
+    def plain(self, method: str, subject: BenchSubject) -> Callable[[], Row]:
+        def make() -> Row:
+            concept, prompt = self.concept(method, subject), f"a photo of a {subject.noun}"
+            seeds = [seed_of(subject.name, PLAIN, k) for k in range(self.wish.plain_pictures)]
+            pictures = self.pictures(concept, prompt, seeds)
+            seen, _ = self.photos(subject)
+            found: dict[str, float] = {}
+            for name, eyes in self.eyes.subject.items():
+                features = eyes.of(pictures)
+                found[f"PRES ({name})"] = metrics.class_drift(features, seen[name]).item()
+                found[f"class DIV ({name})"] = metrics.diversity(features).item()
+            if self.eyes.distance:
+                found["class DIV"] = pair_diversity(pictures, self.eyes.distance).item()
+            files = self.keep(method, f"{subject.name}/{PLAIN}", pictures, seeds, prompt)
+            facts = {"subject": subject.name, "prompt": prompt, "seeds": seeds}
+            return {**facts, **found, "pictures": files}
+
+        return make
+
+    def scores(
+        self, subject: BenchSubject, pictures: Float[Tensor, "n 3 h w"], text: str
+    ) -> dict[str, float]:
+        """Subject fidelity, prompt fidelity, diversity, and whether a photo was copied."""
+        seen, fitted = self.photos(subject)
+        found: dict[str, float] = {}
+        for name, eyes in self.eyes.subject.items():
+            features = eyes.of(pictures)
+            found[name] = metrics.subject_fidelity(features, seen[name]).item()
+            if len(pictures) > 1:
+                found[f"DIV ({name})"] = metrics.diversity(features).item()
+        agreement = self.eyes.prompt.agreement(pictures, [text] * len(pictures))
+        found[self.eyes.prompt_name] = agreement.mean().item()
+        if self.eyes.distance and len(pictures) > 1:
+            found["DIV"] = pair_diversity(pictures, self.eyes.distance).item()
+        found["copy score"] = metrics.copy_score(pictures, fitted).mean().item()
+        return found
+
+    def photos(self, subject: BenchSubject) -> tuple[dict[str, Tensor], Tensor]:
+        """Features of the photos as they are, and the photos fitted to the model's pictures."""
+        if self._photos is None or self._photos[0] != subject.name:
+            whole = [read_picture(file) for file in subject.photos]
+            seen = {
+                name: torch.cat([eyes.of(one) for one in whole])
+                for name, eyes in self.eyes.subject.items()
+            }
+            size = self.stage.model.picture_size
+            fitted = torch.cat([read_picture(file, size) for file in subject.photos])
+            self._photos = (subject.name, seen, fitted)
+        return self._photos[1], self._photos[2]
+
+    def concept(self, method: str, subject: BenchSubject) -> Concept | None:
+        if self._concept is None or self._concept[0] != (method, subject.name):
+            learner: Learner = LEARNERS[method]
+            noun, (_, fitted) = learner.noun(subject, self.nouns), self.photos(subject)
+            found = learner.concept(self.stage, subject, noun, fitted)
+            self._concept = ((method, subject.name), found)
+        return self._concept[1]
+
+    def pictures(
+        self, concept: Concept | None, prompt: str, seeds: list[int]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """One prompt drawn with each seed."""
+        model, how = self.stage.model, self.stage.settings(GenerateSettings)
+        concepts = () if concept is None else (concept,)
+        with worn(model, *concepts):
+            return generate(model, [prompt] * len(seeds), seeds, how, concepts=concepts).cpu()
+
+    def keep(
+        self, method: str, case: str, pictures: Tensor, seeds: list[int], prompt: str
+    ) -> list[str]:
+        """Write the pictures, with how they were made."""
+        files: list[str] = []
+        for k, picture in enumerate(pictures.split(1)):
+            file = Path("pictures") / method / f"{case}-{k}.png"
+            said = {"method": method, "prompt": prompt}
+            recipe = Recipe(command="evaluate dreambooth", arguments=said, seed=seeds[k])
+            write_picture(self.run.folder / file, picture, recipe.to_text())
+            files.append(str(file))
+        return files
+
+
+# Summed up
+
+
+def summed(run: Run, notes: Sequence[str] = ()) -> Report:
+    """Tables 1, 3 and 4 of all rows so far, beside the paper's numbers."""
+    said, rows = run.read(), list(latest(read_rows(run.rows)).values())
+    if said.get("protocol") != "DreamBooth":
+        raise InputError(f"{run.folder} holds results of another protocol.")
+    good = [row for row in rows if "error" not in row]
+    methods = [name for name in said["methods"] if any(r["method"] == name for r in good)]
+    names = [name for name in said["choices"] if isinstance(said["choices"][name], dict)]
+    names = [*names, *(["DIV"] if any("DIV" in r for r in good) else []), "copy score"]
+    spare = sorted({n for r in good for n in r if n.startswith(("PRES", "DIV (", "class DIV"))})
+    columns = {
+        name: {method: _estimate(good, method, name) for method in methods}
+        for name in [*names, *spare]
+    }
+    tables = [
+        _table("Fidelity (table 1)", names, columns, methods),
+        _table("Prior and diversity (table 3)", spare, columns, methods),
+        *DREAMBOOTH,
+    ]
+    compared = orders(columns)
+    tables += [compared] if compared else []
+    errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
+    count = len({r["subject"] for r in good})
+    return Report(
+        title="DreamBooth protocol",
+        intro=f"{count} subjects, {len(good)} rows. Mean and bootstrap 95 % interval; subjects "
+        "drawn anew. The paper's tables are of other data and another model.",
+        tables=tables,
+        plots=[whiskers(name, "", columns[name]) for name in columns],
+        sheets=_sheets(run, good, methods, names[0]),
+        warnings=[*notes, *errors],
+        conditions=said,
+        rows=good,
+    )
+
+
+def _estimate(rows: Sequence[Row], method: str, name: str) -> Estimate:
+    """Over a method's rows that have the column; subjects are drawn together."""
+    own = [r for r in rows if r["method"] == method and r.get(name) is not None]
+    return estimate([float(r[name]) for r in own], [r["subject"] for r in own])
+
+
+def _table(
+    title: str,
+    names: Sequence[str],
+    columns: Mapping[str, Mapping[str, Estimate]],
+    methods: Sequence[str],
+) -> Table:
+    body = {method: [columns[name][method] for name in names] for method in methods}
+    return Table.of_estimates(title, names, body)
+
+
+def _sheets(run: Run, rows: Sequence[Row], methods: Sequence[str], name: str) -> list[Sheet]:
+    """Best, median and worst prompt of each method, by subject fidelity."""
+    sheets: list[Sheet] = []
+    for method in methods:
+        own = [r for r in rows if r["method"] == method and "text" in r]
+        order = sorted(own, key=lambda r: (-float(r.get(name) or 0), r["case"]))
+        places = sorted({0, len(order) // 2, len(order) - 1}) if order else []
+        lines: list[SheetRow] = []
+        for place in places:
+            row = order[place]
+            tiles = [
+                Tile(to_pixels(read_picture(run.folder / file)))
+                for file in row["pictures"]
+                if (run.folder / file).is_file()
+            ]
+            words = f"{row['prompt']}: {name} {float(row.get(name) or 0):.3f}"
+            lines += [SheetRow(words, tiles)] if tiles else []
+        if lines:
+            sheets.append(Sheet(f"{method}: best, median and worst prompt", lines))
+    return sheets

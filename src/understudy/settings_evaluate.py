@@ -1,0 +1,51 @@
+"""The knobs of `evaluate`, as settings.py has those of the other verbs. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from understudy.knobs import Settings, knob
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CasesSettings(Settings):
+    """Which cases of SwapBench, and how large."""
+
+    size: str = knob("small", "64 or 512 cases", choices=("small", "full"))
+    limit: int = knob(0, "cases at most, from the first; 0 takes all", at_least=0)
+    side: int = knob(128, "pixels a side of every picture", at_least=64, at_most=2048)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwapBenchSettings(CasesSettings):
+    """SwapBench: swaps whose right answers are known."""
+
+    shard: str = knob("1/1", "which part of the work, like 2/4; rows are the same in any part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DreamBoothSettings(Settings):
+    """The DreamBooth protocol."""
+
+    limit: int = knob(0, "prompts a subject, from the first; 0 takes all", at_least=0)
+    shard: str = knob("1/1", "which part of the subjects, like 2/4; rows are the same in any part")
+
+    subjects: int = knob(0, "subjects at most, from the first; 0 takes all", at_least=0)
+    pictures: int = knob(4, "pictures a prompt", at_least=1, at_most=64)
+    plain_pictures: int = knob(8, "pictures of the bare class for PRES", at_least=2, at_most=1024)
+    eyes: str = knob("papers", "CLIP and DINO, or the toys' ruler", choices=("papers", "toys"))
+    clip: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")
+    dino: str = knob("facebook/dino-vits16", "folder or hub id of DINO")
+    keep_identifier: bool = knob(False, "the rare word stays in the text that CLIP reads")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StudySettings(Settings):
+    """A study with people, as DreamBooth's: 25 comparisons a rater, three raters each."""
+
+    cases: int = knob(0, "cases at most, drawn by lot; 0 takes all", at_least=0)
+    per_sheet: int = knob(25, "comparisons a rater answers", at_least=1, at_most=200)
+    raters: int = knob(3, "raters a comparison", at_least=1, at_most=99)
+    repeats: int = knob(2, "comparisons a rater is asked again", at_least=0, at_most=50)
+    catches: int = knob(2, "questions of known answer a rater", at_least=0, at_most=50)
+    seed: int = knob(0, "seed of cases, sides and order", at_least=0)

@@ -1,0 +1,21 @@
+"""A SwapBench run in a process of its own, to be killed: see test_rows.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from understudy.evaluate.protocols.swap import evaluation_steps
+from understudy.evaluate.recogniser import load
+from understudy.evaluate.rows import Run
+from understudy.settings_evaluate import SwapBenchSettings
+
+
+def run(folder: Path) -> None:
+    """All 64 small cases by two methods that need no model."""
+    torch.set_num_threads(1)
+    wish = SwapBenchSettings(side=64)
+    methods = ["right-answer", "no-swap"]
+    for _ in evaluation_steps(Run(folder), wish, load(), methods, resume=True):
+        pass

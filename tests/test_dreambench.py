@@ -1,0 +1,161 @@
+"""The DreamBooth protocol: the published list as it is, broken data named, every number exact."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from lookers import clip_folder, dino_folder
+from rulers import untaught
+from tiny import tiny_model
+from understudy.errors import InputError
+from understudy.evaluate import metrics
+from understudy.evaluate.dreambench import PROMPTS, read_data_set, write_toy_set
+from understudy.evaluate.features import ClipFeatures, DinoFeatures, ToyFeatures
+from understudy.evaluate.learners import LEARNERS
+from understudy.evaluate.protocols.dreambooth import Eyes, evaluation_steps, summed
+from understudy.evaluate.rows import Row, Run, read_rows
+from understudy.evaluate.stage import Stage
+from understudy.image import read_picture
+from understudy.models.vision import load_clip, load_dino
+from understudy.settings_evaluate import DreamBoothSettings
+
+LIST = """Classes
+
+subject_name,class
+bear_plushie,stuffed animal
+cat2,cat
+vase,vase
+
+Prompts
+
+Object Prompts
+
+prompt_list = [
+'a {0} {1} in the jungle'.format(unique_token, class_token),
+"a {0} {1} on the moon's face".format(unique_token, class_token)
+]
+
+Live Subject Prompts
+
+prompt_list = [
+'a {0} {1} wearing a red hat'.format(unique_token, class_token),
+]
+"""
+
+
+def data_set(folder: Path, *names: str) -> Path:
+    """The list above, with toys' photos as those subjects."""
+    toys = write_toy_set(folder / "toys", len(names), 64)
+    for toy, name in zip(sorted(t for t in toys.iterdir() if t.is_dir()), names, strict=True):
+        toy.rename(folder / name)
+    (folder / PROMPTS).write_text(LIST)
+    return folder
+
+
+def test_the_published_form_is_read_not_run(tmp_path: Path) -> None:
+    found = read_data_set(data_set(tmp_path, "bear_plushie", "cat2"))
+    bear, cat = found.subjects
+    assert (bear.name, bear.noun, len(bear.photos)) == ("bear_plushie", "stuffed animal", 4)
+    assert bear.prompt(0, "sks stuffed animal") == "a sks stuffed animal in the jungle"
+    assert bear.prompt(1, "stuffed animal") == "a stuffed animal on the moon's face"
+    assert cat.prompt(0, "sks dog") == "a sks dog wearing a red hat" and len(cat.prompts) == 1
+    assert [note.split(":")[0] for note in found.notes] == [
+        "subject vase was left out",
+        "folder toys was left out",
+    ]
+
+
+def test_broken_data_sets_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="has no prompts_and_classes.txt"):
+        read_data_set(tmp_path)
+    list_file = tmp_path / PROMPTS
+    list_file.write_text(LIST)
+    with pytest.raises(InputError, match="any of the 3 subjects"):
+        read_data_set(tmp_path)
+    list_file.write_text(LIST.replace("Live Subject", "Other"))
+    with pytest.raises(InputError, match="not as published"):
+        read_data_set(tmp_path)
+    list_file.write_text(LIST.replace("{0} {1} in", "{0} in"))
+    with pytest.raises(InputError, match="for the subject"):
+        read_data_set(data_set(tmp_path / "b", "cat2").parent)
+
+
+def test_toys_come_in_the_same_form(tmp_path: Path) -> None:
+    found = read_data_set(write_toy_set(tmp_path, 2, 32))
+    assert [s.name for s in found.subjects] == ["cat0", "dog1"] and not found.notes
+    assert len(found.subjects[0].prompts) == 12
+    assert found.subjects[1].prompt(2, "zwx dog") == "a photo of a zwx dog in the snow"
+
+
+LEARN = {"steps": 2, "prior_samples": 2, "prior_steps": 2, "batch_size": 1}
+WISH = DreamBoothSettings(pictures=2, plain_pictures=2)
+
+
+def run(folder: Path, data: Path, eyes: Eyes, *methods: str, resume: bool = False) -> list[Row]:
+    model = tiny_model("toy")
+    stage = Stage(model, {"learn": LEARN, "generate": {"steps": 2}}, folder / "made")
+    found = read_data_set(data)
+    steps = evaluation_steps(Run(folder), WISH, found, eyes, stage, methods, resume=resume)
+    return [step.row for step in steps]
+
+
+def test_the_protocol_end_to_end_gives_the_metrics_of_its_pictures(tmp_path: Path) -> None:
+    data = data_set(tmp_path / "data", "cat2", "vase")
+    clip, dino = (
+        ClipFeatures(load_clip(str(clip_folder()))),
+        DinoFeatures(load_dino(str(dino_folder()))),
+    )
+    eyes = Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T")
+    folder = tmp_path / "run"
+    rows = run(folder, data, eyes, "untuned", "dreambooth")
+    assert not [row for row in rows if "error" in row]
+    cases = [(row["method"], row["case"]) for row in rows]
+    assert cases == [
+        ("real-images", "cat2/photos"),
+        ("untuned", "cat2/00"), ("untuned", "cat2/plain"),
+        ("dreambooth", "cat2/00"), ("dreambooth", "cat2/plain"),
+        ("real-images", "vase/photos"),
+        ("untuned", "vase/00"), ("untuned", "vase/01"), ("untuned", "vase/plain"),
+        ("dreambooth", "vase/00"), ("dreambooth", "vase/01"), ("dreambooth", "vase/plain"),
+    ]  # fmt: skip
+    # The numbers, computed again from the files that were written.
+    photos = [read_picture(file) for file in sorted((data / "vase").iterdir())]
+    real = torch.cat([dino.of(photo) for photo in photos])
+    by = dict(zip(cases, rows, strict=True))
+    bound = by["real-images", "vase/photos"]
+    assert bound["DINO"] == pytest.approx(metrics.self_fidelity(real).item(), abs=1e-5)
+    row = by["dreambooth", "vase/01"]
+    assert row["text"] == "a vase on the moon's face" and "vase on" in row["prompt"]
+    assert row["prompt"] != row["text"] and row["seeds"] == by["untuned", "vase/01"]["seeds"]
+    drawn = torch.cat([read_picture(folder / file) for file in row["pictures"]])
+    fidelity = metrics.subject_fidelity(dino.of(drawn), real).item()
+    assert row["DINO"] == pytest.approx(fidelity, abs=2e-3)
+    clip_t = metrics.prompt_fidelity(clip.of(drawn), clip.texts([row["text"]] * 2)).item()
+    assert row["CLIP-T"] == pytest.approx(clip_t, abs=2e-3)
+    assert "PRES (DINO)" in by["dreambooth", "vase/plain"]
+
+    # Again: nothing is made anew; the report has the paper's tables beside ours.
+    assert run(folder, data, eyes, "untuned", "dreambooth", resume=True) == rows
+    assert len(read_rows(folder / "rows.jsonl")) == len(rows)
+    report = summed(Run(folder), ["a note"])
+    assert [line[0] for line in report.tables[0].lines] == ["real-images", "untuned", "dreambooth"]
+    assert any("table 1" in table.title for table in report.tables[2:])
+    assert report.warnings == ["a note"]
+    said = json.loads((folder / "run.json").read_text())["choices"]
+    assert said["DINO"]["resize"] == "37" and said["identifier in the text"] is False
+    assert len(report.sheets) == 2
+
+
+def test_toys_and_their_ruler(tmp_path: Path) -> None:
+    eyes = ToyFeatures(untaught())
+    data = write_toy_set(tmp_path / "toys", 1, 64)
+    (data / PROMPTS).write_text((data / PROMPTS).read_text().replace("cat0,cat", "cat0,cat", 1))
+    rows = run(tmp_path / "run", data, Eyes({"identity": eyes}, eyes, "words"), "wrong-noun")
+    drawn = rows[1]
+    assert "thing" in drawn["prompt"] and "thing" not in drawn["text"]
+    assert {"identity", "words", "copy score"} <= drawn.keys()
+    assert set(LEARNERS) >= {"untuned", "dreambooth", "without-prior", "wrong-noun"}
