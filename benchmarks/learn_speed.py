@@ -15,6 +15,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -127,6 +128,8 @@ def plain_step(model: StableDiffusion, pupil: Pupil, photos: Tensor) -> Any:
 
 class NoFiles:
     """The fingerprint of a model that came from no file."""
+
+    folder = Path("random")
 
     def base(self) -> str:
         return "random"
