@@ -17,6 +17,7 @@ from understudy.errors import InputError, PromptError
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
+from understudy.invert.source import SourceFeatures
 from understudy.presets import EDIT_PRESETS
 from understudy.settings import EDIT_METHODS, EditSettings
 
@@ -134,6 +135,24 @@ def test_no_map_of_more_columns_than_tokens_ever_exists(method):
 
     assert maps(SDPBackend.FLASH_ATTENTION) == 0
     assert maps(SDPBackend.MATH) > 0  # where they exist, they are seen
+
+
+def test_later_edits_run_no_source_rows_whatever_their_limit():
+    model = model_of()
+    inversion, features = null_text(model, steps=STEPS), SourceFeatures()
+
+    def edited(target, given, features=None):
+        how = {"words": WordEdits(blend=("cat", "dog")), "features": features}
+        steps = list(edit_steps(model, inversion, SOURCE, target, given, **how))
+        return steps[-1].target, sum(step.rows for step in steps)
+
+    small, large = (settings(self_map_side=s, self_map_steps=STEPS) for s in (8, 16))
+    edited(TARGET, small, features)
+    other = "a photo of blue dog on the beach"
+    later, rows = edited(other, large, features)
+    plain, more = edited(other, large)
+    assert torch.allclose(later, plain, rtol=0, atol=1e-9)
+    assert rows == 2 * STEPS - 1 < more  # the first unconditional noise is known
 
 
 def test_presets_are_sets_of_values_in_proportion_to_the_steps():

@@ -19,6 +19,7 @@ from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
 from understudy.edit.windows import EVERY, Window, places_in, word_windows
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
+from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.swap.blend import Blend, latent_mask
@@ -68,6 +69,7 @@ def edit_steps(
     words: WordEdits | None = None,
     concepts: Sequence[Concept] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
+    features: SourceFeatures | None = None,
 ) -> Iterator[EditStep]:
     """Edit an inverted photo, a step at a time, for one or several target prompts.
 
@@ -77,6 +79,7 @@ def edit_steps(
         target_prompts: may name concepts, as in "a photo of {rex}"; the model wears them.
         words: what is said of single words (p2p and hiper).
         mask: of the picture's or the latents' size, 1 = may change.
+        features: what earlier edits of this source kept, used and filled (p2p and hiper).
 
     Raises:
         InputError: the inversion is another model's, or has steps or guidance that do not go with
@@ -91,7 +94,7 @@ def edit_steps(
         mask = latent_mask(mask, (height, width)).to(model.device)
     if settings.method == "pnp":
         return _injected(model, inversion, asked, settings, mask)
-    return _reworded(model, inversion, asked, settings, mask)
+    return _reworded(model, inversion, asked, settings, mask, features)
 
 
 def edit(
@@ -104,6 +107,7 @@ def edit(
     words: WordEdits | None = None,
     concepts: Sequence[Concept] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
+    features: SourceFeatures | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
     """The edited pictures, one a target prompt. See `edit_steps`."""
     *_, last = edit_steps(
@@ -115,6 +119,7 @@ def edit(
         words=words,
         concepts=concepts,
         mask=mask,
+        features=features,
     )
     with torch.no_grad():
         return model.decode(last.target)
@@ -231,6 +236,7 @@ def _reworded(
     asked: Prepared,
     settings: EditSettings,
     mask: Tensor | None,
+    features: SourceFeatures | None,
 ) -> Iterator[EditStep]:
     """Prompt-to-prompt, and HiPer whose tail is in the texts."""
     blend = asked.blend
@@ -247,6 +253,7 @@ def _reworded(
         map_tokens=settings.self_map_side**2,
         blend=blend,
         texts=asked.texts,
+        features=features,
     )
     return (EditStep(s.index, s.total, s.timestep, s.target, s.mask, s.rows) for s in steps)
 

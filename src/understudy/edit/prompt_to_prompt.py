@@ -17,6 +17,7 @@ from torch import Tensor
 from understudy.attention import CrossMix
 from understudy.edit.columns import Columns
 from understudy.invert.inversion import Inversion
+from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.swap.blend import Blend
 from understudy.swap.mixes import MixesAt
@@ -68,6 +69,7 @@ def prompt_to_prompt_steps(
     map_tokens: int,
     blend: Blend | None = None,
     texts: Float[Tensor, "k tokens width"] | None = None,
+    features: SourceFeatures | None = None,
 ) -> Iterator[SwapStep]:
     """Edit an inverted photo by its prompt, several targets in one pass of the source.
 
@@ -76,6 +78,7 @@ def prompt_to_prompt_steps(
             queries (16^2 in the authors' first notebook, 32^2 in that for real photos).
         blend: where latents may differ from the source's.
         texts: embeddings of the targets; None = those of their prompts.
+        features: what earlier edits of this source kept, used and filled.
     """
     steps = inversion.steps
     taking = windows[:steps].flatten(1).any(1).nonzero().flatten().tolist()
@@ -90,4 +93,5 @@ def prompt_to_prompt_steps(
         map_tokens=map_tokens,
         mixes=mixes_of(columns, windows, model),
         texts=texts,
+        features=features,
     )

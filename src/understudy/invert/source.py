@@ -37,6 +37,7 @@ UNCOND: Parts = frozenset({"uncond"})
 WORDS: Parts = frozenset({"words"})
 FORMAT = "understudy source 1"
 GIGABYTE = 10**9
+MAP_TOKENS = 1024  # M as published: only in layers of up to 32 x 32
 GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
 
 
@@ -119,7 +120,8 @@ class SourceFeatures:
         else:
             halves = {"cond": "output" in parts, "uncond": "uncond" in parts}
             output = tuple(row for row, name in names.items() if halves[name])
-            maps = only if "map" in parts and site.tokens <= map_tokens else ()
+            # Edits differ in their limit: what is kept serves all of up to the usual one.
+            maps = only if "map" in parts and site.tokens <= max(map_tokens, MAP_TOKENS) else ()
         if not output and not maps:
             return None
 
@@ -228,7 +230,7 @@ class KeepingControl:
     parts: Parts
     cond: int | None
     uncond: int | None
-    map_tokens: int = 1024
+    map_tokens: int = MAP_TOKENS
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         """Nothing is changed; what edits read is handed over."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from understudy.diffusion import clean_latents, ddim_step, drawn, guided, next_lower, noise_streams
 from understudy.invert.inversion import Inversion, moves
-from understudy.invert.source import NOTHING, UNCOND, WORDS, SourceFeatures
+from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.swap.blend import Blend, blended
 from understudy.swap.mixes import MixesAt, alignment, steady
@@ -32,8 +32,6 @@ from understudy.swap.rows import (
     rows_of,
 )
 from understudy.swap.schedule import Swaps, SwapSchedule
-
-MAP_TOKENS = 1024  # M as published: only in layers of up to 32 x 32
 
 
 @dataclass(frozen=True)
