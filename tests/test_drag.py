@@ -228,6 +228,23 @@ def test_sessions_are_saved_and_go_on(model: StyleGAN2, latent: Tensor, tmp_path
     assert torch.equal(loaded.undo().latent, latent)
 
 
+@pytest.mark.gpu
+def test_a_saved_session_goes_on_on_a_gpu(tmp_path: Path) -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    model = small().to("cuda")
+    latent = model.latents(model.draw_z(3), truncation=0.7)
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[:, :, 10:50, 10:50] = 1
+    settings = set_to(steps=2)
+    done = drag(model, latent, PAIRS, mask=mask, settings=settings)
+    loaded = DragSession.load(done.save(tmp_path / "one.drag"))
+    again = last_of(loaded.run(model)).session
+    assert again.latent.device == model.device
+    assert len(list(frames(again, model))) == len(again.kept)
+    assert last_of(again.undo().run(model)).stop == "cap"
+
+
 def test_damaged_sessions_are_refused(model: StyleGAN2, latent: Tensor, tmp_path: Path) -> None:
     good = begun(model, latent).save(tmp_path / "good")
     from safetensors import safe_open

@@ -70,6 +70,16 @@ class State:
         zeros = torch.zeros_like(self.front)
         return replace(self, first=zeros, second=zeros.clone(), count=0)
 
+    def to(self, device: torch.device) -> State:
+        """The same on a device; a session that was saved comes back on the CPU."""
+        if self.front.device == self.points.device == device:
+            return self
+        names = ("front", "first", "second", "points", "targets")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        anchor = self.anchor
+        anchor = anchor and Anchor(anchor.front.to(device), anchor.points.to(device))
+        return replace(self, anchor=anchor, **moved)
+
     def light(self) -> State:
         """The same without the features of its anchor, which can be computed again."""
         anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)

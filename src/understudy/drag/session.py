@@ -101,7 +101,8 @@ class DragSession:
     def latent_of(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
         """The whole latent of a kept moment."""
         layers = self.settings.layers
-        return torch.cat([front.expand(-1, layers, -1), self.start[:, layers:]], dim=1)
+        moved = front.to(self.start).expand(-1, layers, -1)
+        return torch.cat([moved, self.start[:, layers:]], dim=1)
 
     def with_pairs(self, pairs: Iterable[Pair]) -> DragSession:
         """Other handles and targets; the picture as it is now is what they refer to."""
@@ -175,7 +176,8 @@ class DragSession:
         if not len(self.state.points):
             raise InputError("Wanted at least one handle and target, like 64,80>64,95. Got none.")
         engine = Engine.made(generator, self.start, self.settings, self.mask, tracker)
-        return _run(self, engine, draw_every)
+        here = replace(self, start=engine.start, state=self.state.to(generator.device))
+        return _run(here, engine, draw_every)
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
