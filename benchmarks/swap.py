@@ -22,6 +22,7 @@ from benchmarks.dreambooth import learnt
 from benchmarks.inversion import ddim_replay
 from benchmarks.rows import Row
 from understudy.concept import Concept, worn
+from understudy.edit.edit import WordEdits, edit
 from understudy.evaluate import metrics, truth
 from understudy.evaluate.recogniser import Recogniser
 from understudy.evaluate.swap_judge import ToyJudge
@@ -31,7 +32,13 @@ from understudy.invert.inversion import Inversion
 from understudy.invert.invert import invert
 from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
-from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
+from understudy.settings import (
+    EditSettings,
+    GenerateSettings,
+    InvertSettings,
+    LearnSettings,
+    SwapSettings,
+)
 from understudy.sheet import Row as SheetRow
 from understudy.sheet import Tile, contact_sheet
 from understudy.swap.audition import Audition
@@ -106,6 +113,21 @@ def preset(name: str) -> Callable[[Scene], Float[Tensor, "1 3 h w"]]:
     return swapped
 
 
+def edited(method: str) -> Callable[[Scene], Float[Tensor, "1 3 h w"]]:
+    """Prompt-to-prompt or plug-and-play with the concept worn, as their authors set them."""
+
+    def made(scene: Scene) -> Tensor:
+        asked = scene.settings.swap
+        own = {"method": method, "steps": asked.steps, "guidance": asked.guidance}
+        settings = EditSettings.filled(own, scene.model.name)
+        role = scene.roles[0]
+        words = WordEdits(blend=(role.word, str(role.actor))) if method == "p2p" else None
+        inversion = scene.inverted(**({} if method == "p2p" else {"method": "ddim"}))
+        return edit(scene.model, inversion, scene.case.prompt, scene.target, settings, words=words)
+
+    return made
+
+
 def plain_generation(scene: Scene) -> Float[Tensor, "1 3 h w"]:
     """The target prompt drawn from seed 0."""
     how = scene.settings.invert
@@ -125,6 +147,8 @@ METHODS: dict[str, Callable[[Scene], Float[Tensor, "1 3 h w"]]] = {
     "paper": preset("paper"),
     "official": preset("official"),
     "best": preset("best"),
+    "p2p": edited("p2p"),
+    "pnp": edited("pnp"),
     "plain generation": plain_generation,
     "no swap": no_swap,
 }

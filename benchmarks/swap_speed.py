@@ -3,9 +3,10 @@
     python -m benchmarks.swap_speed work [--side 64]      counted, on no device: rows and MACs
     python -m benchmarks.swap_speed time [--side 32] [--steps 4] [--device cpu]    in one run
 
-Stable Diffusion 1.5's U-Net with random weights. `work` runs every operation on the meta device:
-shapes without numbers, so 50 steps at full size take minutes on a laptop; its MACs are what
-PyTorch's own counter says. `time` runs both on one device and weighs live memory as it goes.
+Stable Diffusion 1.5's U-Net with random weights. `work` runs every operation of 50 steps on the
+meta device: shapes without numbers, so full size takes minutes on a laptop; multiply-adds are what
+PyTorch's own counter says, in units of one row. Of null-text inversion one inner step is counted
+and multiplied. `time` runs both ways on one device and weighs live memory as it goes.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.plain import Plain, plain_null_text, plain_swap
+from benchmarks.plain import Plain, be_plain, plain_null_text, plain_swap
 from benchmarks.rows import RESULTS
 from benchmarks.shapes import Shaped
+from understudy.diffusion import timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import GIGABYTE, SourceFeatures
@@ -144,6 +146,59 @@ class Bench:
             self.row = float(counted.get_total_flops())
         return self.row
 
+    # Work, counted without numbers
+
+    def work(self, preset: str) -> None:
+        """A swap whose source is run, and one that finds its features; each against 4 rows a step.
+
+        The first is that of a known path and first noise, as null-text inversion leaves them; had
+        the inversion kept the features, the first swap would be the second here.
+        """
+        model, settings, features = self.model(), self.settings(preset), SourceFeatures(room=10**15)
+        inversion = self.pretended(model)
+        for which in ("source run", "source kept"):
+            with self.measured(f"{preset}: swap, {which}", model):
+                self.swapped(model, inversion, settings, features)
+        self.costs[f"{preset}: features kept"] = Cost(peak=features.nbytes / 1e9)
+        rows = 4 * self.steps
+        self.costs[f"{preset}: swap, the plain way"] = Cost(rows, float(rows))
+
+    def pretended(self, model: Shaped) -> Inversion:
+        """A null-text inversion's shapes."""
+        path = self.photo().expand(self.steps + 1, -1, -1, -1)
+        times = tuple(timesteps(model.schedule, self.steps))
+        return Inversion(
+            "null-text", SOURCE, model.name, model.fingerprint, self.guidance, times, "",
+            path, path, model.embed([""]).expand(self.steps, -1, -1), self.photo(),
+        )  # fmt: skip
+
+    def null_text_work(self) -> None:
+        """DDIM, then for each step that moves anything: its conditional row, the inner steps with
+        their gradients, its last row. The plain way runs the conditional row twice, every step,
+        and asks for the gradients of weights."""
+        moving = self.steps - (self.offset == 0)
+        for plain in (False, True):
+            model = self.model()
+            if plain:
+                be_plain(model.unet, None)
+                model.unet.requires_grad_(True)
+            null = model.embed([""]).requires_grad_()
+            with FlopCounterMode(display=False) as counted:
+                model.predict_noise(self.photo(), 500, null).sum().backward()
+            inner = self.inner * counted.get_total_flops() / self._row()
+            steps, others = (self.steps, 4) if plain else (moving, 3)
+            name = f"null-text, {'the plain way' if plain else 'ours'}"
+            self.costs[name] = Cost(steps * (others + self.inner), steps * (others + inner))
+
+    def sweep_work(self) -> None:
+        """25 cells, as they share what they can; the plain way is 25 swaps."""
+        model, settings = self.model(), self.settings("paper")
+        shares = (0.1, 0.2, 0.3, 0.4, 0.5)
+        grid = cells(settings, Axis("self_output_steps", shares), Axis("cross_map_steps", shares))
+        with self.measured("sweep of 25", model):
+            *_, _ = sweep_steps(model, self.pretended(model), SOURCE, TARGET, grid, words=WORDS)
+        self.costs["sweep of 25, the plain way"] = Cost(100 * self.steps, 100.0 * self.steps)
+
     # Ours
 
     def ours(self, preset: str) -> None:
@@ -183,15 +238,6 @@ class Bench:
         *_, last = steps
         return last.target
 
-    def swept(self) -> None:
-        """25 cells of phi by A that share nothing but their source, then as they are."""
-        model, settings = self.model(), self.settings("paper")
-        inversion = self.inverted(model, settings, None)
-        shares = (0.1, 0.2, 0.3, 0.4, 0.5)
-        grid = cells(settings, Axis("self_output_steps", shares), Axis("cross_map_steps", shares))
-        with self.measured("ours, sweep of 25", model):
-            *_, _ = sweep_steps(model, inversion, SOURCE, TARGET, grid, words=WORDS)
-
     # The plain way
 
     def plain(self, preset: str) -> None:
@@ -210,8 +256,6 @@ class Bench:
         spots = None
         if blend is not None:
             spots = (blend.start, cells_16, blend.source_places, blend.target_places[0])
-        from understudy.diffusion import timesteps
-
         plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
         with self.measured(f"plain, {preset}: swap", model):
             plain_swap(
@@ -227,6 +271,14 @@ def ratios(costs: dict[str, Cost], preset: str, of: Callable[[Cost], float]) -> 
     later = of(costs[f"ours, {preset}: later swap"])
     return {"later swap": plain[1] / later, "sum": sum(plain) / sum(ours),
             "highest": max(plain) / max(ours)}  # fmt: skip
+
+
+def _seconds(cost: Cost) -> float:
+    return cost.seconds
+
+
+def _peak(cost: Cost) -> float:
+    return cost.peak
 
 
 def main() -> None:
@@ -250,23 +302,22 @@ def main() -> None:
         wish.offset,
     )
     for preset in wish.presets:
-        bench.ours(preset)
-        bench.plain(preset)
+        if counts:
+            bench.work(preset)
+        else:
+            bench.ours(preset)
+            bench.plain(preset)
     if counts:
-        bench.swept()
+        bench.null_text_work()
+        bench.sweep_work()
     told = vars(wish) | {"side": bench.side, "steps": bench.steps, "inner": bench.inner}
     found: dict[str, Any] = {"conditions": told, "costs": {}, "plain over ours": {}}
     for name, cost in bench.costs.items():
         found["costs"][name] = vars(cost)
         print(f"{name:55} {cost.rows:6} rows {cost.work:8.1f} {cost.seconds:8.1f} s "
               f"{cost.peak:7.3f} GB")  # fmt: skip
-    for preset in wish.presets:
-        measures: dict[str, Callable[[Cost], float]] = (
-            {"work": lambda c: c.work}
-            if counts
-            else {"time": lambda c: c.seconds, "peak": lambda c: c.peak}
-        )
-        for measure, of in measures.items():
+    for preset in () if counts else wish.presets:
+        for measure, of in {"time": _seconds, "peak": _peak}.items():
             found["plain over ours"][f"{preset}, {measure}"] = ratios(bench.costs, preset, of)
     print(json.dumps(found["plain over ours"], indent=1))
     RESULTS.mkdir(parents=True, exist_ok=True)

@@ -46,7 +46,7 @@ def test_numbers_given_leave_nothing_to_choose():
 def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
-    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 62 * len(targets)})
+    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 50 * len(targets)})
     settings = replace(settings, blend=False)
     plans = candidates(settings, len(targets))
     assert len(plans) == 3
@@ -88,5 +88,5 @@ def test_a_sweep_costs_a_fraction_of_its_swaps():
         if step.index == 7:
             break
     assert step.target.shape[0] == 25 and model.rows - before < 8 * 4 * 3
-    unlike = {len(torch.unique(step.target, dim=0))}
-    assert unlike == {9}  # four values of either knob are over by then: not those yet to come
+    # By then only the smallest value of either knob is over: the other four are still one.
+    assert len(torch.unique(step.target, dim=0)) == 4

@@ -166,17 +166,23 @@ def test_without_guidance_there_are_no_unconditional_rows():
     assert [step.rows for step in steps] == [2, 2, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize(("offset", "paper", "walked"), [(0, 131, 146), (1, 133, 148)])
-def test_rows_of_the_papers_preset(offset, paper, walked):
+@pytest.mark.parametrize(
+    ("offset", "paper", "walked", "later"), [(0, 131, 146, 97), (1, 133, 148, 99)]
+)
+def test_rows_of_the_papers_preset(offset, paper, walked, later):
     model = tiny_model("sd15")
     model.schedule = model.denoiser.schedule = replace(model.schedule, steps_offset=offset)
     inversion = null_text(model, steps=50, guidance=7.5)
-    for known, rows in (
-        (inversion, paper),
-        (replace(inversion, replay=None, first_noise=None), walked),
+    unknown, features = replace(inversion, replay=None, first_noise=None), SourceFeatures()
+    kept = {"features": features}
+    for known, how, rows in (
+        (inversion, {}, paper),
+        (unknown, {}, walked),
+        (inversion, kept, paper),
+        (inversion, kept, later),
     ):
         before = model.rows
-        steps = list(swap_steps(model, known, SOURCE, TARGET, SwapSettings()))
+        steps = list(swap_steps(model, known, SOURCE, TARGET, SwapSettings(), **how))
         assert model.rows - before == sum(step.rows for step in steps) == rows
 
 
@@ -228,7 +234,7 @@ def test_no_map_wider_than_the_prompt_ever_exists():
     with Widths() as ours:
         model = model_of()
         inversion = null_text(model)
-        for schedule in SCHEDULES.values():
+        for schedule in (SCHEDULES["paper"], SCHEDULES["late"]):
             features = SourceFeatures()
             for _ in range(2):
                 how = {"guidance": 4.0, "blend": blend, "features": features}
@@ -257,7 +263,7 @@ def test_a_model_is_bit_for_bit_what_it_was():
     for _ in range(2):
         how = {"words": ("cat", "sks dog"), "features": features}
         swap(model, inversion, SOURCE, [TARGET, TARGET], settings, **how)
-    assert next(swap_steps(model, inversion, SOURCE, TARGET, settings, **how)).rows == 2
+    assert next(swap_steps(model, inversion, SOURCE, TARGET, settings, **how)).index == 0
     after = state(model)
     assert before[:3] == after[:3]
     assert all(torch.equal(before[3][name], value) for name, value in after[3].items())

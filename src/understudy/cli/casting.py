@@ -140,15 +140,23 @@ def _inverted(
     from understudy.invert.source import GIGABYTE, SourceFeatures
 
     features = SourceFeatures(room=int(keep * GIGABYTE)) if keep else None
-    how = {"features": features, "parts": parts}
     if source.picture is None:
         assert source.seed is not None, "a source has a picture or a seed"
-        sampling = {"steps": asked.steps, "guidance": asked.guidance, **how}
-        steps = seeded_steps(model, source.prompt, source.seed, **sampling)
+        steps = seeded_steps(
+            model,
+            source.prompt,
+            source.seed,
+            steps=asked.steps,
+            guidance=asked.guidance,
+            features=features,
+            parts=parts,
+        )
         inversion = show.last(steps, "Drawing").inversion
     else:
         cache = cache_folder() / "inversions"
-        steps = inversion_steps(model, source.picture, source.prompt, asked, cache=cache, **how)
+        steps = inversion_steps(
+            model, source.picture, source.prompt, asked, cache=cache, features=features, parts=parts
+        )
         inversion = show.last(steps, "Inverting").inversion
     assert inversion is not None, "the last step carries the inversion"
     if features is not None and not features.nbytes:

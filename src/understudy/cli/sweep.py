@@ -98,8 +98,16 @@ def _swept(
     before = model.rows
     with casting.staged(model, cast, source, asked, parts, keep) as (inversion, features):
         spent = model.rows
-        how = {"words": cast.roles, "mask": source.mask, "features": features}
-        steps = sweep_steps(model, inversion, source.prompt, cast.target, grid, **how)
+        steps = sweep_steps(
+            model,
+            inversion,
+            source.prompt,
+            cast.target,
+            grid,
+            words=cast.roles,
+            mask=source.mask,
+            features=features,
+        )
         last = show.last(steps, f"Swapping {len(grid)} ways")
         cost = {"inversion": spent - before, "swaps": model.rows - spent}
         pictures = [to_pixels(stage.decoded(model, one)) for one in last.target.split(1)]

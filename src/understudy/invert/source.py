@@ -88,7 +88,7 @@ class SourceFeatures:
     def has(self, index: int, parts: Parts) -> bool:
         """Whether all of `parts` of a step are here. A step's "cross" shows its words too."""
         there = self._parts.get(index, NOTHING)
-        return parts <= (there | {"words"} if "cross" in there else there)
+        return parts <= (there | WORDS if "cross" in there else there)
 
     def rows(self, index: int, site: AttentionSite) -> tuple[StoredRow, StoredRow]:
         """The source's conditional and unconditional row at one layer of one step."""

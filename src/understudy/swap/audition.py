@@ -24,9 +24,10 @@ from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
-from understudy.swap.replay import Stirring, SwapStep, replay_steps
+from understudy.swap.replay import replay_steps
 from understudy.swap.rows import Branch, branched
 from understudy.swap.schedule import Swaps, SwapSchedule, first_steps
+from understudy.swap.step import Stirring, SwapStep
 
 HOLDS = (0.5, 1.0, 0.25, 1.5, 0.0)  # times the paper's numbers, in the order of their promise
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps

@@ -22,9 +22,10 @@ from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.replay import Stirring, SwapStep, replay_steps
+from understudy.swap.replay import replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps
+from understudy.swap.step import Stirring, SwapStep
 
 BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
 

@@ -24,8 +24,9 @@ from understudy.presets import SWAP_COUNTS
 from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
 from understudy.swap.photoswap import blend_of, check, schedule_of
-from understudy.swap.replay import SwapStep, replay_steps
+from understudy.swap.replay import replay_steps
 from understudy.swap.roles import Role
+from understudy.swap.step import Stirring, SwapStep
 
 
 @dataclass(frozen=True)
@@ -100,4 +101,5 @@ def sweep_steps(
         guidance=first.guidance,
         blend=blend,
         features=features,
+        stirring=Stirring(first.eta, first.temperature, first.noise_seed),
     )
