@@ -27,7 +27,7 @@ class Painted:
 
 
 def photo(*colour: float, size: int = 8) -> Tensor:
-    return torch.tensor(colour).view(1, 3, 1, 1).expand(1, 3, size, size + 2)
+    return torch.tensor(colour, dtype=torch.float32).view(1, 3, 1, 1).expand(1, 3, size, size + 2)
 
 
 def test_the_nearest_noun_comes_first_and_shares_are_the_softmax() -> None:
