@@ -472,7 +472,7 @@ def test_convert_check_and_list(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert cli.main(["models", "convert", str(file), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
     folder = Path(told["folder"])
-    assert folder == tmp_path / "net-generator" and told["kind"] == "stylegan2"
+    assert folder == tmp_path / "net" and told["kind"] == "stylegan2"
     for what in (file, folder):
         assert cli.main(["models", "check", str(what), "--json"]) == 0
         assert json.loads(capsys.readouterr().out)["config"]["img_resolution"] == 4

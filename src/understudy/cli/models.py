@@ -52,7 +52,7 @@ def convert(
         return _convert_diffusion(file, out or file.with_suffix(""), json)
     from understudy.models.stylegan2_convert import convert as convert_file
 
-    folder = out or file.with_suffix("").parent / f"{file.stem}-generator"
+    folder = out or (file.with_suffix("") if file.suffix else Path(f"{file}-generator"))
     found = convert_file(file, folder)
     told = {"folder": str(folder), **_facts(found)}
     show.result(told, json, f"{folder}   {_line(told)}")
