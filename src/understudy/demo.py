@@ -74,6 +74,10 @@ def case(seed: int, photos: int = 4) -> Case:
     return Case(toy.class_name, tuple(scenes), source, right, prompt)
 
 
+# Photoswap's published numbers, and the source's own latents wherever nothing is to change.
+AS_PUBLISHED_BUT_BLENDED = {"preset": "paper", "blend": True, "where": "difference"}
+
+
 @dataclass(frozen=True)
 class Performance:
     """What was made, and what it is to be compared with; pictures "1 3 h w" in [-1, 1].
@@ -117,11 +121,15 @@ def perform(
     target_prompt = given.prompt.replace(given.noun, learnt.phrase, 1)
     run = {"steps": settings.steps, "guidance": settings.guidance}
     with worn(model, learnt):
-        asked = InvertSettings.filled(run)
+        asked = InvertSettings.filled(run, model.name)
         inverting = inversion_steps(model, source, given.prompt, asked)
         inversion = watch(inverting, "Inverting the source").inversion
         swapping = swap_steps(
-            model, inversion, given.prompt, target_prompt, SwapSettings.filled(run)
+            model,
+            inversion,
+            given.prompt,
+            target_prompt,
+            SwapSettings.filled({**run, **AS_PUBLISHED_BUT_BLENDED}, model.name),
         )
         latents = watch(swapping, "Swapping").target
         with torch.no_grad():
