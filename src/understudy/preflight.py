@@ -12,6 +12,7 @@ import shutil
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def preflight(
     listing = list_folder(folder)
     size = native_size(model) if model else USUAL_SIZE
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(lambda file: _look(file, size), listing.files))
+        looks = list(pool.map(partial(_look, size=size), listing.files))
     copies = _copies(looks)
     photos = tuple(
         _finding(look, (*look.warnings, *copies.get(i, ()))) for i, look in enumerate(looks)

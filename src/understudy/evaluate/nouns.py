@@ -56,4 +56,5 @@ def propose_noun(
     likeness = seen @ eyes.texts([TEMPLATE.format(noun) for noun in nouns]).T
     shares, order = (SCALE * likeness[0]).softmax(0).sort(descending=True)
     found = zip(order.tolist(), shares.tolist(), strict=True)
-    return [(nouns[place], share) for place, share in found][:most]
+    named = [(str(nouns[place]), float(share)) for place, share in found]
+    return named[:most]

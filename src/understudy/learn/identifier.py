@@ -86,7 +86,8 @@ def choose_identifier(
 def candidates(words: Sequence[str], tokens: int, seed: int) -> list[str]:
     """Phrases of so many of the words, none twice, drawn by seed from half of all there are."""
     generator = torch.Generator().manual_seed(seed)
-    mixed = [words[place] for place in torch.randperm(len(words), generator=generator).tolist()]
+    places: list[int] = torch.randperm(len(words), generator=generator).tolist()
+    mixed = [words[place] for place in places]
     phrases = [" ".join(mixed[i : i + tokens]) for i in range(0, len(mixed) - tokens + 1, tokens)]
     return phrases[: max(1, min(CANDIDATES, len(phrases) // 2))]
 
