@@ -71,8 +71,9 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
 
 def test_what_candidates_read_is_known_beforehand():
     wide = replace(BEST, budget=10_000)
-    assert parts_read(wide, 12) == {"output", "uncond", "map", "cross", "words"}
-    assert parts_read(replace(BEST, budget=0), 12) == {"words"}
+    assert parts_read(wide, 12) == {"output", "uncond", "map", "cross"}
+    assert parts_read(replace(BEST, budget=0), 12) == set()
+    assert parts_read(replace(BEST, budget=0, where="attention"), 12) == {"words"}
     assert isinstance(Eye(), Judge)
 
 

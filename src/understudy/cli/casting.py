@@ -49,13 +49,14 @@ class Source:
     ingredients: tuple[Ingredient, ...]
 
 
-def cast_of(swaps: Sequence[str], prompt: str) -> Cast:
-    """`--swap` options with their concepts loaded."""
+def cast_of(swaps: Sequence[str], prompt: str, photo: Path | None = None) -> Cast:
+    """`--swap` options with their concepts loaded; words and photo are looked at before that."""
     from understudy.swap.roles import Role, cast
 
     parts = [split(text) for text in swaps]
-    # Every word must be there before a concept is read.
     cast(prompt, [Role(word, word, place) for word, place, _ in parts])
+    if photo is not None:
+        stage.open_photo(photo)
     names = list(dict.fromkeys(name for _, _, name in parts))
     dress = stage.load_concepts(names)
     for concept in dress.concepts:

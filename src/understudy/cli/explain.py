@@ -47,7 +47,7 @@ def explain(
     from understudy.photo import check_png_name, write_pixels
 
     check_writable(check_png_name(out))
-    cast = casting.cast_of(swap, prompt)
+    cast = casting.cast_of(swap, prompt, photo)
     from understudy.invert.source import nothing
     from understudy.swap.explain import Attention, explain_steps
     from understudy.swap.figures import attention_sheet

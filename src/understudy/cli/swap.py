@@ -64,7 +64,7 @@ def swap(
     check_writable(check_png_name(out))
     if settings.paste and not (settings.blend or mask):
         raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
-    cast = casting.cast_of(swap, prompt)
+    cast = casting.cast_of(swap, prompt, photo)
     from understudy.image import write_picture
     from understudy.swap.photoswap import parts_read
 

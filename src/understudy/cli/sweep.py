@@ -57,7 +57,7 @@ def sweep(
     check_writable(check_png_name(out))
     if len(vary) > 2:
         raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
-    cast = casting.cast_of(swap, prompt)
+    cast = casting.cast_of(swap, prompt, photo)
     from understudy.swap.figures import sweep_sheet
     from understudy.swap.sweep import cells, trade_off
 
