@@ -129,7 +129,10 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_fifty_times_the_rows_are_those_of_an_unbroken_run(tmp_path: Path) -> None:
+def test_killed_fifty_times_the_rows_are_those_of_an_unbroken_run(
+    tmp_path: Path, offline: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.undo()  # the fork server is spoken to through a socket of this machine
     context = get_context("forkserver")
     context.set_forkserver_preload(["killable"])
     whole = context.Process(target=killable.run, args=(tmp_path / "whole",))
