@@ -1,4 +1,4 @@
-"""The README keeps its word: every file in its tree, every command it shows, exists."""
+"""The README keeps its word: every room in its tree, every command it shows, exists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,18 @@ def blocks() -> list[str]:
     return re.findall(r"```\w*\n(.*?)```", README, flags=re.DOTALL)
 
 
-def test_the_tree_names_every_file() -> None:
+def test_the_tree_names_every_room() -> None:
     (tree,) = [block for block in blocks() if block.startswith("src/understudy/")]
     named = set(re.findall(r"[\w.]+\.py\b|\w+/(?=\s)", tree.split("\n", 1)[1]))
-    inner = {path.name for path in SOURCE.rglob("*.py") if path.name != "__init__.py"}
-    folders = {f"{path.parent.name}/" for path in SOURCE.rglob("__init__.py")} - {"understudy/"}
-    assert named - {"__init__.py", "weights/"} == inner | folders
+    rooms = {path.name for path in SOURCE.glob("*.py")}
+    rooms |= {f"{path.parent.name}/" for path in SOURCE.glob("*/__init__.py")}
+    assert named - {"weights/"} == rooms
+
+
+def test_the_list_of_files_is_complete() -> None:
+    listed = set(re.findall(r"^\| `([\w/.]+)`", (ROOT / "docs/files.md").read_text(), re.MULTILINE))
+    modules = [path for path in SOURCE.rglob("*.py") if not path.name.startswith("__")]
+    assert listed == {str(path.relative_to(SOURCE)) for path in modules}
 
 
 def test_commands_exist() -> None:

@@ -72,12 +72,8 @@ def swap(
     source = casting.source_of(model, photo, seed, prompt, mask)
     asked = casting.asked_inversion(method, settings, run)
     parts = partial(parts_read, settings)
-    facts: dict[str, object] = {
-        "prompt": prompt,
-        "target_prompt": cast.target,
-        "swap": swap,
-        "method": method,
-    }
+    facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target}
+    facts |= {"swap": swap, "method": method}
     with casting.staged(model, cast, source, asked, parts, settings.keep) as (inversion, features):
         audition = _audition(model, settings, source, cast, photos)
         last = _performed(model, settings, source, cast, inversion, features, audition)
