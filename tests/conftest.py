@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from jaxtyping import install_import_hook
 
 SOURCE = Path(__file__).parent.parent / "src"
@@ -38,6 +39,12 @@ def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Torch's own stream begins at the same place for every test, whatever ran before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,7 @@ class Eyes(Protocol):
 
 def propose_noun(
     eyes: Eyes,
-    photos: Sequence[Float[Tensor, "1 3 h w"]],
+    photos: Sequence[Float[Tensor, "1 3 _ _"]],
     nouns: Sequence[str] = NOUNS,
     *,
     most: int = 3,
