@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
-from torch import Tensor
-
 from understudy import toybox
-from understudy.evaluate import truth
 from understudy.toybox import Identity, Scene
 
 FIRST_SEED = 20_000_000  # far from any training scene's; toys and pairs are reserved besides
@@ -56,55 +52,3 @@ def subject(number: int) -> Subject:
         for photo in toybox.subject_photos(seed + k, 4, class_name=noun, held_out=True)
     ]
     return Subject(number, photos[0].subjects[0].identity, photos[:4], photos[4:], others)
-
-
-@dataclass(frozen=True)
-class Swap:
-    """A source scene, who is to take the part in it, and the right answer.
-
-    occurrence: which of a repeated word in the prompt is meant; None where it stands once.
-    """
-
-    name: str
-    kind: str
-    subject: Subject
-    source: Scene
-    right: Scene
-    prompt: str  # of the source
-    occurrence: int | None
-    changed: Float[Tensor, "1 1 128 128"]  # where source and right answer may differ
-
-
-# Eight cases a subject: into its own class, one alike, behind a prop, beside another toy, and into
-# classes of another shape.
-KINDS = ("own", "own", "alike", "alike", "occluded", "several", "shape", "shape")
-
-
-def swap(number: int) -> Swap:
-    """Case `number`: subject number // 8 as KINDS[number % 8] says."""
-    learnt, kind = subject(number // 8), KINDS[number % 8]
-    noun = learnt.identity.class_name
-    if kind in ("alike", "shape"):
-        others = [n for n in toybox.CLASSES if n != noun and alike(n, noun) == (kind == "alike")]
-        noun = others[number % len(others)] if others else noun
-    seed = FIRST_SEED + 500_000 + number
-    source = toybox.sample_scene(
-        seed,
-        identity=toybox.sample_identity(seed, noun, held_out=True),
-        subjects=2 if kind == "several" else 1,
-        props=1,
-        occluded=kind == "occluded",
-        held_out=True,
-    )
-    right = toybox.recast(source, 0, learnt.identity)
-    prompt = toybox.plain_caption(source, colour=False)
-    several = prompt.split().count(noun) > 1
-    return Swap(
-        f"{number:02d} {kind}: {noun} to {learnt.name}", kind, learnt, source, right, prompt,
-        0 if several else None, truth.changed(source, right),
-    )  # fmt: skip
-
-
-def alike(one: str, other: str) -> bool:
-    """Whether two classes can take one another's stances."""
-    return toybox.STANCES[one] == toybox.STANCES[other]

@@ -1,6 +1,6 @@
 """Measure the built-in model on held-out toys; results go to benchmarks/results.
 
-    scripts/bench quick | autoencoder | text | inversion | dreambooth | gallery | swap [--limit N]
+    scripts/bench quick | autoencoder | text | inversion | dreambooth | gallery [--limit N]
 
 One line of JSON a case: killed, it goes on where it stopped. `--model` takes what any command
 takes; `--first N` starts at a later case, so that two processes can share the work.
@@ -28,13 +28,12 @@ from understudy.settings import (
     InvertSettings,
     LearnSettings,
     Settings,
-    SwapSettings,
 )
 
 ROOT = Path(__file__).parent.parent
 S = TypeVar("S", bound=Settings)
 COUNTS = {"quick": 1, "autoencoder": 500, "text": 50, "inversion": 64, "dreambooth": 8,
-          "gallery": 4, "swap": 64}  # fmt: skip
+          "gallery": 4}  # fmt: skip
 
 
 def main() -> None:
@@ -45,7 +44,7 @@ def main() -> None:
         return
     model = load(wish.model)
     wanted = {"autoencoder": autoencoder, "text": text, "inversion": inversion,
-              "dreambooth": dreambooth, "gallery": gallery, "swap": swap}  # fmt: skip
+              "dreambooth": dreambooth, "gallery": gallery}  # fmt: skip
     print(wanted[wish.what](wish, model))
 
 
@@ -56,7 +55,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--limit", type=int, help="cases; for text, batches of ten captions")
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--methods", nargs="+", help="of swap: paper, official, best and so on")
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "measured")
     parser.add_argument(
         "--set", action="append", default=[], metavar="VERB.KNOB=VALUE",
@@ -85,7 +83,6 @@ def rows_of(
 ) -> tuple[list[Row], dict[str, Any]]:
     """Measure the wished cases; the rows of all so far, and the conditions they hold under."""
     said = {verb: one.to_dict() for verb, one in settings.items()}
-    said |= {"methods": {"of": " ".join(wish.methods)}} if wish.methods else {}
     mark = hashlib.sha256(json.dumps([model.fingerprint, said]).encode()).hexdigest()[:12]
     count = wish.limit or COUNTS[wish.what] - wish.first
     rows = Rows(wish.store / f"{wish.what}.jsonl", mark)
@@ -165,40 +162,6 @@ def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
     rows, conditions = rows_of(wish, model, {"learn": how, "generate": drawing}, one)
     title = "Applications of a learnt subject: held-out toys, four photos each"
     return report("gallery", title, conditions, spreads(rows, part.COLUMNS))
-
-
-def swap(wish: argparse.Namespace, model: DiffusionModel) -> str:
-    from benchmarks import swap as part
-    from understudy.photo import write_pixels
-
-    how = part.Settings(
-        chosen(wish, "learn", LearnSettings),
-        chosen(wish, "invert", InvertSettings),
-        chosen(wish, "swap", SwapSettings),
-    )
-    methods = tuple(wish.methods or part.METHODS)
-    ruler, sheets = recogniser.load(), wish.store / "swaps"
-    one = partial(
-        part.case,
-        model,
-        ruler,
-        settings=how,
-        store=wish.store / "concepts",
-        sheets=sheets,
-        methods=methods,
-    )
-    said = {"learn": how.learn, "invert": how.invert, "swap": how.swap}
-    rows, conditions = rows_of(wish, model, said, one)
-    RESULTS.mkdir(parents=True, exist_ok=True)
-    for start in range(0, len(rows), 8):
-        sheet = part.sheet(sheets, rows[start : start + 8], methods).numpy()
-        write_pixels(RESULTS / f"swap_{start // 8}.png", sheet)
-    title = "Swaps of held-out cases, against the right answer"
-    told = report("swap", title, conditions, spreads(rows, part.columns(methods)))
-    for theirs in methods:
-        if "best" in methods and theirs != "best":
-            told += f"\nbest against {theirs}: {part.contests(rows, 'best', theirs)}\n"
-    return told
 
 
 if __name__ == "__main__":

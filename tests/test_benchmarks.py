@@ -10,7 +10,6 @@ import pytest
 import pictures
 from benchmarks import cases
 from benchmarks.rows import Row, Rows, Spread, spreads
-from understudy.toybox.sample import is_reserved
 
 
 def test_a_case_is_measured_once_for_each_model(tmp_path: Path) -> None:
@@ -36,22 +35,6 @@ def test_spread_of_three_numbers() -> None:
     assert spread.error == pytest.approx(1 / math.sqrt(3))
     found = spreads([{"a": 1.0}, {"a": math.nan}, {"b": True}], ["a", "b", "c"])
     assert found["a"].count == 1 and found["b"].mean == 1 and "c" not in found
-
-
-@pytest.mark.parametrize("number", [0, 3, 12, 29, 62])
-def test_a_swap_case_keeps_the_stage(number: int) -> None:
-    case, kind = cases.swap(number), cases.KINDS[number % 8]
-    old, new = case.source.subjects[0], case.right.subjects[0]
-    assert case.kind == kind and case.source.background == case.right.background
-    assert (old.pose.x, old.pose.yaw) == (new.pose.x, new.pose.yaw)
-    assert new.identity == case.subject.identity and is_reserved(new.identity)
-    words, nouns = case.prompt.split(), (old.identity.class_name, new.identity.class_name)
-    assert nouns[0] in words and (case.occurrence is not None) == (words.count(nouns[0]) > 1)
-    assert (nouns[0] == nouns[1]) == (kind in ("own", "occluded", "several"))
-    assert kind not in ("alike", "shape") or cases.alike(*nouns) == (kind == "alike")
-    assert len(case.source.subjects) == 1 + (kind == "several")
-    assert case.source.subjects[1:] == case.right.subjects[1:]
-    assert 0.03 < case.changed.mean() < 0.6
 
 
 def test_a_telling_caption_names_what_is_asked() -> None:

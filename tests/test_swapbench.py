@@ -14,7 +14,7 @@ from understudy.errors import InputError, OutputError
 from understudy.evaluate import swapbench
 from understudy.evaluate.copying import paste_score
 from understudy.evaluate.methods import METHODS
-from understudy.evaluate.protocols.swap import evaluation_steps, summed, write_cases
+from understudy.evaluate.protocols.swap import all_cases, evaluation_steps, summed, write_cases
 from understudy.evaluate.recogniser import load
 from understudy.evaluate.rows import Row, Run, read_rows
 from understudy.evaluate.swap_scores import MEASURES, Answers, score
@@ -115,6 +115,8 @@ def test_a_run_is_kept_resumed_and_summed(tmp_path: Path) -> None:
     lines = {line[0]: line for line in report.tables[0].lines}
     assert lines["right-answer"][1] == "1.000" and len(lines) == 3
     assert any("copy-paste looks cut out" in warning for warning in report.warnings)
+    (sheet,) = all_cases(Run(tmp_path))  # two cases, each: photo, source, copy-paste, right answer
+    assert sheet.shape[1] > 4 * 64 and sheet.shape[0] > 2 * 64
     duels = report.tables[1].lines
     assert [line[:2] for line in duels] == [["no-swap", "copy-paste"]]
     files = report.write(tmp_path)

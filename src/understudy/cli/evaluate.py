@@ -53,7 +53,8 @@ def swap(
 ) -> None:
     """SwapBench: swaps whose right answers are known.
 
-    One row a case and method the moment it is done, then report.md, report.csv and report.html.
+    One row a case and method the moment it is done, then report.md, report.csv and report.html,
+    and all pictures side by side on sheet-0.png, sheet-1.png and so on.
     """
     from understudy.evaluate.methods import METHODS
 
@@ -65,6 +66,7 @@ def swap(
     from understudy.evaluate.recogniser import load as load_ruler
     from understudy.evaluate.rows import Run
     from understudy.evaluate.stage import pick
+    from understudy.photo import write_pixels
 
     names = [] if methods == "none" else pick(methods, METHODS)
     folders = dict(_outside(word) for word in outside)
@@ -78,6 +80,8 @@ def swap(
     )
     for _ in show.follow(steps, "Evaluating"):
         pass
+    for number, sheet in enumerate(protocol.all_cases(where)):
+        write_pixels(out / f"sheet-{number}.png", sheet)
     _finish(protocol.summed(where), out, json)
 
 

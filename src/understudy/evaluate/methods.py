@@ -7,7 +7,7 @@ scores are known beforehand: the perfect answer, no swap at all, and cutting the
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.concept import Concept, worn
-from understudy.edit import edit
+from understudy.diffusion import sample_steps
+from understudy.edit import WordEdits, edit
 from understudy.errors import InputError
 from understudy.evaluate.stage import Stage
 from understudy.evaluate.swap_judge import judge_for
@@ -112,6 +113,20 @@ def plain_generation(answers: Answers, stage: Stage | None) -> Picture:
         return generate(here.model, [target], [answers.case.number], how, concepts=(concept,))
 
 
+@torch.no_grad()
+def ddim(answers: Answers, stage: Stage | None) -> Picture:
+    """The source inverted by DDIM and drawn again with guidance: no swap, through the model."""
+    here, prompt = on(stage), answers.case.prompt
+    how = here.settings(SwapSettings)
+    plain = replace(_inverting(here, how), method="ddim")
+    noise = invert(
+        here.model, answers.source.picture, prompt, plain, cache=here.store / "inversions"
+    ).noise
+    texts = here.model.embed([prompt]), here.model.embed([""])
+    *_, last = sample_steps(here.model, noise, *texts, steps=how.steps, guidance=how.guidance)
+    return here.model.decode(last.latents)
+
+
 def photoswap(answers: Answers, stage: Stage | None, **preset: str) -> Picture:
     """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
     here, concept = on(stage), _concept(answers, on(stage))
@@ -128,15 +143,21 @@ def photoswap(answers: Answers, stage: Stage | None, **preset: str) -> Picture:
 
 
 def edited(answers: Answers, stage: Stage | None, how: EditSettings) -> Picture:
-    """Edit the source's words so that they name the learnt toy: what Photoswap is compared with."""
+    """Edit the source's words so that they name the learnt toy: what Photoswap is compared with.
+
+    Prompt-to-prompt blends where either toy is looked at, as its authors do with real photos.
+    """
     here, concept, case = on(stage), _concept(answers, on(stage)), answers.case
+    blend = WordEdits(blend=(case.noun, concept.phrase)) if how.method == "p2p" else None
     with worn(here.model, concept):
         inversion = invert(
             here.model, answers.source.picture, case.prompt, _inverting(here, how),
             cache=here.store / "inversions",
         )  # fmt: skip
         target = case.target_prompt(f"{{{concept.name}}}")
-        return edit(here.model, inversion, case.prompt, target, how, concepts=(concept,))
+        return edit(
+            here.model, inversion, case.prompt, target, how, words=blend, concepts=(concept,)
+        )
 
 
 def _audition(answers: Answers, stage: Stage) -> Audition | None:
@@ -191,6 +212,11 @@ METHODS: Mapping[str, Method] = {
     "no-swap": Method(no_swap, "the source, untouched"),
     "copy-paste": Method(copy_paste, "the toy cut out of a photo and pasted"),
     "autoencoder": Method(autoencoder, "the right answer through the autoencoder", lambda _: ()),
+    "ddim": Method(
+        ddim,
+        "the source inverted by DDIM and drawn again, nothing swapped",
+        lambda stage: (_inverting(stage, stage.settings(SwapSettings)),),
+    ),
     "plain-generation": Method(
         plain_generation,
         "the target prompt, drawn without the source",

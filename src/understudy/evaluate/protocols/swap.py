@@ -19,11 +19,11 @@ from understudy.evaluate.swap_scores import CHOICES, COPIED, MEASURES, Answers, 
 from understudy.evaluate.truth import pictures
 from understudy.files import replacing
 from understudy.image import to_pixels, to_tensor, write_picture
-from understudy.photo import read_photo, write_pixels
+from understudy.photo import Pixels, read_photo, write_pixels
 from understudy.recipe import Recipe, ingredient, versions
 from understudy.settings_evaluate import CasesSettings, SwapBenchSettings
 from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile
+from understudy.sheet import Tile, contact_sheet
 
 DUELS = ("identity", "background, dB", "overall")  # Photoswap's: subject, background, overall
 
@@ -253,14 +253,45 @@ def _sheets(run: Run, by: By, side: int) -> list[Sheet]:
     return sheets
 
 
+PER_PAGE = 8  # cases
+
+
+def all_cases(run: Run) -> Iterator[Pixels]:
+    """Every case of a run beside every method's picture of it, `PER_PAGE` cases a contact sheet."""
+    said, rows = run.read(), list(latest(read_rows(run.rows)).values())
+    good = sorted((row for row in rows if "error" not in row), key=lambda row: row["case"])
+    methods = [name for name in said["methods"] if name not in ("right-answer", "no-swap")]
+    by = {(row["case"], row["method"]): row for row in good}
+    names = list(dict.fromkeys(row["case"] for row in good))
+    for start in range(0, len(names), PER_PAGE):
+        lines: list[SheetRow] = []
+        for name in names[start : start + PER_PAGE]:
+            case, side = swapbench.case(int(name[:3])), int(said["side"])
+            shown = pictures((case.subject.photos[0], case.source, case.right), side).split(1)
+            photo, source, right = (to_pixels(one) for one in shown)
+            tiles = [Tile(photo, "a photo"), Tile(source, "source")]
+            tiles += [
+                _tile(run, by[name, method], photo, method)
+                for method in methods
+                if (name, method) in by
+            ]
+            heading = f'{name}: "{case.prompt}", swap {case.noun}'
+            lines.append(SheetRow(heading, [*tiles, Tile(right, "right answer")]))
+        yield contact_sheet(lines, side=192)
+
+
 def _line(run: Run, row: Row, name: str, side: int) -> SheetRow:
     case = swapbench.case(int(row["seed"]))
     shown = pictures((case.subject.photos[0], case.source, case.right), side).split(1)
     photo, source, right = (to_pixels(one) for one in shown)
-    words = f"identity {_number(row, 'identity'):.2f}  overall {_number(row, 'overall'):.2f}"
-    tiles = [Tile(photo, "a photo"), Tile(source, "source")]
-    try:
-        tiles.append(Tile(read_photo(run.folder / row["picture"]).pixels, words))
-    except PictureError:
-        tiles.append(Tile(0 * source, "its picture is gone"))
+    tiles = [Tile(photo, "a photo"), Tile(source, "source"), _tile(run, row, source)]
     return SheetRow(f'{name}: {case.name}, "{case.prompt}"', [*tiles, Tile(right, "right answer")])
+
+
+def _tile(run: Run, row: Row, empty: Pixels, name: str = "") -> Tile:
+    """The row's picture over its scores, `empty` blackened where the file is gone."""
+    words = f"{name} id {_number(row, 'identity'):.2f} all {_number(row, 'overall'):.2f}".strip()
+    try:
+        return Tile(read_photo(run.folder / row["picture"]).pixels, words)
+    except PictureError:
+        return Tile(0 * empty, "its picture is gone")
