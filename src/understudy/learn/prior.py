@@ -23,7 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, guided_noise, timesteps
+from understudy.diffusion import ddim_step, drawn, guided_noise, noise_streams, timesteps
 from understudy.files import replacing
 from understudy.learn.team import Team
 from understudy.learn.training import autocasting
@@ -144,8 +144,8 @@ def ancestral_samples(
     model: DiffusionModel, source: PriorSource, numbers: Sequence[int]
 ) -> Iterator[Float[Tensor, "n c h w"]]:
     """The samples of these numbers after each step of the source, from noisy to clean."""
-    generators = [torch.Generator().manual_seed(_seed(source.seed, number)) for number in numbers]
-    latents = _noise(generators, source.latent_size, model)
+    streams = noise_streams([_seed(source.seed, number) for number in numbers])
+    latents = drawn(streams, source.latent_size, like=model)
     with autocasting(model.device, source.autocast):
         uncond, text = model.embed(["", source.prompt]).repeat_interleave(len(numbers), 0).chunk(2)
     times = timesteps(model.schedule, source.steps)
@@ -154,7 +154,7 @@ def ancestral_samples(
             noise = guided_noise(model, latents, time, text, uncond, source.guidance)
         fresh = None
         if after is not None:
-            fresh = source.temperature * _noise(generators, source.latent_size, model)
+            fresh = source.temperature * drawn(streams, source.latent_size, like=model)
         latents = ancestral_step(model.schedule, latents, noise, time, after, fresh)
         yield latents
 
@@ -182,12 +182,3 @@ def _seed(seed: int, number: int) -> int:
     """The seed of one sample, shared with no other seed and number."""
     digest = hashlib.sha256(f"class sample {seed} {number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
-
-
-def _noise(
-    generators: Sequence[torch.Generator], size: tuple[int, int, int], model: DiffusionModel
-) -> Float[Tensor, "n c h w"]:
-    """Each row from its own generator, drawn on the CPU; float32 at least."""
-    dtype = torch.promote_types(model.dtype, torch.float32)
-    rows = [torch.randn(size, generator=generator) for generator in generators]
-    return torch.stack(rows).to(model.device, dtype)
