@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import pictures
+from lookers import clip_folder, dino_folder
 from rulers import untaught
 from tiny import tiny_folder
 from understudy import cli
@@ -173,6 +174,26 @@ def test_learn_by_several_methods_then_generate_with_both(
     assert "mia is a learnt tail" in capsys.readouterr().err
     assert run(*given, "--name", "mia", "--also", "ada:dog") == 2
     assert "--also must be NAME:CLASS:PHOTOS" in capsys.readouterr().err
+
+
+def test_clip_names_the_class_and_judges_previews(
+    here: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    for number, level in enumerate((60, 180)):
+        pictures.save(here / f"photos/{number}.png", np.full((70, 64, 3), level, np.uint8))
+    seeing = ("--clip-model", clip_folder())
+    proposed = ran(capsys, "check", "photos", *model, *seeing)["nouns"]
+    noun = max(proposed, key=proposed.get)
+    assert len(proposed) == 3 and 0 < proposed[noun] <= 1
+    words = ("learn", "photos", "--name", "rex", "--steps", 2, "--prior-samples", 0, *model)
+    shown = ran(capsys, *words, *seeing, "--dino-model", dino_folder(), "--preview-every", 2)
+    assert shown["phrase"].endswith(f" {noun}")
+    journal = (here / "concepts/rex/learn.jsonl").read_text().splitlines()
+    looks = [entry for entry in map(json.loads, journal) if "identity" in entry]
+    assert looks and all(-1 <= look["identity"] <= 1 and look["prompt"] >= 0 for look in looks)
+    for asked, said in (((), "Wanted --class"), (("--class", "cat", "--dino-model", "x"), "--clip-model")):
+        assert run(*words, *asked) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_learn_then_generate(

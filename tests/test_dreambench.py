@@ -14,9 +14,9 @@ from tiny import tiny_model
 from understudy.errors import InputError
 from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import PROMPTS, read_data_set, write_toy_set
-from understudy.evaluate.features import ClipFeatures, DinoFeatures, ToyFeatures
+from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
 from understudy.evaluate.learners import LEARNERS
-from understudy.evaluate.protocols.dreambooth import Eyes, evaluation_steps, summed
+from understudy.evaluate.protocols.dreambooth import evaluation_steps, summed
 from understudy.evaluate.rows import Row, Run, read_rows
 from understudy.evaluate.stage import Stage
 from understudy.image import read_picture

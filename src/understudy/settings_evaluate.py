@@ -13,18 +13,29 @@ class CasesSettings(Settings):
 
     size: str = knob("small", "64 or 512 cases", choices=("small", "full"))
     limit: int = knob(0, "cases at most, from the first; 0 takes all", at_least=0)
-    side: int = knob(128, "pixels a side of every picture", at_least=64, at_most=2048)
+    side: int = knob(
+        0, "pixels a side of every picture; 0: 128, on photos the model's", at_least=0, at_most=2048
+    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwapBenchSettings(CasesSettings):
-    """SwapBench: swaps whose right answers are known."""
+class EyesSettings(Settings):
+    """Who looks at pictures for the papers' measures."""
+
+    eyes: str = knob("papers", "CLIP and DINO, or the toys' ruler", choices=("papers", "toys"))
+    clip: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")
+    dino: str = knob("facebook/dino-vits16", "folder or hub id of DINO")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwapBenchSettings(CasesSettings, EyesSettings):
+    """Swaps compared: SwapBench, whose right answers are known, or a folder of real cases."""
 
     shard: str = knob("1/1", "which part of the work, like 2/4; rows are the same in any part")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DreamBoothSettings(Settings):
+class DreamBoothSettings(EyesSettings):
     """The DreamBooth protocol."""
 
     limit: int = knob(0, "prompts a subject, from the first; 0 takes all", at_least=0)
@@ -33,9 +44,6 @@ class DreamBoothSettings(Settings):
     subjects: int = knob(0, "subjects at most, from the first; 0 takes all", at_least=0)
     pictures: int = knob(4, "pictures a prompt", at_least=1, at_most=64)
     plain_pictures: int = knob(8, "pictures of the bare class for PRES", at_least=2, at_most=1024)
-    eyes: str = knob("papers", "CLIP and DINO, or the toys' ruler", choices=("papers", "toys"))
-    clip: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")
-    dino: str = knob("facebook/dino-vits16", "folder or hub id of DINO")
     keep_identifier: bool = knob(False, "the rare word stays in the text that CLIP reads")
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from understudy.cli import show, stage
-from understudy.errors import InputError
+from understudy.errors import InputError, PictureError
 from understudy.settings import LEARN_METHODS
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.evaluate.features import ClipFeatures
     from understudy.preflight import Finding, Needs, Report
 
 GB = 10**9
@@ -21,18 +25,47 @@ def check(
     photos: Annotated[Path, typer.Argument(help="A folder with photos of the subject.")],
     model: Annotated[str, typer.Option(help="The model that will learn.")] = "toybox",
     method: Annotated[str, typer.Option(help="How it will learn.")] = "dreambooth",
+    clip_model: Annotated[
+        str | None, typer.Option(help="Folder or hub id of CLIP: proposes the class noun.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check photos before learning from them.
 
-    Reads every file, warns of what would spoil learning, and loads no model.
+    Reads every file, warns of what would spoil learning, and loads no model but CLIP.
     """
     if method not in LEARN_METHODS:
         raise InputError(f"--method must be one of {', '.join(LEARN_METHODS)}. Got {method!r}.")
     report = preflight(photos, model, method, stage.STORE)
     show.note(*report.notes)
-    show.result(report.to_dict(), json, *lines(report))
+    found, told = report.to_dict(), lines(report)
+    if clip_model and any(one.error is None for one in report.photos):
+        proposed = nouns(photos, looker(clip_model))
+        found |= {"nouns": dict(proposed)}
+        told.append("class: " + ", ".join(f"{noun} {share:.0%}" for noun, share in proposed))
+    show.result(found, json, *told)
     report.refuse()
+
+
+def looker(clip: str) -> ClipFeatures:
+    """CLIP from a folder or hub id."""
+    from understudy.evaluate.features import ClipFeatures
+    from understudy.models.vision import load_clip
+
+    return ClipFeatures(load_clip(clip))
+
+
+def nouns(photos: Path, seeing: ClipFeatures) -> list[tuple[str, float]]:
+    """The nouns that fit the readable photos of a folder best, with their shares of belief."""
+    from understudy.evaluate.nouns import propose_noun
+    from understudy.image import read_picture
+    from understudy.photo import list_folder
+
+    pictures: list[Tensor] = []
+    for file in list_folder(photos).files:
+        with suppress(PictureError):  # named in the report already
+            pictures.append(read_picture(file))
+    return propose_noun(seeing, pictures)
 
 
 def preflight(photos: Path, model: str, method: str, out: Path) -> Report:

@@ -13,15 +13,23 @@ from understudy.cli.options import knobs
 from understudy.errors import ExtraMissing, InputError, ModelError
 from understudy.files import check_folder_writable
 from understudy.settings import RunSettings
-from understudy.settings_evaluate import CasesSettings, DreamBoothSettings, SwapBenchSettings
+from understudy.settings_evaluate import (
+    CasesSettings,
+    DreamBoothSettings,
+    EyesSettings,
+    SwapBenchSettings,
+)
 
 if TYPE_CHECKING:
     import torch
 
-    from understudy.evaluate.protocols.dreambooth import Eyes
+    from understudy.evaluate.bench import Bench
+    from understudy.evaluate.features import Eyes
     from understudy.evaluate.report import Report
     from understudy.evaluate.stage import Stage
 
+TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
+PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
 app = typer.Typer(
     name="evaluate", help="Compare methods; every number says how sure it is.", no_args_is_help=True
 )
@@ -39,9 +47,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 def swap(
     settings: SwapBenchSettings,
     run: RunSettings,
+    folder: Annotated[
+        Path | None,
+        typer.Argument(help="A folder of real cases, as `cases` writes them; else SwapBench."),
+    ] = None,
     methods: Annotated[
         str, typer.Option(help="Names, comma between; 'list' says which there are.")
-    ] = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper",
+    ] = "",
     outside: Annotated[
         list[str],
         typer.Option(help="NAME=FOLDER of PNGs, one a case (003-shape.png); may be repeated."),
@@ -51,7 +63,7 @@ def swap(
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("swapbench"),
     json: Json = False,
 ) -> None:
-    """SwapBench: swaps whose right answers are known.
+    """SwapBench: swaps whose right answers are known; or swaps between your own photos.
 
     One row a case and method the moment it is done, then report.md, report.csv and report.html,
     and all pictures side by side on sheet-0.png, sheet-1.png and so on.
@@ -63,26 +75,39 @@ def swap(
         return
     check_folder_writable(out)
     from understudy.evaluate.protocols import swap as protocol
-    from understudy.evaluate.recogniser import load as load_ruler
     from understudy.evaluate.rows import Run
     from understudy.evaluate.stage import pick
     from understudy.photo import write_pixels
 
-    names = [] if methods == "none" else pick(methods, METHODS)
+    usual = PHOTO_METHODS if folder else TOY_METHODS
+    names = [] if methods == "none" else pick(methods or usual, METHODS)
     folders = dict(_outside(word) for word in outside)
     if not names and not folders:
         raise InputError("--methods none needs at least one --outside NAME=FOLDER.")
     needed = any(METHODS[name].listens for name in names)
     acting = _stage(run, told, out) if needed else None
-    where = Run(out)
+    bench, where = _bench(folder, settings, acting), Run(out)
     steps = protocol.evaluation_steps(
-        where, settings, load_ruler(), names, acting, folders, resume=resume
+        where, bench, names, acting, folders, shard=settings.shard, resume=resume
     )
     for _ in show.follow(steps, "Evaluating"):
         pass
-    for number, sheet in enumerate(protocol.all_cases(where)):
+    for number, sheet in enumerate(protocol.all_cases(where, bench)):
         write_pixels(out / f"sheet-{number}.png", sheet)
-    _finish(protocol.summed(where), out, json)
+    _finish(protocol.summed(where, bench), out, json)
+
+
+def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | None) -> Bench:
+    from understudy.evaluate.photo_bench import PhotoBench
+    from understudy.evaluate.recogniser import load
+    from understudy.evaluate.toy_bench import ToyBench
+
+    if folder is None:
+        return ToyBench(settings, load())
+    if acting is None:
+        return PhotoBench(folder, settings, _eyes(settings, "cpu"), 512)
+    size = min(acting.model.picture_size)
+    return PhotoBench(folder, settings, _eyes(settings, acting.model.device), size)
 
 
 @app.command()
@@ -127,10 +152,9 @@ def dreambooth(
     _finish(protocol.summed(results, found.notes), out, json)
 
 
-def _eyes(settings: DreamBoothSettings, device: torch.device) -> Eyes:
-    from understudy.evaluate.features import ClipFeatures, DinoFeatures, ToyFeatures
+def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
+    from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
     from understudy.evaluate.perceptual import Lpips
-    from understudy.evaluate.protocols.dreambooth import Eyes
 
     try:
         judge = Lpips()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from understudy.cli import show, signals, stage
-from understudy.cli.check import preflight
+from understudy.cli.check import looker, nouns, preflight
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import cache_folder, check_folder_writable
@@ -17,18 +17,33 @@ from understudy.settings import LearnSettings, RunSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept
+    from understudy.evaluate.features import ClipFeatures
     from understudy.learn import LearnStep, Subject
     from understudy.learn.preview import Judge
     from understudy.models.interface import DiffusionModel
 
 
+Noun = Annotated[
+    str | None,
+    typer.Option("--class", help="What it is: cat, mug.", show_default="asked of CLIP"),
+]
+Clip = Annotated[
+    str | None, typer.Option(help="Folder or hub id of CLIP: names the class, judges previews.")
+]
+Dino = Annotated[
+    str | None, typer.Option(help="Folder or hub id of DINO: judges identity, beside CLIP.")
+]
+
+
 @knobs
 def learn(
     photos: Annotated[Path, typer.Argument(help="A folder with 3 to 5 photos of the subject.")],
-    class_noun: Annotated[str, typer.Option("--class", help="What it is: cat, mug, teddy bear.")],
     name: Annotated[str, typer.Option(help="What prompts call it: {rex}.")],
     settings: LearnSettings,
     run: RunSettings,
+    class_noun: Noun = None,
+    clip_model: Clip = None,
+    dino_model: Dino = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="concepts/NAME")
     ] = None,
@@ -56,14 +71,14 @@ def learn(
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one speaks and writes
     others = [_further(words) for words in also]
     for one in (photos, *(path for _, _, path in others)):
-        report = preflight(one, run.model, settings.method, folder)
-        report.refuse()  # before the model is loaded
-        show.note(*(report.all_warnings if leads else ()))
+        _look_over(one, run.model, settings.method, folder, leads)
+    seeing = _seeing(clip_model, dino_model)
+    noun = class_noun or _proposed(photos, seeing)
     dress = stage.load_concepts(after)
     from understudy.learn import learn_steps
 
     model = stage.load_model(stage.own_device(run))
-    subjects = [_subject(name, class_noun, photos, model, identifier, masks)]
+    subjects = [_subject(name, noun, photos, model, identifier, masks)]
     subjects += [_subject(*other, model) for other in others]
     with signals.deferred() as asked:
         steps = learn_steps(
@@ -74,7 +89,7 @@ def learn(
             after=dress.concepts,
             run=folder,
             resume=resume,
-            judge=_judge(model) if settings.preview_every else None,
+            judge=_judge(model, seeing, dino_model) if settings.preview_every else None,
         )
         last = show.last(signals.until(steps, asked), _title)
     assert last.concept is not None, "the last step carries the concept"
@@ -122,8 +137,37 @@ def _subject(
     return Subject(name, class_noun, pictures, identifier, drawn)
 
 
-def _judge(model: DiffusionModel) -> Judge | None:
-    """The recogniser for the toy world; photographs have no judge here yet."""
+def _look_over(photos: Path, model: str, method: str, out: Path, leads: bool) -> None:
+    """Refuse photos that nothing can be learnt from, before the model is loaded."""
+    report = preflight(photos, model, method, out)
+    report.refuse()
+    show.note(*(report.all_warnings if leads else ()))
+
+
+def _seeing(clip_model: str | None, dino_model: str | None) -> ClipFeatures | None:
+    if clip_model is None and dino_model is not None:
+        raise InputError("--dino-model judges pictures; prompts need --clip-model beside it.")
+    return looker(clip_model) if clip_model else None
+
+
+def _proposed(photos: Path, seeing: ClipFeatures | None) -> str:
+    """The class noun that CLIP believes in most; said, because the user may know better."""
+    if seeing is None:
+        raise InputError("Wanted --class, like --class cat, or --clip-model to propose one.")
+    (noun, share), *_ = found = nouns(photos, seeing)
+    others = ", ".join(f"{other} {chance:.0%}" for other, chance in found[1:])
+    show.note(f"--class {noun}, says CLIP ({share:.0%}; {others}). If it is not, give --class.")
+    return noun
+
+
+def _judge(model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None) -> Judge | None:
+    """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""
+    if seeing is not None:
+        from understudy.evaluate.features import DinoFeatures
+        from understudy.evaluate.photo_judge import PhotoJudge
+        from understudy.models.vision import load_dino
+
+        return PhotoJudge(DinoFeatures(load_dino(dino)) if dino else seeing, seeing)
     if model.name != RunSettings().model:
         return None
     from understudy.evaluate.judge import RecogniserJudge

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.errors import InputError
+from understudy.evaluate.metrics import Distance
 from understudy.evaluate.recogniser import SCENE_HEADS, Recogniser
 from understudy.image import to_pixels, to_tensor
 from understudy.models.vision import Clip, Dino
@@ -55,6 +56,23 @@ class Reader(Protocol):
     def agreement(
         self, pictures: Float[Tensor, "b 3 h w"], prompts: Sequence[str]
     ) -> Float[Tensor, " b"]: ...
+
+
+@dataclass(frozen=True)
+class Eyes:
+    """Who looks: subject features by the name of their column, a reader of prompts, and LPIPS."""
+
+    subject: Mapping[str, Features]  # "DINO", "CLIP-I"
+    prompt: Reader
+    prompt_name: str  # "CLIP-T"
+    distance: Distance | None = None
+
+    @property
+    def choices(self) -> dict[str, Any]:
+        """All that the paper leaves open, as it was chosen."""
+        said = {name: dict(eyes.choices) for name, eyes in self.subject.items()}
+        lpips = "LPIPS" if self.distance else "not measured: LPIPS is not installed"
+        return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": lpips}
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from understudy.concept import Concept, worn
 from understudy.diffusion import sample_steps
 from understudy.edit import WordEdits, edit
 from understudy.errors import InputError
+from understudy.evaluate.bench import Known, Task
 from understudy.evaluate.stage import Stage
 from understudy.evaluate.swap_judge import judge_for
-from understudy.evaluate.swap_scores import Answers
 from understudy.generate import generate
 from understudy.invert import invert
 from understudy.presets import SWAP_PRESETS
@@ -41,11 +41,15 @@ Picture = Float[Tensor, "1 3 h w"]
 
 @dataclass(frozen=True)
 class Method:
-    """A way to answer a case: by `make`, from the listed settings (none: it needs no model)."""
+    """A way to answer a case: by `make`, from the listed settings (none: it needs no model).
 
-    make: Callable[[Answers, Stage | None], Picture]
+    needs_answer: a control that can do nothing unless the right answer is known.
+    """
+
+    make: Callable[[Task, Stage | None], Picture]
     says: str
     listens: Callable[[Stage], tuple[Settings, ...]] | None = None
+    needs_answer: bool = False
 
     def facts(self, stage: Stage | None) -> dict[str, Any]:
         """What its results depend on, for run.json."""
@@ -60,25 +64,31 @@ def on(stage: Stage | None) -> Stage:
     return stage
 
 
+def known(task: Task) -> Known:
+    if task.known is None:
+        raise InputError(f"{task.case}: this method needs the right answer, known of toys alone.")
+    return task.known
+
+
 # Controls that need no model
 
 
-def right_answer(answers: Answers, stage: Stage | None) -> Picture:
-    return answers.right.picture
+def right_answer(task: Task, stage: Stage | None) -> Picture:
+    return known(task).right
 
 
-def no_swap(answers: Answers, stage: Stage | None) -> Picture:
-    return answers.source.picture
+def no_swap(task: Task, stage: Stage | None) -> Picture:
+    return task.source
 
 
-def copy_paste(answers: Answers, stage: Stage | None) -> Picture:
+def copy_paste(task: Task, stage: Stage | None) -> Picture:
     """The toy cut out of the first photo, scaled to the height of the one it covers."""
-    photo, source = answers.photos[:1], answers.source.picture.clone()
-    cut = _box(answers.photo_masks[0, 0])
-    put = _box(answers.source.mask[0, 0])
+    photo, source, seen = task.photos[:1], task.source.clone(), known(task)
+    cut = _box(seen.photo_masks[0, 0])
+    put = _box(seen.source_mask[0, 0])
     tall, side = put[1] - put[0], source.shape[-1]
     wide = max(1, min(side, round(tall * (cut[3] - cut[2]) / (cut[1] - cut[0]))))
-    both = torch.cat([photo, answers.photo_masks[:1]], dim=1)
+    both = torch.cat([photo, seen.photo_masks[:1]], dim=1)
     both = both[..., cut[0] : cut[1], cut[2] : cut[3]]
     both = F.interpolate(both, (tall, wide), mode="bilinear", antialias=True)
     left = max(0, min(side - wide, (put[2] + put[3] - wide) // 2))
@@ -99,79 +109,79 @@ def _box(mask: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
 
 
 @torch.no_grad()
-def autoencoder(answers: Answers, stage: Stage | None) -> Picture:
-    """The right answer through the autoencoder alone: the ceiling of all that edits latents."""
-    model = on(stage).model
-    return model.decode(model.encode(answers.right.picture.to(model.device)))
+def autoencoder(task: Task, stage: Stage | None) -> Picture:
+    """The right answer through the autoencoder alone: the ceiling of all that edits latents.
+
+    The source, where no right answer is known.
+    """
+    model, best = on(stage).model, task.known.right if task.known else task.source
+    return model.decode(model.encode(best.to(model.device)))
 
 
-def plain_generation(answers: Answers, stage: Stage | None) -> Picture:
+def plain_generation(task: Task, stage: Stage | None) -> Picture:
     """The target prompt drawn by the model that wears the concept, with no look at the source."""
-    here, concept = on(stage), _concept(answers, on(stage))
-    target, how = answers.case.target_prompt(f"{{{concept.name}}}"), here.settings(GenerateSettings)
+    here, concept = on(stage), _concept(task, on(stage))
+    target, how = task.target_prompt(f"{{{concept.name}}}"), here.settings(GenerateSettings)
     with worn(here.model, concept):
-        return generate(here.model, [target], [answers.case.number], how, concepts=(concept,))
+        return generate(here.model, [target], [task.seed], how, concepts=(concept,))
 
 
 @torch.no_grad()
-def ddim(answers: Answers, stage: Stage | None) -> Picture:
+def ddim(task: Task, stage: Stage | None) -> Picture:
     """The source inverted by DDIM and drawn again with guidance: no swap, through the model."""
-    here, prompt = on(stage), answers.case.prompt
+    here, prompt = on(stage), task.prompt
     how = here.settings(SwapSettings)
     plain = replace(_inverting(here, how), method="ddim")
-    noise = invert(
-        here.model, answers.source.picture, prompt, plain, cache=here.store / "inversions"
-    ).noise
+    noise = invert(here.model, task.source, prompt, plain, cache=here.store / "inversions").noise
     texts = here.model.embed([prompt]), here.model.embed([""])
     *_, last = sample_steps(here.model, noise, *texts, steps=how.steps, guidance=how.guidance)
     return here.model.decode(last.latents)
 
 
-def photoswap(answers: Answers, stage: Stage | None, **preset: str) -> Picture:
+def photoswap(task: Task, stage: Stage | None, **preset: str) -> Picture:
     """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
-    here, concept = on(stage), _concept(answers, on(stage))
-    case, how = answers.case, here.settings(SwapSettings, **preset)
+    here, concept = on(stage), _concept(task, on(stage))
+    how = here.settings(SwapSettings, **preset)
     with worn(here.model, concept):
         inversion = invert(
-            here.model, answers.source.picture, case.prompt, _inverting(here, how),
+            here.model, task.source, task.prompt, _inverting(here, how),
             cache=here.store / "inversions",
         )  # fmt: skip
         return swap(
-            here.model, inversion, case.prompt, case.target_prompt(concept.phrase), how,
-            words=(case.noun, concept.phrase), audition=_audition(answers, here),
+            here.model, inversion, task.prompt, task.target_prompt(concept.phrase), how,
+            words=(task.noun, concept.phrase), audition=_audition(task, here),
         )  # fmt: skip
 
 
-def edited(answers: Answers, stage: Stage | None, how: EditSettings) -> Picture:
+def edited(task: Task, stage: Stage | None, how: EditSettings) -> Picture:
     """Edit the source's words so that they name the learnt toy: what Photoswap is compared with.
 
     Prompt-to-prompt blends where either toy is looked at, as its authors do with real photos.
     """
-    here, concept, case = on(stage), _concept(answers, on(stage)), answers.case
-    blend = WordEdits(blend=(case.noun, concept.phrase)) if how.method == "p2p" else None
+    here, concept = on(stage), _concept(task, on(stage))
+    blend = WordEdits(blend=(task.noun, concept.phrase)) if how.method == "p2p" else None
     with worn(here.model, concept):
         inversion = invert(
-            here.model, answers.source.picture, case.prompt, _inverting(here, how),
+            here.model, task.source, task.prompt, _inverting(here, how),
             cache=here.store / "inversions",
         )  # fmt: skip
-        target = case.target_prompt(f"{{{concept.name}}}")
+        target = task.target_prompt(f"{{{concept.name}}}")
         return edit(
-            here.model, inversion, case.prompt, target, how, words=blend, concepts=(concept,)
+            here.model, inversion, task.prompt, target, how, words=blend, concepts=(concept,)
         )
 
 
-def _audition(answers: Answers, stage: Stage) -> Audition | None:
+def _audition(task: Task, stage: Stage) -> Audition | None:
     """Who chooses where a preset leaves a choice; on toys that is the ruler of the scores, too."""
     judge = judge_for(stage.model)
     if judge is None:
         return None
-    return Audition(judge, judge.identity(answers.photos), answers.source.picture)
+    return Audition(judge, judge.identity(task.photos), task.source)
 
 
-def _concept(answers: Answers, stage: Stage) -> Concept:
-    taken = answers.case.subject
-    noun, how = taken.identity.class_name, stage.settings(LearnSettings)
-    return stage.concept(taken.name, noun, answers.photos, how)
+def _concept(task: Task, stage: Stage) -> Concept:
+    how = stage.settings(LearnSettings)
+    return stage.concept(task.subject, task.class_noun, task.photos, how)
 
 
 def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings:
@@ -181,8 +191,8 @@ def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings
 
 
 def _of_preset(preset: str) -> Method:
-    def make(answers: Answers, stage: Stage | None) -> Picture:
-        return photoswap(answers, stage, preset=preset)
+    def make(task: Task, stage: Stage | None) -> Picture:
+        return photoswap(task, stage, preset=preset)
 
     def listens(stage: Stage) -> tuple[Settings, ...]:
         how = stage.settings(SwapSettings, preset=preset)
@@ -197,8 +207,8 @@ def _of_edit(method: str) -> Method:
         swap = stage.settings(SwapSettings)
         return stage.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
 
-    def make(answers: Answers, stage: Stage | None) -> Picture:
-        return edited(answers, stage, settings(on(stage)))
+    def make(task: Task, stage: Stage | None) -> Picture:
+        return edited(task, stage, settings(on(stage)))
 
     def listens(stage: Stage) -> tuple[Settings, ...]:
         how = settings(stage)
@@ -208,9 +218,9 @@ def _of_edit(method: str) -> Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "right-answer": Method(right_answer, "the right answer itself"),
+    "right-answer": Method(right_answer, "the right answer itself", needs_answer=True),
     "no-swap": Method(no_swap, "the source, untouched"),
-    "copy-paste": Method(copy_paste, "the toy cut out of a photo and pasted"),
+    "copy-paste": Method(copy_paste, "the toy cut out of a photo and pasted", needs_answer=True),
     "autoencoder": Method(autoencoder, "the right answer through the autoencoder", lambda _: ()),
     "ddim": Method(
         ddim,

@@ -14,23 +14,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.evaluate import metrics
+from understudy.evaluate.bench import Measure
 from understudy.evaluate.copying import paste_score
 from understudy.evaluate.recogniser import Recogniser, Recognition
 from understudy.evaluate.swapbench import Case
 from understudy.evaluate.truth import Shown, changed, shown
 
 CEILING = 100.0  # dB: what equal pictures score, because infinity cannot be averaged
-
-
-@dataclass(frozen=True)
-class Measure:
-    """A column of the table: what it is, which way is better, from what difference on, perfect."""
-
-    name: str
-    says: str
-    higher: bool
-    tie: float  # differences of at most this count as none in a duel
-    perfect: float
 
 
 MEASURES = (

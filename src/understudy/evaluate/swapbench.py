@@ -13,7 +13,6 @@ from dataclasses import dataclass
 from understudy import toybox
 from understudy.errors import InputError
 from understudy.toybox import Identity, Scene
-from understudy.toybox.captions import article
 
 NAME, VERSION = "SwapBench", 1
 SIZES = {"small": 64, "full": 512}
@@ -63,10 +62,6 @@ class Case:
     def name(self) -> str:
         return case_name(self.number)
 
-    def target_prompt(self, phrase: str) -> str:
-        """The prompt with `phrase` ("sks cat") in the noun's place."""
-        return self.prompt.replace(article(self.noun), article(phrase), 1)
-
 
 def cases(size: str) -> range:
     """The numbers of the cases of "small" or "full"."""
@@ -78,6 +73,11 @@ def cases(size: str) -> range:
 def case_name(number: int) -> str:
     """Like "003-shape": the name of a case and of the PNG that answers it."""
     return f"{number:03d}-{ORDER[number % len(ORDER)]}"
+
+
+def number_of(name: str) -> int:
+    """The reverse of `case_name`."""
+    return int(name.split("-")[0])
 
 
 def subject(number: int) -> Subject:

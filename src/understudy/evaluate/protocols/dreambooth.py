@@ -7,7 +7,6 @@ every photo of its subject. The real photos against each other are the upper bou
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +18,9 @@ from understudy.concept import Concept, spelled, worn
 from understudy.errors import InputError
 from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import BenchSubject, DataSet
-from understudy.evaluate.features import Features, Reader
+from understudy.evaluate.features import Eyes
 from understudy.evaluate.learners import LEARNERS, Learner
-from understudy.evaluate.metrics import Distance, pair_diversity
+from understudy.evaluate.metrics import pair_diversity
 from understudy.evaluate.protocols.published import DREAMBOOTH, orders
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
 from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
@@ -37,23 +36,6 @@ from understudy.sheet import Tile
 
 REAL = "real-images"
 PLAIN = "plain"  # the case of a subject that draws its bare class
-
-
-@dataclass(frozen=True)
-class Eyes:
-    """Who looks: subject features by the name of their column, a reader of prompts, and LPIPS."""
-
-    subject: Mapping[str, Features]  # "DINO", "CLIP-I"
-    prompt: Reader
-    prompt_name: str  # "CLIP-T"
-    distance: Distance | None = None
-
-    @property
-    def choices(self) -> dict[str, Any]:
-        """All that the paper leaves open, as it was chosen."""
-        said = {name: dict(eyes.choices) for name, eyes in self.subject.items()}
-        lpips = "LPIPS" if self.distance else "not measured: LPIPS is not installed"
-        return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": lpips}
 
 
 def evaluation_steps(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.errors import InputError
-from understudy.evaluate import swapbench, truth
+from understudy.evaluate import photo_bench, swapbench, truth
 from understudy.evaluate.dreambench import read_data_set
 from understudy.evaluate.rows import Row, Run, latest, read_rows
 from understudy.evaluate.stage import pick
@@ -37,7 +37,10 @@ def contests(
         if data is None:
             raise InputError("Give --data, the data set whose photos are to be shown.")
         return _drawn(folder, good, data), DREAMBOOTH_TASKS
-    return _swapped(folder, good, int(said["side"])), SWAP_TASKS
+    side = int(said["side"])
+    if said["bench"]["name"] == photo_bench.NAME:
+        return _between_photos(folder, good, Path(said["folder"]), side), SWAP_TASKS
+    return _swapped(folder, good, side), SWAP_TASKS
 
 
 def _by_case(rows: Sequence[Row]) -> dict[str, list[Row]]:
@@ -55,6 +58,21 @@ def _swapped(folder: Path, rows: Sequence[Row], side: int) -> list[Contest]:
         *photos, source, right = (to_pixels(one) for one in drawn)
         results = {row["method"]: folder / row["picture"] for row in some}
         made.append(Contest(name, case.subject.name, tuple(photos), results, right, source))
+    return made
+
+
+def _between_photos(folder: Path, rows: Sequence[Row], cases: Path, side: int) -> list[Contest]:
+    """No right answer is known: where one is wanted, a photo of the subject stands for it."""
+    known = {case.name: case for case in photo_bench.read_cases(cases)[0]}
+    made: list[Contest] = []
+    for name, some in _by_case(rows).items():
+        if name not in known:
+            raise InputError(f"{cases} has no case {name} any more. Put it back.")
+        case, task = known[name], known[name].task((side, side))
+        results = {row["method"]: folder / row["picture"] for row in some}
+        photos = tuple(to_pixels(one) for one in task.photos.split(1))
+        source = to_pixels(task.source)
+        made.append(Contest(name, case.subject, photos, results, photos[0], source))
     return made
 
 

@@ -1,0 +1,232 @@
+"""Swaps between real photos: no right answer is known, so features and prompts judge.
+
+A folder a case, of the form that `understudy evaluate cases` writes: source.* and photo-*.* (or a
+folder of photos that case.json names), case.json with the prompt of the source, the word to be
+swapped, and the subject's class; mask.* where it is known what may change (white). Fidelity is
+DreamBooth's (Ruiz et al. 2023, section 4), the background's that of PIE-Bench (Ju et al. 2023).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import InputError, PictureError
+from understudy.evaluate import metrics
+from understudy.evaluate.bench import Measure, Task, side_of
+from understudy.evaluate.features import Eyes
+from understudy.evaluate.stage import seed_of
+from understudy.evaluate.swap_scores import CEILING
+from understudy.image import read_mask, read_picture
+from understudy.photo import SUFFIXES, list_folder, read_photo
+from understudy.settings_evaluate import CasesSettings
+
+NAME = "photos"
+FILE = "case.json"
+SAID = ("prompt", "swap", "class")  # what case.json must say
+
+
+@dataclass(frozen=True)
+class PhotoCase:
+    """A case as it lies on the disk; see `Task` for what the words mean."""
+
+    name: str
+    subject: str
+    class_noun: str
+    prompt: str
+    noun: str
+    source: Path
+    photos: tuple[Path, ...]
+    mask: Path | None
+
+    def task(self, size: tuple[int, int]) -> Task:
+        """The pictures scaled and centre-cropped to `size`. Raises PictureError."""
+        photos = torch.cat([read_picture(file, size) for file in self.photos])
+        source = read_picture(self.source, size)
+        return Task(
+            self.name, seed_of(self.name), self.subject, self.class_noun, photos, source,
+            self.prompt, self.noun,
+        )  # fmt: skip
+
+    def outside(self, size: tuple[int, int]) -> Float[Tensor, "1 1 h w"] | None:
+        """1 where nothing may change; None without a mask."""
+        if self.mask is None:
+            return None
+        return 1 - read_mask(self.mask, read_photo(self.source).size, size)
+
+    def digest(self) -> str:
+        """Of all that is in its files."""
+        files = [self.source, *self.photos, *([self.mask] if self.mask else [])]
+        marks = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        words = [self.name, self.subject, self.class_noun, self.prompt, self.noun]
+        return hashlib.sha256(json.dumps([words, marks]).encode()).hexdigest()
+
+
+def read_cases(folder: Path) -> tuple[list[PhotoCase], list[str]]:
+    """The cases of a folder, subject by subject, and a note on each that was left out, and why.
+
+    Raises InputError where no case is left.
+    """
+    if not folder.is_dir():
+        raise InputError(
+            f"There is no folder {folder} of cases. `understudy evaluate cases` writes one."
+        )
+    found: list[PhotoCase] = []
+    notes: list[str] = []
+    for here in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
+        try:
+            found.append(_case(here))
+        except (InputError, PictureError) as error:
+            notes.append(f"{here.name} was left out: {error}")
+    if not found:
+        why = f" {notes[0]}" if notes else ""
+        raise InputError(f"{folder} holds no case: a folder with {FILE}, source.png, photos.{why}")
+    return sorted(found, key=lambda case: (case.subject, case.name)), notes
+
+
+def _case(here: Path) -> PhotoCase:
+    try:
+        said = json.loads((here / FILE).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"it has no {FILE}.") from None
+    except (OSError, ValueError) as error:
+        raise InputError(f"{here / FILE} cannot be read: {error}") from error
+    missing = [name for name in SAID if not isinstance(said, dict) or not said.get(name)]
+    if missing:
+        raise InputError(f"{here / FILE} does not say {', '.join(missing)}.")
+    words = {name: str(said[name]) for name in SAID}
+    if words["swap"] not in words["prompt"].split():
+        raise InputError(f'there is no word "{words["swap"]}" in "{words["prompt"]}".')
+    elsewhere = said.get("photos")
+    files = list_folder(here / elsewhere if elsewhere else here).files
+    photos = tuple(f for f in files if elsewhere or f.stem.startswith("photo"))
+    if not photos:
+        raise InputError(f"{here} has no photo of the subject, such as photo-0.png.")
+    for file in photos:
+        read_photo(file)  # a damaged one is named now, not after an hour
+    source = _named(here, "source")
+    if source is None:
+        raise InputError(f"{here} has no source.png.")
+    read_photo(source)
+    subject = str(said.get("subject") or (Path(elsewhere).name if elsewhere else here.name))
+    return PhotoCase(
+        here.name, subject, words["class"], words["prompt"], words["swap"], source, photos,
+        _named(here, "mask"),
+    )  # fmt: skip
+
+
+def _named(folder: Path, stem: str) -> Path | None:
+    files = [folder / f"{stem}{suffix}" for suffix in SUFFIXES]
+    return next((file for file in files if file.is_file()), None)
+
+
+class PhotoBench:
+    """The cases of a folder, looked at by `eyes`; see `Bench`. usual_side: if none is told."""
+
+    knows_answers = False
+
+    def __init__(self, folder: Path, wish: CasesSettings, eyes: Eyes, usual_side: int) -> None:
+        found, self.notes = read_cases(folder)
+        marks = json.dumps([case.digest() for case in found])
+        self._version = hashlib.sha256(marks.encode()).hexdigest()[:12]
+        cases = found[: wish.limit or None]
+        self.folder, self.eyes = folder, eyes
+        self.side = side_of(wish.side, usual_side)
+        self.cases = {case.name: case for case in cases}
+        self.names: Sequence[str] = list(self.cases)
+        self._last: tuple[str, Task] | None = None
+        self._seen: tuple[str, dict[str, Tensor]] | None = None
+
+    @property
+    def title(self) -> str:
+        return f"Swaps in {self.folder.name}, {self.side} pixels"
+
+    @cached_property
+    def masked(self) -> bool:
+        return any(case.mask for case in self.cases.values())
+
+    @property
+    def measures(self) -> Sequence[Measure]:
+        nan, eyes = math.nan, self.eyes
+        found = [
+            Measure(name, "mean cosine with the subject's photos", True, 0.02, nan)
+            for name in eyes.subject
+        ]
+        found.append(Measure(eyes.prompt_name, "agreement with the target prompt", True, 0.01, nan))
+        if self.masked:
+            found += [
+                Measure("background, dB", "PSNR to the source outside the mask", True, 1.0, nan),
+                Measure("background SSIM", "SSIM to the source outside the mask", True, 0.02, 1.0),
+            ]
+            if eyes.distance:
+                says = "LPIPS to the source, both black inside the mask"
+                found.append(Measure("background LPIPS", says, False, 0.01, 0.0))
+        found.append(
+            Measure("copy score", "highest SSIM with a photo: near 1, a copy", False, 0.05, nan)
+        )
+        return found
+
+    @property
+    def duels(self) -> Mapping[str, str]:
+        over = {"subject": next(iter(self.eyes.subject)), "prompt": self.eyes.prompt_name}
+        return over | ({"background": "background, dB"} if self.masked else {})
+
+    @property
+    def conditions(self) -> dict[str, Any]:
+        bench = {"name": NAME, "version": self._version}
+        where = {"folder": str(self.folder.resolve()), "side": self.side}
+        choices = {**self.eyes.choices, "background ceiling, dB": CEILING}
+        return {"bench": bench, **where, "choices": choices}
+
+    def subject(self, name: str) -> str:
+        return self.cases[name].subject
+
+    def task(self, name: str) -> Task:
+        if self._last is None or self._last[0] != name:
+            self._last = (name, self.cases[name].task((self.side, self.side)))
+        return self._last[1]
+
+    def score(self, name: str, picture: Float[Tensor, "1 3 h w"]) -> dict[str, Any]:
+        task, case, eyes = self.task(name), self.cases[name], self.eyes
+        text = task.target_prompt(task.class_noun)
+        found: dict[str, Any] = {"subject": task.subject, "seed": task.seed, "text": text}
+        for measure, features in eyes.subject.items():
+            found[measure] = metrics.subject_fidelity(
+                features.of(picture), self._photos(case)[measure]
+            ).item()
+        found[eyes.prompt_name] = eyes.prompt.agreement(picture, [text]).item()
+        outside = case.outside((self.side, self.side))
+        if outside is not None:
+            kept = metrics.psnr(picture, task.source, outside)
+            found["background, dB"] = kept.clamp(max=CEILING).item()
+            found["background SSIM"] = metrics.ssim(picture, task.source, outside).item()
+            if eyes.distance:
+                black = [(shown + 1) * outside - 1 for shown in (picture, task.source)]
+                found["background LPIPS"] = eyes.distance(black[0], black[1]).item()
+        found["copy score"] = metrics.copy_score(picture, task.photos).item()
+        return found
+
+    def _photos(self, case: PhotoCase) -> dict[str, Tensor]:
+        """Features of a subject's photos as they are, looked at once."""
+        mark = "\n".join(map(str, case.photos))
+        if self._seen is None or self._seen[0] != mark:
+            whole = [read_picture(file) for file in case.photos]
+            seen = {
+                name: torch.cat([features.of(one) for one in whole])
+                for name, features in self.eyes.subject.items()
+            }
+            self._seen = (mark, seen)
+        return self._seen[1]
+
+    def warnings(self, means: Mapping[str, Mapping[str, float]]) -> list[str]:
+        return list(self.notes)
