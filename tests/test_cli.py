@@ -191,7 +191,8 @@ def test_clip_names_the_class_and_judges_previews(
     journal = (here / "concepts/rex/learn.jsonl").read_text().splitlines()
     looks = [entry for entry in map(json.loads, journal) if "identity" in entry]
     assert looks and all(-1 <= look["identity"] <= 1 and look["prompt"] >= 0 for look in looks)
-    for asked, said in (((), "Wanted --class"), (("--class", "cat", "--dino-model", "x"), "--clip-model")):
+    alone = ("--class", "cat", "--dino-model", "x")
+    for asked, said in (((), "Wanted --class"), (alone, "--clip-model")):
         assert run(*words, *asked) == 2
         assert said in capsys.readouterr().err
 
