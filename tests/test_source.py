@@ -128,6 +128,20 @@ def test_without_room_the_source_is_run_again():
     assert features.nbytes <= features.room
 
 
+def test_words_alone_still_fit_where_more_does_not():
+    model, plan = model_of(), first_steps(STEPS, 2, 0, 2)
+    inversion, whole = null_text(model), SourceFeatures()
+    plain, _ = run(model, inversion, plan, blend=BLEND, features=whole)
+    sizes = [sum(t.nbytes for t in step.values()) for step in whole._steps.values()]
+    features = SourceFeatures(room=sizes[0] + sizes[1] - 1)
+    run(model, inversion, plan, blend=BLEND, features=features)
+    later, rows = run(model, inversion, plan, blend=BLEND, features=features)
+    assert same(plain, later) and features.nbytes <= features.room
+    kept = [features.has(index, frozenset({"words"})) for index in range(STEPS)]
+    assert kept == [True, False, True, True, False, False]
+    assert rows == 2 * STEPS - 1 + 2 + 2  # the source's two rows in step 1, one in the last two
+
+
 def test_targets_share_rows_as_long_as_their_schedules_agree():
     model = model_of()
     inversion = null_text(model)

@@ -166,26 +166,6 @@ def test_without_guidance_there_are_no_unconditional_rows():
     assert [step.rows for step in steps] == [2, 2, 2, 2, 1, 1]
 
 
-@pytest.mark.parametrize(
-    ("offset", "paper", "walked", "later"), [(0, 131, 146, 97), (1, 133, 148, 99)]
-)
-def test_rows_of_the_papers_preset(offset, paper, walked, later):
-    model = tiny_model("sd15")
-    model.schedule = model.denoiser.schedule = replace(model.schedule, steps_offset=offset)
-    inversion = null_text(model, steps=50, guidance=7.5)
-    unknown, features = replace(inversion, replay=None, first_noise=None), SourceFeatures()
-    kept = {"features": features}
-    for known, how, rows in (
-        (inversion, {}, paper),
-        (unknown, {}, walked),
-        (inversion, kept, paper),
-        (inversion, kept, later),
-    ):
-        before = model.rows
-        steps = list(swap_steps(model, known, SOURCE, TARGET, SwapSettings(), **how))
-        assert model.rows - before == sum(step.rows for step in steps) == rows
-
-
 def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
     model = tiny_model("sd15")
     inversion = null_text(model, guidance=7.5)

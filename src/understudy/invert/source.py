@@ -46,7 +46,8 @@ class SourceFeatures:
     """The features of one source, step by step; it fills while the source is run.
 
     Attributes:
-        room: bytes it may take; once full it keeps no further steps, which then are run again.
+        room: bytes it may take; a step that does not fit, and later ones that read as much, are
+            not kept and then run again. Steps that read less, like words alone, may still fit.
         path: latents before each step, and after those so far, where an edit had to walk them.
         first_noise: the unconditional noise of the first step.
         owner: which source it is of; see `claim`.
@@ -61,7 +62,7 @@ class SourceFeatures:
     _files: dict[int, Path] = field(default_factory=dict[int, Path])
     _sizes: set[int] = field(default_factory=set[int])
     _opened: tuple[int, dict[str, Tensor]] = (-1, {})
-    _full: bool = False
+    _refused: list[Parts] = field(default_factory=list[Parts])
 
     @property
     def nbytes(self) -> int:
@@ -79,7 +80,7 @@ class SourceFeatures:
         """Be as new."""
         self._steps, self._parts, self._files, self._sizes = {}, {}, {}, set()
         self.path = self.first_noise = None
-        self.owner, self._full, self._opened = "", False, (-1, {})
+        self.owner, self._refused, self._opened = "", [], (-1, {})
 
     def adopt(self, inversion: Inversion) -> None:
         """What was kept while `inversion` was being made is of its source."""
@@ -110,7 +111,7 @@ class SourceFeatures:
         map_tokens: int,
     ) -> Keep | None:
         """What to keep of one layer's call; cond, uncond: the source's rows, where it has them."""
-        if self._full:
+        if self._too_much(parts):
             return None
         names = {row: name for row, name in ((uncond, "uncond"), (cond, "cond")) if row is not None}
         only = () if cond is None else (cond,)
@@ -133,11 +134,13 @@ class SourceFeatures:
 
     def close_step(self, index: int, parts: Parts) -> None:
         """All of a step's layers have been kept; or, where room ran out, none of them."""
+        if self._too_much(parts):
+            return
         if self.nbytes > self.room:
-            self._full = True
+            self._refused.append(parts)
             self._steps.pop(index, None)
             self._parts.pop(index, None)
-        elif not self._full:
+        else:
             self._parts[index] = self._parts.get(index, NOTHING) | parts
 
     def save(self, folder: Path) -> Path:
@@ -171,6 +174,10 @@ class SourceFeatures:
             tensors = _read(whole)
             found.path, found.first_noise = tensors.get("path"), tensors.get("first_noise")
         return found
+
+    def _too_much(self, parts: Parts) -> bool:
+        """Whether a step that read no more than these did not fit."""
+        return any(refused <= parts for refused in self._refused)
 
     def _shows_words(self, index: int, site: AttentionSite) -> bool:
         """All layers in the first step; then those of the size that shows objects best."""

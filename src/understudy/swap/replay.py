@@ -85,8 +85,8 @@ def replay_steps(
         mixes,
         same,
         features,
+        stirring,
     )
-    run.stirring = stirring
     for index in range(inversion.steps):
         step = run.step(index)
         yield step
@@ -109,6 +109,7 @@ class _Run:
         mixes: MixesAt,
         alike: Sequence[int],
         features: SourceFeatures | None,
+        stirring: Stirring | None,
     ) -> None:
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
@@ -134,7 +135,7 @@ class _Run:
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
-        self.stirring: Stirring | None = None
+        self.stirring = stirring
         self.streams: list[torch.Generator] = []
         self.needed = last  # steps that read the source
 
