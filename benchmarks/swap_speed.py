@@ -1,12 +1,13 @@
 """Null-text inversion and Photoswap, ours against the plain way: rows, work, time, memory.
 
     python -m benchmarks.swap_speed work [--side 64]      counted, on no device: rows and MACs
-    python -m benchmarks.swap_speed time [--side 32] [--steps 4] [--device cpu]    in one run
+    python -m benchmarks.swap_speed time [--side 32] [--steps 3] [--device cpu]    in one run
 
 Stable Diffusion 1.5's U-Net with random weights. `work` runs every operation of 50 steps on the
 meta device: shapes without numbers, so full size takes minutes on a laptop; multiply-adds are what
 PyTorch's own counter says, in units of one row. Of null-text inversion one inner step is counted
-and multiplied. `time` runs both ways on one device and weighs live memory as it goes.
+and multiplied. `time` runs both ways on one device and weighs live memory as it goes; on a CPU it
+is the processor's time, so that other work on the machine does not count. Ten minutes on one core.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from benchmarks.shapes import Shaped
 from understudy.diffusion import timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
-from understudy.invert.source import GIGABYTE, SourceFeatures
+from understudy.invert.source import GIGABYTE, SourceFeatures, keeping
+from understudy.invert.source import WORDS as WORD_MAPS
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
 from understudy.swap.replay import alignment
@@ -116,7 +118,8 @@ class Bench:
     @contextmanager
     def measured(self, name: str, model: Shaped) -> Iterator[None]:
         """Note what happens inside under `name`."""
-        before, started = model.rows, time.perf_counter()
+        clock = time.process_time if self.device == "cpu" else time.perf_counter
+        before, started = model.rows, clock()
         if self.device == "meta":
             with FlopCounterMode(display=False) as counted:
                 yield
@@ -134,7 +137,7 @@ class Bench:
             with Live() as live:
                 yield
             peak = live.most
-        seconds = time.perf_counter() - started
+        seconds = clock() - started
         self.costs[name] = Cost(model.rows - before, 0.0, seconds, peak / 1e9)
 
     def _row(self) -> float:
@@ -152,16 +155,32 @@ class Bench:
         """A swap whose source is run, and one that finds its features; each against 4 rows a step.
 
         The first is that of a known path and first noise, as null-text inversion leaves them; had
-        the inversion kept the features, the first swap would be the second here.
+        the inversion kept the features, the first swap would be the last here. With a blend there
+        is one between them: of an inversion that kept where the words are.
         """
         model, settings, features = self.model(), self.settings(preset), SourceFeatures(room=10**15)
         inversion = self.pretended(model)
-        for which in ("source run", "source kept"):
+        words = self.words_of(model, inversion) if settings.blend else None
+        kept = {"source run": features, "source kept": features}
+        kept = {"source run": None, "words kept": words, "source kept": words} if words else kept
+        for which, features in kept.items():
             with self.measured(f"{preset}: swap, {which}", model):
                 self.swapped(model, inversion, settings, features)
+        assert features is not None
         self.costs[f"{preset}: features kept"] = Cost(peak=features.nbytes / 1e9)
         rows = 4 * self.steps
         self.costs[f"{preset}: swap, the plain way"] = Cost(rows, float(rows))
+
+    def words_of(self, model: Shaped, inversion: Inversion) -> SourceFeatures:
+        """Features of an inversion that kept its words, in conditional rows that it runs anyway."""
+        features, text = SourceFeatures(room=10**15), model.embed([SOURCE])
+        features.claim(inversion, self.guidance)
+        for index, timestep in enumerate(inversion.timesteps):
+            control = keeping(features, index, WORD_MAPS, cond=0)
+            with torch.no_grad():
+                model.predict_noise(self.photo(), timestep, text, control)
+            features.close_step(index, WORD_MAPS)
+        return features
 
     def pretended(self, model: Shaped) -> Inversion:
         """A null-text inversion's shapes."""
@@ -290,18 +309,19 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shape", default="sd15", choices=("sd15", "small"))
     parser.add_argument("--offset", type=int, default=0, help="steps_offset of the schedule")
-    parser.add_argument("--presets", nargs="+", default=["paper", "official"])
+    parser.add_argument("--presets", nargs="+", help="paper official; time: paper")
     wish = parser.parse_args()
     counts = wish.what == "work"
     bench = Bench(
         wish.side or (64 if counts else 32),
-        wish.steps or (50 if counts else 4),
+        wish.steps or (50 if counts else 3),
         wish.inner if wish.inner is not None else (10 if counts else 2),
         wish.shape,
         "meta" if counts else wish.device,
         wish.offset,
     )
-    for preset in wish.presets:
+    presets = wish.presets or (["paper", "official"] if counts else ["paper"])
+    for preset in presets:
         if counts:
             bench.work(preset)
         else:
@@ -311,12 +331,13 @@ def main() -> None:
         bench.null_text_work()
         bench.sweep_work()
     told = vars(wish) | {"side": bench.side, "steps": bench.steps, "inner": bench.inner}
+    told["presets"] = presets
     found: dict[str, Any] = {"conditions": told, "costs": {}, "plain over ours": {}}
     for name, cost in bench.costs.items():
         found["costs"][name] = vars(cost)
         print(f"{name:55} {cost.rows:6} rows {cost.work:8.1f} {cost.seconds:8.1f} s "
               f"{cost.peak:7.3f} GB")  # fmt: skip
-    for preset in () if counts else wish.presets:
+    for preset in () if counts else presets:
         for measure, of in {"time": _seconds, "peak": _peak}.items():
             found["plain over ours"][f"{preset}, {measure}"] = ratios(bench.costs, preset, of)
     print(json.dumps(found["plain over ours"], indent=1))

@@ -69,6 +69,18 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
         assert torch.allclose(last.target[0], steps[-1].target[n], rtol=0, atol=1e-9)
 
 
+def test_the_mask_of_the_blend_is_counted():
+    model = tiny_model("sd15", dtype=torch.float64)
+    inversion = null_text(model, steps=10, guidance=7.5)
+    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 65})
+    plans, before = candidates(settings), model.rows
+    audition = Audition(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
+    steps = swap_steps(model, inversion, SOURCE, TARGET, settings, audition=audition)
+    spent = 16 + sum(step.rows for step in steps)
+    assert len(plans) == 3 and model.rows - before == spent
+    assert spent <= rows_wanted(plans, settings) == 65
+
+
 def test_what_candidates_read_is_known_beforehand():
     wide = replace(BEST, budget=10_000)
     assert parts_read(wide, 12) == {"output", "uncond", "map", "cross"}

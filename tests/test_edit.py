@@ -6,8 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from test_swap import SOURCE, model_of, null_text
 from tiny import tiny_model
@@ -49,16 +47,12 @@ def test_every_method_edits_every_inversion(method):
     assert all(bool(end.isfinite().all()) for end in ends)
 
 
-def test_an_edit_ends_in_pictures_and_leaves_the_model_as_it_was():
+def test_an_edit_ends_in_pictures():
     model = tiny_model("toy", dtype=torch.float32)
-    before = repr(model.unet), {n: p.clone() for n, p in model.unet.state_dict().items()}
     inversion = null_text(model, steps=STEPS)
     for method in ("p2p", "pnp"):
         pictures = edit(model, inversion, SOURCE, [TARGET, SOURCE], settings(method))
         assert pictures.shape == (2, 3, 64, 64)
-    assert repr(model.unet) == before[0]
-    assert all(torch.equal(p, before[1][n]) for n, p in model.unet.state_dict().items())
-    assert not any(module._forward_hooks for module in model.unet.modules())
 
 
 @pytest.mark.parametrize("method", ["p2p", "pnp"])
@@ -105,36 +99,6 @@ def test_words_do_what_they_say():
     assert (kept.mask <= blended.mask).all()
     outside = kept.mask[0, 0] == 0
     assert torch.equal(kept.target[0][:, outside], inversion.path[-1][:, outside])
-
-
-class Maps(TorchDispatchMode):
-    """Counts tensors of the shape of a whole self-attention map, 256 x 256 here."""
-
-    count = 0
-
-    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-        made = func(*args, **(kwargs or {}))
-        for tensor in made if isinstance(made, tuple | list) else (made,):
-            if isinstance(tensor, torch.Tensor) and tensor.shape[-2:] == (256, 256):
-                self.count += 1
-        return made
-
-
-@pytest.mark.parametrize("method", ["p2p", "pnp"])
-def test_no_map_of_more_columns_than_tokens_ever_exists(method):
-    model = tiny_model("sd15")
-    photo = torch.zeros(1, 4, 16, 16)
-    *_, last = direct_steps(model, photo, SOURCE, steps=STEPS)
-    words = WordEdits(blend=("cat", "dog")) if method == "p2p" else None
-
-    def maps(backend):
-        with sdpa_kernel(backend), Maps() as seen:
-            given = settings(method, self_map_steps=1)
-            list(edit_steps(model, last.inversion, SOURCE, TARGET, given, words=words))
-        return seen.count
-
-    assert maps(SDPBackend.FLASH_ATTENTION) == 0
-    assert maps(SDPBackend.MATH) > 0  # where they exist, they are seen
 
 
 def test_later_edits_run_no_source_rows_whatever_their_limit():

@@ -9,6 +9,7 @@ import torch
 from test_swap import SOURCE, STEPS, model_of, null_text
 from understudy.errors import InputError
 from understudy.settings import SwapSettings
+from understudy.sheet import COLOURS
 from understudy.swap.explain import components, explain_steps
 from understudy.swap.figures import attention_sheet, heat, schedule_strip, sweep_sheet
 from understudy.swap.schedule import first_steps
@@ -67,3 +68,10 @@ def test_figures_are_drawn():
     tiles = [np.full((8, 8, 3), 80 * n, np.uint8) for n in range(3)]
     page = sweep_sheet(tiles, grid, (None, axis), "title")
     assert all((page == 80 * n).all(2).any() for n in range(3))
+    marks = {"identity": [0.9, 0.5, 0.1], "layout": [0.1, 0.5, 0.9]}
+    judged = sweep_sheet(tiles, grid, (None, axis), "title", marks)
+    charts = judged[len(page) :]
+    assert judged.shape[1] == page.shape[1] and len(charts) > 100
+    right = charts[:, 2 * charts.shape[1] // 3 :]
+    falling, rising = (np.argwhere((right == colour).all(2))[:, 0] for colour in COLOURS[:2])
+    assert falling.mean() > rising.mean() + 50  # rows count from the top

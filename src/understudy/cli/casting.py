@@ -7,12 +7,14 @@ from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from understudy.cli import show, stage
 from understudy.errors import InputError
 from understudy.files import cache_folder
-from understudy.settings import InvertSettings, RunSettings, SwapSettings
+from understudy.settings import METHODS, InvertSettings, RunSettings, SwapSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,9 +23,25 @@ if TYPE_CHECKING:
     from understudy.invert.source import Parts, SourceFeatures
     from understudy.models.interface import DiffusionModel
     from understudy.recipe import Ingredient
+    from understudy.swap.audition import Audition
     from understudy.swap.roles import Role
 
+# The options that all of them have.
+PhotoOption = Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
+]
+MethodOption = Annotated[str, typer.Option(help="how to invert", metavar="|".join(METHODS))]
+MaskOption = Annotated[
+    Path | None, typer.Option(help="Picture of the photo's size; white may change.")
+]
+PhotosOption = Annotated[
+    Path | None, typer.Option(help="Photos of the concept that results are compared with.")
+]
+
 _SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*")
+
+DRAWN, DRAWING_STEPS = 2, 20  # pictures of the actor, where no photos of it are given
 
 
 @dataclass(frozen=True)
@@ -177,3 +195,36 @@ def asked_inversion(method: str, settings: SwapSettings, run: RunSettings) -> In
     """The inversion that a swap with these settings wants."""
     given = {"method": method, "steps": settings.steps, "guidance": settings.guidance}
     return InvertSettings.filled(given, run.model)
+
+
+def jury(
+    model: DiffusionModel, guidance: float, source: Source, cast: Cast, photos: Path | None
+) -> Audition | None:
+    """Who compares results with pictures of the concept and with the photo; None where nobody can.
+
+    Without photos of the concept the model draws it, so it must be dressed by now.
+    """
+    from understudy.evaluate.swap_judge import judge_for
+
+    judge = judge_for(model)
+    if judge is None or source.picture is None or len(cast.roles) != 1:
+        return None
+    from understudy.swap.audition import Audition
+
+    pictures = _of_the_actor(model, guidance, str(cast.roles[0].actor), photos)
+    return Audition(judge, judge.identity(pictures), source.picture)
+
+
+def _of_the_actor(
+    model: DiffusionModel, guidance: float, phrase: str, photos: Path | None
+) -> Tensor:
+    """Pictures of the concept: the photos given, or what the model draws of it."""
+    if photos is not None:
+        from understudy.image import read_folder
+
+        return read_folder(photos, model.picture_size)[0]
+    from understudy.generate import generate
+    from understudy.settings import GenerateSettings
+
+    drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=guidance)
+    return generate(model, [f"a photo of a {phrase}"] * DRAWN, list(range(DRAWN)), drawing).cpu()

@@ -10,7 +10,7 @@ import typer
 from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
 from understudy.files import check_writable
-from understudy.settings import METHODS, RunSettings, SwapSettings
+from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,16 +26,12 @@ def explain(
     prompt: Annotated[str, typer.Option(help="What the photo shows.")],
     settings: SwapSettings,
     run: RunSettings,
-    photo: Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
-    ] = None,
+    photo: casting.PhotoOption = None,
+    seed: casting.SeedOption = None,
     swap: Annotated[
         list[str], typer.Option(help="WORD=CONCEPT: also draw where that swap may change.")
     ] = [],  # noqa: B006
-    method: Annotated[
-        str, typer.Option(help="how to invert", metavar="|".join(METHODS))
-    ] = "direct",
+    method: casting.MethodOption = "direct",
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("explained.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

@@ -13,7 +13,7 @@ from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import check_writable
 from understudy.presets import SWAP_COUNTS
-from understudy.settings import METHODS, RunSettings, SwapSettings
+from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from understudy.models.interface import DiffusionModel
     from understudy.swap.audition import Audition
     from understudy.swap.replay import SwapStep
-
-DRAWN, DRAWING_STEPS = 2, 20  # pictures of the actor, where no photos of it are given
 
 
 @knobs
@@ -39,19 +37,11 @@ def swap(
     ],
     settings: SwapSettings,
     run: RunSettings,
-    photo: Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
-    ] = None,
-    method: Annotated[
-        str, typer.Option(help="how to invert", metavar="|".join(METHODS))
-    ] = "null-text",
-    mask: Annotated[
-        Path | None, typer.Option(help="Picture of the photo's size; white may change.")
-    ] = None,
-    photos: Annotated[
-        Path | None, typer.Option(help="Photos of the concept, for --budget to compare with.")
-    ] = None,
+    photo: casting.PhotoOption = None,
+    seed: casting.SeedOption = None,
+    method: casting.MethodOption = "null-text",
+    mask: casting.MaskOption = None,
+    photos: casting.PhotosOption = None,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -124,32 +114,12 @@ def _audition(
     photos: Path | None,
 ) -> Audition | None:
     """Who judges candidates; None where nobody can, or nothing is to be chosen."""
-    from understudy.evaluate.swap_judge import judge_for
-
-    judge = judge_for(model) if settings.budget else None
-    if judge is None or source.picture is None or len(cast.roles) != 1:
-        if settings.budget:
-            show.note("nobody can judge candidates here; the preset's numbers are taken.")
+    if not settings.budget:
         return None
-    from understudy.swap.audition import Audition
-
-    pictures = _of_the_actor(model, settings, str(cast.roles[0].actor), photos)
-    return Audition(judge, judge.identity(pictures), source.picture)
-
-
-def _of_the_actor(
-    model: DiffusionModel, settings: SwapSettings, phrase: str, photos: Path | None
-) -> Tensor:
-    """Pictures of the concept: the photos given, or what the model draws of it."""
-    if photos is not None:
-        from understudy.image import read_folder
-
-        return read_folder(photos, model.picture_size)[0]
-    from understudy.generate import generate
-    from understudy.settings import GenerateSettings
-
-    drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=settings.guidance)
-    return generate(model, [f"a photo of a {phrase}"] * DRAWN, list(range(DRAWN)), drawing).cpu()
+    found = casting.jury(model, settings.guidance, source, cast, photos)
+    if found is None:
+        show.note("nobody can judge candidates here; the preset's numbers are taken.")
+    return found
 
 
 def _chosen(last: SwapStep, settings: SwapSettings) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +13,7 @@ from understudy.cli import casting, show, stage
 from understudy.cli.options import count_or_share, knobs
 from understudy.errors import InputError
 from understudy.files import check_writable
-from understudy.settings import METHODS, RunSettings, SwapSettings
+from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
     from understudy.invert.source import Parts
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from understudy.settings import InvertSettings
     from understudy.swap.sweep import Axis, Cell
 
+MARKS = ("identity", "layout")  # of the actor, of the photo; 1 is all of it
+
 
 @knobs
 def sweep(
@@ -28,10 +31,8 @@ def sweep(
     swap: Annotated[list[str], typer.Option(help="WORD=CONCEPT, like cat=rex; may be repeated.")],
     settings: SwapSettings,
     run: RunSettings,
-    photo: Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)] = None,
-    seed: Annotated[
-        int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
-    ] = None,
+    photo: casting.PhotoOption = None,
+    seed: casting.SeedOption = None,
     vary: Annotated[
         list[str],
         typer.Option(
@@ -39,18 +40,16 @@ def sweep(
             "grid (rows, then columns). Without it: self-output by cross-map."
         ),
     ] = [],  # noqa: B006
-    method: Annotated[
-        str, typer.Option(help="how to invert", metavar="|".join(METHODS))
-    ] = "null-text",
-    mask: Annotated[
-        Path | None, typer.Option(help="Picture of the photo's size; white may change.")
-    ] = None,
+    method: casting.MethodOption = "null-text",
+    mask: casting.MaskOption = None,
+    photos: casting.PhotosOption = None,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sweep.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Swap with many numbers of steps at once.
 
-    The cells of the grid share the photo's run, and each other's as long as they agree.
+    The cells of the grid share the photo's run, and each other's as long as they agree. Where
+    somebody can judge them, identity and layout are drawn as curves besides.
     """
     from understudy.photo import check_png_name, write_pixels
 
@@ -67,16 +66,27 @@ def sweep(
     model = stage.load_model(run)
     source = casting.source_of(model, photo, seed, prompt, mask)
     asked = casting.asked_inversion(method, settings, run)
-    pictures, cost = _swept(model, cast, source, asked, grid, settings.keep)
-    facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
+    swept = _swept(model, cast, source, asked, grid, settings.keep, photos)
+    facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target, "swap": swap}
+    facts |= {"vary": vary, **swept.marks}
     files = (*source.ingredients, *cast.dress.ingredients)
     recipe = stage.made_by(
         "sweep", model, (settings, run), arguments=facts, ingredients=files, seed=seed
     )
     title = f'"{prompt}"  to  "{cast.target}"'
-    write_pixels(out, sweep_sheet(pictures, grid, (rows, columns), title), recipe.to_text())
-    told = f"{out}   {len(grid)} swaps in {cost['swaps']} rows"
-    show.result({"picture": str(out), "cells": len(grid), "rows": cost, **facts}, json, told)
+    sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
+    write_pixels(out, sheet, recipe.to_text())
+    told = f"{out}   {len(grid)} swaps in {swept.rows['swaps']} rows"
+    show.result({"picture": str(out), "cells": len(grid), "rows": swept.rows, **facts}, json, told)
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The cells' pictures, the U-Net rows they took, and how they were judged, if they were."""
+
+    pictures: list[Pixels]
+    rows: dict[str, int]
+    marks: dict[str, list[float]]
 
 
 def _swept(
@@ -86,8 +96,11 @@ def _swept(
     asked: InvertSettings,
     grid: Sequence[Cell],
     keep: float,
-) -> tuple[list[Pixels], dict[str, int]]:
-    """The cells' pictures, and the U-Net rows that inversion and swaps took."""
+    photos: Path | None,
+) -> Swept:
+    """Invert, swap every cell, and judge what came out."""
+    from torch import cat
+
     from understudy.image import to_pixels
     from understudy.swap.photoswap import parts_read
     from understudy.swap.sweep import sweep_steps
@@ -110,8 +123,13 @@ def _swept(
         )
         last = show.last(steps, f"Swapping {len(grid)} ways")
         cost = {"inversion": spent - before, "swaps": model.rows - spent}
-        pictures = [to_pixels(stage.decoded(model, one)) for one in last.target.split(1)]
-    return pictures, cost
+        shown = [stage.decoded(model, one).cpu() for one in last.target.split(1)]
+        jury = casting.jury(model, asked.guidance, source, cast, photos)
+    marks = dict[str, list[float]]()
+    if jury is not None:
+        for name, seen in zip(MARKS, jury.seen(cat(shown)), strict=True):
+            marks[name] = [round(value, 3) for value in seen.tolist()]
+    return Swept([to_pixels(picture) for picture in shown], cost, marks)
 
 
 def _axis(text: str) -> Axis:

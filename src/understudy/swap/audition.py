@@ -24,6 +24,7 @@ from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.blend import Blend
+from understudy.swap.difference import SAMPLES
 from understudy.swap.replay import replay_steps
 from understudy.swap.rows import Branch, branched
 from understudy.swap.schedule import Swaps, SwapSchedule, first_steps
@@ -110,11 +111,20 @@ class Audition:
         if step.mask is not None:
             size = (int(pictures.shape[-2]), int(pictures.shape[-1]))
             where = F.interpolate(step.mask.float(), size=size).expand(len(pictures), -1, -1, -1)
-        shown = self.judge.identity(pictures, where)
+        identity, layout = self.seen(pictures, where)
+        return identity + self.layout_weight * layout
+
+    def seen(
+        self, pictures: Float[Tensor, "k 3 h w"], subject: Float[Tensor, "k 1 h w"] | None = None
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """How much each picture shows the actor, and how much it keeps the photo's layout.
+
+        subject: a rough mask of whom to look at.
+        """
+        shown = self.judge.identity(pictures, subject)
         identity = (shown @ self.subject.to(shown).T).mean(1)
         before = self.judge.layout(self.photo.to(pictures))
-        layout = (self.judge.layout(pictures) * before).sum(1)
-        return identity + self.layout_weight * layout
+        return identity, (self.judge.layout(pictures) * before).sum(1)
 
 
 def candidates(settings: SwapSettings, targets: int = 1) -> list[SwapSchedule]:
@@ -138,16 +148,20 @@ def judging_step(settings: SwapSettings) -> int:
 
 
 def rows_wanted(plans: Sequence[SwapSchedule], settings: SwapSettings, targets: int = 1) -> int:
-    """At most how many U-Net rows the candidates take for so many targets, judging included."""
+    """At most how many U-Net rows the candidates take for so many targets.
+
+    That is for a photo whose path is known: its source and the mask of its blend included.
+    """
     halves, nothing = 1 if settings.guidance == 1 else 2, Swaps(False, False, False)
     branches = (Branch(0, tuple(range(len(plans))), nothing),)
-    rows = 0
+    by_words = settings.blend and settings.where == "attention"
+    rows = SAMPLES * (targets + 1) if settings.blend and not by_words else 0
     for index in range(settings.steps):
         swaps = [plan.at(index) for plan in plans]
         branches = branched(branches, swaps, [0] * len(plans))
         if index > judging_step(settings):
             branches = branches[:1]
-        reads = any(swap.any for swap in swaps) or settings.blend
+        reads = any(swap.any for swap in swaps) or by_words
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
         rows += halves * len(branches) * targets
     return rows

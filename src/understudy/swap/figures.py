@@ -5,7 +5,7 @@ Knows what the steps of `explain`, `sweep` and `swap` carry; opens and writes no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from understudy.image import to_pixels
 from understudy.knobs import option
 from understudy.photo import Pixels
-from understudy.sheet import Row, Tile, contact_sheet, strip
+from understudy.sheet import Curve, Row, Tile, chart, contact_sheet, strip
 from understudy.swap.explain import Attention, components
 from understudy.swap.schedule import SwapSchedule
 from understudy.swap.sweep import Axis, Cell
@@ -89,18 +89,56 @@ def attention_sheet(
 
 
 def sweep_sheet(
-    pictures: Sequence[Pixels], grid: Sequence[Cell], axes: tuple[Axis | None, Axis], title: str
+    pictures: Sequence[Pixels],
+    grid: Sequence[Cell],
+    axes: tuple[Axis | None, Axis],
+    title: str,
+    marks: Mapping[str, Sequence[float]] | None = None,
 ) -> Page:
-    """The cells of a sweep as a grid, each under the number it was made with."""
+    """The cells of a sweep as a grid, each under the number it was made with.
+
+    marks: numbers of the cells by name, written below them; and drawn as curves over each axis,
+    averaged over the other one.
+    """
     rows, columns = axes
     found: list[Row] = []
     for row in range(1 + max(cell.row for cell in grid)):
         here = [n for n, cell in enumerate(grid) if cell.row == row]
-        tiles = [
-            Tile(pictures[n], f"{_short(columns)} {columns.values[grid[n].column]}") for n in here
+        tiles = [Tile(pictures[n], _label(columns, grid, n, marks or {})) for n in here]
+        heading = [f"{_short(rows)} {rows.values[row]}"] if rows else []
+        found.append(Row("; ".join([*heading, *filter(None, [", ".join(marks or {})])]), tiles))
+    sheet = contact_sheet(found, side=SIDE, title=title)
+    charts = [
+        chart([_curves(axis, grid, places, marks)], _short(axis), sheet.shape[1])
+        for axis, places in (
+            (rows, [cell.row for cell in grid]),
+            (columns, [cell.column for cell in grid]),
+        )
+        if marks and axis is not None
+    ]
+    return np.concatenate([sheet, *charts])
+
+
+def _label(axis: Axis, grid: Sequence[Cell], n: int, marks: Mapping[str, Sequence[float]]) -> str:
+    """What is written below a cell."""
+    said = ", ".join(f"{values[n]:.2f}" for values in marks.values())
+    return f"{_short(axis)} {axis.values[grid[n].column]}{':  ' if said else ''}{said}"
+
+
+def _curves(
+    axis: Axis, grid: Sequence[Cell], places: Sequence[int], marks: Mapping[str, Sequence[float]]
+) -> list[Curve]:
+    """Each mark over an axis in steps; places: which of its values each cell has."""
+    steps = [v if isinstance(v, int) else v * grid[0].settings.steps for v in axis.values]
+    curves: list[Curve] = []
+    for name, values in marks.items():
+        by_value = [
+            [value for value, at in zip(values, places, strict=True) if at == place]
+            for place in range(len(axis.values))
         ]
-        found.append(Row(f"{_short(rows)} {rows.values[row]}" if rows else "", tiles))
-    return contact_sheet(found, side=SIDE, title=title)
+        means = [sum(some) / len(some) for some in by_value]
+        curves.append(Curve(name, sorted(zip(steps, means, strict=True))))
+    return curves
 
 
 def _short(axis: Axis) -> str:
