@@ -6,6 +6,8 @@ A seed gives a scene; a scene gives its picture, caption, masks and key points; 
 
 from understudy.toybox.answers import recast, repose
 from understudy.toybox.captions import caption, plain_caption
+from understudy.toybox.faces import Face, sample_face
+from understudy.toybox.portrait import FACE_POINTS, Portrait, portrait
 from understudy.toybox.render import KeyPoint, Rendering, influence, render
 from understudy.toybox.sample import sample_identity, sample_scene, subject_photos
 from understudy.toybox.scene import (
@@ -33,9 +35,9 @@ from understudy.toybox.vocabulary import (
 )
 
 __all__ = [
-    "ACCESSORIES", "ALL_STANCES", "BACKGROUNDS", "CLASSES", "COLOURS", "KEYPOINTS", "LIGHTS",
-    "PATTERNS", "POINTS", "PROPS", "STANCES", "Background", "Camera", "Identity", "KeyPoint",
-    "Light", "Pose", "Prop", "Rendering", "Scene", "Subject", "caption", "influence",
-    "plain_caption", "recast", "render", "repose", "sample_identity", "sample_scene",
-    "subject_photos",
+    "ACCESSORIES", "ALL_STANCES", "BACKGROUNDS", "Background", "CLASSES", "COLOURS", "Camera",
+    "FACE_POINTS", "Face", "Identity", "KEYPOINTS", "KeyPoint", "LIGHTS", "Light", "PATTERNS",
+    "POINTS", "PROPS", "Portrait", "Pose", "Prop", "Rendering", "STANCES", "Scene", "Subject",
+    "caption", "influence", "plain_caption", "portrait", "recast", "render", "repose",
+    "sample_face", "sample_identity", "sample_scene", "subject_photos",
 ]  # fmt: skip
