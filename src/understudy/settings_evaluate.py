@@ -48,6 +48,17 @@ class DreamBoothSettings(EyesSettings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class DragTableSettings(Settings):
+    """DragGAN's Table 1 on toy faces."""
+
+    pairs: int = knob(20, "pairs of faces, from the first", at_least=1, at_most=100_000)
+    points: str = knob("1,5,all", "how many landmarks are dragged at once")
+    steps: int = knob(300, "most optimiser steps of one drag", at_least=1, at_most=100_000)
+    truncation: float = knob(0.7, "how far faces are from the mean", at_least=-2, at_most=2)
+    shard: str = knob("1/1", "which part of the pairs, like 2/4; rows are the same in any part")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class StudySettings(Settings):
     """A study with people, as DreamBooth's: 25 comparisons a rater, three raters each."""
 

@@ -26,8 +26,10 @@ if TYPE_CHECKING:
 
 @knobs
 def drag(
-    generator: Annotated[str, typer.Option(help="The generator's folder.")],
     settings: DragSettings,
+    generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
+        "toybox-gan"
+    ),
     points: Annotated[
         str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
     ] = "",

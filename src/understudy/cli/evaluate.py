@@ -15,6 +15,7 @@ from understudy.files import check_folder_writable
 from understudy.settings import RunSettings
 from understudy.settings_evaluate import (
     CasesSettings,
+    DragTableSettings,
     DreamBoothSettings,
     EyesSettings,
     SwapBenchSettings,
@@ -177,6 +178,48 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     clip = ClipFeatures(load_clip(settings.clip, device=device))
     dino = DinoFeatures(load_dino(settings.dino, device=device))
     return Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
+
+
+@app.command()
+@knobs
+def drag(
+    settings: DragTableSettings,
+    generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
+        "toybox-gan"
+    ),
+    methods: Annotated[
+        str, typer.Option(help="Names, comma between; 'list' says which there are.")
+    ] = "no-edit,no-tracking,paper,official,best",
+    resume: Resume = False,
+    out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    json: Json = False,
+) -> None:
+    """DragGAN's Table 1: landmarks of one toy face dragged to those of another.
+
+    One row a pair, number of points and method the moment it is done; then the report.
+    """
+    from understudy.evaluate.protocols import drag as protocol
+
+    if methods == "list":
+        said = {name: method.says for name, method in protocol.METHODS.items()}
+        show.result(said, json, *_listed(protocol.METHODS))
+        return
+    check_folder_writable(out)
+    from understudy.evaluate.landmarks import load as load_finder
+    from understudy.evaluate.recogniser import load as load_ruler
+    from understudy.evaluate.rows import Run
+    from understudy.evaluate.stage import pick
+    from understudy.models.generators import load_generator
+
+    names, where = pick(methods, protocol.METHODS), Run(out)
+    model = load_generator(generator, device=device)
+    steps = protocol.evaluation_steps(
+        where, settings, model, load_finder(device=model.device), names, resume=resume
+    )
+    for _ in show.follow(steps, "Evaluating"):
+        pass
+    _finish(protocol.summed(where, load_ruler()), out, json)
 
 
 @app.command()

@@ -23,14 +23,15 @@ def options() -> None:
 def list_models(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what --model takes by name.
+    """List what --model and --generator take by name.
 
-    Any diffusers folder or hub id is taken as well.
+    Any diffusers folder or hub id, and any generator's folder, is taken as well.
     """
-    from understudy.models.registry import available
+    from understudy.models.registry import available, generators
 
-    known = available()
-    show.result({"models": list(known)}, json, *known)
+    known, drawn = available(), generators()
+    said = {"models": list(known), "generators": list(drawn)}
+    show.result(said, json, *known, *(f"{name}   (--generator)" for name in drawn))
 
 
 @app.command()
@@ -64,16 +65,17 @@ def check(
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Say what a model is and whether all of it is there; nothing is written or run."""
-    from understudy.models.registry import find
+    from understudy.models.registry import find, generator_folder
 
+    folder = generator_folder(model)
     if Path(model).is_file() and Path(model).suffix.lower() not in DIFFUSION:
         from understudy.models.stylegan2_convert import read_checkpoint
 
         told = {"model": model, **_facts(read_checkpoint(model))}
-    elif (Path(model) / "generator.json").is_file():
+    elif (folder / "generator.json").is_file():
         from understudy.models.stylegan2_convert import check_folder as check_generator
 
-        told = {"model": model, **_facts(check_generator(model))}
+        told = {"model": model, **_facts(check_generator(folder))}
     else:
         from understudy.models.folder import check_folder
 

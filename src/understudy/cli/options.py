@@ -36,7 +36,7 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        model = given.get("model") or RunSettings().model
+        model = given.get("model") or given.get("generator") or RunSettings().model
         command(**{name: make(group, given, model) for name, group in groups.items()}, **given)
 
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]

@@ -30,8 +30,10 @@ TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
 @knobs
 def project(
     photo: Annotated[Path, typer.Argument(help="The photo to project.")],
-    generator: Annotated[str, typer.Option(help="Folder of a StyleGAN2 generator.")],
     settings: ProjectSettings,
+    generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
+        "toybox-gan"
+    ),
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
     ] = None,

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from understudy.errors import ModelError, OutputError
 from understudy.files import replacing
-from understudy.models.registry import device_of, dtype_of
+from understudy.models.registry import device_of, dtype_of, generator_folder
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
 
@@ -74,13 +74,13 @@ def load_generator(
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "float32",
 ) -> StyleGAN2:
-    """Load the generator of a folder, frozen.
+    """Load a generator by the name of a built-in one ("toybox-gan") or from its folder, frozen.
 
     device: "auto" takes a GPU if there is one. dtype: float16 and bfloat16 hold for the higher
     blocks, as published. Raises ModelError for anything that is no generator folder of ours.
     """
     where, precision = device_of(device), dtype_of(dtype)
-    folder = Path(name).expanduser()
+    folder = generator_folder(name)
     manifest = read_manifest(folder)
     if manifest["kind"] != KIND:
         raise ModelError(f"{folder} holds a {manifest['kind']}; only a {KIND} can be run here.")
@@ -103,8 +103,8 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise ModelError(
-            f"{folder} is no generator: there is no {MANIFEST} in it. Wanted a folder made by: "
-            "understudy models convert"
+            f"{folder} is no generator: there is no {MANIFEST} in it. Wanted toybox-gan, or a "
+            "folder made by: understudy models convert"
         )
     try:
         body: Any = json.loads(path.read_text(encoding="utf-8"))

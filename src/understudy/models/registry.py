@@ -18,6 +18,7 @@ WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
 
 # Names of models that ship in the package, and their folders under weights/.
 BUILT_IN = {"toybox": "toybox-diffusion"}
+GENERATORS = ("toybox-gan",)  # likewise, those that --generator takes
 
 # Hub ids that were taken down or renamed, and where the same weights are now.
 ALIASES = {
@@ -58,6 +59,27 @@ def available() -> tuple[str, ...]:
     """Names that `load` knows without a folder: the built-in models here, then hub ids."""
     here = [name for name, folder in BUILT_IN.items() if (WEIGHTS / folder).is_dir()]
     return (*here, *KNOWN)
+
+
+def generators() -> tuple[str, ...]:
+    """Names that `load_generator` knows without a folder."""
+    return tuple(name for name in GENERATORS if (WEIGHTS / name / "generator.json").is_file())
+
+
+def generator_folder(name: str | Path) -> Path:
+    """The folder of a generator: one of the user's, or a built-in one by its name.
+
+    Raises ModelError for the name of a built-in one that is not in this installation.
+    """
+    folder = Path(name).expanduser()
+    if str(name) not in GENERATORS or folder.exists():
+        return folder
+    if str(name) not in generators():
+        raise ModelError(
+            f"The built-in generator {name} is not in this installation ({WEIGHTS / name}). "
+            "Install understudy again, or build it with scripts/build_toybox_gan.py."
+        )
+    return WEIGHTS / name
 
 
 def load(
