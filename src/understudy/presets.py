@@ -66,7 +66,8 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         "InvertSettings": {"guidance": 3.0, "learning_rate": 0.03},
         "SwapSettings": {"guidance": 3.0},
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
-    }
+    },
+    "toybox-gan": {"DragSettings": {"learning_rate": 1e-2}},
 }
 
 # What the methods of learning other than DreamBooth want besides, for the same model.

@@ -145,8 +145,10 @@ def _ears(clay: Clay, head: Frame, face: Face, wide: float) -> None:
             clay.bone(head, here + inner, there + inner, 0.58 * low, 0.58 * high, m.BLUSH)
             if k == 1:
                 clay.point(f"{side} ear middle", head, there + (0.0, 0.0, width))
+            if k == 2:
+                tip = there + 0.4 * width * ahead + (0.0, 0.0, 0.4 * width)
+                clay.point(f"{side} ear tip", head, tip)
             here, bend = there, bend + 66.0 * face.ear_fold
-        clay.point(f"{side} ear tip", head, here + 0.4 * width * ahead + (0.0, 0.0, 0.4 * width))
 
 
 def _snout(clay: Clay, head: Frame, face: Face) -> None:
