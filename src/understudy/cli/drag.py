@@ -26,10 +26,11 @@ if TYPE_CHECKING:
 
 @knobs
 def drag(
-    settings: DragSettings,
+    *,
     generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
         "toybox-gan"
     ),
+    settings: DragSettings,
     points: Annotated[
         str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
     ] = "",

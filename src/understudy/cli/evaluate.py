@@ -183,10 +183,11 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
 @app.command()
 @knobs
 def drag(
-    settings: DragTableSettings,
+    *,
     generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
         "toybox-gan"
     ),
+    settings: DragTableSettings,
     methods: Annotated[
         str, typer.Option(help="Names, comma between; 'list' says which there are.")
     ] = "no-edit,no-tracking,paper,official,best",

@@ -30,10 +30,11 @@ TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
 @knobs
 def project(
     photo: Annotated[Path, typer.Argument(help="The photo to project.")],
-    settings: ProjectSettings,
+    *,
     generator: Annotated[str, typer.Option(help="toybox-gan, or a generator's folder.")] = (
         "toybox-gan"
     ),
+    settings: ProjectSettings,
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
     ] = None,
