@@ -67,7 +67,10 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         "SwapSettings": {"guidance": 3.0},
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     },
-    "toybox-gan": {"DragSettings": {"learning_rate": 1e-2}},
+    "toybox-gan": {
+        "DragSettings": {"learning_rate": 1e-2},
+        "ProjectSettings": {"learning_rate": 0.05, "tune_rate": 3e-3, "l2_weight": 5.0},
+    },
 }
 
 # What the methods of learning other than DreamBooth want besides, for the same model.

@@ -37,7 +37,6 @@ class ProjectSettings(Settings):
 
     @classmethod
     def filled(cls, given: Mapping[str, Any], model: str = "") -> ProjectSettings:
-        """The preset's values where none is given."""
-        given = {**suited(cls, model), **given}
+        """The values given; then the preset's; then what suits the generator."""
         named = PRESETS[cls.from_dict(given).preset]
-        return cls.from_dict({**named, **given})
+        return cls.from_dict({**suited(cls, model), **named, **given})
