@@ -46,10 +46,12 @@ from understudy.evaluate.landmarks import load as load_finder
 from understudy.evaluate.metrics import frechet_distance
 from understudy.evaluate.perceptual import RecogniserFeatures
 from understudy.evaluate.recogniser import load as load_ruler
+from understudy.image import write_picture
 from understudy.models.generators import load_generator, save_generator
 from understudy.models.style_layers import Linear
 from understudy.models.stylegan2 import StyleGAN2, StyleMapping
 from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.recipe import Recipe
 from understudy.toybox.faces import PARAMETERS, SHAPE
 
 CHUNK, SIDE = 250, 128
@@ -426,17 +428,18 @@ def train_finder(options: argparse.Namespace) -> None:
 
 CARD = """# toybox-gan
 
-A StyleGAN2 of toy faces, {parameters:,} parameters, {side} pixels, W of {w_dim} numbers; and a
-finder of {points} landmarks in such faces. `understudy drag` and `understudy project` take it by
-default. Trained from scratch by `scripts/build_toybox_gan.py` on {faces} renders of the toy
-world: {steps} steps of {batch} faces, {minutes:.0f} minutes of a share of one CPU core. Shipped in
-half precision.
+A StyleGAN2 of toy faces, {parameters:,} parameters, {side} pixels, W of {w_dim} numbers; and a finder
+of {points} landmarks in such faces. `understudy drag` and `understudy project` take it by default.
+Trained from scratch by `scripts/build_toybox_gan.py` on {faces} renders of the toy world and as many
+small ones: {steps} steps of {batch} faces (twice as many at 32 pixels), in {minutes:.0f} minutes on a
+shared CPU core. Shipped in half precision.
 
 It was not trained against an adversary. The world knows the face that every picture shows, so the
 first {numbers} coordinates of z, through the normal distribution, are the numbers of a face
-(`understudy.toybox.Face`: head, mouth, eyes, ears, snout, colours, light), and the generator learnt
-to draw that face. Layers 0 to {last_coarse} take outlines, those above colours and light: each w
-was often mixed from two faces in training. There is no chance in a picture beside z: noise is off.
+(`understudy.toybox.Face`: head, mouth, eyes, ears, snout, colours, light), within narrower ranges than
+the world's (`RANGES` in the script), and the generator learnt to draw that face. Layers 0 to
+{last_coarse} take outlines, those above colours and light: each w was often mixed from two faces in
+training. There is no chance in a picture beside z: noise is off.
 
 It draws these toys and nothing else. Figures, printed by
 `python scripts/build_toybox_gan.py measure`:
@@ -479,7 +482,7 @@ def card(options: argparse.Namespace, figures: dict[str, float]) -> None:
 
 
 def measure(options: argparse.Namespace) -> None:
-    """What the packed generator and finder are worth; into the model card."""
+    """What the packed generator and finder are worth, into the model card; and 64 of its faces."""
     model, finder = load_generator(options.out, device="cpu"), load_finder(options.out)
     ruler, count = load_ruler(), options.pictures
     held_out = Faces.of([drawn_faces(range(HELD_OUT, HELD_OUT + count // 5))])
@@ -501,6 +504,9 @@ def measure(options: argparse.Namespace) -> None:
     figures["path length in W, 95 of 100 below"] = float(lengths.quantile(0.95))
     print(json.dumps(figures, indent=1), flush=True)
     card(options, figures)
+    faces = torch.cat(list(drawn_pictures(model, range(64))))
+    rows = torch.cat([torch.cat(list(row), dim=2) for row in faces.split(8)], dim=1)
+    write_picture(options.runs / "sheet.png", rows[None], Recipe(command="sheet").to_text())
 
 
 def main() -> None:
