@@ -428,21 +428,21 @@ def train_finder(options: argparse.Namespace) -> None:
 
 CARD = """# toybox-gan
 
-A StyleGAN2 of toy faces, {parameters:,} parameters, {side} pixels, W of {w_dim} numbers; and a finder
-of {points} landmarks in such faces. `understudy drag` and `understudy project` take it by default.
-Trained from scratch by `scripts/build_toybox_gan.py` on {faces} renders of the toy world and as many
-small ones: {steps} steps of {batch} faces (twice as many at 32 pixels), in {minutes:.0f} minutes on a
-shared CPU core. Shipped in half precision.
+A StyleGAN2 of toy faces, {parameters:,} parameters, {side} pixels, W of {w_dim} numbers; and a
+finder of {points} landmarks in such faces. `understudy drag` and `understudy project` take it by
+default. Trained from scratch by `scripts/build_toybox_gan.py` on {faces} renders of the toy world
+and as many small ones: {steps} steps of {batch} faces (twice as many at 32 pixels), in
+{minutes:.0f} minutes on a shared CPU core. Shipped in half precision.
 
 It was not trained against an adversary. The world knows the face that every picture shows, so the
 first {numbers} coordinates of z, through the normal distribution, are the numbers of a face
-(`understudy.toybox.Face`: head, mouth, eyes, ears, snout, colours, light), within narrower ranges than
-the world's (`RANGES` in the script), and the generator learnt to draw that face. Layers 0 to
-{last_coarse} take outlines, those above colours and light: each w was often mixed from two faces in
-training. There is no chance in a picture beside z: noise is off.
+(`understudy.toybox.Face`: head, mouth, eyes, ears, snout, colours, light), within narrower ranges
+than the world's (`RANGES` in the script), and the generator learnt to draw that face. Layers 0 to
+{last_coarse} take outlines, those above colours and light: each w was often mixed from two faces
+in training. There is no chance in a picture beside z: noise is off.
 
-It draws these toys and nothing else. Figures, printed by
-`python scripts/build_toybox_gan.py measure`:
+It draws these toys and nothing else. Figures, printed by `python scripts/build_toybox_gan.py
+measure`:
 
 | | |
 | --- | --- |
