@@ -11,7 +11,6 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -287,15 +286,13 @@ def _sheet(run: Run, by: By, count: str) -> Sheet:
     lines = list[SheetRow]()
     for case in cases:
         found = {name: rows[case] for name, rows in by.items() if case in rows}
-        tiles = [Tile(_pixels(run, next(iter(found.values()))["before"]), "before")]
+        tiles = [
+            Tile(read_photo(run.folder / next(iter(found.values()))["before"]).pixels, "before")
+        ]
         tiles += [
-            Tile(_pixels(run, r["picture"]), f"{name} {r['distance']:.1f} px")
+            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {r['distance']:.1f} px")
             for name, r in found.items()
             if name != "no-edit"
         ]
         lines.append(SheetRow(case, tiles))
     return Sheet(f"{count} points: the first pairs", lines)
-
-
-def _pixels(run: Run, path: str) -> Any:
-    return read_photo(run.folder / Path(path)).pixels
