@@ -292,7 +292,9 @@ def test_demo(
 def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "list") == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines == ran(capsys, "models", "list")["models"]
+    told = ran(capsys, "models", "list")
+    drawn = [f"{name}   (--generator)" for name in told["generators"]]
+    assert lines == [*told["models"], *drawn]
 
 
 def test_bug_is_one_line_and_debug_shows_it(
