@@ -31,6 +31,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor
 from linear_start import linear_start
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from widen_unet import widened
 
 from understudy import toybox
 from understudy.toybox.sample import RESERVED_PAIRS
@@ -266,7 +267,8 @@ def random_caption(scene: toybox.Scene, rng: np.random.Generator) -> str:
 def new_unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=128 // PATCH, in_channels=CHANNELS, out_channels=CHANNELS, layers_per_block=1,
-        block_out_channels=(64, 128, 256), attention_head_dim=(2, 4, 8), norm_num_groups=16,
+        block_out_channels=(128, 128, 256), attention_head_dim=(4, 4, 8), norm_num_groups=16,
+        time_embedding_dim=256,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
         up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         cross_attention_dim=WIDTH,
@@ -351,12 +353,16 @@ def new_learner(options: argparse.Namespace, size: float) -> Learner:
     checkpoint, step, ema = options.out / "unet.pt", 0, None
     if checkpoint.exists():
         state = torch.load(checkpoint)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
         ema, step, size = state["ema"], state["step"], state["size"]
+        shapes = [value.shape for value in model.state_dict().values()]
+        if [value.shape for value in state["model"].values()] == shapes:
+            model.load_state_dict(state["model"])
+            optimizer.load_state_dict(state["optimizer"])
+        else:  # of a narrower U-Net
+            model.load_state_dict(ema := widened(ema, model.state_dict()))
     elif (options.package / "unet").exists():
         shipped = UNet2DConditionModel.from_pretrained(options.package / "unet")
-        unet.load_state_dict(shipped.float().state_dict())
+        unet.load_state_dict(widened(shipped.float().state_dict(), unet.state_dict()))
         spoken = CLIPTextModel.from_pretrained(options.package / "text_encoder")
         text_encoder.load_state_dict(spoken.float().state_dict())
         size = 1 / AutoencoderKL.load_config(options.package / "vae")["scaling_factor"]
