@@ -2,8 +2,8 @@
 
 Net2Net (Chen et al. 2016): every channel (and attention head) of the level is there twice, and
 what reads a pair reads half of each, a little more of one than of the other, so that the two part
-in training. The function stays as it was, but for two normalisations that see pairs beside single
-channels.
+in training. The function stays nearly as it was: two normalisations see pairs beside single
+channels, and between levels that are equally wide now a shortcut is no longer learnt.
 """
 
 from __future__ import annotations

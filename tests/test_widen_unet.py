@@ -21,6 +21,10 @@ def test_a_widened_unet_does_what_the_narrow_one_did(monkeypatch: pytest.MonkeyP
     narrow = UNet2DConditionModel.from_config(
         {**wide.config, "block_out_channels": (64, 128, 256), "attention_head_dim": (2, 4, 8)}
     )
+    # Between levels of one width a shortcut is the identity; here it was one before, too.
+    shortcut = narrow.down_blocks[1].resnets[0].conv_shortcut
+    torch.nn.init.zeros_(shortcut.bias)
+    shortcut.weight.data = torch.eye(64).repeat_interleave(2, dim=0)[:, :, None, None]
     # Two group normalisations see pairs beside single channels: what is behind them is cut off.
     for joined in (narrow.up_blocks[1].resnets[1], narrow.up_blocks[2].resnets[0]):
         torch.nn.init.zeros_(joined.conv1.weight)
