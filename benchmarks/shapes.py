@@ -1,5 +1,7 @@
 """Stable Diffusion 1.5's U-Net in its shape, with random weights: for time, memory and work.
 
+"half" has half its channels.
+
 No weights are read: how long arithmetic takes does not depend on what is learnt.
 """
 
@@ -18,6 +20,11 @@ from understudy.models.interface import NoiseSchedule, Tokens
 TOKENS, WIDTH = 77, 768
 SHAPES: dict[str, dict[str, Any]] = {
     "sd15": {"cross_attention_dim": WIDTH, "attention_head_dim": 8},
+    "half": {
+        "cross_attention_dim": WIDTH,
+        "attention_head_dim": 8,
+        "block_out_channels": (160, 320, 640, 640),
+    },
     "small": {
         "cross_attention_dim": 32,
         "attention_head_dim": 2,

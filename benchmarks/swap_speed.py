@@ -1,13 +1,14 @@
 """Null-text inversion and Photoswap, ours against the plain way: rows, work, time, memory.
 
     python -m benchmarks.swap_speed work [--side 64]      counted, on no device: rows and MACs
-    python -m benchmarks.swap_speed time [--side 32] [--steps 3] [--device cpu]    in one run
+    python -m benchmarks.swap_speed time [--side 32] [--steps 4] [--shape half]    in one run
 
 Stable Diffusion 1.5's U-Net with random weights. `work` runs every operation of 50 steps on the
 meta device: shapes without numbers, so full size takes minutes on a laptop; multiply-adds are what
 PyTorch's own counter says, in units of one row. Of null-text inversion one inner step is counted
 and multiplied. `time` runs both ways on one device and weighs live memory as it goes; on a CPU it
-is the processor's time, so that other work on the machine does not count. Ten minutes on one core.
+is the processor's time, so that other work on the machine does not count, and the channels are
+halved, so that one core has done in minutes.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.plain import Plain, be_plain, plain_null_text, plain_swap
 from benchmarks.rows import RESULTS
-from benchmarks.shapes import Shaped
+from benchmarks.shapes import SHAPES, Shaped
 from understudy.diffusion import timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
@@ -307,20 +308,21 @@ def main() -> None:
     parser.add_argument("--steps", type=int)
     parser.add_argument("--inner", type=int, help="null-text's inner steps")
     parser.add_argument("--device", default="cpu")
-    parser.add_argument("--shape", default="sd15", choices=("sd15", "small"))
+    parser.add_argument("--shape", choices=SHAPES, help="sd15; time on a CPU: half its channels")
     parser.add_argument("--offset", type=int, default=0, help="steps_offset of the schedule")
     parser.add_argument("--presets", nargs="+", help="paper official; time: paper")
     wish = parser.parse_args()
     counts = wish.what == "work"
     bench = Bench(
         wish.side or (64 if counts else 32),
-        wish.steps or (50 if counts else 3),
+        wish.steps or (50 if counts else 4),
         wish.inner if wish.inner is not None else (10 if counts else 2),
-        wish.shape,
+        wish.shape or ("half" if not counts and wish.device == "cpu" else "sd15"),
         "meta" if counts else wish.device,
         wish.offset,
     )
     presets = wish.presets or (["paper", "official"] if counts else ["paper"])
+    torch.set_num_threads(1)
     for preset in presets:
         if counts:
             bench.work(preset)
@@ -331,6 +333,7 @@ def main() -> None:
         bench.null_text_work()
         bench.sweep_work()
     told = vars(wish) | {"side": bench.side, "steps": bench.steps, "inner": bench.inner}
+    told["shape"] = bench.shape
     told["presets"] = presets
     found: dict[str, Any] = {"conditions": told, "costs": {}, "plain over ours": {}}
     for name, cost in bench.costs.items():

@@ -101,6 +101,24 @@ def test_words_do_what_they_say():
     assert torch.equal(kept.target[0][:, outside], inversion.path[-1][:, outside])
 
 
+def test_fresh_noise_is_the_seeds_and_leaves_the_source_alone():
+    model = model_of()
+    inversion = null_text(model, steps=STEPS)
+
+    def last(**how):
+        words = WordEdits(blend=("cat", "red dog"))
+        *_, step = edit_steps(model, inversion, SOURCE, TARGET, settings(**how), words=words)
+        return step
+
+    plain, stirred = last(), last(eta=1.0)
+    assert torch.equal(stirred.target, last(eta=1.0).target)
+    assert not torch.allclose(stirred.target, plain.target)
+    assert not torch.allclose(stirred.target, last(eta=1.0, noise_seed=1).target)
+    assert torch.equal(last(noise_seed=1).target, plain.target)
+    outside = stirred.mask[0, 0] == 0
+    assert torch.equal(stirred.target[0][:, outside], inversion.path[-1][:, outside])
+
+
 def test_later_edits_run_no_source_rows_whatever_their_limit():
     model = model_of()
     inversion, features = null_text(model, steps=STEPS), SourceFeatures()

@@ -153,6 +153,11 @@ class EditSettings(Settings):
         0.3, "share of the strongest attention that is the blended word's", at_least=0, at_most=1
     )
     keep_threshold: float = knob(0.3, "the same for words to keep", at_least=0, at_most=1)
+    eta: float = knob(
+        0.0, "p2p, hiper: fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+    )
+    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
+    noise_seed: int = knob(0, "seed of that noise", at_least=0)
     tail_scale: float = knob(
         0.0, "factor on a learnt tail; 0 is what it was learnt for", at_least=0, at_most=10
     )

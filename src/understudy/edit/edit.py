@@ -24,6 +24,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.mixes import alignment
+from understudy.swap.step import Stirring
 from understudy.words import word_places
 
 
@@ -33,8 +34,7 @@ class WordEdits:
 
     weights: factor on a target word's attention. windows: share of the run in which a target word
     takes the source's attention, or its start and end. blend: the subject's word in the source
-    prompt and in the targets; latents change only where either is. keep: words of any prompt that
-    stay as they are in spite of the blend.
+    prompt and in the targets; latents change only where either is. keep: words that stay anyway.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
@@ -254,6 +254,7 @@ def _reworded(
         blend=blend,
         texts=asked.texts,
         features=features,
+        stirring=Stirring(settings.eta, settings.temperature, settings.noise_seed),
     )
     return (EditStep(s.index, s.total, s.timestep, s.target, s.mask, s.rows) for s in steps)
 

@@ -23,6 +23,7 @@ from understudy.swap.blend import Blend
 from understudy.swap.mixes import MixesAt
 from understudy.swap.replay import SwapStep, replay_steps
 from understudy.swap.schedule import SwapSchedule
+from understudy.swap.step import Stirring
 
 
 def mixes_of(
@@ -70,6 +71,7 @@ def prompt_to_prompt_steps(
     blend: Blend | None = None,
     texts: Float[Tensor, "k tokens width"] | None = None,
     features: SourceFeatures | None = None,
+    stirring: Stirring | None = None,
 ) -> Iterator[SwapStep]:
     """Edit an inverted photo by its prompt, several targets in one pass of the source.
 
@@ -79,6 +81,7 @@ def prompt_to_prompt_steps(
         blend: where latents may differ from the source's.
         texts: embeddings of the targets; None = those of their prompts.
         features: what earlier edits of this source kept, used and filled.
+        stirring: fresh noise, so that shapes may change too; None = the inversion's own all along.
     """
     steps = inversion.steps
     taking = windows[:steps].flatten(1).any(1).nonzero().flatten().tolist()
@@ -94,4 +97,5 @@ def prompt_to_prompt_steps(
         mixes=mixes_of(columns, windows, model),
         texts=texts,
         features=features,
+        stirring=stirring,
     )
