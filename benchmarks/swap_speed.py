@@ -42,6 +42,7 @@ from understudy.swap.sweep import Axis, cells, sweep_steps
 
 SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a sks cat on the beach"
 WORDS = ("cat", "sks cat")
+FIGURES = {"work": 1, "seconds": 1, "peak": 3}  # of a cost, and their decimals
 
 
 class Live(TorchDispatchMode):
@@ -347,6 +348,21 @@ def main() -> None:
     RESULTS.mkdir(parents=True, exist_ok=True)
     file = RESULTS / f"swap_{wish.what}_{bench.side}_{bench.device}.json"
     file.write_text(json.dumps(found, indent=1) + "\n")
+    file.with_suffix(".md").write_text(page(found))
+
+
+def page(found: dict[str, Any]) -> str:
+    """What was found as Markdown."""
+    said = ", ".join(f"{name} {value}" for name, value in found["conditions"].items())
+    lines = ["# Null-text inversion and swaps, ours and the plain way", "", said, ""]
+    lines += ["| | rows | work in rows | seconds | GB at most |", "| --- | --- | --- | --- | --- |"]
+    for name, c in found["costs"].items():
+        numbers = (f"{c[key]:.{digits}f}" for key, digits in FIGURES.items())
+        lines.append(" | ".join([f"| {name}", str(c["rows"]), *numbers]) + " |")
+    for name, ratios in found["plain over ours"].items():
+        told = ", ".join(f"{part} {ratio:.2f}" for part, ratio in ratios.items())
+        lines += ["", f"The plain way over ours, {name}: {told}."]
+    return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
