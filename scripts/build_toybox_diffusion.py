@@ -17,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import os
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from widen_unet import widened
 
 from understudy import toybox
+from understudy.files import replacing
 from understudy.toybox.sample import RESERVED_PAIRS
 
 CHANNELS, PATCH, TOKENS, WIDTH = 24, 8, 40, 128
@@ -73,10 +73,8 @@ def load_scenes(folder: Path, most: int) -> list[toybox.Scene]:
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with replacing(path) as staged:
+        torch.save(state, staged)
 
 
 def ticks(minutes: float) -> Iterator[float]:
@@ -309,9 +307,8 @@ def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
                 torch.cat([vae.encode(p).latent_dist.mean for p in side.split(50)])
                 for side in (batch, batch.flip(3))
             ]
-            partial = cached.with_suffix(".partial")
-            torch.save(torch.stack(both).half().cpu(), partial)
-            os.replace(partial, cached)
+            with replacing(cached) as staged:
+                torch.save(torch.stack(both).half().cpu(), staged)
         parts.append(torch.load(cached))
     return torch.cat(parts, dim=1)
 

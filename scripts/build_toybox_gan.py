@@ -20,7 +20,6 @@ import argparse
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -43,9 +42,10 @@ from understudy.evaluate.landmarks import (
     save_finder,
 )
 from understudy.evaluate.landmarks import load as load_finder
-from understudy.evaluate.metrics import frechet_distance
+from understudy.evaluate.metrics import frechet_distance, psnr
 from understudy.evaluate.perceptual import RecogniserFeatures
 from understudy.evaluate.recogniser import load as load_ruler
+from understudy.files import replacing
 from understudy.image import write_picture
 from understudy.models.generators import load_generator, save_generator
 from understudy.models.style_layers import Linear
@@ -97,10 +97,8 @@ def render_faces(options: argparse.Namespace) -> None:
             final = folder / f"{start:07d}.npz"
             if final.exists():
                 continue
-            partial = final.with_suffix(".partial")
-            with partial.open("wb") as file:
+            with replacing(final) as staged, staged.open("wb") as file:
                 np.savez(file, **drawn_faces(range(start, start + CHUNK), kind))
-            partial.rename(final)
             print(f"{start + CHUNK} of {options.count} faces", flush=True)
 
 
@@ -165,10 +163,8 @@ class Faces:
 
 
 def save(state: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    os.replace(partial, path)
+    with replacing(path) as staged:
+        torch.save(state, staged)
 
 
 # --- the generator ------------------------------------------------------------------------------
@@ -327,10 +323,6 @@ def drawn_by(model: StyleGAN2, numbers: Tensor, side: int = SIDE) -> Tensor:
     return torch.cat([painted(model, part, side) for part in ws.split(32)]).clamp(-1, 1).cpu()
 
 
-def psnr(a: Tensor, b: Tensor) -> float:
-    return float((10 * torch.log10(4 / (a - b).square().flatten(1).mean(1))).mean())
-
-
 def train(options: argparse.Namespace) -> None:
     held_out = Faces.of([drawn_faces(range(HELD_OUT, HELD_OUT + 32))])
     training, state = Training.new(options.device, options.seed), options.runs / "generator.pt"
@@ -351,7 +343,8 @@ def train(options: argparse.Namespace) -> None:
         if training.index % 200 == 0:
             training.save(state)
             few = faces.take(torch.arange(32)) if plain else held_out
-            found = psnr(drawn_by(training.averaged, few.numbers, side), few.shown(side=side))
+            drawn = drawn_by(training.averaged, few.numbers, side)
+            found = float(psnr(drawn, few.shown(side=side)).mean())
             print(
                 f"{training.index} {share:.3f} of the time, {side} px, {'one look, ' * plain}"
                 f"loss {smooth:.4f}, {found:.2f} dB",
@@ -487,7 +480,8 @@ def measure(options: argparse.Namespace) -> None:
     ruler, count = load_ruler(), options.pictures
     held_out = Faces.of([drawn_faces(range(HELD_OUT, HELD_OUT + count // 5))])
     drawn = drawn_by(model, held_out.numbers)
-    figures = {f"{len(drawn)} held-out faces redrawn, dB": psnr(drawn, held_out.shown())}
+    redrawn = float(psnr(drawn, held_out.shown()).mean())
+    figures = {f"{len(drawn)} held-out faces redrawn, dB": redrawn}
     for name, pictures in (("renders", held_out.shown()), ("drawn faces", drawn)):
         errors = landmark_errors(finder, pictures, held_out.points)
         figures[f"landmarks in {name}, mean error, px"] = float(errors.mean())

@@ -21,6 +21,7 @@ from torch.nn import functional as F
 from understudy.errors import ModelError
 from understudy.evaluate.recogniser import SIZE, Block, conv, peaks
 from understudy.evaluate.training import point_losses
+from understudy.files import replacing
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "toybox-gan"
 MANIFEST, WEIGHTS = "landmarks.json", "landmarks.safetensors"
@@ -108,14 +109,15 @@ def landmark_errors(
 
 def save_finder(network: FinderNetwork, folder: Path, record: dict[str, float]) -> None:
     """Half-precision weights and what they mean, ready for `load`."""
-    folder.mkdir(parents=True, exist_ok=True)
     state = {
         name: (value.half() if value.is_floating_point() else value).contiguous()
         for name, value in network.state_dict().items()
     }
-    save_file(state, folder / WEIGHTS)
     said = {"points": network.points, "width": network.width, "held_out": record}
-    (folder / MANIFEST).write_text(json.dumps(said, indent=1) + "\n")
+    with replacing(folder / WEIGHTS) as staged:
+        save_file(state, staged)
+    with replacing(folder / MANIFEST) as staged:
+        staged.write_text(json.dumps(said, indent=1) + "\n")
 
 
 def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> LandmarkFinder:

@@ -23,7 +23,7 @@ from understudy.evaluate.bench import Known, Task
 from understudy.evaluate.stage import Stage
 from understudy.evaluate.swap_judge import judge_for
 from understudy.generate import generate
-from understudy.invert import invert
+from understudy.invert import Inversion, invert
 from understudy.presets import SWAP_PRESETS
 from understudy.settings import (
     EditSettings,
@@ -132,7 +132,7 @@ def ddim(task: Task, stage: Stage | None) -> Picture:
     here, prompt = on(stage), task.prompt
     how = here.settings(SwapSettings)
     plain = replace(_inverting(here, how), method="ddim")
-    noise = invert(here.model, task.source, prompt, plain, cache=here.store / "inversions").noise
+    noise = _inverted(task, here, plain).noise
     texts = here.model.embed([prompt]), here.model.embed([""])
     *_, last = sample_steps(here.model, noise, *texts, steps=how.steps, guidance=how.guidance)
     return here.model.decode(last.latents)
@@ -143,10 +143,7 @@ def photoswap(task: Task, stage: Stage | None, **preset: str) -> Picture:
     here, concept = on(stage), _concept(task, on(stage))
     how = here.settings(SwapSettings, **preset)
     with worn(here.model, concept):
-        inversion = invert(
-            here.model, task.source, task.prompt, _inverting(here, how),
-            cache=here.store / "inversions",
-        )  # fmt: skip
+        inversion = _inverted(task, here, _inverting(here, how))
         return swap(
             here.model, inversion, task.prompt, task.target_prompt(concept.phrase), how,
             words=(task.noun, concept.phrase), audition=_audition(task, here),
@@ -161,14 +158,17 @@ def edited(task: Task, stage: Stage | None, how: EditSettings) -> Picture:
     here, concept = on(stage), _concept(task, on(stage))
     blend = WordEdits(blend=(task.noun, concept.phrase)) if how.method == "p2p" else None
     with worn(here.model, concept):
-        inversion = invert(
-            here.model, task.source, task.prompt, _inverting(here, how),
-            cache=here.store / "inversions",
-        )  # fmt: skip
+        inversion = _inverted(task, here, _inverting(here, how))
         target = task.target_prompt(f"{{{concept.name}}}")
         return edit(
             here.model, inversion, task.prompt, target, how, words=blend, concepts=(concept,)
         )
+
+
+def _inverted(task: Task, stage: Stage, how: InvertSettings) -> Inversion:
+    """The source inverted by the model as it is dressed now; made once for all methods."""
+    cache = stage.store / "inversions"
+    return invert(stage.model, task.source, task.prompt, how, cache=cache)
 
 
 def _audition(task: Task, stage: Stage) -> Audition | None:

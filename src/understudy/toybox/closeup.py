@@ -15,12 +15,12 @@ from understudy.toybox import shapes
 from understudy.toybox.shapes import compiled
 from understudy.toybox.tracer import (
     MOST,
-    _ball,  # pyright: ignore[reportPrivateUsage]
-    _lit,  # pyright: ignore[reportPrivateUsage]
-    _march,  # pyright: ignore[reportPrivateUsage]
-    _normal,  # pyright: ignore[reportPrivateUsage]
-    _openness,  # pyright: ignore[reportPrivateUsage]
-    _shadow,  # pyright: ignore[reportPrivateUsage]
+    lit,
+    march,
+    normal_at,
+    open_sky_at,
+    shadow_at,
+    within_ball,
 )
 
 EDGE = 0.05  # difference of two neighbours, in linear light, that asks for more rays
@@ -38,20 +38,20 @@ def _ray(forward, right, up, a, b):  # type: ignore[no-untyped-def]
 @compiled
 def _hit(o, d, table, group, active):  # type: ignore[no-untyped-def]
     """Distance along the ray, or -1, and the shape."""
-    start, end = _ball(group, o, d)
+    start, end = within_ball(group, o, d)
     if start > end:
         return -1.0, -1
     count = shapes.gather(table, 0, table.shape[0], o, d, end, 0.0, active)
     if count == 0:
         return -1.0, -1
-    return _march(table, active, count, o, d, start, end)
+    return march(table, active, count, o, d, start, end)
 
 
 @compiled
-def _normal_at(o, d, t, table, active):  # type: ignore[no-untyped-def]
+def _surface_at(o, d, t, table, active):  # type: ignore[no-untyped-def]
     place = (o[0] + t * d[0], o[1] + t * d[1], o[2] + t * d[2])
     count = shapes.gather(table, 0, table.shape[0], place, d, 0.0, 0.02, active)
-    n = _normal(table, active, count, place[0], place[1], place[2])
+    n = normal_at(table, active, count, place[0], place[1], place[2])
     return place, n
 
 
@@ -60,15 +60,15 @@ def _reached(place, n, casters, groups, light, active):  # type: ignore[no-untyp
     """Shares of the light and of the sky that reach a place."""
     start = (place[0] + 0.012 * n[0], place[1] + 0.012 * n[1], place[2] + 0.012 * n[2])
     facing = n[0] * light[0] + n[1] * light[1] + n[2] * light[2]
-    shadow = _shadow(casters, groups, start, light, active) if facing > 0.0 else 0.0
-    open_sky = _openness(casters, groups, place[0], place[1], place[2], n[0], n[1], n[2], active)
+    shadow = shadow_at(casters, groups, start, light, active) if facing > 0.0 else 0.0
+    open_sky = open_sky_at(casters, groups, place[0], place[1], place[2], n[0], n[1], n[2], active)
     return shadow, open_sky
 
 
 @compiled
 def _coloured(row, n, d, light, shadow, open_sky):  # type: ignore[no-untyped-def]
     colour = (row[0], row[1], row[2])
-    red, green, blue = _lit(colour, n, d, light, shadow, open_sky, row[mat.GLOSS])
+    red, green, blue = lit(colour, n, d, light, shadow, open_sky, row[mat.GLOSS])
     glow = row[mat.GLOW]
     return (
         min(max(red + glow * colour[0], 0.0), 1.0),
@@ -111,7 +111,7 @@ def trace(eye, forward, right, up, size, over, table, group, casters, groups, ma
             t, which = _hit(o, d, table, group, active)
             if t < 0.0:
                 continue
-            place, n = _normal_at(o, d, t, table, active)
+            place, n = _surface_at(o, d, t, table, active)
             shadow, open_sky = _reached(place, n, casters, groups, light, active)
             row = materials[int(table[which, shapes.MATERIAL])]
             first[j, i] = _coloured(row, n, d, light, shadow, open_sky)
@@ -133,7 +133,7 @@ def trace(eye, forward, right, up, size, over, table, group, casters, groups, ma
                 t, which = _hit(o, d, table, group, active)
                 if t < 0.0:
                     continue
-                place, n = _normal_at(o, d, t, table, active)
+                place, n = _surface_at(o, d, t, table, active)
                 shadow, open_sky = lights[j, i, 0], lights[j, i, 1]
                 if which != shapes_hit[j, i]:
                     shadow, open_sky = _reached(place, n, casters, groups, light, active)

@@ -24,7 +24,7 @@ MOST = 96  # shapes near one ray
 
 
 @compiled
-def _ball(group, o, d):  # type: ignore[no-untyped-def]
+def within_ball(group, o, d):  # type: ignore[no-untyped-def]
     """Where a ray enters and leaves the group's bounding sphere; enters > leaves for a miss."""
     x, y, z = o[0] - group[0], o[1] - group[1], o[2] - group[2]
     b = x * d[0] + y * d[1] + z * d[2]
@@ -36,7 +36,7 @@ def _ball(group, o, d):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _march(table, active, count, o, d, start, end):  # type: ignore[no-untyped-def]
+def march(table, active, count, o, d, start, end):  # type: ignore[no-untyped-def]
     """First hit between start and end: distance (or -1) and shape."""
     t = start
     for _ in range(72):
@@ -52,7 +52,7 @@ def _march(table, active, count, o, d, start, end):  # type: ignore[no-untyped-d
 
 
 @compiled
-def _normal(table, active, count, x, y, z):  # type: ignore[no-untyped-def]
+def normal_at(table, active, count, x, y, z):  # type: ignore[no-untyped-def]
     e = 0.002
     a, _ = shapes.nearest(table, active, count, x + e, y - e, z - e)
     b, _ = shapes.nearest(table, active, count, x - e, y - e, z + e)
@@ -64,12 +64,12 @@ def _normal(table, active, count, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _shadow(table, groups, o, light, active):  # type: ignore[no-untyped-def]
+def shadow_at(table, groups, o, light, active):  # type: ignore[no-untyped-def]
     """Share of the light that reaches o, in [0, 1]."""
     d, softness = (light[0], light[1], light[2]), light[12]
     lit = 1.0
     for g in range(groups.shape[0]):
-        start, end = _ball(groups[g], o, d)
+        start, end = within_ball(groups[g], o, d)
         if start > end:
             continue
         first, last = int(groups[g, 4]), int(groups[g, 5])
@@ -92,7 +92,7 @@ def _shadow(table, groups, o, light, active):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _openness(table, groups, x, y, z, nx, ny, nz, active):  # type: ignore[no-untyped-def]
+def open_sky_at(table, groups, x, y, z, nx, ny, nz, active):  # type: ignore[no-untyped-def]
     """How much of the sky is seen, in [0, 1], from distances along the normal."""
     loss = 0.0
     for k in range(2):
@@ -135,7 +135,7 @@ def _pattern(row, x, y, z):  # type: ignore[no-untyped-def]
 
 
 @compiled
-def _lit(colour, n, d, light, shadow, openness, gloss):  # type: ignore[no-untyped-def]
+def lit(colour, n, d, light, shadow, openness, gloss):  # type: ignore[no-untyped-def]
     """Reflected light: sun, sky above, bounce from below, a highlight."""
     facing = max(n[0] * light[0] + n[1] * light[1] + n[2] * light[2], 0.0)
     hx, hy, hz = light[0] - d[0], light[1] - d[1], light[2] - d[2]
@@ -175,14 +175,14 @@ def sample(o, d, table, groups, materials, light, place, active):  # type: ignor
     # Toys and props.
     best, hit, shape = far, -1, -1
     for g in range(groups.shape[0]):
-        start, end = _ball(groups[g], o, d)
+        start, end = within_ball(groups[g], o, d)
         if start > end or start > best:
             continue
         end = min(end, best)
         count = shapes.gather(table, int(groups[g, 4]), int(groups[g, 5]), o, d, end, 0.0, active)
         if count == 0:
             continue
-        t, which = _march(table, active, count, o, d, start, end)
+        t, which = march(table, active, count, o, d, start, end)
         if t >= 0.0 and t < best:
             best, hit, shape = t, g, which
     if best > 1e8:
@@ -197,7 +197,7 @@ def sample(o, d, table, groups, materials, light, place, active):  # type: ignor
     count = shapes.gather(
         table, int(groups[hit, 4]), int(groups[hit, 5]), (x, y, z), d, 0.0, 0.02, active
     )
-    n = _normal(table, active, count, x, y, z)
+    n = normal_at(table, active, count, x, y, z)
     row = materials[int(groups[hit, 6] + table[shape, shapes.MATERIAL])]
     lx, ly, lz = shapes.local(table, shape, x, y, z)
     t = _pattern(row, lx, ly, lz)
@@ -207,9 +207,9 @@ def sample(o, d, table, groups, materials, light, place, active):  # type: ignor
     )  # fmt: skip
     start = (x + 0.012 * n[0], y + 0.012 * n[1], z + 0.012 * n[2])
     facing = n[0] * light[0] + n[1] * light[1] + n[2] * light[2]
-    shadow = _shadow(table, groups, start, light, active) if facing > 0.0 else 0.0
-    openness = _openness(table, groups, x, y, z, n[0], n[1], n[2], active)
-    red, green, blue = _lit(colour, n, d, light, shadow, openness, row[mat.GLOSS])
+    shadow = shadow_at(table, groups, start, light, active) if facing > 0.0 else 0.0
+    openness = open_sky_at(table, groups, x, y, z, n[0], n[1], n[2], active)
+    red, green, blue = lit(colour, n, d, light, shadow, openness, row[mat.GLOSS])
     glow = row[mat.GLOW]
     return red + glow * colour[0], green + glow * colour[1], blue + glow * colour[2], hit, best
 
@@ -225,10 +225,10 @@ def _scenery(o, d, x, y, z, t, behind, table, groups, light, place, active):  # 
     if kind == STUDIO and not behind:
         colour = places.wall(kind, x, 0.0, phase)
     start = (x + 0.01 * n[0], y + 0.01 * n[1], z + 0.01 * n[2])
-    shadow = _shadow(table, groups, start, light, active)
-    openness = _openness(table, groups, x, y, z, n[0], n[1], n[2], active)
+    shadow = shadow_at(table, groups, start, light, active)
+    openness = open_sky_at(table, groups, x, y, z, n[0], n[1], n[2], active)
     up = n if kind != STUDIO else (0.0, 0.8, 0.6)
-    red, green, blue = _lit(colour, up, d, light, shadow, openness, 0.0)
+    red, green, blue = lit(colour, up, d, light, shadow, openness, 0.0)
     bright = 1.0 + 0.2 * shade
     red, green, blue = red * bright, green * bright, blue * bright
     if indoors:

@@ -127,14 +127,12 @@ def write_cases(folder: Path, wish: CasesSettings) -> Iterator[RowStep]:
 
 def summed(run: Run, bench: Bench) -> Report:
     """Tables, intervals, duels, plots and sheets of all rows so far."""
-    said, good = _read(run, bench)
+    said, good, errors = _read(run, bench)
     methods = [name for name in said["methods"] if any(r["method"] == name for r in good)]
     by = {name: {r["case"]: r for r in good if r["method"] == name} for name in methods}
     counts = ", ".join(f"{name} {len(by[name])}" for name in methods)
     columns = {m.name: _column(by, m.name) for m in bench.measures}
     means = {name: {k: e.mean for k, e in column.items()} for name, column in columns.items()}
-    rows = latest(read_rows(run.rows)).values()
-    errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
     return Report(
         title=bench.title,
         intro=f"Mean and bootstrap 95 % interval; subjects drawn anew. Cases: {counts}.",
@@ -147,8 +145,8 @@ def summed(run: Run, bench: Bench) -> Report:
     )
 
 
-def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row]]:
-    """The record of a run of this bench and its rows without error, by case."""
+def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]:
+    """The record of a run of this bench, its rows without error by case, and the errors said."""
     said = run.read()
     for name, now in bench.conditions.items():
         if said.get(name) != json.loads(json.dumps(now)):
@@ -158,7 +156,8 @@ def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row]]:
             )
     rows = latest(read_rows(run.rows)).values()
     good = [row for row in rows if "error" not in row and row["case"] in bench.names]
-    return said, sorted(good, key=lambda row: bench.names.index(row["case"]))
+    errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
+    return said, sorted(good, key=lambda row: bench.names.index(row["case"])), errors
 
 
 By = Mapping[str, Mapping[str, Row]]  # method -> case -> row
@@ -245,7 +244,7 @@ PER_PAGE = 8  # cases
 
 def all_cases(run: Run, bench: Bench) -> Iterator[Pixels]:
     """Every case beside every method's picture of it, `PER_PAGE` cases a contact sheet."""
-    _, good = _read(run, bench)
+    _, good, _ = _read(run, bench)
     by: dict[str, dict[str, Row]] = {}
     for row in good:
         if row["method"] not in ("right-answer", "no-swap"):
