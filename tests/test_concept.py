@@ -11,7 +11,15 @@ import torch
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.concept import MANIFEST, Concept, named_parameters, spelled, untouched, worn
+from understudy.concept import (
+    MANIFEST,
+    Concept,
+    named_parameters,
+    spelled,
+    untouched,
+    with_articles,
+    worn,
+)
 from understudy.errors import ConceptError, InputError, OutputError, PromptError
 from understudy.models.stable_diffusion import StableDiffusion
 
@@ -237,6 +245,21 @@ def test_placeholders_are_spelled_out() -> None:
     mia = replace(concept_for(model, "mia"), identifier="zwx", class_noun="dog")
     assert spelled("{rex} and {mia} on the beach", rex, mia) == "sks cat and zwx dog on the beach"
     assert spelled("a cat") == "a cat"
+
+
+@pytest.mark.parametrize(
+    ("written", "asked"),
+    [
+        ("a photo of {rex}", "a photo of a {rex}"),
+        ("{rex} and {mia} on the beach", "a {rex} and a {mia} on the beach"),
+        ("a cat, {rex} behind it", "a cat, a {rex} behind it"),
+        ("a photo of a {rex} next to the {mia}", "a photo of a {rex} next to the {mia}"),
+        ("a red {rex}, my {mia}", "a red {rex}, my {mia}"),
+        ("a photo of a cat", "a photo of a cat"),
+    ],
+)
+def test_a_missing_article_is_put_in(written: str, asked: str) -> None:
+    assert with_articles(written) == asked
 
 
 def test_an_unknown_placeholder_is_named_and_the_known_ones_listed() -> None:

@@ -129,6 +129,16 @@ def test_broken_cases_are_named_and_left_out(folder: Path, eyes: Eyes, tmp_path:
         read_cases(tmp_path / "nowhere")
 
 
+def test_what_is_swapped_may_be_several_words_and_touch_punctuation(folder: Path) -> None:
+    first = min(folder.iterdir())
+    said = json.loads((first / "case.json").read_text())
+    words = {"prompt": "An Old teddy bear, and a dog.", "swap": "old teddy bear"}
+    (first / "case.json").write_text(json.dumps({**said, **words}))
+    (case, *_), notes = read_cases(folder)
+    assert not notes
+    assert case.task((SIDE, SIDE)).target_prompt("sks cat") == "a sks cat, and a dog."
+
+
 def test_a_shared_folder_of_photos_is_one_subject(folder: Path, tmp_path: Path) -> None:
     photos = tmp_path / "rex"
     photos.mkdir()

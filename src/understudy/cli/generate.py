@@ -31,15 +31,16 @@ def generate(
 ) -> None:
     """Make pictures from a prompt.
 
-    {rex} in it is the concept named rex.
+    {rex} in it is the concept named rex; a missing article before it is put in.
     """
     files = _names(out, count, seed)
     dress = stage.load_concepts(concept)
-    from understudy.concept import spelled
+    from understudy.concept import spelled, with_articles
     from understudy.generate import generate_steps
     from understudy.image import write_picture
 
-    text = spelled(prompt, *dress.concepts)
+    asked = with_articles(prompt)
+    text = spelled(asked, *dress.concepts)
     model = stage.load_model(run)
     model.tokenize(text)  # a prompt too long fails before any work
     recipe = stage.made_by(
@@ -53,7 +54,7 @@ def generate(
         for some in _batches(list(files)):
             steps = generate_steps(
                 model,
-                [prompt] * len(some),
+                [asked] * len(some),
                 some,
                 steps=settings.steps,
                 guidance=settings.guidance,

@@ -1,7 +1,7 @@
 """What was learnt, as a value: what it is (value.py), on disk (folder.py), put on (wear.py)."""
 
 from understudy.concept.folder import MANIFEST
-from understudy.concept.value import Concept, spelled
+from understudy.concept.value import Concept, spelled, with_articles
 from understudy.concept.wear import (
     embedded,
     named_parameters,
@@ -18,5 +18,6 @@ __all__ = [
     "replace_weights",
     "spelled",
     "untouched",
+    "with_articles",
     "worn",
 ]

@@ -32,6 +32,10 @@ TAIL, TAIL_SCALE = "tail", 0.8
 LOW_RANK, ROWS = ("lora_A", "lora_B", "alpha"), ("rows", "ids")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+# Where a noun would stand with its article: at the beginning, and behind these.
+_BARE = re.compile(
+    r"(^\s*|[,;:]\s+|\b(?:of|and|or|with|to|by|beside|behind|near|under|like|as)\s+)(?=\{)", re.I
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,6 +120,15 @@ def spelled(prompt: str, *concepts: Concept) -> str:
         raise PromptError(f"The prompt names the concept {match[0]}, but known are: {known}.")
 
     return _PLACEHOLDER.sub(phrase, prompt)
+
+
+def with_articles(prompt: str) -> str:
+    """The prompt with "a" before each "{rex}" that stands where a noun would have its article.
+
+    "a photo of {rex}" is what people write, "a photo of a sks cat" what concepts are learnt by.
+    A name behind any other word ("the {rex}", "a red {rex}") stays as it is.
+    """
+    return _BARE.sub(lambda match: f"{match[1]}a ", prompt)
 
 
 def names_in(prompt: str) -> set[str]:

@@ -57,7 +57,7 @@ class Task:
 
     def target_prompt(self, phrase: str) -> str:
         """The prompt with `phrase` ("sks cat") in the noun's place, after the right article."""
-        place = re.compile(rf"\b(an? )?{re.escape(self.noun)}\b")
+        place = re.compile(rf"\b(an? )?{re.escape(self.noun)}\b", re.IGNORECASE)
         return place.sub(lambda m: article(phrase) if m[1] else phrase, self.prompt, count=1)
 
 

@@ -30,6 +30,7 @@ from understudy.evaluate.swap_scores import CEILING
 from understudy.image import read_mask, read_picture
 from understudy.photo import SUFFIXES, list_folder, read_photo
 from understudy.settings_evaluate import CasesSettings
+from understudy.swap.roles import Role, cast
 
 NAME = "photos"
 FILE = "case.json"
@@ -105,8 +106,7 @@ def _case(here: Path) -> PhotoCase:
     if missing:
         raise InputError(f"{here / FILE} does not say {', '.join(missing)}.")
     words = {name: str(said[name]) for name in SAID}
-    if words["swap"] not in words["prompt"].split():
-        raise InputError(f'there is no word "{words["swap"]}" in "{words["prompt"]}".')
+    cast(words["prompt"], [Role(words["swap"], words["class"])])  # the word is there
     elsewhere = said.get("photos")
     files = list_folder(here / elsewhere if elsewhere else here).files
     photos = tuple(f for f in files if elsewhere or f.stem.startswith("photo"))
