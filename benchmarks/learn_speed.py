@@ -4,7 +4,8 @@
 
 Random weights in the shape of Stable Diffusion 1.5 (times --width), batch of one photo and one
 class picture, U-Net trained in full or by LoRA, the same fused AdamW on both sides: what differs is
-the work. Every measurement is a process of its own, so that peak memory is its own too.
+the work. Every measurement is a process of its own, so that peak memory is its own too. Kept in
+results/learn_speed.json and .md.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.rows import RESULTS
 from understudy.learn.bank import LatentBank, encode_photos
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.lesson import Lesson, Prior
@@ -47,16 +49,42 @@ def main() -> None:
     if wish.one:
         print(json.dumps(measured(wish, *wish.one)))
         return
-    print(f"{'':14}{'plain':>16}{'ours':>16}{'quicker':>10}{'peak memory':>22}")
     for kind in [wish.only] if wish.only else ["full", "lora"]:
         plain, ours = (alone(kind, loop) for loop in ("plain", "ours"))
-        print(
-            f"{kind:14}{plain['step']:12.2f} s/it{ours['step']:12.2f} s/it"
-            f"{plain['step'] / ours['step']:9.2f}x"
-            f"{plain['memory']:11.2f} ->{ours['memory']:6.2f} GiB",
-            flush=True,
-        )
-    print(f"encoding once: {ours['prepare']:.1f} s; {wish.side} px, width {wish.width}")
+        under = {name: getattr(wish, name) for name in ("side", "width", "device", "threads")}
+        print(kept({"what": kind, **under, "steps": wish.steps}, plain, ours), flush=True)
+
+
+def kept(conditions: dict[str, Any], plain: dict[str, float], ours: dict[str, float]) -> str:
+    """Put a measurement in results/learn_speed.json, in the place of one under the same conditions;
+    the Markdown of all of them, written beside it."""
+    file = RESULTS / "learn_speed.json"
+    known = json.loads(file.read_text()) if file.exists() else []
+    row = {**conditions, "plain": plain, "ours": ours, "quicker": plain["step"] / ours["step"]}
+    known = [one for one in known if any(one[k] != v for k, v in conditions.items())] + [row]
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(known, indent=1) + "\n")
+    heads = ["what", "pixels", "width", "on", "steps", "plain, s", "ours, s", "quicker"]
+    heads += ["plain, GiB", "ours, GiB", "encoded once, s"]
+    lines = [
+        "# A step of learning in the shape of Stable Diffusion 1.5, our loop and a plain one",
+        "",
+        "Random weights, one photo and one class picture a step, the same fused AdamW; the median",
+        "of the steps, on a CPU in seconds of the processor; memory at its peak.",
+        "",
+        f"| {' | '.join(heads)} |",
+        "| --- " * len(heads) + "|",
+    ]
+    for one in known:
+        where = f"{one['threads']} core" if one["device"] == "cpu" else one["device"]
+        cells = [one["what"], one["side"], one["width"], where, one["steps"],
+                 f"{one['plain']['step']:.2f}", f"{one['ours']['step']:.2f}",
+                 f"{one['quicker']:.2f}x", f"{one['plain']['memory']:.2f}",
+                 f"{one['ours']['memory']:.2f}", f"{one['ours']['prepare']:.1f}"]  # fmt: skip
+        lines.append(f"| {' | '.join(map(str, cells))} |")
+    text = "\n".join(lines) + "\n"
+    file.with_suffix(".md").write_text(text)
+    return text
 
 
 def alone(kind: str, loop: str) -> dict[str, float]:

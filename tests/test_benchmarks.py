@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -45,14 +46,18 @@ def test_a_telling_caption_names_what_is_asked() -> None:
         assert f"{toy.primary} {toy.class_name}" in text
 
 
-def test_every_way_of_learning_has_settings() -> None:
-    from benchmarks.learn import WAYS, settings_of
+def test_speeds_are_kept_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks import learn_speed
 
-    for way in WAYS:
-        settings = settings_of(way, {"learning_rate": "0.5", "flip": "false"}, "toybox")
-        assert settings.learning_rate == 0.5 and not settings.flip
-    assert settings_of("HiPer, N = 20", {}, "toybox").tail == 20
-    assert settings_of("DreamBooth, no prior", {}, "toybox").prior_weight == 0
+    monkeypatch.setattr(learn_speed, "RESULTS", tmp_path)
+    where = {"what": "lora", "side": 64, "width": 0.5, "device": "cpu", "threads": 1, "steps": 3}
+    slow, quick = ({"step": s, "prepare": 1.0, "memory": 2.0} for s in (3.0, 2.0))
+    learn_speed.kept(where, quick, quick)
+    learn_speed.kept({**where, "what": "full"}, slow, quick)
+    text = learn_speed.kept(where, slow, quick)  # again, in the first one's place
+    known = json.loads((tmp_path / "learn_speed.json").read_text())
+    assert [(row["what"], row["quicker"]) for row in known] == [("full", 1.5), ("lora", 1.5)]
+    assert text.count("1.50x") == 2 and text == (tmp_path / "learn_speed.md").read_text()
 
 
 def test_a_photo_there_and_back(tmp_path: Path) -> None:

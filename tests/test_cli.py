@@ -191,6 +191,11 @@ def test_clip_names_the_class_and_judges_previews(
     journal = (here / "concepts/rex/learn.jsonl").read_text().splitlines()
     looks = [entry for entry in map(json.loads, journal) if "identity" in entry]
     assert looks and all(-1 <= look["identity"] <= 1 and look["prompt"] >= 0 for look in looks)
+    # Nobody asks CLIP where the class is said and nothing is looked at: it is not even loaded.
+    unasked = ("--class", "cat", "--clip-model", "no such folder")
+    assert ran(capsys, *words, *unasked, "--out", "unasked")["phrase"].endswith(" cat")
+    assert run(*words, *unasked, "--preview-every", 2) == 2
+    assert "no such folder" in capsys.readouterr().err
     alone = ("--class", "cat", "--dino-model", "x")
     for asked, said in (((), "Wanted --class"), (alone, "--clip-model")):
         assert run(*words, *asked) == 2

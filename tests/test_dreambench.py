@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,12 +12,16 @@ import torch
 from lookers import clip_folder, dino_folder
 from rulers import untaught
 from tiny import tiny_model
+from understudy.concept import Concept
 from understudy.errors import InputError
 from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import PROMPTS, read_data_set, write_toy_set
 from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
 from understudy.evaluate.learners import LEARNERS
-from understudy.evaluate.protocols.dreambooth import evaluation_steps, summed
+from understudy.evaluate.perceptual import RecogniserFeatures
+from understudy.evaluate.protocols.dreambooth import evaluation_steps
+from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
+from understudy.evaluate.protocols.published import orders
 from understudy.evaluate.rows import Row, Run, read_rows
 from understudy.evaluate.stage import Stage
 from understudy.image import read_picture
@@ -95,11 +100,14 @@ LEARN = {"steps": 2, "prior_samples": 2, "prior_steps": 2, "batch_size": 1}
 WISH = DreamBoothSettings(pictures=2, plain_pictures=2)
 
 
-def run(folder: Path, data: Path, eyes: Eyes, *methods: str, resume: bool = False) -> list[Row]:
+def run(
+    folder: Path, data: Path, eyes: Eyes, *methods: str, resume: bool = False, limit: int = 0
+) -> list[Row]:
     model = tiny_model("toy")
     stage = Stage(model, {"learn": LEARN, "generate": {"steps": 2}}, folder / "made")
     found = read_data_set(data)
-    steps = evaluation_steps(Run(folder), WISH, found, eyes, stage, methods, resume=resume)
+    wish = replace(WISH, limit=limit)
+    steps = evaluation_steps(Run(folder), wish, found, eyes, stage, methods, resume=resume)
     return [step.row for step in steps]
 
 
@@ -143,7 +151,7 @@ def test_the_protocol_end_to_end_gives_the_metrics_of_its_pictures(tmp_path: Pat
     assert len(read_rows(folder / "rows.jsonl")) == len(rows)
     report = summed(Run(folder), ["a note"])
     assert [line[0] for line in report.tables[0].lines] == ["real-images", "untuned", "dreambooth"]
-    assert any("table 1" in table.title for table in report.tables[2:])
+    assert any("table 1" in table.title for table in report.tables[1:])
     assert report.warnings == ["a note"]
     said = json.loads((folder / "run.json").read_text())["choices"]
     assert said["DINO"]["resize"] == "37" and said["identifier in the text"] is False
@@ -159,3 +167,80 @@ def test_toys_and_their_ruler(tmp_path: Path) -> None:
     assert "thing" in drawn["prompt"] and "thing" not in drawn["text"]
     assert {"identity", "words", "copy score"} <= drawn.keys()
     assert set(LEARNERS) >= {"untuned", "dreambooth", "without-prior", "wrong-noun"}
+
+
+def test_one_photo_rare_nouns_tails_and_what_learning_took(tmp_path: Path) -> None:
+    eyes = ToyFeatures(untaught())
+    far = RecogniserFeatures(eyes.ruler).between
+    seeing = Eyes({"identity": eyes}, eyes, "prompt words", far, "recogniser's features")
+    data, folder = write_toy_set(tmp_path / "toys", 2, 64), tmp_path / "run"
+    names = ("dreambooth", "no-noun", "hiper", "hiper-5", "hiper-1")
+    rows = run(folder, data, seeing, *names, limit=1)
+    assert not [row for row in rows if "error" in row]
+    said = json.loads((folder / "run.json").read_text())
+    assert said["methods"]["hiper-1"]["photos"] == 1 and said["choices"]["DIV"].startswith("recog")
+    assert said["methods"]["no-noun"]["noun"] == "none"
+    # A rare word stands where the noun would: two words, neither of them the class.
+    drawn = {(row["method"], row["case"]): row for row in rows}
+    words = drawn["no-noun", "cat0/00"]["prompt"].removeprefix("a photo of a ").split()[:2]
+    assert "cat" not in words and len(set(words)) == 2
+    kept = {folder.name: Concept.load(folder) for folder in (folder / "made/concepts").iterdir()}
+    assert {one.class_noun for one in kept.values()} == {"cat", "dog", words[1]}
+    # HiPer and HiPer with its usual 5 embeddings are one: four kinds of two subjects were learnt.
+    assert len(kept) == 8
+    tails = sorted(len(one.tail) for one in kept.values() if one.tail is not None)
+    assert tails == [1, 1, 5, 5]
+
+    # What it took is kept with the concept: rows made again later say the same, and learn nothing.
+    took = drawn["dreambooth", "cat0/plain"]
+    assert took["seconds to learn"] > 0 and took["seconds for the class"] > 0
+    assert drawn["hiper", "cat0/plain"]["seconds for the class"] == 0
+    (folder / "rows.jsonl").unlink()
+    again = run(folder, data, seeing, *names, resume=True, limit=1)
+    assert [_untimed(row) for row in again] == [_untimed(row) for row in rows]
+
+
+def _untimed(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name != "seconds"}
+
+
+def told(method: str, subject: str, case: str, **found: float) -> Row:
+    return {"method": method, "case": f"{subject}/{case}", "subject": subject, **found}
+
+
+def test_orders_are_looked_for_subject_by_subject() -> None:
+    """Means alone would say the reverse: the better one was given the harder subjects."""
+    rows: list[Row] = []
+    for number in range(6):
+        better, worse = 0.1 * number + 0.05, 0.1 * number
+        rows.append(told("dreambooth", f"s{number}", "00", identity=better))
+        rows.append(told("textual-inversion", f"s{number}", "00", identity=worse))
+        prompts = {"prompt words": 0.5 + 0.1 * (-1) ** number}
+        rows.append(told("dreambooth", f"s{number}", "01", **prompts))
+        rows.append(told("textual-inversion", f"s{number}", "01", **{"prompt words": 0.5}))
+    rows += [told("textual-inversion", f"easy{n}", "00", identity=1.0) for n in range(9)]
+    rows += [told("hiper-5", f"s{n}", "00", identity=0.1) for n in range(3)]
+    rows += [told("hiper-1", f"s{n}", "00", identity=0.3) for n in range(3)]
+    found = orders(rows)
+    assert found is not None
+    lines = {line[0]: line for line in found.lines}
+    held = lines["dreambooth > textual-inversion in identity"]
+    assert held[2] == "holds" and held[4].startswith("0.050 [0.050") and held[5] == "6"
+    assert lines["dreambooth > textual-inversion in prompt words"][2] == "not decided"
+    assert lines["hiper-5 > hiper-1 in identity"][2].startswith("does not hold")
+    assert not [name for name in lines if "wrong-noun" in name]
+    assert orders([told("untuned", "s0", "00", identity=1.0)]) is None
+
+
+def test_sheets_show_a_subject_in_every_way(tmp_path: Path) -> None:
+    eyes = ToyFeatures(untaught())
+    data = write_toy_set(tmp_path / "toys", 2, 64)
+    seeing = Eyes({"identity": eyes}, eyes, "prompt words")
+    run(tmp_path / "run", data, seeing, "untuned", "hiper-1", limit=1)
+    subjects = read_data_set(data).subjects
+    sheets = dict(subject_sheets(Run(tmp_path / "run"), subjects))
+    fewer = dict(subject_sheets(Run(tmp_path / "run"), subjects, ["untuned"]))
+    assert list(sheets) == ["cat0", "dog1"]
+    assert fewer["cat0"].shape[0] < sheets["cat0"].shape[0]  # photos and one line, not two
+    (report,) = [t for t in summed(Run(tmp_path / "run")).tables if "Every way" in t.title]
+    assert report.heads[-1] == "subjects" and [line[-1] for line in report.lines] == ["2"] * 3

@@ -127,7 +127,8 @@ def dreambooth(
 ) -> None:
     """The DreamBooth protocol on its data set, or on toys.
 
-    One row a subject, prompt and method the moment it is done; then the report.
+    One row a subject, prompt and method the moment it is done; then the report, and a sheet of
+    pictures for each subject, sheet-NAME.png.
     """
     from understudy.evaluate.learners import LEARNERS
 
@@ -137,8 +138,10 @@ def dreambooth(
     check_folder_writable(out)
     from understudy.evaluate.dreambench import read_data_set, write_toy_set
     from understudy.evaluate.protocols import dreambooth as protocol
+    from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
     from understudy.evaluate.rows import Run
     from understudy.evaluate.stage import pick
+    from understudy.photo import write_pixels
 
     names, where = pick(methods, LEARNERS), Path(data)
     if data == "toybox":
@@ -150,29 +153,26 @@ def dreambooth(
     steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):
         pass
-    _finish(protocol.summed(results, found.notes), out, json)
+    for name, sheet in subject_sheets(results, found.subjects):
+        write_pixels(out / f"sheet-{name}.png", sheet)
+    _finish(summed(results, found.notes), out, json)
 
 
 def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
-    from understudy.evaluate.perceptual import Lpips
+    from understudy.evaluate.perceptual import RecogniserFeatures, measure
 
-    try:
-        judge = Lpips()
-    except (ExtraMissing, ModelError) as error:
-        show.note(f"{error} DIV is left out.")
-        judge = None
-
-    def distance(ours: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
-        assert judge is not None
-        return judge.distance((ours,), (theirs,))
-
-    far = distance if judge else None
     if settings.eyes == "toys":
         from understudy.evaluate.recogniser import load as load_ruler
 
         ruler = ToyFeatures(load_ruler())
-        return Eyes({"identity": ruler}, ruler, "prompt words", far)
+        far = RecogniserFeatures(ruler.ruler).between
+        return Eyes({"identity": ruler}, ruler, "prompt words", far, "recogniser's features")
+    try:
+        far = measure("lpips").between
+    except (ExtraMissing, ModelError) as error:
+        show.note(f"{error} DIV is left out.")
+        far = None
     from understudy.models.vision import load_clip, load_dino
 
     clip = ClipFeatures(load_clip(settings.clip, device=device))

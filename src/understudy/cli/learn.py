@@ -72,7 +72,8 @@ def learn(
     others = [_further(words) for words in also]
     for one in (photos, *(path for _, _, path in others)):
         _look_over(one, run.model, settings.method, folder, leads)
-    seeing = _seeing(clip_model, dino_model)
+    wanted = class_noun is None or settings.preview_every > 0
+    seeing = _seeing(clip_model, dino_model, wanted)
     noun = class_noun or _proposed(photos, seeing)
     dress = stage.load_concepts(after)
     from understudy.learn import learn_steps
@@ -144,10 +145,11 @@ def _look_over(photos: Path, model: str, method: str, out: Path, leads: bool) ->
     show.note(*(report.all_warnings if leads else ()))
 
 
-def _seeing(clip_model: str | None, dino_model: str | None) -> ClipFeatures | None:
+def _seeing(clip_model: str | None, dino_model: str | None, wanted: bool) -> ClipFeatures | None:
+    """CLIP, where it was given and somebody will ask it."""
     if clip_model is None and dino_model is not None:
         raise InputError("--dino-model judges pictures; prompts need --clip-model beside it.")
-    return looker(clip_model) if clip_model else None
+    return looker(clip_model) if clip_model and wanted else None
 
 
 def _proposed(photos: Path, seeing: ClipFeatures | None) -> str:

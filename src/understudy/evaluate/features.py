@@ -60,19 +60,21 @@ class Reader(Protocol):
 
 @dataclass(frozen=True)
 class Eyes:
-    """Who looks: subject features by the name of their column, a reader of prompts, and LPIPS."""
+    """Who looks: subject features by the name of their column, a reader of prompts, and what tells
+    how different two pictures are, with its name."""
 
     subject: Mapping[str, Features]  # "DINO", "CLIP-I"
     prompt: Reader
     prompt_name: str  # "CLIP-T"
     distance: Distance | None = None
+    distance_name: str = "LPIPS"
 
     @property
     def choices(self) -> dict[str, Any]:
         """All that the paper leaves open, as it was chosen."""
         said = {name: dict(eyes.choices) for name, eyes in self.subject.items()}
-        lpips = "LPIPS" if self.distance else "not measured: LPIPS is not installed"
-        return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": lpips}
+        by = self.distance_name if self.distance else "not measured: LPIPS is not installed"
+        return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": by}
 
 
 @dataclass(frozen=True)

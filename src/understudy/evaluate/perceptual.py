@@ -43,6 +43,13 @@ class RecogniserFeatures:
         levels = [(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
         return torch.stack(levels).sum(dim=0)
 
+    @torch.no_grad()
+    def between(
+        self, ours: Float[Tensor, "b 3 h w"], theirs: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """The distance of pictures in [-1, 1], pair by pair."""
+        return self.distance(self.features(ours), self.features(theirs))
+
 
 class Lpips:
     """LPIPS (Zhang et al. 2018) with AlexNet, from the extra of that name."""
@@ -69,6 +76,13 @@ class Lpips:
 
     def distance(self, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Float[Tensor, " b"]:
         return self.network(ours[0], theirs[0]).flatten()
+
+    @torch.no_grad()
+    def between(
+        self, ours: Float[Tensor, "b 3 h w"], theirs: Float[Tensor, "b 3 h w"]
+    ) -> Float[Tensor, " b"]:
+        """The distance of pictures in [-1, 1], pair by pair."""
+        return self.distance(self.features(ours), self.features(theirs))
 
 
 def measure(name: str, device: torch.device | str = "cpu") -> RecogniserFeatures | Lpips:

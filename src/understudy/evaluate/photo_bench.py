@@ -168,7 +168,7 @@ class PhotoBench:
                 Measure("background, dB", "PSNR to the source outside the mask", True, 1.0, nan),
                 Measure("background SSIM", "SSIM to the source outside the mask", True, 0.02, 1.0),
             ]
-            if eyes.distance:
+            if eyes.distance and eyes.distance_name == "LPIPS":
                 says = "LPIPS to the source, both black inside the mask"
                 found.append(Measure("background LPIPS", says, False, 0.01, 0.0))
         found.append(
@@ -210,7 +210,7 @@ class PhotoBench:
             kept = metrics.psnr(picture, task.source, outside)
             found["background, dB"] = kept.clamp(max=CEILING).item()
             found["background SSIM"] = metrics.ssim(picture, task.source, outside).item()
-            if eyes.distance:
+            if eyes.distance and eyes.distance_name == "LPIPS":
                 black = [(shown + 1) * outside - 1 for shown in (picture, task.source)]
                 found["background LPIPS"] = eyes.distance(black[0], black[1]).item()
         found["copy score"] = metrics.copy_score(picture, task.photos).item()

@@ -6,7 +6,7 @@ every photo of its subject. The real photos against each other are the upper bou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +15,22 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, spelled, worn
-from understudy.errors import InputError
 from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import BenchSubject, DataSet
 from understudy.evaluate.features import Eyes
-from understudy.evaluate.learners import LEARNERS, Learner
+from understudy.evaluate.learners import LEARNERS
 from understudy.evaluate.metrics import pair_diversity
-from understudy.evaluate.protocols.published import DREAMBOOTH, orders
-from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
+from understudy.evaluate.rows import Job, Row, RowStep, Run, row_steps, sharded
 from understudy.evaluate.stage import Stage, seed_of
-from understudy.evaluate.statistics import Estimate, estimate
 from understudy.generate import generate
-from understudy.image import read_picture, to_pixels, write_picture
+from understudy.image import read_picture, write_picture
 from understudy.recipe import Recipe, versions
 from understudy.settings import GenerateSettings
 from understudy.settings_evaluate import DreamBoothSettings
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile
 
 REAL = "real-images"
 PLAIN = "plain"  # the case of a subject that draws its bare class
+SECONDS, CLASS_SECONDS = "seconds to learn", "seconds for the class"
 
 
 def evaluation_steps(
@@ -56,8 +51,10 @@ def evaluation_steps(
     facts: dict[str, Any] = {REAL: {}}
     for name in methods:
         learning = LEARNERS[name].settings(stage)
-        facts[name] = stage.facts(drawing, *([learning] if learning else []))
+        own = stage.facts(drawing, *([learning] if learning else []))
+        facts[name] = {**own, **LEARNERS[name].facts()}
     choices = {**eyes.choices, "identifier in the text": wish.keep_identifier, "self pairs": False}
+    choices |= {"seconds to learn": "of the processor on a CPU, class pictures not counted"}
     choices |= {"pictures a prompt": wish.pictures, "pictures for PRES": wish.plain_pictures}
     said = {"protocol": "DreamBooth", "subjects": [s.name for s in data.subjects]}
     begun = {**said, "choices": choices, "methods": facts, "versions": versions()}
@@ -127,6 +124,9 @@ class _Made:
             if self.eyes.distance:
                 found["class DIV"] = pair_diversity(pictures, self.eyes.distance).item()
             files = self.keep(method, f"{subject.name}/{PLAIN}", pictures, seeds, prompt)
+            record = {} if concept is None else concept.record
+            for column, key in ((SECONDS, "learning_seconds"), (CLASS_SECONDS, "class_seconds")):
+                found |= {column: record[key]} if key in record else {}
             facts = {"subject": subject.name, "prompt": prompt, "seeds": seeds}
             return {**facts, **found, "pictures": files}
 
@@ -165,9 +165,8 @@ class _Made:
 
     def concept(self, method: str, subject: BenchSubject) -> Concept | None:
         if self._concept is None or self._concept[0] != (method, subject.name):
-            learner: Learner = LEARNERS[method]
-            noun, (_, fitted) = learner.noun(subject, self.nouns), self.photos(subject)
-            found = learner.concept(self.stage, subject, noun, fitted)
+            _, fitted = self.photos(subject)
+            found = LEARNERS[method].concept(self.stage, subject, self.nouns, fitted)
             self._concept = ((method, subject.name), found)
         return self._concept[1]
 
@@ -192,80 +191,3 @@ class _Made:
             write_picture(self.run.folder / file, picture, recipe.to_text())
             files.append(str(file))
         return files
-
-
-# Summed up
-
-
-def summed(run: Run, notes: Sequence[str] = ()) -> Report:
-    """Tables 1, 3 and 4 of all rows so far, beside the paper's numbers."""
-    said, rows = run.read(), list(latest(read_rows(run.rows)).values())
-    if said.get("protocol") != "DreamBooth":
-        raise InputError(f"{run.folder} holds results of another protocol.")
-    good = [row for row in rows if "error" not in row]
-    methods = [name for name in said["methods"] if any(r["method"] == name for r in good)]
-    names = [name for name in said["choices"] if isinstance(said["choices"][name], dict)]
-    names = [*names, *(["DIV"] if any("DIV" in r for r in good) else []), "copy score"]
-    spare = sorted({n for r in good for n in r if n.startswith(("PRES", "DIV (", "class DIV"))})
-    columns = {
-        name: {method: _estimate(good, method, name) for method in methods}
-        for name in [*names, *spare]
-    }
-    tables = [
-        _table("Fidelity (table 1)", names, columns, methods),
-        _table("Prior and diversity (table 3)", spare, columns, methods),
-        *DREAMBOOTH,
-    ]
-    compared = orders(columns)
-    tables += [compared] if compared else []
-    errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
-    count = len({r["subject"] for r in good})
-    return Report(
-        title="DreamBooth protocol",
-        intro=f"{count} subjects, {len(good)} rows. Mean and bootstrap 95 % interval; subjects "
-        "drawn anew. The paper's tables are of other data and another model.",
-        tables=tables,
-        plots=[whiskers(name, "", columns[name]) for name in columns],
-        sheets=_sheets(run, good, methods, names[0]),
-        warnings=[*notes, *errors],
-        conditions=said,
-        rows=good,
-    )
-
-
-def _estimate(rows: Sequence[Row], method: str, name: str) -> Estimate:
-    """Over a method's rows that have the column; subjects are drawn together."""
-    own = [r for r in rows if r["method"] == method and r.get(name) is not None]
-    return estimate([float(r[name]) for r in own], [r["subject"] for r in own])
-
-
-def _table(
-    title: str,
-    names: Sequence[str],
-    columns: Mapping[str, Mapping[str, Estimate]],
-    methods: Sequence[str],
-) -> Table:
-    body = {method: [columns[name][method] for name in names] for method in methods}
-    return Table.of_estimates(title, names, body)
-
-
-def _sheets(run: Run, rows: Sequence[Row], methods: Sequence[str], name: str) -> list[Sheet]:
-    """Best, median and worst prompt of each method, by subject fidelity."""
-    sheets: list[Sheet] = []
-    for method in methods:
-        own = [r for r in rows if r["method"] == method and "text" in r]
-        order = sorted(own, key=lambda r: (-float(r.get(name) or 0), r["case"]))
-        places = sorted({0, len(order) // 2, len(order) - 1}) if order else []
-        lines: list[SheetRow] = []
-        for place in places:
-            row = order[place]
-            tiles = [
-                Tile(to_pixels(read_picture(run.folder / file)))
-                for file in row["pictures"]
-                if (run.folder / file).is_file()
-            ]
-            words = f"{row['prompt']}: {name} {float(row.get(name) or 0):.3f}"
-            lines += [SheetRow(words, tiles)] if tiles else []
-        if lines:
-            sheets.append(Sheet(f"{method}: best, median and worst prompt", lines))
-    return sheets

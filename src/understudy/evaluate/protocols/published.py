@@ -1,88 +1,159 @@
-"""The papers' own numbers, to stand beside ours: other data, other models, the same measures."""
+"""The papers' own numbers beside ours, and their orders looked for in ours.
+
+Other data, other models, the same measures: what can be compared is which of two is greater.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from understudy.evaluate.report import Table
-from understudy.evaluate.statistics import Estimate
+from understudy.evaluate.report import Table, written
+from understudy.evaluate.rows import Row
+from understudy.evaluate.statistics import Estimate, estimate
 
+# A measure of the papers, and our columns that are the same; the first that is there counts.
+MEASURES: Mapping[str, tuple[str, ...]] = {
+    "DINO": ("DINO", "identity"),
+    "CLIP-I": ("CLIP-I", "identity"),
+    "CLIP-T": ("CLIP-T", "prompt words"),
+    "PRES": ("PRES (DINO)", "PRES (identity)"),
+    "DIV": ("DIV", "DIV (DINO)", "DIV (identity)"),
+    "class DIV": ("class DIV", "class DIV (DINO)", "class DIV (identity)"),
+    "copy score": ("copy score",),
+    "seconds to learn": ("seconds to learn",),
+}
+LOWER = ("PRES", "copy score", "seconds to learn")  # is better
+
+
+@dataclass(frozen=True)
+class Published:
+    """A table of a paper: our method's name -> what the paper calls it, and its numbers."""
+
+    title: str
+    measures: tuple[str, ...]
+    lines: Mapping[str, tuple[str, tuple[float | None, ...]]]
+
+
+# Ruiz et al. 2023, tables 1, 3 and 4. In table 1 the real photos and Stable Diffusion's lines.
 DREAMBOOTH = (
-    Table(
-        "The paper's table 1 (30 subjects, 25 prompts; Imagen and Stable Diffusion)",
-        ("", "DINO", "CLIP-I", "CLIP-T"),
-        (
-            ("real images", "0.774", "0.885", "-"),
-            ("DreamBooth, Imagen", "0.696", "0.812", "0.306"),
-            ("DreamBooth, Stable Diffusion", "0.668", "0.803", "0.305"),
-            ("Textual Inversion, Stable Diffusion", "0.569", "0.780", "0.255"),
-        ),
+    Published(
+        "Fidelity, DreamBooth's table 1 (the paper: 30 subjects, Stable Diffusion)",
+        ("DINO", "CLIP-I", "CLIP-T"),
+        {
+            "real-images": ("real images", (0.774, 0.885, None)),
+            "dreambooth": ("DreamBooth", (0.668, 0.803, 0.305)),
+            "textual-inversion": ("Textual Inversion", (0.569, 0.780, 0.255)),
+        },
     ),
-    Table(
-        "The paper's table 3 (Imagen, 15 subjects; PRES: lower is better)",
-        ("", "PRES", "DIV", "DINO", "CLIP-I", "CLIP-T"),
-        (
-            ("with prior preservation", "0.493", "0.391", "0.684", "0.815", "0.308"),
-            ("without", "0.664", "0.371", "0.712", "0.828", "0.306"),
-        ),
+    Published(
+        "Prior preservation, DreamBooth's table 3 (the paper: 15 subjects, Imagen; PRES: lower)",
+        ("PRES", "DIV", "DINO", "CLIP-I", "CLIP-T"),
+        {
+            "dreambooth": ("with", (0.493, 0.391, 0.684, 0.815, 0.308)),
+            "without-prior": ("without", (0.664, 0.371, 0.712, 0.828, 0.306)),
+        },
     ),
-    Table(
-        "The paper's table 4 (class noun, 5 subjects)",
-        ("", "DINO", "CLIP-I"),
-        (
-            ("correct noun", "0.744", "0.853"),
-            ("no noun", "0.303", "0.607"),
-            ("wrong noun", "0.454", "0.728"),
-        ),
+    Published(
+        "The class noun, DreamBooth's table 4 (the paper: 5 subjects)",
+        ("DINO", "CLIP-I"),
+        {
+            "dreambooth": ("correct noun", (0.744, 0.853)),
+            "no-noun": ("no noun", (0.303, 0.607)),
+            "wrong-noun": ("wrong noun", (0.454, 0.728)),
+        },
     ),
 )
 
 
 @dataclass(frozen=True)
 class Ordering:
-    """What a paper found greater than what: two of our methods, and the paper's numbers for them.
+    """What a paper found greater than what: two of our methods, in one measure."""
 
-    ours: the names of our columns that measure the same, the first that is there counts.
-    """
-
-    table: str
+    source: str
     measure: str
-    ours: tuple[str, ...]
     greater: str
     smaller: str
-    paper: tuple[float, float]
 
 
-FIDELITY, PROMPT = ("DINO", "identity"), ("CLIP-T", "prompt words")
-PRES, DIV = ("PRES (DINO)", "PRES (identity)"), ("class DIV", "class DIV (identity)")
+# Han et al. 2023 name no numbers for N: more embeddings keep more of the photo and obey less.
 ORDERINGS = (
-    Ordering("1", "DINO", FIDELITY, "real-images", "dreambooth", (0.774, 0.668)),
-    Ordering("1", "DINO", FIDELITY, "dreambooth", "textual-inversion", (0.668, 0.569)),
-    Ordering("1", "CLIP-T", PROMPT, "dreambooth", "textual-inversion", (0.305, 0.255)),
-    Ordering("3", "PRES", PRES, "without-prior", "dreambooth", (0.664, 0.493)),
-    Ordering("3", "DIV", DIV, "dreambooth", "without-prior", (0.391, 0.371)),
-    Ordering("3", "DINO", FIDELITY, "without-prior", "dreambooth", (0.712, 0.684)),
-    Ordering("4", "DINO", FIDELITY, "dreambooth", "wrong-noun", (0.744, 0.454)),
+    Ordering("DreamBooth, table 1", "DINO", "real-images", "dreambooth"),
+    Ordering("DreamBooth, table 1", "DINO", "dreambooth", "textual-inversion"),
+    Ordering("DreamBooth, table 1", "CLIP-T", "dreambooth", "textual-inversion"),
+    Ordering("DreamBooth, table 3", "PRES", "without-prior", "dreambooth"),
+    Ordering("DreamBooth, table 3", "DIV", "dreambooth", "without-prior"),
+    Ordering("DreamBooth, table 3", "DINO", "without-prior", "dreambooth"),
+    Ordering("DreamBooth, table 4", "DINO", "dreambooth", "wrong-noun"),
+    Ordering("DreamBooth, table 4", "DINO", "dreambooth", "no-noun"),
+    Ordering("DreamBooth, table 4", "DINO", "wrong-noun", "no-noun"),
+    Ordering("HiPer, number of tokens", "DINO", "hiper-5", "hiper-1"),
+    Ordering("HiPer, number of tokens", "DINO", "hiper-20", "hiper-5"),
+    Ordering("HiPer, number of tokens", "CLIP-T", "hiper-1", "hiper-5"),
+    Ordering("HiPer, number of tokens", "CLIP-T", "hiper-5", "hiper-20"),
 )
+Estimates = Callable[[str, str], Estimate]  # of a column and a method
 
 
-def orders(columns: Mapping[str, Mapping[str, Estimate]]) -> Table | None:
-    """The papers' orders beside ours: same, another, or too near to tell (intervals overlap).
+def own(measure: str, columns: Sequence[str]) -> str | None:
+    """Which of our columns measures it; None if none does."""
+    return next((name for name in MEASURES[measure] if name in columns), None)
 
-    columns: name -> method -> estimate. None where no order can be looked at.
+
+def beside(columns: Sequence[str], methods: Sequence[str], found: Estimates) -> list[Table]:
+    """The papers' tables with our numbers beside theirs, those of which we have a line."""
+    tables: list[Table] = []
+    for paper in DREAMBOOTH:
+        names = {measure: own(measure, columns) for measure in paper.measures}
+        heads = ["", "here"]
+        for measure, name in names.items():
+            heads += [f"{measure}, paper", f"{name}, here"] if name else [f"{measure}, paper"]
+        lines: list[list[str]] = []
+        for method, (label, numbers) in paper.lines.items():
+            cells = [label, method if method in methods else "not run"]
+            for (_, name), number in zip(names.items(), numbers, strict=True):
+                cells.append("-" if number is None else f"{number:.3f}")
+                cells += [written(found(name, method))] if name else []
+            lines.append(cells)
+        if any(method in methods for method in paper.lines if method != "real-images"):
+            tables.append(Table(paper.title, heads, lines))
+    return tables
+
+
+def orders(rows: Sequence[Row]) -> Table | None:
+    """The papers' orders, looked for in ours: does each hold?
+
+    Two methods are compared on the subjects that both have, subject by subject; an order holds, or
+    is the other way round, where the 95 % interval of the mean difference leaves zero out. None
+    where nothing can be compared.
     """
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     lines: list[tuple[str, ...]] = []
     for order in ORDERINGS:
-        column = next((columns[name] for name in order.ours if name in columns), {})
-        a, b = (column.get(name) for name in (order.greater, order.smaller))
-        if a is None or b is None or not (a.count and b.count):
+        name = own(order.measure, columns)
+        means = [_means(rows, method, name) for method in (order.greater, order.smaller)]
+        shared = [subject for subject in means[0] if subject in means[1]]
+        if not shared:
             continue
-        sure = a.low > b.high or b.low > a.high
-        verdict = ("same" if a.mean > b.mean else "another") if sure else "too near to tell"
-        paper, here = (f"{x:.3f} > {y:.3f}" for x, y in (order.paper, (a.mean, b.mean)))
-        here = here if a.mean > b.mean else here.replace(">", "<")
-        names = f"{order.greater} > {order.smaller}"
-        lines.append((f"table {order.table}, {order.measure}", names, paper, here, verdict))
-    heads = ("", "the paper's order", "paper", "here, on other data", "here")
-    return Table("The paper's orders, looked for here", heads, lines) if lines else None
+        gap = estimate([means[0][subject] - means[1][subject] for subject in shared])
+        said = f"{order.greater} > {order.smaller} in {name}"
+        numbers = " against ".join(f"{sum(m[s] for s in shared) / len(shared):.3f}" for m in means)
+        lines.append((said, order.source, verdict(gap), numbers, written(gap), str(gap.count)))
+    heads = ("the paper's order", "where", "here, on other data", "means", "difference", "subjects")
+    return Table("The papers' orders, looked for here", heads, lines) if lines else None
+
+
+def verdict(gap: Estimate) -> str:
+    """Of the difference of two that should be above zero."""
+    if gap.low > 0:
+        return "holds"
+    return "does not hold: the other way round" if gap.high < 0 else "not decided"
+
+
+def _means(rows: Sequence[Row], method: str, column: str | None) -> dict[str, float]:
+    """Each subject's mean in a column."""
+    values: dict[str, list[float]] = {}
+    for row in rows:
+        if row["method"] == method and column is not None and row.get(column) is not None:
+            values.setdefault(row["subject"], []).append(float(row[column]))
+    return {subject: sum(found) / len(found) for subject, found in values.items()}
