@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 
-from benchmarks.rows import RESULTS, Row, Rows, report, spreads
+from benchmarks.rows import RESULTS, Row, Rows, keep_sheet, report, spreads
 from understudy.evaluate import recogniser
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
@@ -147,7 +147,6 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
 
 def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import gallery as part
-    from understudy.photo import write_pixels
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
     ruler, store = recogniser.load(), wish.store / "concepts"
@@ -156,7 +155,7 @@ def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
     def one(number: int) -> Row:
         row, strips = part.applications(model, ruler, number, how, drawing, store)
         title = f"What a learnt toy can do: {row['phrase']}"
-        write_pixels(RESULTS / f"gallery_{number}.png", part.sheet(strips, title).numpy())
+        keep_sheet(RESULTS / f"gallery_{number}.jpg", part.sheet(strips, title).numpy())
         return row
 
     rows, conditions = rows_of(wish, model, {"learn": how, "generate": drawing}, one)

@@ -6,15 +6,20 @@ model are kept in the file and left out of the sum.
 
 from __future__ import annotations
 
+import io
 import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from understudy.evaluate.rows import Row, add_row, read_rows
+from understudy.photo import Pixels
 
 RESULTS = Path(__file__).parent / "results"
 
@@ -77,6 +82,19 @@ def spreads(rows: Sequence[Row], columns: Sequence[str]) -> dict[str, Spread]:
         if values:
             found[column] = Spread.of(values)
     return found
+
+
+def keep_sheet(file: Path, pixels: Pixels, most: int = 400_000) -> None:
+    """Write a sheet as a JPEG of at most so many bytes: by its quality, then by its size."""
+    image, stream = Image.fromarray(pixels), io.BytesIO()
+    for scale, quality in product((1.0, 0.75, 0.5), (88, 80, 70)):
+        stream = io.BytesIO()
+        size = (round(image.width * scale), round(image.height * scale))
+        image.resize(size, Image.Resampling.LANCZOS).save(stream, "JPEG", quality=quality)
+        if stream.tell() <= most:
+            break
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(stream.getvalue())
 
 
 def report(

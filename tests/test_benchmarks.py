@@ -6,11 +6,13 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import pictures
 from benchmarks import cases
-from benchmarks.rows import Row, Rows, Spread, spreads
+from benchmarks.rows import Row, Rows, Spread, keep_sheet, spreads
+from understudy import photo
 
 
 def test_a_case_is_measured_once_for_each_model(tmp_path: Path) -> None:
@@ -44,6 +46,15 @@ def test_a_telling_caption_names_what_is_asked() -> None:
         toy = scene.subjects[0].identity
         text = cases.telling_caption(scene, number)
         assert f"{toy.primary} {toy.class_name}" in text
+
+
+def test_sheets_are_kept_small(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (600, 800, 3), np.uint8)
+    keep_sheet(tmp_path / "a.jpg", noise, most=100_000)
+    keep_sheet(tmp_path / "b.jpg", noise // 16, most=1_000_000)
+    small, whole = (photo.read_photo(tmp_path / name).pixels for name in ("a.jpg", "b.jpg"))
+    assert (tmp_path / "a.jpg").stat().st_size <= 100_000 and whole.shape == (600, 800, 3)
+    assert small.shape[0] < 600 and small.shape[1] / small.shape[0] == pytest.approx(4 / 3, 0.01)
 
 
 def test_speeds_are_kept_side_by_side(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,8 +72,7 @@ def learn(
     others = [_further(words) for words in also]
     for one in (photos, *(path for _, _, path in others)):
         _look_over(one, run.model, settings.method, folder, leads)
-    wanted = class_noun is None or settings.preview_every > 0
-    seeing = _seeing(clip_model, dino_model, wanted)
+    seeing = _seeing(clip_model, dino_model, not class_noun or settings.preview_every > 0)
     noun = class_noun or _proposed(photos, seeing)
     dress = stage.load_concepts(after)
     from understudy.learn import learn_steps
