@@ -40,6 +40,8 @@ def test_numbers_given_leave_nothing_to_choose():
     assert SwapSettings.filled({"preset": "best"}).budget > 0
     assert SwapSettings.filled({"preset": "best", "self_map_steps": 3}).budget == 0
     assert SwapSettings.filled({"preset": "best", "steps": 10}).self_output_steps == 1
+    assert SwapSettings.filled({"preset": "best"}).paste
+    assert not SwapSettings.filled({"preset": "best", "blend": False}).paste
 
 
 @pytest.mark.parametrize("targets", [(TARGET,), (TARGET, "a photo of red bear on the beach")])

@@ -76,3 +76,13 @@ def test_a_swap_keeps_the_photo_outside_the_mask(how: str) -> None:
         )
         assert (still - fresh).abs().max() > 1e-3
         assert torch.equal(fresh, again)
+
+
+def test_specks_are_dropped_and_lesser_subjects_kept() -> None:
+    found = torch.zeros(1, 24, 24)
+    found[0, 3:9, 3:9] = 1.0  # one subject
+    found[0, 14:18, 14:18] = 1.0  # a smaller one, swapped along with it
+    found[0, 4, 20] = 3.0  # a speck
+    mask = difference_mask(found)[0, 0]
+    assert mask[5, 5] == 1 and mask[15, 15] == 1
+    assert mask[4, 20] == 0

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
+from tiny import tiny_model
+from understudy.diffusion import starting_noise
+from understudy.errors import InputError
+from understudy.invert.invert import invert
+from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.paste import paste, region
+from understudy.swap.photoswap import swap
 
 PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)
 
@@ -39,3 +45,24 @@ def test_a_region_of_latents_grows_by_a_cell() -> None:
     assert grown.shape == (1, 1, 40, 48)
     assert grown[..., 8:32, 16:40].min() == 1 and grown.sum() == 24 * 24
     assert region(cells, (40, 48), grow=0).sum() == 8 * 8
+
+
+def test_a_swap_that_pastes_is_the_photo_outside_and_needs_to_know_where() -> None:
+    model = tiny_model()
+    photo = model.decode(starting_noise([1], (4, 16, 16), like=model)).clamp(-1, 1)
+    inversion = invert(
+        model, photo, "a cat", InvertSettings(steps=2, guidance=2.0, method="direct")
+    )
+    asked = {"steps": 2, "guidance": 2.0, "cross_map_steps": 1, "paste": True}
+    settings = SwapSettings.from_dict({**asked, "feather": 0})
+    mask = torch.zeros(1, 1, *photo.shape[-2:])
+    mask[..., : photo.shape[-2] // 2, :] = 1
+    args = (model, inversion, "a cat", "a dog", settings)
+    made = swap(*args, mask=mask, photo=photo)
+    below = photo.shape[-2] // 2
+    assert torch.equal(made[..., below:, :], photo[..., below:, :])
+    assert not torch.allclose(made[..., :below, :], photo[..., :below, :], atol=1e-2)
+    seen = model.decode(inversion.trajectory[:1])  # without the photo: what its latents show
+    assert torch.allclose(swap(*args, mask=mask)[..., below:, :], seen[..., below:, :])
+    with pytest.raises(InputError, match="--paste needs to know where"):
+        swap(*args, photo=photo)

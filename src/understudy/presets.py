@@ -87,7 +87,8 @@ SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
 # "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
 # (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
 # "best": ours. A looser hold, which lets the subject be itself, while the blend keeps the stage;
-# how loose is chosen case by case within the budget (swap/audition.py).
+# how loose is chosen case by case within the budget (swap/audition.py); at last the photo's own
+# pixels are put back around the subject.
 SWAP_PRESETS: dict[str, dict[str, int | str]] = {
     "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
     "official": {
@@ -103,6 +104,7 @@ SWAP_PRESETS: dict[str, dict[str, int | str]] = {
         "blend": True,
         "where": "difference",
         "budget": 300,
+        "paste": True,
     },
 }
 

@@ -118,6 +118,8 @@ class SwapSettings(Settings):
         }
         if any(name in given for name in SWAP_COUNTS):
             named["budget"] = 0
+        if not given.get("blend", True):  # nothing says what to paste around
+            named.pop("paste", None)
         return cls.from_dict({**named, **given})
 
 

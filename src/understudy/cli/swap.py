@@ -16,8 +16,6 @@ from understudy.presets import SWAP_COUNTS
 from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from understudy.invert.inversion import Inversion
     from understudy.invert.source import SourceFeatures
     from understudy.models.interface import DiffusionModel
@@ -56,7 +54,7 @@ def swap(
         raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
     cast = casting.cast_of(swap, prompt, photo)
     from understudy.image import write_picture
-    from understudy.swap.photoswap import parts_read
+    from understudy.swap.photoswap import framed, parts_read
 
     model = stage.load_model(run)
     source = casting.source_of(model, photo, seed, prompt, mask)
@@ -68,8 +66,8 @@ def swap(
         audition = _audition(model, settings, source, cast, photos)
         last = _performed(model, settings, source, cast, inversion, features, audition)
         swapped = stage.decoded(model, last.target)
-        if settings.paste:
-            swapped = _pasted(model, source, inversion, swapped, last, settings.feather)
+        how = (settings, source.picture, source.mask)
+        swapped = framed(model, inversion, swapped, last, *how).cpu()
     if audition is not None:
         facts["chosen"] = _chosen(last, settings)
     files = (*source.ingredients[:1], *cast.dress.ingredients, *source.ingredients[1:])
@@ -130,23 +128,3 @@ def _chosen(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
     plan = plans[last.targets[0] % len(plans)]
     ends = (plan.self_output, plan.self_map, plan.cross_map)
     return dict(zip(SWAP_COUNTS, (len(steps) for steps in ends), strict=True))
-
-
-def _pasted(
-    model: DiffusionModel,
-    source: casting.Source,
-    inversion: Inversion,
-    swapped: Tensor,
-    last: SwapStep,
-    feather: int,
-) -> Tensor:
-    """The photo's own pixels outside of where the swap happened."""
-    from understudy.swap.paste import paste, region
-
-    assert last.mask is not None, "a blend leaves a mask"
-    photo = source.picture
-    if photo is None:
-        photo = stage.decoded(model, inversion.trajectory[:1]).cpu()
-    where = region(last.mask.cpu(), (int(photo.shape[-2]), int(photo.shape[-1])))
-    where = where if source.mask is None else where.minimum(source.mask)
-    return paste(photo, swapped.cpu(), where, feather)

@@ -146,7 +146,7 @@ def photoswap(task: Task, stage: Stage | None, **preset: str) -> Picture:
         inversion = _inverted(task, here, _inverting(here, how))
         return swap(
             here.model, inversion, task.prompt, task.target_prompt(concept.phrase), how,
-            words=(task.noun, concept.phrase), audition=_audition(task, here),
+            words=(task.noun, concept.phrase), audition=_audition(task, here), photo=task.source,
         )  # fmt: skip
 
 

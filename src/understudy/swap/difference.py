@@ -12,15 +12,17 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.models.interface import DiffusionModel
 
 LEVEL = 0.6  # of the timesteps: how noisy the photo is made (DiffEdit: 0.5)
 SAMPLES = 8  # noises that are averaged (DiffEdit: 10)
-THRESHOLD = 0.35  # of the strongest difference (DiffEdit: 0.5, after cutting off outliers)
+THRESHOLD = 0.4  # of the strongest difference (DiffEdit: 0.5, after cutting off outliers)
 STRONGEST = 0.98  # quantile that counts as the strongest, so that one cell cannot decide
+BLUR = 0.7  # cells: deviation of the Gaussian that takes the grain out of the differences
+LESSER = 0.25  # of the strongest part's difference: a part of the mask below it is a speck
 
 
 @torch.no_grad()
@@ -54,7 +56,40 @@ def differences(
 def difference_mask(
     found: Float[Tensor, "k h w"], *, threshold: float = THRESHOLD
 ) -> Float[Tensor, "k 1 h w"]:
-    """1 where the prompts disagree, with a rim of one cell; everywhere if they nowhere do."""
+    """1 where the prompts disagree, with a rim of one cell; everywhere if they nowhere do.
+
+    A part that stands alone counts if its differences sum up to a quarter of the strongest part's.
+    """
+    found = _blurred(found)
     strongest = found.flatten(1).quantile(STRONGEST, dim=1)[:, None, None]
-    mask = (found >= threshold * strongest).float()[:, None]
+    found = found.minimum(strongest)
+    masks = found >= threshold * strongest
+    whole = [_without_specks(mask, one) for mask, one in zip(masks, found, strict=True)]
+    return _grown(torch.stack(whole)[:, None].float())
+
+
+def _blurred(found: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
+    steps = torch.arange(-2, 3, device=found.device, dtype=found.dtype)
+    row = (-steps.square() / (2 * BLUR**2)).exp()
+    kernel = torch.outer(row, row) / row.sum() ** 2
+    return F.conv2d(F.pad(found[:, None], (2, 2, 2, 2), mode="replicate"), kernel[None, None])[:, 0]
+
+
+def _without_specks(mask: Bool[Tensor, "h w"], found: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+    """The parts of a mask (cells that touch, corners too) that hold enough of the difference."""
+    left, parts = mask, list[tuple[float, Tensor]]()
+    while bool(left.any()):
+        part = torch.zeros_like(mask).flatten()
+        part[(left * found - (~left).to(found)).argmax()] = True
+        part, before = part.view_as(mask), mask
+        while not torch.equal(part, before):
+            part, before = _grown(part[None, None].float())[0, 0].bool() & left, part
+        parts.append((float(found[part].sum()), part))
+        left = left & ~part
+    strongest = max((weight for weight, _ in parts), default=0.0)
+    return sum((p for weight, p in parts if weight >= LESSER * strongest), torch.zeros_like(mask))
+
+
+def _grown(mask: Float[Tensor, "k 1 h w"]) -> Float[Tensor, "k 1 h w"]:
+    """The mask with a rim of one cell."""
     return F.max_pool2d(mask, 3, stride=1, padding=1)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -22,6 +23,7 @@ from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.difference import difference_mask, differences
+from understudy.swap.paste import paste, region
 from understudy.swap.replay import replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps
@@ -99,8 +101,13 @@ def swap(
     mask: Float[Tensor, "m 1 h w"] | None = None,
     features: SourceFeatures | None = None,
     audition: Audition | None = None,
+    photo: Float[Tensor, "1 3 h w"] | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
-    """The swapped pictures, one a target prompt. See `swap_steps`."""
+    """The swapped pictures, one a target prompt. See `swap_steps`.
+
+    photo: the picture that was inverted, for `settings.paste`; else what its latents decode to.
+    """
+    settings = settings or SwapSettings.filled({}, model.name)
     *_, last = swap_steps(
         model,
         inversion,
@@ -113,7 +120,36 @@ def swap(
         audition=audition,
     )
     with torch.no_grad():
-        return model.decode(last.target)
+        swapped = model.decode(last.target)
+    return framed(model, inversion, swapped, last, settings, photo, mask)
+
+
+@torch.no_grad()
+def framed(
+    model: DiffusionModel,
+    inversion: Inversion,
+    swapped: Float[Tensor, "k 3 h w"],
+    last: SwapStep,
+    settings: SwapSettings,
+    photo: Float[Tensor, "1 3 h w"] | None = None,
+    mask: Float[Tensor, "m 1 h w"] | None = None,
+) -> Float[Tensor, "k 3 h w"]:
+    """The swapped pictures inside the photo's own pixels where the settings ask to paste.
+
+    photo: None stands for what the inversion's first latent decodes to. mask: see `swap_steps`.
+    Raises InputError where nothing says what was swapped.
+    """
+    if not settings.paste:
+        return swapped
+    if last.mask is None:
+        raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+    if photo is None:
+        photo = model.decode(inversion.trajectory[:1])
+    size = (int(swapped.shape[-2]), int(swapped.shape[-1]))
+    where = region(last.mask.to(swapped), size)
+    if mask is not None:
+        where = where.minimum(F.interpolate(mask.to(swapped), size=size))
+    return paste(photo.to(swapped), swapped, where, settings.feather)
 
 
 def schedule_of(settings: SwapSettings) -> SwapSchedule:
