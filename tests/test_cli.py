@@ -229,12 +229,19 @@ def test_invert_then_swap(
         shown = ran(
             capsys, "swap", photo, *about, "--swap", "cat=rex", "--mask", mask, "--out", out
         )
-    assert np.array_equal(read_photo("swapped-0.png").pixels, read_photo("swapped-1.png").pixels)
+    assert alike("swapped-0.png", "swapped-1.png")
     assert shown["target_prompt"].startswith("a photo of a ")
     recipe = read_recipe("swapped-0.png")
     assert [file.role for file in recipe.ingredients] == ["photo", "concept", "mask"]
     # Bare the inversion is one, wearing rex another; the second swap finds rex's in the cache.
     assert len(list(cache.rglob("inversions/*.safetensors"))) == 2
+
+
+def alike(one: str, two: str) -> bool:
+    """Equal but for rounding: kept features leave rows out, and processors multiply a batch of
+    another size in another order."""
+    gaps = read_photo(one).pixels.astype(int) - read_photo(two).pixels
+    return bool(abs(gaps).max() <= 1)
 
 
 def test_a_swap_leaves_features_for_the_next(
@@ -245,7 +252,7 @@ def test_a_swap_leaves_features_for_the_next(
     ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "one.png")
     assert len(list(cache.rglob("sources/*/step-*.safetensors"))) == 2
     ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "two.png")
-    assert np.array_equal(read_photo("one.png").pixels, read_photo("two.png").pixels)
+    assert alike("one.png", "two.png")
     shown = ran(capsys, "swap", *about, "--seed", 3, "--out", "seeded.png")
     assert shown["target_prompt"] == ran(capsys, "swap", photo, *about)["target_prompt"]
     assert read_recipe("seeded.png").seed == 3
