@@ -108,6 +108,10 @@ SWAP_PRESETS: dict[str, dict[str, int | str]] = {
     },
 }
 
+# How the photo is inverted. Where the photo's own path is kept outside the subject anyway, direct
+# inversion costs nothing and holds it better than tuned embeddings.
+SWAP_INVERSIONS = {"paper": "null-text", "official": "null-text", "best": "direct"}
+
 # p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
 # generated pictures, and "official" those of their notebook for real photos (null-text inversion).
 # pnp: Tumanyan et al. 2023, section 4, and the authors' second code. hiper: Han et al. 2023, and

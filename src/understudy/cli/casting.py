@@ -32,6 +32,12 @@ SeedOption = Annotated[
     int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
 ]
 MethodOption = Annotated[str, typer.Option(help="how to invert", metavar="|".join(METHODS))]
+SuitedMethodOption = Annotated[
+    str | None,
+    typer.Option(
+        help="how to invert; what suits the preset if not said", metavar="|".join(METHODS)
+    ),
+]
 MaskOption = Annotated[
     Path | None, typer.Option(help="Picture of the photo's size; white may change.")
 ]

@@ -12,7 +12,7 @@ from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files import check_writable
-from understudy.presets import SWAP_COUNTS
+from understudy.presets import SWAP_COUNTS, SWAP_INVERSIONS
 from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def swap(
     run: RunSettings,
     photo: casting.PhotoOption = None,
     seed: casting.SeedOption = None,
-    method: casting.MethodOption = "null-text",
+    method: casting.SuitedMethodOption = None,
     mask: casting.MaskOption = None,
     photos: casting.PhotosOption = None,
     out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("swapped.png"),
@@ -58,6 +58,7 @@ def swap(
 
     model = stage.load_model(run)
     source = casting.source_of(model, photo, seed, prompt, mask)
+    method = method or SWAP_INVERSIONS[settings.preset]
     asked = casting.asked_inversion(method, settings, run)
     parts = partial(parts_read, settings)
     facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target}

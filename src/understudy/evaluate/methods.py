@@ -24,7 +24,7 @@ from understudy.evaluate.stage import Stage
 from understudy.evaluate.swap_judge import judge_for
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
-from understudy.presets import SWAP_PRESETS
+from understudy.presets import SWAP_INVERSIONS, SWAP_PRESETS
 from understudy.settings import (
     EditSettings,
     GenerateSettings,
@@ -185,9 +185,12 @@ def _concept(task: Task, stage: Stage) -> Concept:
 
 
 def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings:
-    """Inversion settings of the swap's or edit's length and guidance."""
-    told = stage.settings(InvertSettings).to_dict()
-    return InvertSettings.from_dict({**told, "steps": how.steps, "guidance": how.guidance})
+    """Inversion settings of the swap's or edit's length and guidance, by the method that suits a
+    swap's preset unless another is told."""
+    found = stage.settings(InvertSettings).to_dict()
+    if isinstance(how, SwapSettings) and "method" not in stage.told.get("invert", {}):
+        found["method"] = SWAP_INVERSIONS[how.preset]
+    return InvertSettings.from_dict({**found, "steps": how.steps, "guidance": how.guidance})
 
 
 def _of_preset(preset: str) -> Method:
