@@ -77,7 +77,12 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
 SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
         "lora": {"learning_rate": 2e-3, "rank": 16},
-        "textual-inversion": {"steps": 400, "learning_rate": 1e-2, "prior_samples": 0},
+        "textual-inversion": {
+            "vectors": 4,
+            "steps": 400,
+            "learning_rate": 1e-2,
+            "prior_samples": 0,
+        },
         "hiper": {"steps": 400, "learning_rate": 2e-2, "prior_samples": 0, "flip": False},
     }
 }
