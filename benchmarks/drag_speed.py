@@ -1,6 +1,6 @@
 """How quick a drag is beside the straightforward loop: same weights, same steps, same results.
 
-    scripts/bench drag [--size 512] [--steps 20] [--device cpu]
+    scripts/bench drag [--case "1 point"] [--size 512] [--steps 20] [--device cpu]
 
 Each side runs in a process of its own, so that its peak memory is its own. Seconds are of the
 processor on a CPU (other work does not count), of the clock on a GPU. Weights are random.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import resource
 import subprocess
 import sys
@@ -21,9 +22,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.plain_drag import plain_steps
+from benchmarks.plain_drag import PlainStep, plain_steps
 from benchmarks.rows import RESULTS, Row, brief
-from understudy.drag.engine import Engine
+from understudy.drag.engine import Engine, State
+from understudy.drag.region import look
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
 from understudy.settings_drag import DragSettings
@@ -37,6 +39,7 @@ COLUMNS = (
     "plain, MB",
     "largest difference of w, millionths",
     "tracks alike",
+    "region, times quicker than the map",
 )
 # name: handles > targets in fractions of the side, and whether a mask is given
 PLACES = ((0.42, 0.45, 0.42, 0.55), (0.6, 0.35, 0.52, 0.35), (0.7, 0.66, 0.7, 0.74),
@@ -53,6 +56,7 @@ class Task:
     size: int
     steps: int
     device: str
+    precision: str = "float32"
 
     def model(self) -> StyleGAN2:
         """Config-f with random weights at 512 and 1024; a thinner one below, to try it out."""
@@ -63,7 +67,7 @@ class Task:
         for name, tensor in model.named_parameters():
             if name.endswith("noise_strength"):
                 tensor.fill_(0.1)
-        return model.to(self.device)
+        return model.to(self.device).compute_in(getattr(torch, self.precision))
 
     def points(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         places = [[round(part * self.size) for part in p] for p in PLACES[: CASES[self.case][0]]]
@@ -72,7 +76,8 @@ class Task:
     def movable(self) -> Tensor | None:
         if not CASES[self.case][1]:
             return None
-        mask = torch.zeros(self.size, self.size, device=self.device)
+        dtype = getattr(torch, self.precision)
+        mask = torch.zeros(self.size, self.size, device=self.device, dtype=dtype)
         mask[self.size // 4 : 3 * self.size // 4, self.size // 4 : 3 * self.size // 4] = 1
         return mask
 
@@ -92,6 +97,7 @@ def drag_speed(case: str, size: int, steps: int, device: str, threads: int = 1) 
         "plain, MB": plain["megabytes"],
         "largest difference of w, millionths": float(apart.abs().max()) * 1e6,
         "tracks alike": float(ours["points"] == plain["points"]),
+        "region, times quicker than the map": ours["map"] / ours["region"],
     }
 
 
@@ -118,30 +124,65 @@ def _apart(*words: object) -> dict[str, Any]:
 
 def ours(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """Our engine under the official settings, one step at a time."""
+    engine, state = begun(task)
+    for _ in range(task.steps):
+        found, state = engine.step(state)
+        yield [(int(y), int(x)) for y, x in found.points.tolist()], state.front
+
+
+def begun(task: Task) -> tuple[Engine, State]:
+    """Our engine before its first step."""
     model = task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
     settings = DragSettings.filled({"preset": "official", "feature_resolution": 128})
     movable = task.movable()
     mask = None if movable is None else movable[None, None]
     engine = Engine.made(model, ws, settings, mask)
-    points, targets = task.points()
-    state = engine.begin(torch.tensor(points).float(), torch.tensor(targets).float())
-    for _ in range(task.steps):
-        found, state = engine.step(state)
-        yield [(int(y), int(x)) for y, x in found.points.tolist()], state.front
+    points, targets = (torch.tensor(one).float() for one in task.points())
+    return engine, engine.begin(points, targets)
+
+
+def region(task: Task, times: int = 3) -> dict[str, float]:
+    """Median seconds of features and their gradients: what a step looks at, and the whole map."""
+    engine, state = begun(task)
+    cuda, box = task.device != "cpu", None if engine.fixed is None else engine.fixed.box
+    radius = engine.search + math.ceil(engine.disc) + 3
+    front = state.front.clone().requires_grad_()
+
+    def looked() -> Tensor:
+        seen = look(engine.held, front, 128, engine.grid, state.points.cpu(), radius, box)
+        return seen.windows.abs().mean() + (0 if seen.box is None else seen.box.abs().mean())
+
+    def whole() -> Tensor:
+        return engine.held.features(front, 128).abs().mean()
+
+    found = dict[str, float]()
+    for name, compute in (("region", looked), ("map", whole)):
+        seconds = list[float]()
+        for _ in range(times + 1):
+            started = _clock(cuda)
+            torch.autograd.grad(compute(), front)
+            seconds.append(_clock(cuda) - started)
+        found[name] = sorted(seconds[1:])[times // 2]
+    return found
 
 
 def plain(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """The straightforward loop."""
+    for step in plain_run(task):
+        yield step.points, step.front
+
+
+def plain_run(task: Task) -> Iterator[PlainStep]:
+    """The same, with all that its steps tell."""
     model = task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
     scale = task.size / 512
     radii = {"r1": round(3 * scale), "r2": round(12 * scale)}
     points, targets = task.points()
-    for step in plain_steps(
+    yield from plain_steps(
         model, ws, points, targets, steps=task.steps, movable=task.movable(), **radii
-    ):
-        yield step.points, step.front
+    )
 
 
 def measured(side: Callable[[Task], Iterator[Any]], task: Task) -> dict[str, Any]:
@@ -193,7 +234,8 @@ def main() -> None:
     if wish.side:
         torch.set_num_threads(wish.threads)
         task = Task(cases[0], wish.size, wish.steps, wish.device)
-        print(json.dumps(measured(ours if wish.side == "ours" else plain, task)))
+        found = measured(ours if wish.side == "ours" else plain, task)
+        print(json.dumps(found | (region(task) if wish.side == "ours" else {})))
         return
     rows: list[Row] = []
     for case in cases:

@@ -18,10 +18,12 @@ from understudy.models.stylegan2 import StyleGAN2
 
 @dataclass(frozen=True)
 class PlainStep:
-    """Points (y, x) after tracking, and the moving layers after the optimiser's step."""
+    """Points (y, x) after tracking, the moving layers after the optimiser's step, and the loss's
+    slope before it."""
 
     points: list[tuple[int, int]]
     front: Tensor
+    slope: Tensor
 
 
 def plain_steps(
@@ -44,7 +46,7 @@ def plain_steps(
     front = ws[:, :6].clone().requires_grad_()
     optimiser = torch.optim.Adam([front], lr=learning_rate)
     references, first = list[Tensor](), torch.empty(0)
-    line = torch.linspace(0, size, size, device=ws.device)
+    line = torch.linspace(0, size, size, device=ws.device, dtype=ws.dtype)
     for step in range(steps):
         latent = torch.cat([front, ws[:, 6:]], dim=1)
         run = net.plain(latent, "const")
@@ -57,7 +59,7 @@ def plain_steps(
         points = [_tracked(wide, *one, r2) for one in zip(points, references, strict=True)]
         loss = ws.new_zeros(())
         for (y, x), target in zip(points, targets, strict=True):
-            way = torch.tensor([target[0] - y, target[1] - x], device=ws.device).float()
+            way = torch.tensor([target[0] - y, target[1] - x]).to(ws)
             if way.norm() <= 1:
                 continue
             near = ((line[:, None] - y) ** 2 + (line[None, :] - x) ** 2).sqrt() < r1
@@ -74,7 +76,8 @@ def plain_steps(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        yield PlainStep(points, front.detach().clone())
+        slope = torch.zeros_like(front) if front.grad is None else front.grad.clone()
+        yield PlainStep(points, front.detach().clone(), slope)
 
 
 @torch.no_grad()

@@ -1,7 +1,8 @@
-"""DragGAN's Table 1 as a protocol: rows that resume, the same pairs for all methods, a report."""
+"""DragGAN's tables as a protocol: rows that resume, the same pairs for all methods, a report."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,14 @@ from test_stylegan2 import small
 from understudy.errors import InputError, OutputError
 from understudy.evaluate.gan_scores import drawn_pictures, path_lengths, trunk_features
 from understudy.evaluate.landmarks import FinderNetwork, LandmarkFinder, Landmarks
+from understudy.evaluate.landmarks import load as load_finder
 from understudy.evaluate.perceptual import RecogniserFeatures
-from understudy.evaluate.protocols.drag import METHODS, evaluation_steps, summed
+from understudy.evaluate.protocols.drag import Method, Study, World, evaluation_steps
+from understudy.evaluate.protocols.drag_report import summed
+from understudy.evaluate.protocols.drag_studies import STUDIES, around
 from understudy.evaluate.recogniser import load
 from understudy.evaluate.rows import Row, Run, read_rows
+from understudy.models.generators import load_generator
 from understudy.photo import read_photo
 from understudy.settings_evaluate import DragTableSettings
 
@@ -38,15 +43,25 @@ class Colours(LandmarkFinder):
         return Landmarks(NAMES, points, visible)
 
 
-def run(folder: Path, methods: list[str], points: str = "1,all", **how: bool) -> list[Row]:
-    wish = DragTableSettings(pairs=2, points=points, steps=2)
-    steps = evaluation_steps(Run(folder), wish, small(), Colours(), methods, **how)
+TABLE = STUDIES["table"]
+
+
+def run(
+    folder: Path,
+    methods: list[str],
+    points: str = "1,all",
+    study: Study = TABLE,
+    pairs: int = 2,
+    **how: bool,
+) -> list[Row]:
+    wish = DragTableSettings(pairs=pairs, points=points, steps=2)
+    steps = evaluation_steps(Run(folder), study, wish, small(), Colours(), methods, **how)
     return [step.row for step in steps]
 
 
 def test_every_method_drags_the_same_points(tmp_path: Path) -> None:
-    rows = run(tmp_path, list(METHODS))
-    assert len(rows) == 2 * 2 * len(METHODS) and not any("error" in row for row in rows)
+    rows = run(tmp_path, list(TABLE.methods))
+    assert len(rows) == 2 * 2 * len(TABLE.methods) and not any("error" in row for row in rows)
     assert {row["points"] for row in rows} == {1, 3}
     still = [row for row in rows if row["method"] == "no-edit"]
     assert all(row["distance"] > 0 and row["drag_seconds"] == 0 for row in still)
@@ -68,11 +83,12 @@ def test_rows_are_kept_and_joined(tmp_path: Path) -> None:
     run(tmp_path, ["no-edit", "best"], resume=True)
     rows = read_rows(Run(tmp_path).rows)
     assert [row["method"] for row in rows].count("no-edit") == 4 and len(rows) == 8
-    report = summed(Run(tmp_path), load())
+    report = summed(Run(tmp_path), TABLE, load())
     assert [table.title for table in report.tables] == ["1 point", "all points"]
     lines = {line[0]: line for line in report.tables[0].lines}
-    assert float(lines["no-edit"][2]) == pytest.approx(0, abs=1e-3)  # FID to itself
-    assert float(lines["best"][2]) > 0 and lines["best"][-1] == "0 of 2"
+    fid = report.tables[0].heads.index("FID ↓")
+    assert float(lines["no-edit"][fid]) == pytest.approx(0, abs=1e-3)  # to itself
+    assert float(lines["best"][fid]) > 0 and lines["best"][-1] == "0 of 2"
     assert len(report.rows) == 8 and report.sheets
 
 
@@ -80,9 +96,72 @@ def test_pairs_without_landmarks_are_counted_not_measured(tmp_path: Path) -> Non
     rows = run(tmp_path, ["best"], points="4,1")
     assert ["error" in row for row in rows] == [True, False, True, False]
     assert "3 landmarks are seen" in rows[0]["error"]
-    assert "Left out: 2" in summed(Run(tmp_path), load()).intro
+    assert "Left out: 2" in summed(Run(tmp_path), TABLE, load()).intro
     with pytest.raises(InputError, match="--points"):
         run(tmp_path / "other", ["best"], points="many")
+
+
+def test_the_rate_of_official_is_ours_where_said(tmp_path: Path) -> None:
+    run(tmp_path, ["official", "official-rate", "best"], points="1", pairs=1)
+    said = Run(tmp_path).read()["methods"]
+    rates = [said[name]["learning_rate"] for name in ("official", "official-rate", "best")]
+    assert rates[0] != rates[1] == rates[2]
+    assert said["official-rate"]["reference"] == said["official"]["reference"] == "current"
+
+
+def test_features_that_pull_and_those_that_are_followed(tmp_path: Path) -> None:
+    known = small().feature_resolutions
+    methods = {
+        f"{pull} {follow}": Method("", {"feature_resolution": pull, "tracking_resolution": follow})
+        for pull in known[-2:]
+        for follow in known[-2:]
+    }
+    study = replace(STUDIES["features"], methods=methods)
+    rows = run(tmp_path, list(methods), points="all", study=study, pairs=1)
+    assert not any("error" in row for row in rows)
+    assert len({row["distance"] for row in rows}) == 4  # each of the two makes a difference
+    report = summed(Run(tmp_path), study, load())
+    assert [line[0] for line in report.tables[0].lines] == list(methods)
+    assert set(STUDIES["features"].methods) >= {"supervision 16", "tracking 128"}
+
+
+def test_a_mask_is_where_the_handle_goes_and_is_judged_outside(tmp_path: Path) -> None:
+    mask = around([((20.0, 30.0), (40.0, 30.0))], (128, 128))[0, 0]
+    assert mask[30, 10:51].all() and mask[16:45, 30].all()  # 14 pixels about the way
+    assert not mask[30, :6].any() and not mask[30, 55:].any() and not mask[46:, :].any()
+    rows = run(tmp_path, ["no mask", "mask"], points="1", study=STUDIES["masks"])
+    free, held = ({r["case"]: r for r in rows if r["method"] == m} for m in ("no mask", "mask"))
+    assert set(free) == set(held) and all(row["outside"] > 0 for row in free.values())
+    assert any(held[case]["outside"] != free[case]["outside"] for case in free)
+
+
+def test_paired_pictures_are_judged_against_the_second(tmp_path: Path) -> None:
+    study = STUDIES["paired"]
+    rows = run(tmp_path, ["no-edit", "best"], points="all", study=study)
+    for row in rows:
+        ours, goal = (
+            read_photo(tmp_path / row[k]).pixels.astype(float) / 127.5 for k in ("picture", "goal")
+        )
+        assert row["squared"] == pytest.approx(100 * ((ours - goal) ** 2).mean(), rel=1e-3)
+    report = summed(Run(tmp_path), study, load())
+    assert report.tables[0].heads[1:3] == ["squared error ↓", "perceptual ↓"]
+    assert all(row["perceptual"] > 0 for row in report.rows)
+
+
+def test_an_eye_is_shut_and_the_other_watched(tmp_path: Path) -> None:
+    wish = DragTableSettings(study="spaces", pairs=2, steps=12)
+    study, model = STUDIES["spaces"], load_generator("toybox-gan")
+    steps = evaluation_steps(Run(tmp_path), study, wish, model, load_finder(), ["W", "W+"])
+    rows = [step.row for step in steps]
+    assert not any("error" in row for row in rows)
+    assert len({row["seed"] for row in rows}) == 2  # a face a case
+    for row in rows:
+        assert row["dragged"] < 1 and row["dragged"] < row["other"]
+    world = World(model, load_finder(), wish.truncation)
+    names = load_finder().network.points
+    points = world.finder.find(world.pictures(world.latent(rows[0]["seed"]))).points[0]
+    top, bottom = (float(points[names.index(f"right eye {k}"), 1]) for k in ("top", "bottom"))
+    assert bottom - top > 5
 
 
 def test_scores_of_a_generator() -> None:

@@ -13,6 +13,7 @@ from understudy.presets import Value
 # docs/methods.md); "mirrored": the same before July 2023. "paper": the text and its equations.
 _OFFICIAL: dict[str, Value] = {
     "learning_rate": 1e-3,
+    "stop_distance": 2.0,
     "hold_reached": False,
     "clamp_step": False,
     "reference": "current",
@@ -53,12 +54,15 @@ class DragSettings(Settings):
     feature_resolution: int = knob(
         0, "block whose features are used; 0: 128, or half the picture if less", at_least=0
     )
+    tracking_resolution: int = knob(
+        0, "block whose features are tracked; 0: the same as are supervised", at_least=0
+    )
     r1: float = knob(3.0, "radius of motion supervision", at_least=0.5, at_most=100)
     r2: float = knob(12.0, "radius of point tracking", at_least=1, at_most=200)
     mask_weight: float = knob(20.0, "weight of what may not change (lambda)", at_least=0)
     latent_weight: float = knob(0.0, "weight of the latent's distance from its start", at_least=0)
     stop_distance: float = knob(
-        2.0, "stop when all are this near; 0: 1 pixel, 2 with over 5 points", at_least=0
+        0.5, "stop when all are this near; 0: 1 pixel, 2 with over 5 points", at_least=0
     )
     dead_zone: float = knob(1.0, "pixels from its target where a handle is let go", at_least=0)
     hold_reached: bool = knob(True, "handles that arrived are held there instead of let go")

@@ -6,6 +6,9 @@ import dataclasses
 
 from understudy.knobs import Settings, knob
 
+# DragGAN's Tables 1, 3 and 4, its paired pictures, masks, and W versus W+.
+STUDIES = ("table", "features", "radius", "paired", "masks", "spaces")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class CasesSettings(Settings):
@@ -49,10 +52,11 @@ class DreamBoothSettings(EyesSettings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DragTableSettings(Settings):
-    """DragGAN's Table 1 on toy faces."""
+    """DragGAN's tables on toy faces."""
 
+    study: str = knob("table", "what is compared", choices=STUDIES)
     pairs: int = knob(20, "pairs of faces, from the first", at_least=1, at_most=100_000)
-    points: str = knob("1,5,all", "how many landmarks are dragged at once")
+    points: str = knob("", "how many landmarks are dragged at once, like 1,5,all; else the study's")
     steps: int = knob(300, "most optimiser steps of one drag", at_least=1, at_most=100_000)
     truncation: float = knob(0.7, "how far faces are from the mean", at_least=-2, at_most=2)
     shard: str = knob("1/1", "which part of the pairs, like 2/4; rows are the same in any part")

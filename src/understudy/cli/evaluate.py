@@ -189,22 +189,26 @@ def drag(
     ),
     settings: DragTableSettings,
     methods: Annotated[
-        str, typer.Option(help="Names, comma between; 'list' says which there are.")
-    ] = "no-edit,no-tracking,paper,official,best",
+        str, typer.Option(help="Names, comma between; default: all; 'list' says which there are.")
+    ] = "",
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     json: Json = False,
 ) -> None:
-    """DragGAN's Table 1: landmarks of one toy face dragged to those of another.
+    """DragGAN's tables: landmarks of one toy face dragged to those of another.
 
-    One row a pair, number of points and method the moment it is done; then the report.
+    One row a pair, number of points and method the moment it is done; then the report, and the
+    first cases side by side on sheet-0.png, one a number of points.
     """
     from understudy.evaluate.protocols import drag as protocol
+    from understudy.evaluate.protocols.drag_report import summed
+    from understudy.evaluate.protocols.drag_studies import STUDIES
 
+    study = STUDIES[settings.study]
     if methods == "list":
-        said = {name: method.says for name, method in protocol.METHODS.items()}
-        show.result(said, json, *_listed(protocol.METHODS))
+        said = {name: method.says for name, method in study.methods.items()}
+        show.result(said, json, *_listed(study.methods))
         return
     check_folder_writable(out)
     from understudy.evaluate.landmarks import load as load_finder
@@ -212,15 +216,19 @@ def drag(
     from understudy.evaluate.rows import Run
     from understudy.evaluate.stage import pick
     from understudy.models.generators import load_generator
+    from understudy.photo import write_pixels
+    from understudy.sheet import contact_sheet
 
-    names, where = pick(methods, protocol.METHODS), Run(out)
+    names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
     model = load_generator(generator, device=device)
-    steps = protocol.evaluation_steps(
-        where, settings, model, load_finder(device=model.device), names, resume=resume
-    )
+    finder = load_finder(device=model.device)
+    steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):
         pass
-    _finish(protocol.summed(where, load_ruler()), out, json)
+    report = summed(where, study, load_ruler())
+    for number, sheet in enumerate(report.sheets):
+        write_pixels(out / f"sheet-{number}.png", contact_sheet(sheet.rows, side=128))
+    _finish(report, out, json)
 
 
 @app.command()

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.drag.region import Grid, Look, look
-from understudy.drag.rules import feature_resolution, feature_tracker, fixed_part, supervision_of
+from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
 from understudy.drag.supervision import MaskedBox, mask_term
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import InputError, ModelError
@@ -29,11 +29,13 @@ WIDER = 3  # how much wider a search follows a doubtful one
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """Where references come from: a latent, the handles then, and (once computed) the features."""
+    """Where references come from: a latent, the handles then, and (once computed) the features;
+    tracked: those that are followed, where they are of another resolution."""
 
     front: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
     look: Look | None = None
+    tracked: Look | None = None
 
     @property
     def seen(self) -> Look:
@@ -43,7 +45,8 @@ class Anchor:
 
     def references(self) -> Float[Tensor, "n c"]:
         """Features of the handles at the anchor."""
-        return self.seen.sample(self.points[:, None])[:, 0]
+        look = self.seen if self.tracked is None else self.tracked
+        return look.sample(self.points[:, None])[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,6 +113,7 @@ class Engine:
     """A generator, a latent and settings, ready to step.
 
     start: the whole latent the drag began from. fixed: what may not change, with its cells.
+    grid, resolution: of supervision's features; tracking: those of tracking, where they differ.
     """
 
     held: HeldLatent
@@ -119,6 +123,7 @@ class Engine:
     settings: DragSettings
     fixed: MaskedBox | None
     tracker: Tracker
+    tracking: tuple[int, Grid] | None = None
 
     @classmethod
     def made(
@@ -136,16 +141,18 @@ class Engine:
                 f"Got {settings.layers}."
             )
         start = start.to(generator.device)
-        resolution = feature_resolution(generator, settings)
-        grid = Grid(generator.picture_size, generator.feature_size(resolution))
+        resolutions = feature_resolutions(generator, settings)
+        size = generator.picture_size
+        grid, followed = (Grid(size, generator.feature_size(r)) for r in resolutions)
         return cls(
             generator.held(start, settings.layers),
             start,
             grid,
-            resolution,
+            resolutions[0],
             settings,
             None if mask is None else fixed_part(mask, grid, start),
             tracker or feature_tracker(settings),
+            None if resolutions[0] == resolutions[1] else (resolutions[1], followed),
         )
 
     @property
@@ -187,7 +194,9 @@ class Engine:
             def picture() -> Tensor:
                 return self.held.picture(self.layers(front).detach())
 
-            sight = Sight(seen.detached(), anchor.references(), picture)
+            followed = self._followed(front, state.points, search)
+            look = seen.detached() if followed is None else followed
+            sight = Sight(look, anchor.references(), picture)
             tracks = self.tracker.track(sight, state.points, search)
             left = (state.targets - tracks.points).norm(dim=1)
             reached = bool((left <= self.stop_distance(len(left))).all())
@@ -224,7 +233,8 @@ class Engine:
             return state
         with torch.no_grad():
             seen = self._features(anchor.front, anchor.points, self._reach(self.search))
-        return replace(state, anchor=replace(anchor, look=seen))
+        followed = self._followed(anchor.front, anchor.points, self.search)
+        return replace(state, anchor=replace(anchor, look=seen, tracked=followed))
 
     def stop_distance(self, handles: int) -> float:
         """How near, in pixels, every handle has to be."""
@@ -238,7 +248,8 @@ class Engine:
         search = self.search * (WIDER if state.doubtful else 1)
         seen = self._features(front, state.points, self._reach(search))
         if state.anchor is None:
-            anchor = Anchor(front.detach().clone(), state.points, seen.detached())
+            followed = self._followed(front, state.points, search)
+            anchor = Anchor(front.detach().clone(), state.points, seen.detached(), followed)
             return replace(state, anchor=anchor), seen, search
         return self.anchored(state), seen, search
 
@@ -246,6 +257,14 @@ class Engine:
         box = None if self.fixed is None else self.fixed.box
         layers = self.layers(front)
         return look(self.held, layers, self.resolution, self.grid, points.cpu(), radius, box)
+
+    @torch.no_grad()
+    def _followed(self, front: Tensor, points: Tensor, radius: int) -> Look | None:
+        """The features that are tracked, where they are not those of supervision."""
+        if self.tracking is None:
+            return None
+        places, layers = points.cpu(), self.layers(front)
+        return look(self.held, layers, *self.tracking, places, self._reach(radius))
 
     def _reach(self, search: int) -> int:
         """How far from a handle a step may look: tracked, then the disc, then a step."""

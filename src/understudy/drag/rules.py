@@ -16,18 +16,20 @@ from understudy.models.interface import ImageGenerator
 from understudy.settings_drag import DragSettings
 
 
-def feature_resolution(generator: ImageGenerator, settings: DragSettings) -> int:
-    """The block whose features are used; InputError for one the generator does not have."""
+def feature_resolutions(generator: ImageGenerator, settings: DragSettings) -> tuple[int, int]:
+    """The blocks that are supervised and tracked; InputError for one that is not there."""
     known = generator.feature_resolutions
-    wanted = settings.feature_resolution or min(128, max(known[-1] // 2, known[0]))
-    if wanted > known[-1] and settings.preset == "paper":
-        return known[-1]
-    if wanted not in known:
-        raise InputError(
-            f"--feature-resolution must be one of {', '.join(map(str, known))} for "
-            f"{generator.name}. Got {wanted}."
-        )
-    return wanted
+    usual = settings.feature_resolution or min(128, max(known[-1] // 2, known[0]))
+    wanted = [usual, settings.tracking_resolution or usual]
+    if settings.preset == "paper":
+        wanted = [min(one, known[-1]) for one in wanted]
+    for name, one in zip(("feature", "tracking"), wanted, strict=True):
+        if one not in known:
+            raise InputError(
+                f"--{name}-resolution must be one of {', '.join(map(str, known))} for "
+                f"{generator.name}. Got {one}."
+            )
+    return wanted[0], wanted[1]
 
 
 def fixed_part(

@@ -1,15 +1,15 @@
-"""DragGAN's Table 1 on toy faces: the landmarks of one face dragged to those of another.
+"""Drags compared: the tables of DragGAN (Pan et al. 2023, arXiv:2305.10973) on toy faces.
 
-Pan et al. 2023, arXiv:2305.10973, section 4.2. The built-in landmark finder stands where dlib's
-model stands; what the paper leaves open is chosen in `DragTableSettings` and written into every
-report. Rows are made one by one and kept; a killed run goes on.
+Every study (`drag_studies.py`) is a set of methods and the cases they all get. Here cases become
+rows, one by one, and are kept; a killed run goes on. What the paper leaves open is chosen in
+`DragTableSettings` and written into every report.
 """
 
 from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,23 +22,16 @@ from understudy.drag.points import Pair
 from understudy.drag.session import drag_steps
 from understudy.drag.tracking import Sight, Tracker, Tracks
 from understudy.errors import InputError
-from understudy.evaluate.gan_scores import trunk_features
 from understudy.evaluate.landmarks import LandmarkFinder, Landmarks
-from understudy.evaluate.metrics import frechet_distance
-from understudy.evaluate.recogniser import Recogniser
-from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
-from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
-from understudy.evaluate.statistics import Estimate, estimate
-from understudy.image import to_tensor, write_picture
+from understudy.evaluate.rows import Job, Row, RowStep, Run, row_steps, sharded
+from understudy.image import write_picture
 from understudy.models.stylegan2 import StyleGAN2
-from understudy.photo import read_photo
+from understudy.presets import Value
 from understudy.recipe import Recipe, versions
 from understudy.settings_drag import DragSettings
 from understudy.settings_evaluate import DragTableSettings
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile
 
-NAME, VERSION = "face landmarks", 1
+VERSION = 1
 ALL = "all"  # as a number of points: every landmark that is seen in both faces
 
 
@@ -53,49 +46,119 @@ class NoTracker:
 
 @dataclass(frozen=True)
 class Method:
-    """A line of the table. preset: of `DragSettings`; None leaves the picture as it is."""
+    """A line of a table.
+
+    settings: of `DragSettings`; None leaves the picture as it is. our_rate: at the learning rate
+    that `best` has with this generator, not the preset's own. masked: with the case's mask.
+    """
 
     says: str
-    preset: str | None
+    settings: Mapping[str, Value] | None
     tracker: Tracker | None = None
-
-
-METHODS: dict[str, Method] = {
-    "no-edit": Method("the first face as it is", None),
-    "no-tracking": Method("official, but handles are never followed", "official", NoTracker()),
-    "paper": Method("the paper's text", "paper"),
-    "official": Method("the authors' program", "official"),
-    "best": Method("our defaults", "best"),
-}
+    our_rate: bool = False
+    masked: bool = False
 
 
 @dataclass(frozen=True, eq=False)
-class Faces:
-    """Two faces of a pair: the first's latent, both pictures' landmarks, and which may be used."""
+class Case:
+    """What all methods of a study get, and how the picture they make is judged.
+
+    before: what `latent` draws. mask: 1 where a masked method may change it. judge: the edited
+    picture, as its file keeps it, to numbers of the row.
+    """
 
     number: int
     latent: Float[Tensor, "1 num_ws w_dim"]
-    picture: Float[Tensor, "1 3 h w"]
-    landmarks: Landmarks
-    usable: tuple[int, ...]
+    before: Float[Tensor, "1 3 h w"]
+    pairs: list[Pair]
+    judge: Callable[[Tensor], Row]
+    goal: Float[Tensor, "1 3 h w"] | None = None
+    mask: Float[Tensor, "1 1 h w"] | None = None
 
-    def pairs(self, count: str) -> tuple[list[int], list[Pair]]:
-        """Which landmarks are dragged, and from where to where; drawn by lot, alike for all
-        methods. InputError where too few are seen in both faces."""
-        wanted = len(self.usable) if count == ALL else int(count)
-        if not self.usable or len(self.usable) < wanted:
-            raise InputError(f"{len(self.usable)} landmarks are seen in both faces, not {count}.")
-        lot = np.random.default_rng([self.number, wanted])
-        rows = sorted(lot.permutation(self.usable)[:wanted].tolist())
-        a, b = (self.landmarks.points[k, rows] - 0.5 for k in (0, 1))
-        return rows, [
-            ((float(p[0]), float(p[1])), (float(q[0]), float(q[1])))
-            for p, q in zip(a, b, strict=True)
-        ]
+
+@dataclass(frozen=True)
+class Column:
+    """A number of the rows in the report. head: with an arrow to the better side."""
+
+    key: str
+    head: str
+
+
+@dataclass(frozen=True)
+class Study:
+    """A table to be made. points: how many landmarks are dragged where the user does not say.
+
+    case: number and points (a number, or `ALL`) -> what is dragged. fid: of edited pictures to
+    those before, too.
+    """
+
+    title: str
+    says: str
+    methods: Mapping[str, Method]
+    case: Callable[[World, int, str], Case]
+    columns: Sequence[Column]
+    points: str = ALL
+    fid: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class World:
+    """A generator, a finder of landmarks in what it draws, and how faces are drawn by lot."""
+
+    generator: StyleGAN2
+    finder: LandmarkFinder
+    truncation: float
+
+    def latent(self, seed: int) -> Float[Tensor, "1 num_ws w_dim"]:
+        """The face of a seed."""
+        return self.generator.latents(self.generator.draw_z(seed), truncation=self.truncation)
+
+    @torch.no_grad()
+    def pictures(self, latents: Float[Tensor, "b num_ws w_dim"]) -> Float[Tensor, "b 3 h w"]:
+        """As a PNG keeps them."""
+        return eight_bit(self.generator.pictures(latents))
+
+    def seen(self, found: Landmarks) -> tuple[int, ...]:
+        """Landmarks that are seen, a pixel inside the picture, in all of the pictures."""
+        height, width = self.generator.picture_size
+        sides = found.points.new_tensor([width, height])
+        inside = ((found.points >= 1) & (found.points <= sides - 1)).all(dim=2)
+        rows = (inside & (found.visible > 0.5)).all(dim=0)
+        return tuple(torch.nonzero(rows)[:, 0].tolist())
+
+    def distance(self, picture: Tensor, rows: list[int], wanted: Float[Tensor, "n 2"]) -> float:
+        """Mean distance of these landmarks, as they are found, from where they should be."""
+        return float((self.finder.find(picture).points[0, rows] - wanted).norm(dim=1).mean())
+
+
+def drawn_by_lot(usable: Sequence[int], count: str, number: int) -> list[int]:
+    """Which landmarks are dragged, alike for all methods. InputError where there are too few."""
+    wanted = len(usable) if count == ALL else int(count)
+    if not usable or len(usable) < wanted:
+        raise InputError(f"{len(usable)} landmarks are seen in both faces, not {count}.")
+    lot = np.random.default_rng([number, wanted])
+    return sorted(lot.permutation(usable)[:wanted].tolist())
+
+
+def handle_pairs(found: Landmarks, rows: list[int]) -> list[Pair]:
+    """From where to where, of the first of two pictures to the second."""
+    a, b = (found.points[k, rows] - 0.5 for k in (0, 1))
+    return [
+        ((float(p[0]), float(p[1])), (float(q[0]), float(q[1]))) for p, q in zip(a, b, strict=True)
+    ]
+
+
+def eight_bit(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
+    """As a PNG keeps them, so that a picture and its file are judged alike."""
+    return ((pictures.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
+
+
+# Rows
 
 
 def evaluation_steps(
     run: Run,
+    study: Study,
     wish: DragTableSettings,
     generator: StyleGAN2,
     finder: LandmarkFinder,
@@ -103,16 +166,18 @@ def evaluation_steps(
     *,
     resume: bool = False,
 ) -> Iterator[RowStep]:
-    """Drag each pair of faces by each method, a row at a time, into the folder of `run`.
+    """Drag each case by each method, a row at a time, into the folder of `run`.
 
-    Raises what `Run.begin` raises; a pair without enough landmarks is a row with its error.
+    Raises what `Run.begin` raises, InputError for points that are no numbers; a case that cannot
+    be made (too few landmarks are seen) is a row with its error.
     """
-    run.begin({**conditions(wish, generator, methods), "versions": versions()}, resume=resume)
-    rows = _Rows(run, wish, generator, finder)
-    counts = [word.strip() for word in wish.points.split(",")]
+    counts = [word.strip() for word in (wish.points or study.points).split(",")]
     for word in counts:
         if word != ALL and not (word.isdigit() and int(word) > 0):
             raise InputError(f"--points must be numbers and 'all', like 1,5,all. Got {word!r}.")
+    said = conditions(study, wish, generator, methods)
+    run.begin({**said, "versions": versions()}, resume=resume)
+    rows = _Rows(run, study, wish, World(generator, finder, wish.truncation))
     jobs = [
         rows.job(name, number, count)
         for number in range(wish.pairs)
@@ -123,176 +188,77 @@ def evaluation_steps(
 
 
 def conditions(
-    wish: DragTableSettings, generator: StyleGAN2, methods: Sequence[str]
+    study: Study, wish: DragTableSettings, generator: StyleGAN2, methods: Sequence[str]
 ) -> dict[str, Any]:
     """What makes two runs the same measurement."""
     return {
-        "bench": {"name": NAME, "version": VERSION},
+        "bench": {"name": study.title, "version": VERSION},
         "generator": [generator.name, generator.fingerprint],
         "truncation": wish.truncation,
-        "methods": {name: _settings(name, wish, generator.name) for name in methods},
+        "methods": {m: _settings(study.methods[m], wish, generator.name) for m in methods},
     }
 
 
-def _settings(name: str, wish: DragTableSettings, model: str) -> dict[str, Any]:
-    preset = METHODS[name].preset
-    if preset is None:
+def _settings(method: Method, wish: DragTableSettings, model: str) -> dict[str, Any]:
+    if method.settings is None:
         return {}
-    given = {"preset": preset, "steps": wish.steps, "truncation": wish.truncation}
+    given = {**method.settings, "steps": wish.steps, "truncation": wish.truncation}
+    if method.our_rate:
+        given["learning_rate"] = DragSettings.filled({}, model).learning_rate
     return DragSettings.filled(given, model).to_dict()
 
 
 class _Rows:
-    """Makes jobs; keeps the last pair of faces, which all methods share."""
+    """Makes jobs; keeps the last case, which all methods share."""
 
-    def __init__(
-        self, run: Run, wish: DragTableSettings, generator: StyleGAN2, finder: LandmarkFinder
-    ) -> None:
-        self.run, self.wish, self.generator, self.finder = run, wish, generator, finder
-        self._last: Faces | None = None
+    def __init__(self, run: Run, study: Study, wish: DragTableSettings, world: World) -> None:
+        self.run, self.study, self.wish, self.world = run, study, wish, world
+        self._last: tuple[tuple[int, str], Case] | None = None
 
-    def faces(self, number: int) -> Faces:
-        """Pair `number`: the faces of seeds 2 n and 2 n + 1."""
-        if self._last is None or self._last.number != number:
-            z = torch.cat([self.generator.draw_z(2 * number + k) for k in (0, 1)])
-            ws = self.generator.latents(z, truncation=self.wish.truncation)
-            pictures = eight_bit(self.generator.pictures(ws))
-            found, side = self.finder.find(pictures), pictures.shape[-1]
-            inside = ((found.points >= 1) & (found.points <= side - 1)).all(dim=2)
-            seen = (inside & (found.visible > 0.5)).all(dim=0)
-            rows = tuple(torch.nonzero(seen)[:, 0].tolist())
-            self._last = Faces(number, ws[:1], pictures[:1], found, rows)
-        return self._last
+    def case(self, number: int, count: str) -> Case:
+        if self._last is None or self._last[0] != (number, count):
+            self._last = (number, count), self.study.case(self.world, number, count)
+        return self._last[1]
 
     def job(self, name: str, number: int, count: str) -> Job:
         def make() -> Row:
-            faces = self.faces(number)
-            rows, pairs = faces.pairs(count)
-            before = self.run.folder / "pictures" / "before" / f"{number:04d}.png"
-            if not before.exists():
-                write_picture(before, faces.picture, Recipe(command="evaluate drag").to_text())
-            edited, facts = self._edited(name, faces, pairs)
-            file = self.run.folder / "pictures" / name / f"{number:04d}-{count}.png"
-            said = {"method": name, "pair": number, "points": pairs, "bench": VERSION}
-            write_picture(file, edited, Recipe(command="evaluate drag", arguments=said).to_text())
-            found = self.finder.find(eight_bit(edited)).points[0, rows]
-            wanted = faces.landmarks.points[1, rows]
-            return {
-                "pair": number, "count": count, "points": len(rows),
-                "distance": float((found - wanted).norm(dim=1).mean()), **facts,
-                "picture": str(file.relative_to(self.run.folder)),
-                "before": str(before.relative_to(self.run.folder)),
-            }  # fmt: skip
+            case = self.case(number, count)
+            edited, facts = self._edited(name, case)
+            said = {"method": name, "pair": number, "points": case.pairs, "bench": VERSION}
+            files = {"picture": f"{name}/{number:04d}-{count}", "before": f"before/{number:04d}"}
+            shown = {"picture": edited, "before": case.before}
+            if case.goal is not None:
+                files["goal"], shown["goal"] = f"goal/{number:04d}", case.goal
+            row: Row = {"pair": number, "count": count, "points": len(case.pairs)}
+            row |= case.judge(eight_bit(edited)) | facts
+            for key, file in files.items():
+                row[key] = f"pictures/{file.replace(' ', '_')}.png"
+                told = Recipe(command="evaluate drag", arguments=said if key == "picture" else {})
+                write_picture(self.run.folder / row[key], shown[key], told.to_text())
+            return row
 
         return Job(name, f"{number:04d}-{count}", make)
 
-    def _edited(
-        self, name: str, faces: Faces, pairs: list[Pair]
-    ) -> tuple[Float[Tensor, "1 3 h w"], Row]:
-        """What the method makes of the first face, and how it went."""
-        settings = _settings(name, self.wish, self.generator.name)
+    def _edited(self, name: str, case: Case) -> tuple[Float[Tensor, "1 3 h w"], Row]:
+        """What the method makes of the face, and how it went."""
+        method, generator = self.study.methods[name], self.world.generator
+        settings = _settings(method, self.wish, generator.name)
         if not settings:
-            return faces.picture, {"drag_seconds": 0.0}
-        begun = time.monotonic()
+            return case.before, {"drag_seconds": 0.0}
+        begun = _clock(generator)
         steps = drag_steps(
-            self.generator, faces.latent, pairs, settings=DragSettings.from_dict(settings),
-            tracker=METHODS[name].tracker,
+            generator, case.latent, case.pairs, mask=case.mask if method.masked else None,
+            settings=DragSettings.from_dict(settings), tracker=method.tracker,
         )  # fmt: skip
         (last,) = deque(steps, maxlen=1)
-        seconds = time.monotonic() - begun
+        seconds = _clock(generator) - begun
         with torch.no_grad():
-            picture = self.generator.pictures(last.latent)
+            picture = generator.pictures(last.latent)
         left = sum(last.left) / len(last.left)
         facts: Row = {"steps": last.index, "stop": last.stop, "left": left}
         return picture, {**facts, "drag_seconds": round(seconds, 3)}
 
 
-def eight_bit(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """As a PNG keeps them, so that a picture and its file are judged alike."""
-    return ((pictures.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
-
-
-# Summed up
-
-
-By = Mapping[str, Mapping[str, Row]]  # method -> case -> row
-
-
-def summed(run: Run, ruler: Recogniser) -> Report:
-    """The table, a line a method, of all rows so far: distance, FID, seconds."""
-    said, rows = run.read(), list(latest(read_rows(run.rows)).values())
-    if said.get("bench") != {"name": NAME, "version": VERSION}:
-        raise InputError(f"{run.folder} holds results of {said.get('bench')}, not of {NAME!r}.")
-    good = [row for row in rows if "error" not in row]
-    by = {name: {r["case"]: r for r in good if r["method"] == name} for name in said["methods"]}
-    by = {name: found for name, found in by.items() if found}
-    counts = list(dict.fromkeys(row["count"] for row in good))
-    undetected = sorted({r["case"] for r in rows if "error" in r})
-    pairs = len({row["pair"] for row in good})
-    return Report(
-        title=f"Table 1 of DragGAN on toy faces, {pairs} pairs",
-        intro="Mean distance of the landmarks found afterwards to their targets, in pixels, with "
-        "bootstrap 95 % intervals over pairs; FID of edited pictures to those before, in "
-        f"recogniser features, at equal numbers only; seconds a drag. Left out: {len(undetected)}.",
-        tables=[_table(run, ruler, by, count) for count in counts],
-        plots=[
-            whiskers(f"distance, {count} points", "lower is better", _distances(by, count))
-            for count in counts
-        ],
-        sheets=[_sheet(run, by, count) for count in counts],
-        warnings=[f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r],
-        conditions=said,
-        rows=good,
-    )
-
-
-def _of(rows: Mapping[str, Row], count: str) -> list[Row]:
-    return [row for row in rows.values() if row["count"] == count]
-
-
-def _distances(by: By, count: str) -> dict[str, Estimate]:
-    return {name: estimate([r["distance"] for r in _of(rows, count)]) for name, rows in by.items()}
-
-
-def _table(run: Run, ruler: Recogniser, by: By, count: str) -> Table:
-    distances = _distances(by, count)
-    lines = [
-        [
-            name,
-            written(distances[name]),
-            f"{_fid(run, ruler, found):.3f}" if len(found) > 1 else "-",
-            written(estimate([float(r["drag_seconds"]) for r in found])),
-            written(estimate([float(r.get("steps", 0)) for r in found])),
-            f"{sum(r.get('stop') == 'reached' for r in found)} of {len(found)}",
-        ]
-        for name, rows in by.items()
-        if (found := _of(rows, count))
-    ]
-    heads = ["", "distance ↓", "FID ↓", "seconds ↓", "steps ↓", "reached ↑"]
-    return Table(f"{count} point{'' if count == '1' else 's'}", heads, lines)
-
-
-def _fid(run: Run, ruler: Recogniser, rows: Sequence[Row]) -> float:
-    ours, theirs = (
-        trunk_features(ruler, (to_tensor(read_photo(run.folder / r[k]).pixels) for r in rows))
-        for k in ("picture", "before")
-    )
-    return frechet_distance(ours, theirs)
-
-
-def _sheet(run: Run, by: By, count: str) -> Sheet:
-    """The first pairs, every method beside the other."""
-    cases = list(dict.fromkeys(r["case"] for rows in by.values() for r in _of(rows, count)))[:6]
-    lines = list[SheetRow]()
-    for case in cases:
-        found = {name: rows[case] for name, rows in by.items() if case in rows}
-        tiles = [
-            Tile(read_photo(run.folder / next(iter(found.values()))["before"]).pixels, "before")
-        ]
-        tiles += [
-            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {r['distance']:.1f} px")
-            for name, r in found.items()
-            if name != "no-edit"
-        ]
-        lines.append(SheetRow(case, tiles))
-    return Sheet(f"{count} points: the first pairs", lines)
+def _clock(generator: StyleGAN2) -> float:
+    """Seconds of the processor, which other work does not lengthen; of the clock on a GPU."""
+    return time.process_time() if generator.device.type == "cpu" else time.monotonic()

@@ -1,0 +1,124 @@
+"""A study of drags summed up: a line a method, and the first cases as pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from understudy.errors import InputError
+from understudy.evaluate.gan_scores import trunk_features
+from understudy.evaluate.metrics import frechet_distance
+from understudy.evaluate.perceptual import RecogniserFeatures
+from understudy.evaluate.protocols.drag import VERSION, Column, Study
+from understudy.evaluate.recogniser import Recogniser
+from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
+from understudy.evaluate.rows import Row, Run, latest, read_rows
+from understudy.evaluate.statistics import Estimate, estimate
+from understudy.image import to_tensor
+from understudy.photo import read_photo
+from understudy.sheet import Row as SheetRow
+from understudy.sheet import Tile
+
+SHOWN = 6  # cases on a sheet
+By = Mapping[str, Mapping[str, Row]]  # method -> case -> row
+
+
+def summed(run: Run, study: Study, ruler: Recogniser) -> Report:
+    """The tables, one a number of points, of all rows so far. InputError for another study's."""
+    said, rows = run.read(), list(latest(read_rows(run.rows)).values())
+    if said.get("bench") != {"name": study.title, "version": VERSION}:
+        raise InputError(f"{run.folder} holds results of {said.get('bench')}, not {study.title!r}.")
+    good = [_whole(run, ruler, study, row) for row in rows if "error" not in row]
+    by = {name: {r["case"]: r for r in good if r["method"] == name} for name in said["methods"]}
+    by = {name: found for name, found in by.items() if found}
+    counts = list(dict.fromkeys(row["count"] for row in good))
+    first = study.columns[0]
+    return Report(
+        title=f"{study.title}, {len({row['pair'] for row in good})} pairs",
+        intro=_intro(study, len({r["case"] for r in rows if "error" in r})),
+        tables=[_table(run, ruler, study, by, count) for count in counts],
+        plots=[
+            whiskers(f"{first.head}, {count} points", "", _estimates(by, first, count))
+            for count in counts
+        ],
+        sheets=[_sheet(run, study, by, count) for count in counts],
+        warnings=[f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r],
+        conditions=said,
+        rows=good,
+    )
+
+
+def _intro(study: Study, left_out: int) -> str:
+    distance = (
+        "Distance: mean distance of the landmarks found afterwards to their targets, in pixels of "
+        "128. Left, as tracked: the same, of the handles where the drag believes them to be. "
+    )
+    fid = "FID of edited pictures to those before, in recogniser features, at equal numbers only. "
+    return (
+        f"{study.says} {distance}{fid if study.fid else ''}Bootstrap 95 % intervals over pairs; "
+        f"seconds of the processor on a CPU, nothing drawn on the way. Left out: {left_out}."
+    )
+
+
+def _whole(run: Run, ruler: Recogniser, study: Study, row: Row) -> Row:
+    """The row, with what the ruler says of its picture where the study asks."""
+    if not any(column.key == "perceptual" for column in study.columns):
+        return row
+    judge = RecogniserFeatures(ruler)
+    ours, theirs = (
+        judge.features(to_tensor(read_photo(run.folder / row[key]).pixels))
+        for key in ("picture", "goal")
+    )
+    return {**row, "perceptual": float(judge.distance(ours, theirs))}
+
+
+def _of(rows: Mapping[str, Row], count: str) -> list[Row]:
+    return [row for row in rows.values() if row["count"] == count]
+
+
+def _estimates(by: By, column: Column, count: str) -> dict[str, Estimate]:
+    return {
+        name: estimate([float(r[column.key]) for r in _of(rows, count) if column.key in r])
+        for name, rows in by.items()
+    }
+
+
+def _table(run: Run, ruler: Recogniser, study: Study, by: By, count: str) -> Table:
+    columns = [*study.columns, Column("drag_seconds", "seconds ↓"), Column("steps", "steps ↓")]
+    cells = {column.head: _estimates(by, column, count) for column in columns}
+    heads = ["", *cells, *(["FID ↓"] if study.fid else []), "reached ↑"]
+    lines = list[list[str]]()
+    for name, rows in by.items():
+        found = _of(rows, count)
+        line = [name, *(written(one[name]) for one in cells.values())]
+        if study.fid:
+            line.append(f"{_fid(run, ruler, found):.3f}" if len(found) > 1 else "-")
+        line.append(f"{sum(r.get('stop') == 'reached' for r in found)} of {len(found)}")
+        lines += [line] if found else []
+    return Table(f"{count} point{'' if count == '1' else 's'}", heads, lines)
+
+
+def _fid(run: Run, ruler: Recogniser, rows: Sequence[Row]) -> float:
+    ours, theirs = (
+        trunk_features(ruler, (to_tensor(read_photo(run.folder / r[k]).pixels) for r in rows))
+        for k in ("picture", "before")
+    )
+    return frechet_distance(ours, theirs)
+
+
+def _sheet(run: Run, study: Study, by: By, count: str) -> Sheet:
+    """The first cases, every method beside the other."""
+    cases = list(dict.fromkeys(r["case"] for rows in by.values() for r in _of(rows, count)))
+    first, lines = study.columns[0], list[SheetRow]()
+    for case in cases[:SHOWN]:
+        found = {name: rows[case] for name, rows in by.items() if case in rows}
+        one = next(iter(found.values()))
+        tiles = [Tile(read_photo(run.folder / one["before"]).pixels, "before")]
+        tiles += [
+            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {r[first.key]:.2f}")
+            for name, r in found.items()
+            if study.methods[name].settings is not None
+        ]
+        if "goal" in one:
+            tiles.append(Tile(read_photo(run.folder / one["goal"]).pixels, "wanted"))
+        lines.append(SheetRow(case, tiles))
+    return Sheet(f"{study.title}, {count} points: the first cases", lines)
