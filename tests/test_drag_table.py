@@ -161,7 +161,8 @@ def test_an_eye_is_shut_and_the_other_watched(tmp_path: Path) -> None:
     names = load_finder().network.points
     points = world.finder.find(world.pictures(world.latent(rows[0]["seed"]))).points[0]
     top, bottom = (float(points[names.index(f"right eye {k}"), 1]) for k in ("top", "bottom"))
-    assert bottom - top > 5
+    assert bottom - top > 7
+    assert all(row["elsewhere"] > 0 for row in rows)
 
 
 def test_scores_of_a_generator() -> None:

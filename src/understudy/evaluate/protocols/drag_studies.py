@@ -36,7 +36,8 @@ TABLE = {
     ),
     "best": Method("our defaults", {}),
 }
-SIDES, CLOSED = ("left", "right"), 1.0  # eyes, the toy's own; pixels between lids that are shut
+SIDES = ("left", "right")  # eyes, the toy's own
+OPEN, CLOSED = 7.0, 1.0  # pixels of 128 between lids of open eyes at least, and of one to be shut
 RESOLUTIONS, RADII = (16, 32, 64, 128), (1, 2, 3, 4, 5)
 FEATURES = {
     f"{what} {side}": Method(
@@ -156,7 +157,8 @@ def eye_case(world: World, number: int, count: str) -> Case:
         points = world.finder.find(picture).points[0]
         return {s: float(points[lid[s][1], 1] - points[lid[s][0], 1]) for s in SIDES}
 
-    least, found, seed = 5.0 * max(world.generator.picture_size) / 128, -1, -1
+    least = OPEN * max(world.generator.picture_size) / 128
+    found, seed = -1, -1
     latent, before, opened = torch.empty(0), torch.empty(0), dict[str, float]()
     while found < number:
         seed += 1
@@ -170,9 +172,13 @@ def eye_case(world: World, number: int, count: str) -> Case:
     def judge(edited: Tensor) -> Row:
         now = openness(edited)
         dragged, other = (now[side] / opened[side] for side in SIDES)
-        return {"dragged": dragged, "other": other, "seed": seed}
+        change = (edited - before).abs().mean(dim=1, keepdim=True) * 127.5
+        elsewhere = float((change * far).sum() / far.sum())
+        return {"dragged": dragged, "other": other, "elsewhere": elsewhere, "seed": seed}
 
-    return Case(number, latent, before, [((x, y), (to_x, to_y - CLOSED))], judge)
+    pairs = [((x, y), (to_x, to_y - CLOSED))]
+    far = 1 - around(pairs, world.generator.picture_size)
+    return Case(number, latent, before, pairs, judge)
 
 
 STUDIES = {
@@ -205,7 +211,12 @@ STUDIES = {
     ),
     "spaces": Study(
         "W and W+", "The upper lid of the left eye is dragged to the lower one. How far open both "
-        "eyes are afterwards, as a share of before.",
-        SPACES, eye_case, (Column("dragged", "dragged eye ↓"), Column("other", "other eye ↑")), "1",
+        "eyes are then, as a share of before; mean change of pixels far from the eye, of 255.",
+        SPACES, eye_case,
+        (
+            Column("dragged", "dragged eye ↓"), Column("other", "other eye ↑"),
+            Column("elsewhere", "change elsewhere ↓"),
+        ),
+        "1",
     ),
 }  # fmt: skip
