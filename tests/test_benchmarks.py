@@ -71,6 +71,33 @@ def test_speeds_are_kept_side_by_side(tmp_path: Path, monkeypatch: pytest.Monkey
     assert text.count("1.50x") == 2 and text == (tmp_path / "learn_speed.md").read_text()
 
 
+def test_all_speeds_are_gathered_on_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from benchmarks import speed
+
+    monkeypatch.setattr(speed, "RESULTS", tmp_path)
+    cost = {"step": 3.0, "memory": 4.0}
+    learnt = {"what": "lora", "side": 64, "width": 0.5, "device": "cpu", "plain": cost,
+              "ours": {"step": 2.0, "memory": 2.0}, "quicker": 1.5}  # fmt: skip
+    (tmp_path / "learn_speed.json").write_text(json.dumps([learnt]))
+    said = {"side": 32, "steps": 4, "shape": "half", "device": "cpu", "presets": ["paper"]}
+    part = {"later swap": 5.0, "sum": 2.5, "highest": 7.0}
+    swapped = {"conditions": said, "plain over ours": {"paper, time": part, "paper, peak": part}}
+    (tmp_path / "swap_time_32_cpu.json").write_text(json.dumps(swapped))
+    row = {"case": "1 point", "times quicker": 2.2, "times less memory": 4.4,
+           "region, times quicker than the map": 11.0}  # fmt: skip
+    said = {"picture": 512, "steps": 5, "device": "cpu"}
+    (tmp_path / "drag.json").write_text(json.dumps({"conditions": said, "rows": [row]}))
+    found = list(speed.collected(tmp_path))
+    assert [(one.time, one.memory) for one in found] == [
+        (1.5, 2.0), (2.5, 7.0), (5.0, 5.0), (2.2, 4.4), (11.0, 0),
+    ]  # fmt: skip
+    text = speed.page(found, speed.machine())
+    assert text == (tmp_path / "speed.md").read_text() and "processor" in text
+    assert text.count("2.50x") == 1 and text.count("1 point") == 2
+
+
 def test_a_photo_there_and_back(tmp_path: Path) -> None:
     from benchmarks.projection import cases as photo_cases
     from benchmarks.projection import settings_of
