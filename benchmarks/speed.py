@@ -127,7 +127,7 @@ def page(ratios: list[Ratio], where: dict[str, str]) -> str:
     lines = ["# How much quicker and lighter than the plain way", ""]
     lines += [", ".join(f"{name} {value}" for name, value in where.items()), ""]
     lines += [
-        "The same random weights, in the shape of the real model, and the same steps on both sides;",
+        "The same random weights, in the shape of the real model, and the same steps on both;",
         "on a CPU one core's own seconds. Pages of their own say how many seconds and gigabytes.",
         "",
     ]
