@@ -163,18 +163,20 @@ def _proposed(photos: Path, seeing: ClipFeatures | None) -> str:
 
 def _judge(model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None) -> Judge | None:
     """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""
+    from understudy.evaluate.features import DinoFeatures, ToyFeatures
+    from understudy.evaluate.judge import CLIP_SCALE, PreviewJudge
+
     if seeing is not None:
-        from understudy.evaluate.features import DinoFeatures
-        from understudy.evaluate.photo_judge import PhotoJudge
         from understudy.models.vision import load_dino
 
-        return PhotoJudge(DinoFeatures(load_dino(dino)) if dino else seeing, seeing)
+        subject = DinoFeatures(load_dino(dino)) if dino else seeing
+        return PreviewJudge(subject, seeing, CLIP_SCALE)
     if model.name != RunSettings().model:
         return None
-    from understudy.evaluate.judge import RecogniserJudge
     from understudy.evaluate.recogniser import load
 
-    return RecogniserJudge(load())
+    ruler = ToyFeatures(load())
+    return PreviewJudge(ruler, ruler)
 
 
 def _title(step: LearnStep) -> str:
