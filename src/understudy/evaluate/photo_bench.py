@@ -82,11 +82,10 @@ def read_cases(folder: Path) -> tuple[list[PhotoCase], list[str]]:
         raise InputError(
             f"There is no folder {folder} of cases. `understudy evaluate cases` writes one."
         )
-    found: list[PhotoCase] = []
-    notes: list[str] = []
+    found, notes, whole = list[PhotoCase](), list[str](), set[Path]()
     for here in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         try:
-            found.append(_case(here))
+            found.append(_case(here, whole))
         except (InputError, PictureError) as error:
             notes.append(f"{here.name} was left out: {error}")
     if not found:
@@ -95,7 +94,8 @@ def read_cases(folder: Path) -> tuple[list[PhotoCase], list[str]]:
     return sorted(found, key=lambda case: (case.subject, case.name)), notes
 
 
-def _case(here: Path) -> PhotoCase:
+def _case(here: Path, whole: set[Path]) -> PhotoCase:
+    """The case of a folder. whole: photos known to decode; those of this case join them."""
     try:
         said = json.loads((here / FILE).read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -112,8 +112,9 @@ def _case(here: Path) -> PhotoCase:
     photos = tuple(f for f in files if elsewhere or f.stem.startswith("photo"))
     if not photos:
         raise InputError(f"{here} has no photo of the subject, such as photo-0.png.")
-    for file in photos:
+    for file in {file.resolve() for file in photos} - whole:
         read_photo(file)  # a damaged one is named now, not after an hour
+        whole.add(file)
     source = _named(here, "source")
     if source is None:
         raise InputError(f"{here} has no source.png.")
