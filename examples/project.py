@@ -6,7 +6,7 @@ import torch
 
 from understudy import ProjectSettings, read_picture, write_picture
 from understudy.evaluate.perceptual import measure
-from understudy.models.generators import load_generator
+from understudy.models.generators import load_generator, stylegan2
 from understudy.project import project
 
 
@@ -17,7 +17,7 @@ def main(
     steps: int = 450,
     tune_steps: int = 350,
 ) -> None:
-    model = load_generator(generator)
+    model = stylegan2(load_generator(generator))
     picture = read_picture(photo, model.picture_size)
     settings = ProjectSettings(steps=steps, tune_steps=tune_steps)
     latent = project(model, picture, measure("recogniser", model.device), settings)

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from plain_waves import separable
+
 HARMLESS = "raise SystemExit('source text that nobody may run')\n"
 TYPES = {"f4": "Float", "f8": "Double", "f2": "Half", "i8": "Long", "i4": "Int", "u1": "Byte"}
 CORES = {"old": "numpy.core.multiarray", "new": "numpy._core.multiarray"}
@@ -194,7 +196,8 @@ def zipped(value: object, style: Style, root: str = "archive") -> bytes:
 
 def tree(tensors: Mapping[str, np.ndarray], arguments: dict[str, Any], style: Style) -> Call:
     """A generator's modules from a flat state dictionary, as NVIDIA's files nest them."""
-    buffers = ("resample_filter", "noise_const", "w_avg")
+    buffers = "resample_filter noise_const w_avg transform freqs phases magnitude_ema".split()
+    buffers += ["up_filter", "down_filter"]
 
     def build(prefix: str) -> Call:
         inside = {name[len(prefix) :]: v for name, v in tensors.items() if name.startswith(prefix)}
@@ -250,14 +253,32 @@ def _state(
     state: dict[str, Any], style: Style, found: dict[str, np.ndarray], path: str
 ) -> dict[str, Any]:
     made: dict[str, Any] = {}
+    filters = _filters(state)
     for name, value in state.items():
         if name not in ("_parameters", "_buffers", "_modules"):
             made[name] = from_layout(value, style, {}, path)
             continue
         table = OrderedDict() if value["kind"] == "OrderedDict" else {}
         for key, item in value["items"].items():
+            if key in filters:
+                found[f"{path}.{key}"] = filters[key]
+                table[key] = style.tensor(filters[key], False)
+                continue
             table[key] = from_layout(item, style, found, f"{path}.{key}".lstrip("."))
         made[name] = table
+    return made
+
+
+def _filters(state: dict[str, Any]) -> dict[str, np.ndarray]:
+    """The filters of a StyleGAN3 layer by the numbers that its module keeps."""
+    if "tmp_sampling_rate" not in state or state["is_torgb"]:
+        return {}
+    told = {n: v["value"] if isinstance(v, dict) and "value" in v else v for n, v in state.items()}
+    rate, made = told["tmp_sampling_rate"], dict[str, np.ndarray]()
+    for name, end in (("up", "in"), ("down", "out")):
+        band = told[f"{end}_cutoff"], 2 * told[f"{end}_half_width"]
+        taps = separable(told[f"{name}_taps"], *band, rate)
+        made[f"{name}_filter"] = taps.astype(np.float32)
     return made
 
 

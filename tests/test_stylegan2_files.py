@@ -355,16 +355,6 @@ def test_channels_last_weights_are_read(tmp_path: Path) -> None:
     assert np.array_equal(found, view.numpy()) and found.flags.c_contiguous
 
 
-def test_stylegan3_is_kept_but_not_run(tmp_path: Path) -> None:
-    tensors = {"synthesis.input.freqs": np.ones((2, 2), np.float32), "mapping.w_avg": np.ones(2)}
-    data = dump({"G_ema": tree(tensors, dict(ARGUMENTS), Style())})
-    found = convert(written(tmp_path / "a.pkl", data), tmp_path / "a")
-    assert found.kind == "stylegan3" and found.config["w_dim"] == 4
-    equal(load_file(tmp_path / "a" / "generator.safetensors"), tensors)
-    with pytest.raises(ModelError, match="holds a stylegan3"):
-        load_generator(tmp_path / "a", device="cpu")
-
-
 # ---------------------------------------------------------------- files that attack
 
 

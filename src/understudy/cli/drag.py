@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from understudy.drag.session import DragSession
-    from understudy.models.stylegan2 import StyleGAN2
+    from understudy.models.interface import ImageGenerator
     from understudy.recipe import Recipe
 
 
@@ -98,7 +98,7 @@ class _Begin:
 
     def session(
         self, generator: str, settings: DragSettings, device: str, dtype: str
-    ) -> tuple[StyleGAN2, DragSession]:
+    ) -> tuple[ImageGenerator, DragSession]:
         """The generator and the drag, ready to run."""
         others = self.latent is not None or self.file is not None
         if (self.seed is not None) == others:
@@ -107,7 +107,7 @@ class _Begin:
             raise InputError("A session keeps its own mask. Leave --mask out.")
         from understudy.drag.points import read_pairs
         from understudy.drag.session import DragSession
-        from understudy.models.generators import load_generator
+        from understudy.models.generators import load_generator, stylegan2
 
         pairs = read_pairs(self.points)
         begun = None if self.file is None else DragSession.load(self.file)
@@ -116,7 +116,7 @@ class _Begin:
             from understudy.project.latent import Latent
 
             found = Latent.load(self.latent)
-            model, ws = found.tuned(model), found.ws
+            model, ws = found.tuned(stylegan2(model)), found.ws
         else:
             ws = model.latents(model.draw_z(self.seed or 0), truncation=settings.truncation)
         if begun is not None:
@@ -164,7 +164,7 @@ def _mask(path: Path | None) -> Tensor | None:
     return read_mask(path, size, size)
 
 
-def _write(model: StyleGAN2, latent: Tensor, out: Path, recipe: Recipe) -> None:
+def _write(model: ImageGenerator, latent: Tensor, out: Path, recipe: Recipe) -> None:
     """The picture of a latent, with how it was made."""
     from torch import no_grad
 
@@ -175,7 +175,7 @@ def _write(model: StyleGAN2, latent: Tensor, out: Path, recipe: Recipe) -> None:
 
 
 def _recipe(
-    model: StyleGAN2, session: DragSession, facts: Mapping[str, object], begin: _Begin
+    model: ImageGenerator, session: DragSession, facts: Mapping[str, object], begin: _Begin
 ) -> Recipe:
     from understudy.recipe import Recipe, ingredient
 

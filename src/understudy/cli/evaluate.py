@@ -215,12 +215,12 @@ def drag(
     from understudy.evaluate.recogniser import load as load_ruler
     from understudy.evaluate.rows import Run
     from understudy.evaluate.stage import pick
-    from understudy.models.generators import load_generator
+    from understudy.models.generators import load_generator, stylegan2
     from understudy.photo import write_pixels
     from understudy.sheet import contact_sheet
 
     names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
-    model = load_generator(generator, device=device)
+    model = stylegan2(load_generator(generator, device=device))
     finder = load_finder(device=model.device)
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):

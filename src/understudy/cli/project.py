@@ -66,9 +66,9 @@ def project(
         check_writable(picture)
     check_writable(file)
     opened, ingredient = stage.open_photo(photo)
-    from understudy.models.generators import load_generator
+    from understudy.models.generators import load_generator, stylegan2
 
-    model = load_generator(generator, device=device)
+    model = stylegan2(load_generator(generator, device=device))
     target = _target(opened, model, crop, eyes, mouth, landmarks)
     last = _followed(model, target, measure, settings, file, fresh)
     latent = last.latent

@@ -22,14 +22,17 @@ from understudy.files import replacing
 from understudy.models.registry import device_of, dtype_of, generator_folder
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.models.stylegan3 import StyleGAN3
+from understudy.models.stylegan3_config import StyleGAN3Config
 
-FORMAT, KIND = "understudy generator 1", "stylegan2"
+FORMAT = "understudy generator 1"
+STYLEGAN2, STYLEGAN3 = "stylegan2", "stylegan3"
 MANIFEST, WEIGHTS = "generator.json", "generator.safetensors"
 
 
 def save_generator(
     folder: Path | str,
-    config: StyleGAN2Config,
+    config: StyleGAN2Config | StyleGAN3Config,
     tensors: Mapping[str, Tensor],
     source: Mapping[str, Any] | None = None,
 ) -> Path:
@@ -37,9 +40,10 @@ def save_generator(
 
     Raises ModelError where tensors and configuration do not fit, OutputError.
     """
-    StyleGAN2.from_tensors(config, tensors, name=str(folder))
+    kind = STYLEGAN2 if isinstance(config, StyleGAN2Config) else STYLEGAN3
+    built(kind, config.to_dict(), tensors, name=str(folder))
     kept = {n: t.contiguous() for n, t in tensors.items() if not n.endswith(".resample_filter")}
-    return write_folder(Path(folder), KIND, config.to_dict(), kept, source or {})
+    return write_folder(Path(folder), kind, config.to_dict(), kept, source or {})
 
 
 def write_folder(
@@ -73,7 +77,7 @@ def load_generator(
     *,
     device: str | torch.device = "auto",
     dtype: str | torch.dtype = "float32",
-) -> StyleGAN2:
+) -> StyleGAN2 | StyleGAN3:
     """Load a generator by the name of a built-in one ("toybox-gan") or from its folder, frozen.
 
     device: "auto" takes a GPU if there is one. dtype: float16 and bfloat16 hold for the higher
@@ -82,15 +86,35 @@ def load_generator(
     where, precision = device_of(device), dtype_of(dtype)
     folder = generator_folder(name)
     manifest = read_manifest(folder)
-    if manifest["kind"] != KIND:
-        raise ModelError(f"{folder} holds a {manifest['kind']}; only a {KIND} can be run here.")
     tensors = weights_of(folder, manifest)
-    config = StyleGAN2Config.from_dict(manifest["config"])
     wide = {name: tensor.float() for name, tensor in tensors.items()}
-    identity = json.dumps([config.to_dict(), manifest["sha256"]], sort_keys=True).encode()
-    fingerprint = hashlib.sha256(identity).hexdigest()
-    found = StyleGAN2.from_tensors(config, wide, name=str(name), fingerprint=fingerprint)
+    found = built(manifest["kind"], manifest["config"], wide, name=str(name))
+    identity = json.dumps([found.config.to_dict(), manifest["sha256"]], sort_keys=True).encode()
+    found.fingerprint = hashlib.sha256(identity).hexdigest()
     return found.to(where).compute_in(precision)
+
+
+def built(
+    kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
+) -> StyleGAN2 | StyleGAN3:
+    """A generator of either kind from what a folder holds. Raises ModelError."""
+    if kind == STYLEGAN2:
+        return StyleGAN2.from_tensors(StyleGAN2Config.from_dict(config), tensors, name=name)
+    if kind == STYLEGAN3:
+        return StyleGAN3.from_tensors(StyleGAN3Config.from_dict(config), tensors, name=name)
+    raise ModelError(
+        f"{name} holds a {kind[:40]!r}; only a {STYLEGAN2} or a {STYLEGAN3} can be run here."
+    )
+
+
+def stylegan2(generator: StyleGAN2 | StyleGAN3) -> StyleGAN2:
+    """The generator, where it has to be of the second generation. Raises ModelError otherwise."""
+    if isinstance(generator, StyleGAN2):
+        return generator
+    raise ModelError(
+        f"{generator.name} is a StyleGAN3, which can be dragged, but nothing else. Give a "
+        "StyleGAN2 here: toybox-gan, or a folder of one."
+    )
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:

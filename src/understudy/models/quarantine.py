@@ -18,6 +18,7 @@ from safetensors.numpy import save_file
 from understudy.models.stylegan2_files import Found, find_generator
 from understudy.models.stylegan2_layout import stylegan2_config
 from understudy.models.stylegan2_names import FILTERS, check_filters
+from understudy.models.stylegan3_layout import is_stylegan3, stylegan3_config
 from understudy.models.unpickling import Unsafe
 
 REFUSED = 3
@@ -65,8 +66,8 @@ def read(file: Path, folder: Path) -> None:
 
 def describe(found: Found) -> dict[str, object]:
     """What was found, as JSON: kind of network, configuration, what wrote the file."""
-    if any(name.startswith("synthesis.input.") for name in found.tensors):
-        kind, config = "stylegan3", dict(found.arguments)
+    if is_stylegan3(found.tensors):
+        kind, config = "stylegan3", stylegan3_config(found.tensors, found.arguments).to_dict()
     else:
         kind, config = "stylegan2", stylegan2_config(found.tensors, found.arguments).to_dict()
     return {"kind": kind, "config": config, "written_by": found.written_by}

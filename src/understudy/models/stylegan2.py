@@ -8,6 +8,7 @@ is; only the filters (`*.resample_filter`) are left out, because the configurati
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from understudy.models.interface import HeldLatent, Noise
 from understudy.models.style_layers import EPSILON, GAIN, SLOPE, Linear
 from understudy.models.stylegan2_config import StyleGAN2Config
 from understudy.models.stylegan2_synthesis import Synthesis
+from understudy.models.stylegan3_config import StyleGAN3Config
 
 
 class StyleMapping(nn.Module):
@@ -26,7 +28,7 @@ class StyleMapping(nn.Module):
 
     w_avg: Tensor
 
-    def __init__(self, config: StyleGAN2Config) -> None:
+    def __init__(self, config: StyleGAN2Config | StyleGAN3Config) -> None:
         super().__init__()
         self.config = config
         if config.c_dim:
@@ -50,6 +52,15 @@ class StyleMapping(nn.Module):
         for index in range(self.config.mapping_layers):
             x = nn.functional.leaky_relu(self.get_submodule(f"fc{index}")(x), SLOPE) * GAIN
         return x
+
+    def spread(
+        self, w: Float[Tensor, "b w_dim"], layers: int, truncation: float, cutoff: int | None
+    ) -> Float[Tensor, "b layers w_dim"]:
+        """w once a layer; the first `cutoff` layers (None: all) drawn towards the mean."""
+        ws = w.unsqueeze(1).repeat(1, layers, 1)
+        if truncation != 1:
+            ws[:, :cutoff] = self.w_avg.lerp(ws[:, :cutoff], truncation)
+        return ws
 
 
 class StyleGAN2(nn.Module):
@@ -77,18 +88,8 @@ class StyleGAN2(nn.Module):
 
         Filters (`*.resample_filter`) are taken from the configuration and passed over here.
         """
-        model = cls(config, name, fingerprint)
         given = {n: t for n, t in tensors.items() if not n.endswith(".resample_filter")}
-        wanted = model.state_dict()
-        for tensor in wanted.keys() | given.keys():
-            want, got = wanted.get(tensor), given.get(tensor)
-            if want is None or got is None or want.shape != got.shape:
-                raise ModelError(
-                    f"The weights of {name or 'the generator'} do not fit its configuration: "
-                    f"{tensor} is {_shape(want)} there and {_shape(got)} in the weights."
-                )
-        model.load_state_dict(given)
-        return model.eval().requires_grad_(False)
+        return filled(cls(config, name, fingerprint), given)
 
     @property
     def device(self) -> torch.device:
@@ -138,11 +139,8 @@ class StyleGAN2(nn.Module):
         cutoff: int | None = None,
     ) -> Float[Tensor, "b num_ws w_dim"]:
         """w of z, once a layer; the first `cutoff` (all, if None) drawn towards the mean."""
-        z = z.to(self.device)
-        ws = self.mapping(z, labels).unsqueeze(1).repeat(1, self.num_ws, 1)
-        if truncation != 1:
-            ws[:, :cutoff] = self.mapping.w_avg.lerp(ws[:, :cutoff], truncation)
-        return ws
+        w = self.mapping(z.to(self.device), labels)
+        return self.mapping.spread(w, self.num_ws, truncation, cutoff)
 
     def pictures(
         self,
@@ -159,6 +157,23 @@ class StyleGAN2(nn.Module):
         from understudy.models.stylegan2_held import Held
 
         return Held(self, ws, moving)
+
+
+Network = TypeVar("Network", bound=nn.Module)
+
+
+def filled(model: Network, given: Mapping[str, Tensor]) -> Network:
+    """The model with these weights, frozen. Raises ModelError, naming a tensor that differs."""
+    wanted = model.state_dict()
+    for tensor in wanted.keys() | given.keys():
+        want, got = wanted.get(tensor), given.get(tensor)
+        if want is None or got is None or want.shape != got.shape:
+            raise ModelError(
+                f"The weights of {model.name or 'the generator'} do not fit its configuration: "
+                f"{tensor} is {_shape(want)} there and {_shape(got)} in the weights."
+            )
+    model.load_state_dict(dict(given))
+    return model.eval().requires_grad_(False)
 
 
 def _normalised(x: Tensor) -> Tensor:

@@ -25,10 +25,18 @@ from torch import Tensor
 import understudy
 from understudy.errors import ModelError
 from understudy.files import check_folder_writable
-from understudy.models.generators import MANIFEST, read_manifest, weights_of, write_folder
+from understudy.models.generators import (
+    MANIFEST,
+    STYLEGAN3,
+    read_manifest,
+    weights_of,
+    write_folder,
+)
 from understudy.models.quarantine import FOUND, REFUSED, WEIGHTS, processor_seconds
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.models.stylegan3 import StyleGAN3
+from understudy.models.stylegan3_config import StyleGAN3Config
 
 MAX_BYTES = 8 * 2**30
 MAX_ANSWER = 1_000_000  # characters of JSON
@@ -39,8 +47,8 @@ HARMLESS = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL")  # 
 class Checkpoint:
     """A generator found in a file.
 
-    kind: "stylegan2", or "stylegan3" (kept safely, but no network here runs it). config: that of
-    `StyleGAN2Config`, or StyleGAN3's construction arguments. sha256: of the file.
+    kind: "stylegan2" or "stylegan3". config: that of `StyleGAN2Config` or `StyleGAN3Config`.
+    sha256: of the file.
     """
 
     kind: str
@@ -78,8 +86,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
         except (OSError, ValueError, SafetensorError) as error:
             raise _refusal(file, f"its reader left nothing usable ({error})") from error
     kind, config = str(described["kind"]), dict(described["config"])
-    if kind == "stylegan2":
-        _check_fits(file, config, tensors)
+    _check_fits(file, kind, config, tensors)
     return Checkpoint(kind, str(described["written_by"]), _digest(file), config, tensors)
 
 
@@ -91,19 +98,23 @@ def check_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     manifest = read_manifest(Path(folder))
     tensors = weights_of(Path(folder), manifest)
     kind, config = str(manifest["kind"]), dict(manifest["config"])
-    if kind == "stylegan2":
-        _check_fits(Path(folder) / MANIFEST, config, tensors)
+    _check_fits(Path(folder) / MANIFEST, kind, config, tensors)
     source = manifest.get("source") or {}
     return Checkpoint(
         kind, str(source.get("written_by", "understudy")), manifest["sha256"], config, tensors
     )
 
 
-def _check_fits(file: Path, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
+def _check_fits(
+    file: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
+) -> None:
     """Every tensor of the network is there in its shape, and no other."""
     try:
         with torch.device("meta"):
-            wanted = StyleGAN2(StyleGAN2Config.from_dict(config)).state_dict()
+            if kind == STYLEGAN3:
+                wanted = StyleGAN3(StyleGAN3Config.from_dict(config)).state_dict()
+            else:
+                wanted = StyleGAN2(StyleGAN2Config.from_dict(config)).state_dict()
     except ModelError as error:
         raise _refusal(file, str(error)) from error
     for name in sorted(wanted.keys() | tensors.keys()):
