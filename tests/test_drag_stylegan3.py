@@ -54,7 +54,7 @@ def test_handles_go_where_the_input_says(preset: str, resolution: int) -> None:
     for (handle, _), point in zip(pairs, last.points, strict=True):
         true = torch.tensor(handle) + way
         off = float((torch.tensor(point) - true).norm())
-        assert off < (0.3 if settings.subpixel else 1.0), (off, resolution)
+        assert off < (0.3 if settings.subpixel else 1.3), (off, resolution)
 
 
 def test_with_the_margin_left_on_handles_would_be_lost() -> None:
