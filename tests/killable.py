@@ -9,13 +9,13 @@ import torch
 from understudy.evaluate.protocols.swap import evaluation_steps
 from understudy.evaluate.recogniser import load
 from understudy.evaluate.rows import Run
-from understudy.settings_evaluate import SwapBenchSettings
+from understudy.evaluate.toy_bench import ToyBench
+from understudy.settings_evaluate import CasesSettings
 
 
 def run(folder: Path) -> None:
     """All 64 small cases by two methods that need no model."""
     torch.set_num_threads(1)
-    wish = SwapBenchSettings(side=64)
-    methods = ["right-answer", "no-swap"]
-    for _ in evaluation_steps(Run(folder), wish, load(), methods, resume=True):
+    bench = ToyBench(CasesSettings(side=64), load())
+    for _ in evaluation_steps(Run(folder), bench, ["right-answer", "no-swap"], resume=True):
         pass
