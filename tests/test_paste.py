@@ -10,7 +10,7 @@ from understudy.diffusion import starting_noise
 from understudy.errors import InputError
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
-from understudy.swap.paste import paste, region
+from understudy.swap.paste import paste
 from understudy.swap.photoswap import swap
 
 PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)
@@ -36,15 +36,6 @@ def test_nothing_outside_is_touched(feather: int) -> None:
 def test_a_mask_up_to_the_pictures_edge_has_no_edge_there() -> None:
     made = paste(PHOTO, SWAPPED, torch.ones(1, 1, 40, 48), 4)
     assert torch.equal(made, SWAPPED)
-
-
-def test_a_region_of_latents_grows_by_a_cell() -> None:
-    cells = torch.zeros(1, 1, 5, 6)
-    cells[..., 2, 3] = 1
-    grown = region(cells, (40, 48))
-    assert grown.shape == (1, 1, 40, 48)
-    assert grown[..., 8:32, 16:40].min() == 1 and grown.sum() == 24 * 24
-    assert region(cells, (40, 48), grow=0).sum() == 8 * 8
 
 
 def test_a_swap_that_pastes_is_the_photo_outside_and_needs_to_know_where() -> None:

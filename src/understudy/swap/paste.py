@@ -11,15 +11,6 @@ from jaxtyping import Float
 from torch import Tensor
 
 
-def region(
-    mask: Float[Tensor, "m 1 lh lw"], size: tuple[int, int], grow: int = 1
-) -> Float[Tensor, "m 1 h w"]:
-    """A mask of latents as one of the picture: cells grown by `grow` of their size, as a decoder
-    that looks at its neighbours spreads what they hold."""
-    mask = F.max_pool2d(mask, 2 * grow + 1, stride=1, padding=grow) if grow else mask
-    return F.interpolate(mask, size=size, mode="nearest")
-
-
 def paste(
     photo: Float[Tensor, "1 3 h w"],
     swapped: Float[Tensor, "k 3 h w"],

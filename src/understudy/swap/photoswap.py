@@ -23,7 +23,7 @@ from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.paste import paste, region
+from understudy.swap.paste import paste
 from understudy.swap.replay import replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps
@@ -146,7 +146,7 @@ def framed(
     if photo is None:
         photo = model.decode(inversion.trajectory[:1])
     size = (int(swapped.shape[-2]), int(swapped.shape[-1]))
-    where = region(last.mask.to(swapped), size)
+    where = F.interpolate(last.mask.to(swapped), size=size)
     if mask is not None:
         where = where.minimum(F.interpolate(mask.to(swapped), size=size))
     return paste(photo.to(swapped), swapped, where, settings.feather)
