@@ -219,16 +219,20 @@ def test_orders_are_looked_for_subject_by_subject() -> None:
         rows.append(told("dreambooth", f"s{number}", "01", **prompts))
         rows.append(told("textual-inversion", f"s{number}", "01", **{"prompt words": 0.5}))
     rows += [told("textual-inversion", f"easy{n}", "00", identity=1.0) for n in range(9)]
-    rows += [told("hiper-5", f"s{n}", "00", identity=0.1) for n in range(3)]
-    rows += [told("hiper-1", f"s{n}", "00", identity=0.3) for n in range(3)]
+    for method, identity in (("hiper-5", 0.1), ("hiper-1", 0.3)):
+        rows += [told(method, f"s{n}", "00", identity=identity) for n in range(6)]
+    rows += [told("wrong-noun", f"s{n}", "00", identity=-1.0) for n in range(5)]
     found = orders(rows)
     assert found is not None
     lines = {line[0]: line for line in found.lines}
     held = lines["dreambooth > textual-inversion in identity"]
-    assert held[2] == "holds" and held[4].startswith("0.050 [0.050") and held[5] == "6"
+    assert held[2] == "holds" and held[4].startswith("0.050 [0.050") and held[5] == "6 of 6"
     assert lines["dreambooth > textual-inversion in prompt words"][2] == "not decided"
     assert lines["hiper-5 > hiper-1 in identity"][2].startswith("does not hold")
-    assert not [name for name in lines if "wrong-noun" in name]
+    # Five of five agree, and clearly; five subjects are too few all the same.
+    few = lines["dreambooth > wrong-noun in identity"]
+    assert few[2] == "not decided: fewer than 6 subjects" and few[5] == "5 of 5"
+    assert not [name for name in lines if "no-noun" in name]
     assert orders([told("untuned", "s0", "00", identity=1.0)]) is None
 
 
