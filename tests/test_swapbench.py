@@ -107,6 +107,22 @@ def test_a_subject_is_found_where_it_was_pasted() -> None:
     assert paste_score(photo, photo, 0 * mask) == -1
 
 
+def test_the_papers_own_duel_stands_beside_ours(tmp_path: Path) -> None:
+    rows = run(tmp_path, ["right-answer", "no-swap"])
+    titles = [table.title for table in summed(Run(tmp_path), bench()).tables]
+    assert not any("the paper's study" in title for title in titles)  # its rival is not here
+    names = {"right-answer": "photoswap-best", "no-swap": "p2p"}
+    lines = [json.dumps({**row, "method": names[row["method"]]}) + "\n" for row in rows]
+    (tmp_path / "rows.jsonl").write_text("".join(lines))
+    record = json.loads((tmp_path / "run.json").read_text())
+    record["methods"] = {names[name]: facts for name, facts in record["methods"].items()}
+    (tmp_path / "run.json").write_text(json.dumps(record))
+    tables = summed(Run(tmp_path), bench()).tables
+    (found,) = [table for table in tables if "the paper's study" in table.title]
+    assert found.lines[0][1:] == ["47 / 28 / 26", "41 / 27 / 33", "51 / 21 / 28", "-"]
+    assert found.lines[1][1:] == ["100 / 0 / 0"] * 3 + ["2"]
+
+
 def test_a_run_is_kept_resumed_and_summed(tmp_path: Path) -> None:
     rows = run(tmp_path, CONTROLS)
     assert len(rows) == 6 and not any("error" in row for row in rows)

@@ -66,6 +66,15 @@ DREAMBOOTH = (
     ),
 )
 
+# Gu et al. 2023, the table of its user study: the share of votes for Photoswap, for neither and for
+# prompt-to-prompt with DreamBooth.
+PHOTOSWAP = {
+    "subject": (46.8, 27.6, 25.6),
+    "background": (40.7, 26.6, 32.7),
+    "overall": (50.8, 21.2, 28.0),
+}
+RIVAL = "p2p"
+
 
 @dataclass(frozen=True)
 class Ordering:

@@ -11,6 +11,7 @@ from understudy.errors import InputError, PictureError
 from understudy.evaluate import swapbench
 from understudy.evaluate.bench import Bench, side_of
 from understudy.evaluate.methods import METHODS
+from understudy.evaluate.protocols.published import PHOTOSWAP, RIVAL
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
 from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
 from understudy.evaluate.stage import Stage
@@ -203,24 +204,36 @@ def _kinds(bench: Bench, by: By) -> list[Table]:
 
 
 def _duels(bench: Bench, by: By) -> list[Table]:
-    """Win, tie, lose of each real method against each other, as in Photoswap's table."""
+    """Win, tie, lose of each real method against each other, as in Photoswap's table; and that."""
     ours = [name for name in by if name not in ("right-answer", "autoencoder")]
+    lines = [[a, b, *_duel(bench, by, a, b)] for k, a in enumerate(ours) for b in ours[k + 1 :]]
     measures = {m.name: m for m in bench.measures}
-    deciding = [measures[name] for name in bench.duels.values()]
-    lines: list[list[str]] = []
-    for k, a in enumerate(ours):
-        for b in ours[k + 1 :]:
-            shared = sorted(by[a].keys() & by[b].keys())
-            cells = [a, b]
-            for m in deciding:
-                pairs = [[_number(by[x][case], m.name) for case in shared] for x in (a, b)]
-                found = duel(pairs[0], pairs[1], tie=m.tie, higher=m.higher)
-                cells.append(" / ".join(f"{share:.0f}" for share in found.shares()))
-            lines.append([*cells, str(len(shared))])
-    ties = ", ".join(f"{m.name} {m.tie:g}" for m in deciding)
-    heads = ["one", "other", *bench.duels, "cases"]
+    ties = ", ".join(f"{name} {measures[name].tie:g}" for name in bench.duels.values())
+    heads = [*bench.duels, "cases"]
     title = f"Win / tie / lose of the one, % of cases (a tie: within {ties})"
-    return [Table(title, heads, lines)] if lines else []
+    tables = [Table(title, ["one", "other", *heads], lines)] if lines else []
+    swaps = [name for name in by if name.startswith("photoswap-")]
+    if RIVAL in by and swaps and PHOTOSWAP.keys() == bench.duels.keys():
+        people = [" / ".join(f"{share:.0f}" for share in PHOTOSWAP[over]) for over in bench.duels]
+        lines = [["the paper's Photoswap, people's votes", *people, "-"]]
+        lines += [[f"{name}, measured here", *_duel(bench, by, name, RIVAL)] for name in swaps]
+        title = (
+            "Photoswap against prompt-to-prompt, both with DreamBooth: the paper's study and ours"
+        )
+        tables.append(Table(title, ["win / tie / lose, %", *heads], lines))
+    return tables
+
+
+def _duel(bench: Bench, by: By, one: str, other: str) -> list[str]:
+    """How often one method wins, ties and loses by each deciding measure; of how many cases."""
+    measures = {m.name: m for m in bench.measures}
+    shared = sorted(by[one].keys() & by[other].keys())
+    cells: list[str] = []
+    for m in (measures[name] for name in bench.duels.values()):
+        pairs = [[_number(by[x][case], m.name) for case in shared] for x in (one, other)]
+        found = duel(pairs[0], pairs[1], tie=m.tie, higher=m.higher)
+        cells.append(" / ".join(f"{share:.0f}" for share in found.shares()))
+    return [*cells, str(len(shared))]
 
 
 def _sheets(run: Run, bench: Bench, by: By) -> list[Sheet]:
