@@ -76,7 +76,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
 # What the methods of learning other than DreamBooth want besides, for the same model.
 SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
-        "lora": {"learning_rate": 2e-3, "rank": 16},
+        "lora": {"learning_rate": 1e-3, "rank": 16},
         "textual-inversion": {
             "vectors": 4,
             "steps": 400,
