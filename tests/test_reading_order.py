@@ -87,6 +87,7 @@ STRANGERS = {  # foreign library: the files that may know it
     "bitsandbytes": {"learn"},
     "filelock": {"learn", "invert"},
     "dlib": {"project"},
+    "torchvision": {"drag"},
     "lpips": {"evaluate"},
 }
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from understudy.drag.session import DragSession
+    from understudy.drag.tracking import Tracker
     from understudy.models.interface import ImageGenerator
     from understudy.recipe import Recipe
 
@@ -49,6 +50,12 @@ def drag(
     ] = True,
     save: Annotated[Path | None, typer.Option(help="Also the drag, to go on later.")] = None,
     also: Annotated[str, typer.Option(help="The same edit on other seeds, like 4,5,6.")] = "",
+    tracker: Annotated[
+        str, typer.Option(help="What follows the handles.", metavar="features|raft")
+    ] = "features",
+    tracker_weights: Annotated[
+        Path | None, typer.Option(help="Weights of --tracker raft: torchvision's raft_large.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="Precision of the higher blocks.", metavar="|".join(DTYPES))
@@ -63,11 +70,12 @@ def drag(
     """
     others = _seeds(also)
     _check_places(out, save, film, others)
-    begin = _Begin(seed, latent, session, points, mask)
+    _check_tracker(tracker, tracker_weights)
+    begin = _Begin(seed, latent, session, points, mask, tracker_weights)
     model, begun = begin.session(generator, settings, device, dtype)
-    last = show.last(begun.run(model), "Dragging")
+    last = show.last(begun.run(model, tracker=begin.follower(model)), "Dragging")
     done = last.session
-    facts = {"points": points, "stop": done.stop, "steps": done.state.step}
+    facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
     recipe = _recipe(model, done, facts, begin)
     _write(model, done.latent, out, recipe)
     for other in others:
@@ -88,13 +96,25 @@ def drag(
 
 @dataclass(frozen=True)
 class _Begin:
-    """What a drag begins with: one of a seed, a latent file and a session; points; a mask."""
+    """What a drag begins with: one of a seed, a latent file and a session; points; a mask.
+
+    raft: weights of the network that follows handles; None: their features do.
+    """
 
     seed: int | None
     latent: Path | None
     file: Path | None
     points: str
     mask: Path | None
+    raft: Path | None
+
+    def follower(self, model: ImageGenerator) -> Tracker | None:
+        """What follows the handles, where features do not."""
+        if self.raft is None:
+            return None
+        from understudy.drag.raft import raft_tracker
+
+        return raft_tracker(self.raft, model.device)
 
     def session(
         self, generator: str, settings: DragSettings, device: str, dtype: str
@@ -123,6 +143,18 @@ class _Begin:
             return model, begun.with_pairs(pairs) if pairs else begun
         mask = _mask(self.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
+
+
+def _check_tracker(tracker: str, weights: Path | None) -> None:
+    """Raise InputError for a tracker that there is not, or weights that it does not take."""
+    if tracker not in ("features", "raft"):
+        raise InputError(f"--tracker must be features or raft. Got {tracker!r}.")
+    if tracker == "raft" and weights is None:
+        raise InputError("--tracker raft wants --tracker-weights: a file of torchvision's weights.")
+    if tracker != "raft" and weights is not None:
+        raise InputError("--tracker-weights are for --tracker raft alone.")
+    if weights is not None and not weights.is_file():
+        raise InputError(f"There is no file {weights}. --tracker-weights wants a local file.")
 
 
 def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:
@@ -180,6 +212,7 @@ def _recipe(
     from understudy.recipe import Recipe, ingredient
 
     files = {"mask": begin.mask, "latent": begin.latent, "session": begin.file}
+    files["tracker"] = begin.raft
     return Recipe(
         command="drag",
         settings=session.settings.to_dict(),

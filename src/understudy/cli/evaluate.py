@@ -191,6 +191,9 @@ def drag(
     methods: Annotated[
         str, typer.Option(help="Names, comma between; default: all; 'list' says which there are.")
     ] = "",
+    tracker_weights: Annotated[
+        Path | None, typer.Option(help="Also the method raft: torchvision's raft_large.")
+    ] = None,
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
@@ -206,6 +209,8 @@ def drag(
     from understudy.evaluate.protocols.drag_studies import STUDIES
 
     study = STUDIES[settings.study]
+    if tracker_weights is not None:
+        study = protocol.with_raft(study, tracker_weights, device)
     if methods == "list":
         said = {name: method.says for name, method in study.methods.items()}
         show.result(said, json, *_listed(study.methods))

@@ -55,7 +55,7 @@ class State:
 
     front: the part of the latent that moves, one row a layer, or one for all of them in W.
     first, second, count: Adam's moments and steps. points, targets: (y, x) in pixels. anchor: None
-    asks the next step to anchor itself. doubtful: whether the last tracking was.
+    asks the next step to anchor itself. doubtful: whether the last tracking was; memory: its own.
     """
 
     front: Float[Tensor, "1 rows w_dim"]
@@ -67,6 +67,7 @@ class State:
     step: int = 0
     anchor: Anchor | None = None
     doubtful: bool = False
+    memory: object = None
 
     def fresh_moments(self) -> State:
         """The same with an optimiser that never stepped."""
@@ -81,12 +82,12 @@ class State:
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         anchor = self.anchor
         anchor = anchor and Anchor(anchor.front.to(device), anchor.points.to(device))
-        return replace(self, anchor=anchor, **moved)
+        return replace(self, anchor=anchor, memory=None, **moved)
 
     def light(self) -> State:
-        """The same without the features of its anchor, which can be computed again."""
+        """The same without its anchor's features, which can be computed again, and pictures."""
         anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)
-        return replace(self, anchor=anchor)
+        return replace(self, anchor=anchor, memory=None)
 
 
 @dataclass(frozen=True, eq=False)
@@ -196,12 +197,12 @@ class Engine:
 
             followed = self._followed(front, state.points, search)
             look = seen.detached() if followed is None else followed
-            sight = Sight(look, anchor.references(), picture)
+            sight = Sight(look, anchor.references(), picture, state.memory)
             tracks = self.tracker.track(sight, state.points, search)
             left = (state.targets - tracks.points).norm(dim=1)
             reached = bool((left <= self.stop_distance(len(left))).all())
             doubtful = bool(tracks.unsure.any())
-            state = replace(state, points=tracks.points, doubtful=doubtful)
+            state = replace(state, points=tracks.points, doubtful=doubtful, memory=tracks.memory)
             total, terms = self._loss(state, front, seen)
             found = Findings(
                 front.detach(),
@@ -250,7 +251,7 @@ class Engine:
         if state.anchor is None:
             followed = self._followed(front, state.points, search)
             anchor = Anchor(front.detach().clone(), state.points, seen.detached(), followed)
-            return replace(state, anchor=anchor), seen, search
+            return replace(state, anchor=anchor, memory=None), seen, search
         return self.anchored(state), seen, search
 
     def _features(self, front: Tensor, points: Tensor, radius: int) -> Look:

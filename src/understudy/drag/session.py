@@ -148,7 +148,7 @@ class DragSession:
         for kept in self.kept:
             if kept.step == step and len(kept.points) == len(self.state.points):
                 points = tensor(kept.points).to(self.start)
-                state = replace(self.state, front=kept.front, points=points, step=step)
+                state = replace(self.state, front=kept.front, points=points, step=step, memory=None)
                 return self._moved(state.fresh_moments())
         known = ", ".join(str(kept.step) for kept in self.kept) or "none"
         raise InputError(f"Step {step} was not kept. Kept steps: {known}.")

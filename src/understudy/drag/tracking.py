@@ -24,12 +24,14 @@ AT_ONCE = 16  # points whose windows are compared at once, to bound memory
 class Tracks:
     """Where points are now, (y, x) in pixels, and how far each one's features are from its own.
 
-    unsure: points whose features are too far from the reference to be believed.
+    unsure: points whose features are too far from the reference to be believed. memory: what the
+    tracker wants to see again in the next step.
     """
 
     points: Float[Tensor, "n 2"]
     distances: Float[Tensor, " n"]
     unsure: Bool[Tensor, " n"]
+    memory: object = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,12 +39,15 @@ class Sight:
     """What a tracker may look at in a step.
 
     look: features around the points as they were, without gradients. references: features of the
-    points where they were anchored. picture: draws the picture of now, for trackers that see.
+    points where they were anchored. picture: draws the picture of now, for trackers that see; no
+    picture is drawn unless it is asked for. memory: what the tracker kept in the step before; None
+    in the first, and after points were moved by hand.
     """
 
     look: Look
     references: Float[Tensor, "n c"]
     picture: Callable[[], Float[Tensor, "1 3 h w"]]
+    memory: object = None
 
 
 @runtime_checkable

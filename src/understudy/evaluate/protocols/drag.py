@@ -7,10 +7,12 @@ rows, one by one, and are kept; a killed run goes on. What the paper leaves open
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,12 +21,14 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.drag.points import Pair
+from understudy.drag.raft import raft_tracker
 from understudy.drag.session import drag_steps
 from understudy.drag.tracking import Sight, Tracker, Tracks
 from understudy.errors import InputError
 from understudy.evaluate.landmarks import LandmarkFinder, Landmarks
 from understudy.evaluate.rows import Job, Row, RowStep, Run, row_steps, sharded
 from understudy.image import write_picture
+from understudy.models.registry import device_of
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.presets import Value
 from understudy.recipe import Recipe, versions
@@ -131,6 +135,18 @@ class World:
         return float((self.finder.find(picture).points[0, rows] - wanted).norm(dim=1).mean())
 
 
+def with_raft(study: Study, weights: Path, device: str) -> Study:
+    """The study, and the official program whose handles RAFT follows, by weights of the user's.
+
+    Raises ExtraMissing without torchvision, ModelError for weights that are none of RAFT's.
+    """
+    tracker = raft_tracker(weights, device_of(device))
+    mark = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    said = f"official, at our learning rate, handles followed by optical flow (weights {mark})"
+    raft = Method(said, {"preset": "official"}, tracker, our_rate=True)
+    return replace(study, methods={**study.methods, "raft": raft})
+
+
 def drawn_by_lot(usable: Sequence[int], count: str, number: int) -> list[int]:
     """Which landmarks are dragged, alike for all methods. InputError where there are too few."""
     wanted = len(usable) if count == ALL else int(count)
@@ -196,6 +212,7 @@ def conditions(
         "generator": [generator.name, generator.fingerprint],
         "truncation": wish.truncation,
         "methods": {m: _settings(study.methods[m], wish, generator.name) for m in methods},
+        **({"raft": study.methods["raft"].says} if "raft" in methods else {}),
     }
 
 
