@@ -3,7 +3,8 @@
     scripts/bench drag [--case "1 point"] [--size 512] [--steps 20] [--device cpu]
 
 Each side runs in a process of its own, so that its peak memory is its own. Seconds are of the
-processor on a CPU (other work does not count), of the clock on a GPU. Weights are random.
+processor on a CPU (other work does not count), of the clock on a GPU. Weights are random. A case
+that was measured is kept: killed, it goes on with the next.
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from benchmarks.plain_drag import PlainStep, plain_steps
-from benchmarks.rows import RESULTS, Row, brief
+from benchmarks.rows import RESULTS, Row, Rows
 from understudy.drag.engine import Engine, State
 from understudy.drag.region import look
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
 from understudy.settings_drag import DragSettings
 
+ROOT = Path(__file__).parent.parent
 COLUMNS = (
     "times quicker",
     "times less memory",
@@ -228,6 +232,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
     parser.add_argument("--case", action="append", choices=tuple(CASES), help="default: all")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--store", type=Path, default=ROOT / "build" / "measured")
     parser.add_argument("--side", choices=("ours", "plain"), help=argparse.SUPPRESS)
     wish = parser.parse_args()
     cases = wish.case or list(CASES)
@@ -237,11 +242,10 @@ def main() -> None:
         found = measured(ours if wish.side == "ours" else plain, task)
         print(json.dumps(found | (region(task) if wish.side == "ours" else {})))
         return
-    rows: list[Row] = []
-    for case in cases:
-        row = drag_speed(case, wish.size, wish.steps, wish.device, wish.threads)
-        rows.append({"case": case, **row})
-        print(case, brief(row), file=sys.stderr, flush=True)
+    how = (wish.size, wish.steps, wish.device)
+    rows = Rows(wish.store / "drag_speed.jsonl", f"{how} {torch.__version__}").measure(
+        (case, partial(drag_speed, case, *how, wish.threads)) for case in cases
+    )
     print(table(rows, wish.size, wish.steps, wish.device))
 
 
