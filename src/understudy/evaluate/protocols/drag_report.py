@@ -102,7 +102,7 @@ def _fid(run: Run, ruler: Recogniser, rows: Sequence[Row]) -> float:
         trunk_features(ruler, (to_tensor(read_photo(run.folder / r[k]).pixels) for r in rows))
         for k in ("picture", "before")
     )
-    return frechet_distance(ours, theirs)
+    return max(0.0, frechet_distance(ours, theirs))
 
 
 def _sheet(run: Run, study: Study, by: By, count: str) -> Sheet:
