@@ -10,15 +10,18 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from benchmarks.rows import RESULTS, keep_sheet
 from understudy.evaluate.dreambench import read_data_set
+from understudy.evaluate.learners import LEARNERS
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.report import comma_separated, markdown
 from understudy.evaluate.rows import Run
 from understudy.photo import Pixels
+from understudy.settings import LearnSettings
 
 SHOWN = 3  # subjects, unless they are named
 
@@ -34,6 +37,7 @@ def main() -> None:
     lines = [markdown(report).split("## Made with")[0].rstrip(), "", "## Made with", ""]
     lines += [f"- {name}: {json.dumps(value)}" for name, value in said["choices"].items()]
     lines += [f"- {name}: {plain(facts)}" for name, facts in said["methods"].items()]
+    lines += [note for name, facts in said["methods"].items() for note in outdated(name, facts)]
     RESULTS.mkdir(parents=True, exist_ok=True)
     (RESULTS / "orderings.md").write_text("\n".join(lines) + "\n")
     rows = [{k: v for k, v in row.items() if k not in ("pictures", "seeds")} for row in report.rows]
@@ -43,6 +47,18 @@ def main() -> None:
     keep_sheet(RESULTS / "orderings.jpg", abreast([sheets[name] for name in names]))
     print(
         f"{RESULTS / 'orderings.md'}: {len(report.rows)} rows; the sheet shows {', '.join(names)}"
+    )
+
+
+def outdated(method: str, facts: dict[str, Any]) -> list[str]:
+    """A line where a method learnt with other values than it would be given today."""
+    learner = LEARNERS.get(method)
+    if learner is None or learner.learns is None:
+        return []
+    now = LearnSettings.filled(learner.learns, facts["model"]).to_dict()
+    changed = [f"{k} {v} (now {now.get(k)})" for k, v in facts["learn"].items() if v != now.get(k)]
+    return [f"- {method} learnt with other values than today's: {', '.join(changed)}"] * bool(
+        changed
     )
 
 
