@@ -83,14 +83,12 @@ def drag(
         copied = replace(recipe, seed=other, arguments={**recipe.arguments, "edit_of": seed})
         _write(model, done.applied(ws), _beside(out, other), copied)
     if film is not None:
-        from understudy.drag.film import frames, write_film
-
-        write_film(film, frames(done, model, marks))
+        _write_film(film, done, model, marks)
     if save is not None:
         done.save(save)
-    left, points_now = sum(last.left) / len(last.left), [list(point) for point in last.points]
+    left = sum(last.left) / len(last.left)
     told = {"picture": str(out), "stop": done.stop, "steps": last.index, "left": left}
-    told |= {"points": points_now}
+    told["points"] = [list(point) for point in last.points]
     show.result(told, json, f"{out}   {done.stop} after {last.index} steps, {left:.1f} px left")
 
 
@@ -143,6 +141,12 @@ class _Begin:
             return model, begun.with_pairs(pairs) if pairs else begun
         mask = _mask(self.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
+
+
+def _write_film(film: Path, done: DragSession, model: ImageGenerator, marks: bool) -> None:
+    from understudy.drag.film import frames, write_film
+
+    write_film(film, frames(done, model, marks))
 
 
 def _check_tracker(tracker: str, weights: Path | None) -> None:
