@@ -19,7 +19,7 @@ from understudy.settings_drag import DragSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from understudy.drag.session import DragSession
+    from understudy.drag.session import DragSession, DragStep
     from understudy.drag.tracking import Tracker
     from understudy.models.interface import ImageGenerator
     from understudy.recipe import Recipe
@@ -68,8 +68,7 @@ def drag(
     --session, which goes on with its own settings, and without --points with its own points; a
     session of a projected photo wants its --latent too.
     """
-    others = _seeds(also)
-    _check_places(out, save, film, others)
+    _check_places(out, save, film, others := _seeds(also))
     _check_tracker(tracker, tracker_weights)
     begin = _Begin(seed, latent, session, points, mask, tracker_weights)
     model, begun = begin.session(generator, settings, device, dtype)
@@ -86,10 +85,15 @@ def drag(
         _write_film(film, done, model, marks)
     if save is not None:
         done.save(save)
-    left = sum(last.left) / len(last.left)
-    told = {"picture": str(out), "stop": done.stop, "steps": last.index, "left": left}
-    told["points"] = [list(point) for point in last.points]
-    show.result(told, json, f"{out}   {done.stop} after {last.index} steps, {left:.1f} px left")
+    _tell(out, last, json)
+
+
+def _tell(out: Path, last: DragStep, json: bool) -> None:
+    """How the drag went."""
+    left, stop = sum(last.left) / len(last.left), last.session.stop
+    told = {"picture": str(out), "stop": stop, "steps": last.index, "left": left}
+    told |= {"points": [list(point) for point in last.points]}
+    show.result(told, json, f"{out}   {stop} after {last.index} steps, {left:.1f} px left")
 
 
 @dataclass(frozen=True)
