@@ -55,7 +55,7 @@ def test_a_named_preset_comes_before_what_suits_it() -> None:
         DragSettings.filled(given, "toybox-gan").learning_rate
         for given in ({}, {"preset": "best"}, {"preset": "official"}, {"learning_rate": 0.5})
     ]
-    assert rates == [1e-2, 1e-2, 1e-3, 0.5]
+    assert rates == [2e-2, 2e-2, 1e-3, 0.5]
     assert DragSettings.filled({}, "a/folder").learning_rate == 2e-3
 
 
