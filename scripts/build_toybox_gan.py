@@ -48,8 +48,9 @@ from understudy.evaluate.recogniser import load as load_ruler
 from understudy.files import replacing
 from understudy.image import write_picture
 from understudy.models.generators import load_generator, save_generator
+from understudy.models.style_based import StyleMapping
 from understudy.models.style_layers import Linear
-from understudy.models.stylegan2 import StyleGAN2, StyleMapping
+from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_config import StyleGAN2Config
 from understudy.recipe import Recipe
 from understudy.toybox.faces import PARAMETERS, SHAPE

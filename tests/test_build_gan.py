@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 import torch
 
+from benchmarks.real_faces import building
 from understudy import toybox
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.toybox.faces import PARAMETERS, SHAPE
@@ -17,13 +16,7 @@ from understudy.toybox.faces import PARAMETERS, SHAPE
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    path = Path(__file__).parent.parent / "scripts" / "build_toybox_gan.py"
-    spec = importlib.util.spec_from_file_location("build_toybox_gan", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return building()
 
 
 def shares(count: int) -> torch.Tensor:

@@ -122,6 +122,11 @@ class SwapSettings(Settings):
             named.pop("paste", None)
         return cls.from_dict({**named, **given})
 
+    def check_place(self, masked: bool) -> None:
+        """Raise InputError where a swap is to be pasted and nothing says what it took."""
+        if self.paste and not (self.blend or masked):
+            raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):

@@ -160,16 +160,16 @@ def dreambooth(
 
 def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
-    from understudy.evaluate.perceptual import RecogniserFeatures, measure
+    from understudy.evaluate.perceptual import RecogniserFeatures, between, measure
 
     if settings.eyes == "toys":
         from understudy.evaluate.recogniser import load as load_ruler
 
         ruler = ToyFeatures(load_ruler())
-        far = RecogniserFeatures(ruler.ruler).between
+        far = between(RecogniserFeatures(ruler.ruler))
         return Eyes({"identity": ruler}, ruler, "prompt words", far, "recogniser's features")
     try:
-        far = measure("lpips").between
+        far = between(measure("lpips"))
     except (ExtraMissing, ModelError) as error:
         show.note(f"{error} DIV is left out.")
         far = None

@@ -10,7 +10,6 @@ import typer
 
 from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
-from understudy.errors import InputError
 from understudy.files import check_writable
 from understudy.presets import SWAP_COUNTS, SWAP_INVERSIONS
 from understudy.settings import RunSettings, SwapSettings
@@ -50,8 +49,7 @@ def swap(
     from understudy.photo import check_png_name
 
     check_writable(check_png_name(out))
-    if settings.paste and not (settings.blend or mask):
-        raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+    settings.check_place(mask is not None)
     cast = casting.cast_of(swap, prompt, photo)
     from understudy.image import write_picture
     from understudy.swap.photoswap import framed, parts_read

@@ -14,7 +14,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import ExtraMissing, InputError, ModelError
+from understudy.evaluate.metrics import Distance
 from understudy.evaluate.recogniser import Recogniser, load
+from understudy.project.perceptual import Perceptual
 
 MEASURES = ("recogniser", "lpips")
 
@@ -43,13 +45,6 @@ class RecogniserFeatures:
         levels = [(a - b).square().sum(dim=1).mean(dim=(1, 2)) for a, b in pairs]
         return torch.stack(levels).sum(dim=0)
 
-    @torch.no_grad()
-    def between(
-        self, ours: Float[Tensor, "b 3 h w"], theirs: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, " b"]:
-        """The distance of pictures in [-1, 1], pair by pair."""
-        return self.distance(self.features(ours), self.features(theirs))
-
 
 class Lpips:
     """LPIPS (Zhang et al. 2018) with AlexNet, from the extra of that name."""
@@ -77,16 +72,19 @@ class Lpips:
     def distance(self, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Float[Tensor, " b"]:
         return self.network(ours[0], theirs[0]).flatten()
 
-    @torch.no_grad()
-    def between(
-        self, ours: Float[Tensor, "b 3 h w"], theirs: Float[Tensor, "b 3 h w"]
-    ) -> Float[Tensor, " b"]:
-        """The distance of pictures in [-1, 1], pair by pair."""
-        return self.distance(self.features(ours), self.features(theirs))
-
 
 def measure(name: str, device: torch.device | str = "cpu") -> RecogniserFeatures | Lpips:
     """A perceptual distance by name. Raises ExtraMissing, ModelError."""
     if name not in MEASURES:
         raise InputError(f"--measure must be one of {', '.join(MEASURES)}. Got {name!r}.")
     return Lpips(device) if name == "lpips" else RecogniserFeatures(load(device=device))
+
+
+def between(judge: Perceptual) -> Distance:
+    """The distance of pictures in [-1, 1], pair by pair, as metrics take one."""
+
+    @torch.no_grad()
+    def distance(ours: Tensor, theirs: Tensor) -> Tensor:
+        return judge.distance(judge.features(ours), judge.features(theirs))
+
+    return distance

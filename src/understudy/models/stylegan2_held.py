@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from understudy.models.style_based import HeldLayers
 from understudy.models.style_layers import HeldWeights, StyleConv
 from understudy.models.stylegan2 import StyleGAN2
 from understudy.models.stylegan2_synthesis import Block, Partway
@@ -28,18 +29,15 @@ class _Walked:
     outputs: tuple[Tensor, ...]
 
 
-class Held:
+class Held(HeldLayers):
     """Implements `HeldLatent` for StyleGAN2, with the stored noise."""
 
     def __init__(self, model: StyleGAN2, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
-        self.model, self.moving = model, moving
-        self._ws = ws.detach().to(model.mapping.w_avg)
+        super().__init__(model, ws, moving)
+        self.model = model
         self._weights: dict[int, HeldWeights] = {}
         self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
         self._walked: _Walked | None = None
-
-    def ws(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
-        return torch.cat([front, self._ws[:, self.moving :]], dim=1)
 
     def features(
         self,

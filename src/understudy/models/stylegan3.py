@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.models.interface import HeldLatent, Noise
-from understudy.models.stylegan2 import StyleMapping, filled
+from understudy.models.style_based import StyleBased, filled
 from understudy.models.stylegan3_config import LayerPlan, StyleGAN3Config
 from understudy.models.stylegan3_layers import FilteredConv, FourierInput
 
@@ -80,7 +79,7 @@ class Waves(nn.Module):
         return self.compute if halved and self.config.halved(plan.rates[1]) else wide
 
 
-class StyleGAN3(nn.Module):
+class StyleGAN3(StyleBased):
     """A StyleGAN3 generator; implements `ImageGenerator`.
 
     name and fingerprint say which weights these are. A feature resolution is a layer's rate; of
@@ -88,9 +87,8 @@ class StyleGAN3(nn.Module):
     """
 
     def __init__(self, config: StyleGAN3Config, name: str = "", fingerprint: str = "") -> None:
-        super().__init__()
-        self.config, self.name, self.fingerprint = config, name, fingerprint
-        self.mapping = StyleMapping(config)
+        super().__init__(config, name, fingerprint)
+        self.config = config
         self.synthesis = Waves(config)
 
     @classmethod
@@ -109,10 +107,6 @@ class StyleGAN3(nn.Module):
         return filled(cls(config, name, fingerprint), tensors)
 
     @property
-    def device(self) -> torch.device:
-        return self.mapping.w_avg.device
-
-    @property
     def dtype(self) -> torch.dtype:
         return self.synthesis.precision(self.synthesis.plans[-1])
 
@@ -127,14 +121,6 @@ class StyleGAN3(nn.Module):
         return self.config.img_resolution, self.config.img_resolution
 
     @property
-    def num_ws(self) -> int:
-        return self.config.num_ws
-
-    @property
-    def w_dim(self) -> int:
-        return self.config.w_dim
-
-    @property
     def feature_resolutions(self) -> tuple[int, ...]:
         return tuple(sorted({plan.rates[1] for plan in self.synthesis.plans}))
 
@@ -145,23 +131,6 @@ class StyleGAN3(nn.Module):
         """The index of the layer whose features a resolution names."""
         plans = self.synthesis.plans[:-1]
         return max(plan.index for plan in plans if plan.rates[1] == resolution)
-
-    def draw_z(self, seed: int) -> Float[Tensor, "1 z_dim"]:
-        """The published programs' latent of a seed: NumPy's legacy generator, float64."""
-        return torch.from_numpy(np.random.RandomState(seed).randn(1, self.config.z_dim))
-
-    @torch.no_grad()
-    def latents(
-        self,
-        z: Float[Tensor, "b z_dim"],
-        labels: Float[Tensor, "b c_dim"] | None = None,
-        *,
-        truncation: float = 1.0,
-        cutoff: int | None = None,
-    ) -> Float[Tensor, "b num_ws w_dim"]:
-        """w of z, once a layer; the first `cutoff` (all, if None) drawn towards the mean."""
-        w = self.mapping(z.to(self.device), labels)
-        return self.mapping.spread(w, self.num_ws, truncation, cutoff)
 
     def pictures(
         self,

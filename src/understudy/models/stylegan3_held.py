@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.models.style_based import HeldLayers
 from understudy.models.stylegan3 import Reached, StyleGAN3
 from understudy.models.stylegan3_layers import FilteredConv, HeldConv
 from understudy.models.windows import Windows
@@ -26,18 +27,15 @@ class _Walked:
     reached: Reached
 
 
-class HeldWaves:
+class HeldWaves(HeldLayers):
     """Implements `HeldLatent` for StyleGAN3."""
 
     def __init__(self, model: StyleGAN3, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
-        self.model, self.moving = model, moving
-        self._ws = ws.detach().to(model.mapping.w_avg)
+        super().__init__(model, ws, moving)
+        self.model = model
         self._held: dict[int, HeldConv] = {}
         self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
         self._walked: _Walked | None = None
-
-    def ws(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
-        return torch.cat([front, self._ws[:, self.moving :]], dim=1)
 
     def features(
         self,

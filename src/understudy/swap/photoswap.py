@@ -106,8 +106,10 @@ def swap(
     """The swapped pictures, one a target prompt. See `swap_steps`.
 
     photo: the picture that was inverted, for `settings.paste`; else what its latents decode to.
+    Raises InputError where that is asked for and there is neither a blend nor a mask.
     """
     settings = settings or SwapSettings.filled({}, model.name)
+    settings.check_place(mask is not None)
     *_, last = swap_steps(
         model,
         inversion,
@@ -137,12 +139,10 @@ def framed(
     """The swapped pictures inside the photo's own pixels where the settings ask to paste.
 
     photo: None stands for what the inversion's first latent decodes to. mask: see `swap_steps`.
-    Raises InputError where nothing says what was swapped.
     """
     if not settings.paste:
         return swapped
-    if last.mask is None:
-        raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+    assert last.mask is not None, "a blend leaves a mask"
     if photo is None:
         photo = model.decode(inversion.trajectory[:1])
     size = (int(swapped.shape[-2]), int(swapped.shape[-1]))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from understudy.errors import InputError
 from understudy.evaluate.gan_scores import trunk_features
 from understudy.evaluate.metrics import frechet_distance
-from understudy.evaluate.perceptual import RecogniserFeatures
+from understudy.evaluate.perceptual import RecogniserFeatures, between
 from understudy.evaluate.protocols.drag import VERSION, Column, Study
 from understudy.evaluate.recogniser import Recogniser
 from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
@@ -63,12 +63,10 @@ def _whole(run: Run, ruler: Recogniser, study: Study, row: Row) -> Row:
     """The row, with what the ruler says of its picture where the study asks."""
     if not any(column.key == "perceptual" for column in study.columns):
         return row
-    judge = RecogniserFeatures(ruler)
     ours, theirs = (
-        judge.features(to_tensor(read_photo(run.folder / row[key]).pixels))
-        for key in ("picture", "goal")
+        to_tensor(read_photo(run.folder / row[key]).pixels) for key in ("picture", "goal")
     )
-    return {**row, "perceptual": float(judge.distance(ours, theirs))}
+    return {**row, "perceptual": float(between(RecogniserFeatures(ruler))(ours, theirs))}
 
 
 def _of(rows: Mapping[str, Row], count: str) -> list[Row]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from understudy.errors import InputError, PictureError
 from understudy.evaluate import swapbench
-from understudy.evaluate.bench import Bench, side_of
+from understudy.evaluate.bench import Bench, Measure, side_of
 from understudy.evaluate.methods import METHODS
 from understudy.evaluate.protocols.published import PHOTOSWAP, RIVAL
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
@@ -206,17 +206,21 @@ def _kinds(bench: Bench, by: By) -> list[Table]:
 def _duels(bench: Bench, by: By) -> list[Table]:
     """Win, tie, lose of each real method against each other, as in Photoswap's table; and that."""
     ours = [name for name in by if name not in ("right-answer", "autoencoder")]
-    lines = [[a, b, *_duel(bench, by, a, b)] for k, a in enumerate(ours) for b in ours[k + 1 :]]
     measures = {m.name: m for m in bench.measures}
-    ties = ", ".join(f"{name} {measures[name].tie:g}" for name in bench.duels.values())
+    deciding = [measures[name] for name in bench.duels.values()]
+    pairs = [(a, b) for k, a in enumerate(ours) for b in ours[k + 1 :]]
+    lines = [[a, b, *_duel(deciding, by[a], by[b])] for a, b in pairs]
+    ties = ", ".join(f"{m.name} {m.tie:g}" for m in deciding)
     heads = [*bench.duels, "cases"]
     title = f"Win / tie / lose of the one, % of cases (a tie: within {ties})"
     tables = [Table(title, ["one", "other", *heads], lines)] if lines else []
     swaps = [name for name in by if name.startswith("photoswap-")]
     if RIVAL in by and swaps and PHOTOSWAP.keys() == bench.duels.keys():
-        people = [" / ".join(f"{share:.0f}" for share in PHOTOSWAP[over]) for over in bench.duels]
+        people = [_shares(PHOTOSWAP[over]) for over in bench.duels]
         lines = [["the paper's Photoswap, people's votes", *people, "-"]]
-        lines += [[f"{name}, measured here", *_duel(bench, by, name, RIVAL)] for name in swaps]
+        lines += [
+            [f"{name}, measured here", *_duel(deciding, by[name], by[RIVAL])] for name in swaps
+        ]
         title = (
             "Photoswap against prompt-to-prompt, both with DreamBooth: the paper's study and ours"
         )
@@ -224,16 +228,20 @@ def _duels(bench: Bench, by: By) -> list[Table]:
     return tables
 
 
-def _duel(bench: Bench, by: By, one: str, other: str) -> list[str]:
-    """How often one method wins, ties and loses by each deciding measure; of how many cases."""
-    measures = {m.name: m for m in bench.measures}
-    shared = sorted(by[one].keys() & by[other].keys())
+def _duel(
+    deciding: Sequence[Measure], one: Mapping[str, Row], other: Mapping[str, Row]
+) -> list[str]:
+    """How often one method wins, ties and loses by each measure; of how many cases."""
+    shared = sorted(one.keys() & other.keys())
     cells: list[str] = []
-    for m in (measures[name] for name in bench.duels.values()):
-        pairs = [[_number(by[x][case], m.name) for case in shared] for x in (one, other)]
-        found = duel(pairs[0], pairs[1], tie=m.tie, higher=m.higher)
-        cells.append(" / ".join(f"{share:.0f}" for share in found.shares()))
+    for m in deciding:
+        ours, theirs = ([_number(rows[case], m.name) for case in shared] for rows in (one, other))
+        cells.append(_shares(duel(ours, theirs, tie=m.tie, higher=m.higher).shares()))
     return [*cells, str(len(shared))]
+
+
+def _shares(shares: Sequence[float]) -> str:
+    return " / ".join(f"{share:.0f}" for share in shares)
 
 
 def _sheets(run: Run, bench: Bench, by: By) -> list[Sheet]:
