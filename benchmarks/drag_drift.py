@@ -10,7 +10,6 @@ should be nearer to its float64 run than the other by much. Weights are random.
 from __future__ import annotations
 
 import argparse
-import json
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -18,7 +17,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.drag_speed import CASES, Task, begun, plain_run
-from benchmarks.rows import RESULTS, Row
+from benchmarks.rows import RESULTS, Row, page
 
 NAMES = {
     "slope": "first slope, float32",
@@ -89,16 +88,13 @@ def table(rows: list[Row], size: int, steps: int) -> str:
     """Write results/drag_drift.json and .md; returns the Markdown."""
     conditions = {"picture": size, "steps": steps, "torch": torch.__version__}
     record = {"conditions": conditions, "rows": rows}
-    (RESULTS / "drag_drift.json").write_text(json.dumps(record, indent=1) + "\n")
-    lines = ["# How far two programs of the same drag drift apart, random weights", ""]
-    lines += [INTRO, "", ", ".join(f"{name} {value}" for name, value in conditions.items()), ""]
-    lines += [f"| case | {' | '.join(NAMES.values())} |", "| --- " * (len(NAMES) + 1) + "|"]
-    for row in rows:
-        cells = (f"{row[k]:.2g}" if isinstance(row[k], float) else str(row[k]) for k in NAMES)
-        lines.append(f"| {row['case']} | {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "drag_drift.md").write_text(text)
-    return text
+    intro = ["# How far two programs of the same drag drift apart, random weights", ""]
+    intro += [INTRO, "", ", ".join(f"{name} {value}" for name, value in conditions.items())]
+    cells = (
+        [row["case"], *(f"{row[k]:.2g}" if isinstance(row[k], float) else row[k] for k in NAMES)]
+        for row in rows
+    )
+    return page(RESULTS / "drag_drift.json", record, intro, ("case", *NAMES.values()), cells)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.plain_drag import PlainStep, plain_steps
-from benchmarks.rows import RESULTS, Row, Rows
+from benchmarks.rows import RESULTS, Row, Rows, page
 from understudy.drag.engine import Engine, State
 from understudy.drag.region import look
 from understudy.models.stylegan2 import StyleGAN2
@@ -108,17 +108,11 @@ def drag_speed(case: str, size: int, steps: int, device: str, threads: int = 1) 
 def table(rows: list[Row], size: int, steps: int, device: str) -> str:
     """Write results/drag.json and .md; returns the Markdown."""
     conditions = {"picture": size, "steps": steps, "device": device, "torch": torch.__version__}
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    intro = ["# A drag beside the straightforward loop, random weights", ""]
+    intro += [", ".join(f"{name} {value}" for name, value in conditions.items())]
     record = {"conditions": conditions, "rows": rows}
-    (RESULTS / "drag.json").write_text(json.dumps(record, indent=1) + "\n")
-    lines = ["# A drag beside the straightforward loop, random weights", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in conditions.items()), ""]
-    lines += [f"| case | {' | '.join(COLUMNS)} |", "| --- " * (len(COLUMNS) + 1) + "|"]
-    for row in rows:
-        lines.append(f"| {row['case']} | " + " | ".join(f"{row[c]:.3g}" for c in COLUMNS) + " |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "drag.md").write_text(text)
-    return text
+    cells = ([row["case"], *(f"{row[c]:.3g}" for c in COLUMNS)] for row in rows)
+    return page(RESULTS / "drag.json", record, intro, ("case", *COLUMNS), cells)
 
 
 def _apart(*words: object) -> dict[str, Any]:

@@ -10,7 +10,6 @@ stopped, and a larger count later draws only what is missing.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -20,7 +19,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.real_faces import ROOT, building
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, page
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.evaluate.metrics import frechet_distance
 from understudy.evaluate.recogniser import Recogniser
@@ -93,17 +92,16 @@ def table(sides: dict[str, tuple[Tensor, Tensor]]) -> str:
         low, middle, high = np.quantile(halves, [0.025, 0.5, 0.975]).tolist()
         rows.append({"": name, "pictures a side": len(ours), "FID": frechet_distance(ours, theirs),
                      "FID of halves": middle, "low": low, "high": high})  # fmt: skip
-    (RESULTS / "gan_fid.json").write_text(json.dumps(rows, indent=1) + "\n")
-    lines = ["# FID of toybox-gan, in the recogniser's features", ""]
-    lines += ["Renders within the generator's ranges, none of them trained on. FID of halves: "
-              f"median and 95 % of {RESAMPLES} halves drawn by lot.", ""]  # fmt: skip
-    lines += ["| | pictures a side | FID | FID of halves |", "| --- | --- | --- | --- |"]
-    for r in rows:
-        spread = f"{r['FID of halves']:.4f} [{r['low']:.4f}, {r['high']:.4f}]"
-        lines.append(f"| {r['']} | {r['pictures a side']} | {r['FID']:.4f} | {spread} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "gan_fid.md").write_text(text)
-    return text
+    intro = ["# FID of toybox-gan, in the recogniser's features", ""]
+    intro += ["Renders within the generator's ranges, none of them trained on. FID of halves: "
+              f"median and 95 % of {RESAMPLES} halves drawn by lot."]  # fmt: skip
+    cells = (
+        [r[""], r["pictures a side"], f"{r['FID']:.4f}",
+         f"{r['FID of halves']:.4f} [{r['low']:.4f}, {r['high']:.4f}]"]
+        for r in rows
+    )  # fmt: skip
+    heads = ("", "pictures a side", "FID", "FID of halves")
+    return page(RESULTS / "gan_fid.json", rows, intro, heads, cells)
 
 
 if __name__ == "__main__":

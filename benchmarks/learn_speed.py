@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, page
 from understudy.learn.bank import LatentBank, encode_photos
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.lesson import Lesson, Prior
@@ -62,29 +62,25 @@ def kept(conditions: dict[str, Any], plain: dict[str, float], ours: dict[str, fl
     known = json.loads(file.read_text()) if file.exists() else []
     row = {**conditions, "plain": plain, "ours": ours, "quicker": plain["step"] / ours["step"]}
     known = [one for one in known if any(one[k] != v for k, v in conditions.items())] + [row]
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(known, indent=1) + "\n")
-    heads = ["what", "pixels", "width", "on", "steps", "plain, s", "ours, s", "quicker"]
-    heads += ["plain, GiB", "ours, GiB", "encoded once, s"]
-    lines = [
+    intro = [
         "# A step of learning in the shape of Stable Diffusion 1.5, our loop and a plain one",
         "",
         "Random weights, one photo and one class picture a step, the same fused AdamW; the median",
         "of the steps, on a CPU in seconds of the processor; memory at its peak.",
-        "",
-        f"| {' | '.join(heads)} |",
-        "| --- " * len(heads) + "|",
     ]
-    for one in known:
-        where = f"{one['threads']} core" if one["device"] == "cpu" else one["device"]
-        cells = [one["what"], one["side"], one["width"], where, one["steps"],
-                 f"{one['plain']['step']:.2f}", f"{one['ours']['step']:.2f}",
-                 f"{one['quicker']:.2f}x", f"{one['plain']['memory']:.2f}",
-                 f"{one['ours']['memory']:.2f}", f"{one['ours']['prepare']:.1f}"]  # fmt: skip
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    text = "\n".join(lines) + "\n"
-    file.with_suffix(".md").write_text(text)
-    return text
+    heads = ["what", "pixels", "width", "on", "steps", "plain, s", "ours, s", "quicker"]
+    heads += ["plain, GiB", "ours, GiB", "encoded once, s"]
+    cells = (
+        [
+            one["what"], one["side"], one["width"],
+            f"{one['threads']} core" if one["device"] == "cpu" else one["device"], one["steps"],
+            f"{one['plain']['step']:.2f}", f"{one['ours']['step']:.2f}", f"{one['quicker']:.2f}x",
+            f"{one['plain']['memory']:.2f}", f"{one['ours']['memory']:.2f}",
+            f"{one['ours']['prepare']:.1f}",
+        ]
+        for one in known
+    )  # fmt: skip
+    return page(file, known, intro, heads, cells)
 
 
 def alone(kind: str, loop: str) -> dict[str, float]:

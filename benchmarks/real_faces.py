@@ -24,7 +24,7 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from benchmarks.rows import RESULTS, Row, Rows, report, spreads
+from benchmarks.rows import RESULTS, Row, Rows, page, report, spreads
 from understudy.drag.film import marked
 from understudy.drag.points import Pair
 from understudy.drag.session import drag_steps
@@ -219,18 +219,13 @@ def wanted(finder: LandmarkFinder, picture: Tensor, move: Move) -> tuple[list[Pa
 
 
 def chain_table(rows: list[Row]) -> str:
-    (RESULTS / "drag_chain.json").write_text(json.dumps(rows, indent=1) + "\n")
     heads = ("edit", "points", "before", "after", "left", "steps", "stop")
-    lines = ["# Four drags in a row of one projected and tuned photo", ""]
-    lines += ["Before, after: mean distance of the landmarks found to their targets, pixels of "
-              "128. Left: as tracked.", ""]  # fmt: skip
-    lines += [f"| {' | '.join(heads)} |", "| --- " * len(heads) + "|"]
-    for row in rows:
-        cells = (f"{row[k]:.2f}" if isinstance(row[k], float) else str(row[k]) for k in heads)
-        lines.append(f"| {' | '.join(cells)} |")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "drag_chain.md").write_text(text)
-    return text
+    intro = ["# Four drags in a row of one projected and tuned photo", ""]
+    intro += ["Before, after: mean distance of the landmarks found to their targets, pixels of "
+              "128. Left: as tracked."]  # fmt: skip
+    cells = ([f"{row[k]:.2f}" if isinstance(row[k], float) else row[k] for k in heads]
+             for row in rows)  # fmt: skip
+    return page(RESULTS / "drag_chain.json", rows, intro, heads, cells)
 
 
 if __name__ == "__main__":

@@ -97,20 +97,29 @@ def keep_sheet(file: Path, pixels: Pixels, most: int = 400_000) -> None:
     file.write_bytes(stream.getvalue())
 
 
+def page(
+    file: Path, record: Any, intro: Sequence[str], heads: Sequence[str], rows: Iterable[Sequence]
+) -> str:
+    """Write `file` as JSON, and beside it Markdown: an introduction and a table; returns that."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.with_suffix(".json").write_text(json.dumps(record, indent=1) + "\n")
+    cells = [heads, ["---"] * len(heads), *rows]
+    lines = [*intro, "", *(f"| {' | '.join(map(str, row))} |" for row in cells)]
+    text = "\n".join(lines) + "\n"
+    file.with_suffix(".md").write_text(text)
+    return text
+
+
 def report(
     name: str, title: str, conditions: Mapping[str, Any], table: Mapping[str, Spread]
 ) -> str:
     """Write results/<name>.json and .md; returns the Markdown."""
-    RESULTS.mkdir(parents=True, exist_ok=True)
     numbers = {column: vars(spread) for column, spread in table.items()}
     record = {"conditions": dict(conditions), "table": numbers}
-    (RESULTS / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
-    lines = [f"# {title}", "", ", ".join(f"{k} {v}" for k, v in conditions.items()), ""]
-    lines += ["| | mean | ± | lowest | highest | n |", "| --- | --- | --- | --- | --- | --- |"]
-    for column, s in table.items():
-        lines.append(
-            f"| {column} | {s.mean:.3f} | {s.error:.3f} | {s.low:.3f} | {s.high:.3f} | {s.count} |"
-        )
-    text = "\n".join(lines) + "\n"
-    (RESULTS / f"{name}.md").write_text(text)
-    return text
+    intro = [f"# {title}", "", ", ".join(f"{k} {v}" for k, v in conditions.items())]
+    cells = (
+        [column, *(f"{x:.3f}" for x in (s.mean, s.error, s.low, s.high)), s.count]
+        for column, s in table.items()
+    )
+    heads = ("", "mean", "±", "lowest", "highest", "n")
+    return page(RESULTS / name, record, intro, heads, cells)

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.rows import RESULTS
+from benchmarks.rows import RESULTS, page
 
 # What is run: on a CPU, and on anything else. {device} is filled in.
 COMMANDS: dict[str, tuple[list[str], list[str]]] = {
@@ -62,7 +62,7 @@ def main() -> None:
         module, *words = COMMANDS[name][wish.device != "cpu"]
         words = [word.format(device=wish.device) for word in words]
         subprocess.run([sys.executable, "-m", module, *words], check=True)
-    print(page(list(collected(RESULTS)), machine()))
+    print(summary(list(collected(RESULTS)), machine()))
 
 
 def machine() -> dict[str, str]:
@@ -122,25 +122,19 @@ def _drag(found: dict[str, Any]) -> Iterator[Ratio]:
         yield Ratio(f"{case}: features where they are read", under, region, 0)
 
 
-def page(ratios: list[Ratio], where: dict[str, str]) -> str:
+def summary(ratios: list[Ratio], where: dict[str, str]) -> str:
     """Write speed.json and speed.md; return the Markdown."""
-    lines = ["# How much quicker and lighter than the plain way", ""]
-    lines += [", ".join(f"{name} {value}" for name, value in where.items()), ""]
-    lines += [
+    intro = ["# How much quicker and lighter than the plain way", ""]
+    intro += [", ".join(f"{name} {value}" for name, value in where.items()), ""]
+    intro += [
         "The same random weights, in the shape of the real model, and the same steps on both;",
         "on a CPU one core's own seconds. Pages of their own say how many seconds and gigabytes.",
-        "",
     ]
-    lines += ["| | under | time | memory |", "| --- | --- | --- | --- |"]
-    for one in ratios:
-        less = f"{one.memory:.2f}x" if one.memory else ""
-        lines.append(f"| {one.what} | {one.under} | {one.time:.2f}x | {less} |")
-    RESULTS.mkdir(parents=True, exist_ok=True)
+    cells = (
+        [r.what, r.under, f"{r.time:.2f}x", f"{r.memory:.2f}x" if r.memory else ""] for r in ratios
+    )
     record = {"machine": where, "ratios": [asdict(one) for one in ratios]}
-    (RESULTS / "speed.json").write_text(json.dumps(record, indent=1) + "\n")
-    text = "\n".join(lines) + "\n"
-    (RESULTS / "speed.md").write_text(text)
-    return text
+    return page(RESULTS / "speed.json", record, intro, ("", "under", "time", "memory"), cells)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,7 @@ def test_all_speeds_are_gathered_on_one_page(
     assert [(one.time, one.memory) for one in found] == [
         (1.5, 2.0), (2.5, 7.0), (5.0, 5.0), (2.2, 4.4), (11.0, 0),
     ]  # fmt: skip
-    text = speed.page(found, speed.machine())
+    text = speed.summary(found, speed.machine())
     assert text == (tmp_path / "speed.md").read_text() and "processor" in text
     assert text.count("2.50x") == 1 and text.count("1 point") == 2
 
