@@ -309,6 +309,21 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert lines == [*told["models"], *drawn]
 
 
+def test_models_of_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for place in ("sd/model_index.json", "faces/generator.json", "other/notes.json"):
+        (tmp_path / place).parent.mkdir()
+        (tmp_path / place).write_text("{}")
+    model, faces = (str(tmp_path / name) for name in ("sd", "faces"))
+    assert ran(capsys, "models", "list", tmp_path) == {"models": [model], "generators": [faces]}
+    assert ran(capsys, "models", "list", model) == {"models": [model], "generators": []}
+    assert run("models", "list", tmp_path) == 0
+    assert capsys.readouterr().out == f"{faces}   (--generator)\n{model}   (--model)\n"
+    assert run("models", "list", tmp_path / "other") == 0
+    assert "holds no models" in capsys.readouterr().out
+    assert run("models", "list", tmp_path / "none") == 2
+    assert "is no folder" in capsys.readouterr().err
+
+
 def test_bug_is_one_line_and_debug_shows_it(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -21,14 +21,23 @@ def options() -> None:
 
 @app.command("list")
 def list_models(
+    folder: Annotated[
+        Path | None, typer.Argument(help="One that holds models of yours: these instead.")
+    ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """List what --model and --generator take by name.
 
     Any diffusers folder or hub id, and any generator's folder, is taken as well.
     """
-    from understudy.models.registry import available, generators
+    from understudy.models.registry import available, generators, models_in
 
+    if folder:
+        found = list(models_in(folder))
+        kinds = {"models": "--model", "generators": "--generator"}
+        told = {kind: [str(f) for f, option in found if option == kinds[kind]] for kind in kinds}
+        lines = [f"{place}   ({option})" for place, option in found]
+        return show.result(told, json, *(lines or [f"{folder} holds no models."]))
     known, drawn = available(), generators()
     said = {"models": list(known), "generators": list(drawn)}
     show.result(said, json, *known, *(f"{name}   (--generator)" for name in drawn))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -64,6 +65,21 @@ def available() -> tuple[str, ...]:
 def generators() -> tuple[str, ...]:
     """Names that `load_generator` knows without a folder."""
     return tuple(name for name in GENERATORS if (WEIGHTS / name / "generator.json").is_file())
+
+
+def models_in(folder: str | Path) -> Iterator[tuple[Path, str]]:
+    """Models in a folder, itself or directly below: each with the option that takes it.
+
+    Raises InputError where there is no such folder.
+    """
+    folder = Path(folder).expanduser()
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder: give one that holds models or generators.")
+    for place in (folder, *sorted(part for part in folder.iterdir() if part.is_dir())):
+        if (place / "model_index.json").is_file():
+            yield place, "--model"
+        elif (place / "generator.json").is_file():
+            yield place, "--generator"
 
 
 def generator_folder(name: str | Path) -> Path:
