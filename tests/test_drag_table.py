@@ -83,11 +83,13 @@ def test_rows_are_kept_and_joined(tmp_path: Path) -> None:
     run(tmp_path, ["no-edit", "best"], resume=True)
     rows = read_rows(Run(tmp_path).rows)
     assert [row["method"] for row in rows].count("no-edit") == 4 and len(rows) == 8
-    report = summed(Run(tmp_path), TABLE, load())
+    report = summed(Run(tmp_path), TABLE, small(), load())
     assert [table.title for table in report.tables] == ["1 point", "all points"]
     lines = {line[0]: line for line in report.tables[0].lines}
     fid = report.tables[0].heads.index("FID ↓")
     assert float(lines["no-edit"][fid]) == pytest.approx(0, abs=1e-3)  # to itself
+    to_faces = report.tables[0].heads.index("FID to faces ↓")
+    assert all(float(line[to_faces]) > 0 for line in lines.values())  # nobody's own pictures
     assert float(lines["best"][fid]) > 0 and lines["best"][-1] == "0 of 2"
     assert len(report.rows) == 8 and report.sheets
 
@@ -96,7 +98,7 @@ def test_pairs_without_landmarks_are_counted_not_measured(tmp_path: Path) -> Non
     rows = run(tmp_path, ["best"], points="4,1")
     assert ["error" in row for row in rows] == [True, False, True, False]
     assert "3 landmarks are seen" in rows[0]["error"]
-    assert "Left out: 2" in summed(Run(tmp_path), TABLE, load()).intro
+    assert "Left out: 2" in summed(Run(tmp_path), TABLE, small(), load()).intro
     with pytest.raises(InputError, match="--points"):
         run(tmp_path / "other", ["best"], points="many")
 
@@ -120,7 +122,7 @@ def test_features_that_pull_and_those_that_are_followed(tmp_path: Path) -> None:
     rows = run(tmp_path, list(methods), points="all", study=study, pairs=1)
     assert not any("error" in row for row in rows)
     assert len({row["distance"] for row in rows}) == 4  # each of the two makes a difference
-    report = summed(Run(tmp_path), study, load())
+    report = summed(Run(tmp_path), study, small(), load())
     assert [line[0] for line in report.tables[0].lines] == list(methods)
     assert set(STUDIES["features"].methods) >= {"supervision 16", "tracking 128"}
 
@@ -143,7 +145,7 @@ def test_paired_pictures_are_judged_against_the_second(tmp_path: Path) -> None:
             read_photo(tmp_path / row[k]).pixels.astype(float) / 127.5 for k in ("picture", "goal")
         )
         assert row["squared"] == pytest.approx(100 * ((ours - goal) ** 2).mean(), rel=1e-3)
-    report = summed(Run(tmp_path), study, load())
+    report = summed(Run(tmp_path), study, small(), load())
     assert report.tables[0].heads[1:3] == ["squared error ↓", "perceptual ↓"]
     assert all(row["perceptual"] > 0 for row in report.rows)
 

@@ -230,7 +230,7 @@ def drag(
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):
         pass
-    report = summed(where, study, load_ruler())
+    report = summed(where, study, model, load_ruler())
     for number, sheet in enumerate(report.sheets):
         write_pixels(out / f"sheet-{number}.png", contact_sheet(sheet.rows, side=128))
     _finish(report, out, json)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from torch import Tensor
+
 from understudy.errors import InputError
-from understudy.evaluate.gan_scores import trunk_features
+from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.evaluate.metrics import frechet_distance
 from understudy.evaluate.perceptual import RecogniserFeatures, between
 from understudy.evaluate.protocols.drag import VERSION, Column, Study
@@ -14,16 +16,20 @@ from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
 from understudy.evaluate.rows import Row, Run, latest, read_rows
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.image import to_tensor
+from understudy.models.stylegan2 import StyleGAN2
 from understudy.photo import read_photo
 from understudy.sheet import Row as SheetRow
 from understudy.sheet import Tile
 
 SHOWN = 6  # cases on a sheet
+FACES, FIRST = 500, 9_000_000  # pictures of the generator that no drag begins from; their seeds
 By = Mapping[str, Mapping[str, Row]]  # method -> case -> row
 
 
-def summed(run: Run, study: Study, ruler: Recogniser) -> Report:
-    """The tables, one a number of points, of all rows so far. InputError for another study's."""
+def summed(run: Run, study: Study, generator: StyleGAN2, ruler: Recogniser) -> Report:
+    """The tables, one a number of points, of all rows so far, of drags of this generator.
+
+    InputError for another study's."""
     said, rows = run.read(), list(latest(read_rows(run.rows)).values())
     if said.get("bench") != {"name": study.title, "version": VERSION}:
         raise InputError(f"{run.folder} holds results of {said.get('bench')}, not {study.title!r}.")
@@ -31,11 +37,14 @@ def summed(run: Run, study: Study, ruler: Recogniser) -> Report:
     by = {name: {r["case"]: r for r in good if r["method"] == name} for name in said["methods"]}
     by = {name: found for name, found in by.items() if found}
     counts = list(dict.fromkeys(row["count"] for row in good))
-    first = study.columns[0]
+    first, faces = study.columns[0], None
+    if study.fid:
+        drawn = drawn_pictures(generator, range(FIRST, FIRST + FACES), said["truncation"])
+        faces = trunk_features(ruler, drawn)
     return Report(
         title=f"{study.title}, {len({row['pair'] for row in good})} pairs",
         intro=_intro(study, len({r["case"] for r in rows if "error" in r})),
-        tables=[_table(run, ruler, study, by, count) for count in counts],
+        tables=[_table(run, ruler, study, by, count, faces) for count in counts],
         plots=[
             whiskers(f"{first.head}, {count} points", "", _estimates(by, first, count))
             for count in counts
@@ -52,7 +61,10 @@ def _intro(study: Study, left_out: int) -> str:
         "Distance: mean distance of the landmarks found afterwards to their targets, in pixels of "
         "128. Left, as tracked: the same, of the handles where the drag believes them to be. "
     )
-    fid = "FID of edited pictures to those before, in recogniser features, at equal numbers only. "
+    fid = (
+        "FID in recogniser features, at equal numbers only: of edited pictures to those before, "
+        f"and to {FACES} other faces of the generator. "
+    )
     return (
         f"{study.says} {distance}{fid if study.fid else ''}Bootstrap 95 % intervals over pairs; "
         f"seconds of the processor on a CPU, nothing drawn on the way. Left out: {left_out}."
@@ -80,27 +92,31 @@ def _estimates(by: By, column: Column, count: str) -> dict[str, Estimate]:
     }
 
 
-def _table(run: Run, ruler: Recogniser, study: Study, by: By, count: str) -> Table:
+def _table(
+    run: Run, ruler: Recogniser, study: Study, by: By, count: str, faces: Tensor | None
+) -> Table:
     columns = [*study.columns, Column("drag_seconds", "seconds ↓"), Column("steps", "steps ↓")]
     cells = {column.head: _estimates(by, column, count) for column in columns}
-    heads = ["", *cells, *(["FID ↓"] if study.fid else []), "reached ↑"]
+    fids = ["FID ↓", "FID to faces ↓"] if faces is not None else []
     lines = list[list[str]]()
     for name, rows in by.items():
         found = _of(rows, count)
         line = [name, *(written(one[name]) for one in cells.values())]
-        if study.fid:
-            line.append(f"{_fid(run, ruler, found):.3f}" if len(found) > 1 else "-")
+        if faces is not None:
+            line += _fids(run, ruler, found, faces) if len(found) > 1 else ["-", "-"]
         line.append(f"{sum(r.get('stop') == 'reached' for r in found)} of {len(found)}")
         lines += [line] if found else []
+    heads = ["", *cells, *fids, "reached ↑"]
     return Table(f"{count} point{'' if count == '1' else 's'}", heads, lines)
 
 
-def _fid(run: Run, ruler: Recogniser, rows: Sequence[Row]) -> float:
-    ours, theirs = (
+def _fids(run: Run, ruler: Recogniser, rows: Sequence[Row], faces: Tensor) -> list[str]:
+    """Of edited pictures: to those before, and to faces of other seeds."""
+    edited, before = (
         trunk_features(ruler, (to_tensor(read_photo(run.folder / r[k]).pixels) for r in rows))
         for k in ("picture", "before")
     )
-    return max(0.0, frechet_distance(ours, theirs))
+    return [f"{max(0.0, frechet_distance(edited, other)):.3f}" for other in (before, faces)]
 
 
 def _sheet(run: Run, study: Study, by: By, count: str) -> Sheet:
