@@ -10,7 +10,7 @@ from understudy.diffusion import starting_noise
 from understudy.errors import InputError
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
-from understudy.swap.paste import paste
+from understudy.swap.paste import changed, paste
 from understudy.swap.photoswap import swap
 
 PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)
@@ -36,6 +36,24 @@ def test_nothing_outside_is_touched(feather: int) -> None:
 def test_a_mask_up_to_the_pictures_edge_has_no_edge_there() -> None:
     made = paste(PHOTO, SWAPPED, torch.ones(1, 1, 40, 48), 4)
     assert torch.equal(made, SWAPPED)
+
+
+def test_inside_the_photo_stays_where_the_swap_shows_the_same() -> None:
+    grain = torch.randn(PHOTO.shape, generator=torch.Generator().manual_seed(0))
+    photo, redrawn = PHOTO + 0.1 * grain, PHOTO
+    swapped = redrawn.repeat(2, 1, 1, 1) + 0.02  # drawn anew, a little brighter
+    swapped[1, :, 20:30, 20:30] = 0.5
+    made = paste(photo, swapped, torch.ones(1, 1, 40, 48), 0, redrawn)
+    assert torch.equal(made[:1], photo)
+    assert torch.allclose(made[1, :, 20:30, 20:30], swapped[1, :, 20:30, 20:30])
+    assert torch.equal(made[1, :, :15], photo[0, :, :15])  # away from what changed
+
+
+def test_what_changed_is_told_by_degrees() -> None:
+    steps = torch.tensor([0.0, 0.1, 0.15, 0.2, 0.5]).repeat_interleave(9)
+    swapped = steps.expand(1, 3, 9, -1)
+    found = changed(swapped, torch.zeros_like(swapped))[0, 0, 4, 4::9]
+    assert torch.allclose(found, torch.tensor([0.0, 0.0, 0.5, 1.0, 1.0]), atol=1e-5)
 
 
 def test_a_swap_that_pastes_is_the_photo_outside_and_needs_to_know_where() -> None:

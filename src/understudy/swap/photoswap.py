@@ -143,13 +143,13 @@ def framed(
     if not settings.paste:
         return swapped
     assert last.mask is not None, "a blend leaves a mask"
-    if photo is None:
-        photo = model.decode(inversion.trajectory[:1])
+    redrawn = model.decode(inversion.trajectory[:1])
+    photo = redrawn if photo is None else photo
     size = (int(swapped.shape[-2]), int(swapped.shape[-1]))
     where = F.interpolate(last.mask.to(swapped), size=size)
     if mask is not None:
         where = where.minimum(F.interpolate(mask.to(swapped), size=size))
-    return paste(photo.to(swapped), swapped, where, settings.feather)
+    return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
 
 def schedule_of(settings: SwapSettings) -> SwapSchedule:
