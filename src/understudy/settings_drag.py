@@ -13,6 +13,8 @@ from understudy.presets import Value
 # docs/methods.md); "mirrored": the same before July 2023. "paper": the text and its equations.
 _OFFICIAL: dict[str, Value] = {
     "learning_rate": 1e-3,
+    "feature_resolution": 0,
+    "mask_weight": 20.0,
     "stop_distance": 2.0,
     "hold_reached": False,
     "clamp_step": False,

@@ -39,14 +39,16 @@ TABLE = {
 SIDES = ("left", "right")  # eyes, the toy's own
 OPEN, CLOSED = 7.0, 1.0  # pixels of 128 between lids of open eyes at least, and of one to be shut
 RESOLUTIONS, RADII = (16, 32, 64, 128), (1, 2, 3, 4, 5)
+PULLED, FOLLOWED = "feature_resolution", "tracking_resolution"
 FEATURES = {
     f"{what} {side}": Method(
-        f"features of {side} x {side} are {done}, of 64 x 64 {other}",
-        {"feature_resolution": 64, "tracking_resolution": 64, knob: side},
+        f"features of {side} x {side} are {says}",
+        {PULLED: 64, FOLLOWED: 64, **dict.fromkeys(knobs, side)},
     )
-    for what, done, other, knob in (
-        ("supervision", "pulled", "followed", "feature_resolution"),
-        ("tracking", "followed", "pulled", "tracking_resolution"),
+    for what, says, knobs in (
+        ("supervision", "pulled, of 64 x 64 followed", (PULLED,)),
+        ("tracking", "followed, of 64 x 64 pulled", (FOLLOWED,)),
+        ("both", "pulled and followed", (PULLED, FOLLOWED)),
     )
     for side in RESOLUTIONS
 }
