@@ -95,7 +95,7 @@ class SwapSettings(Settings):
     )
     temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
     noise_seed: int = knob(0, "seed of that noise", at_least=0)
-    paste: bool = knob(False, "at the end, paste the photo's own pixels outside the subject")
+    paste: bool = knob(False, "at the end, the photo's own pixels wherever it is unchanged")
     feather: int = knob(4, "pixels over which pasted and swapped picture meet", at_least=0)
     keep: float = knob(
         0.5,
