@@ -101,6 +101,37 @@ def test_a_projected_photo_is_dragged(generator: str, capsys: pytest.CaptureFixt
     assert "begun with the generator" in capsys.readouterr().err
 
 
+def test_an_edit_goes_back_into_its_photo(
+    generator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (90, 120, 3), dtype=np.uint8)
+    pictures.save(Path("photo.png"), photo)
+    pictures.save(Path("other.png"), photo[:80])
+    model = small()
+    ws = model.latents(model.draw_z(8))
+    fingerprint = load_generator(generator, device="cpu").fingerprint
+    place = {"photo": [90, 120], "square": [60.0, 45.0, 30.0, 0.0, 0.0, 30.0]}
+    Latent(ws, "gan", fingerprint, "photo", {}, place).save("face.latent.safetensors")
+    Latent(ws, "gan", fingerprint, "photo").save("older.latent.safetensors")
+    words = ("--generator", generator, "--points", POINTS, "--steps", 20, "--learning-rate", 0.2)
+    latent = ("--latent", "face.latent.safetensors")
+    assert run(*words, *latent, "--into", "photo.png") == 0
+    made = read_photo("dragged.png").pixels
+    assert made.shape == photo.shape and (made != photo).any()
+    outside = np.ones((90, 120), bool)
+    outside[15:75, 30:90] = False
+    assert np.array_equal(made[outside], photo[outside])
+    assert {file.role for file in read_recipe("dragged.png").ingredients} == {"latent", "photo"}
+    capsys.readouterr()
+    for wrong, message in (
+        ((*latent, "--into", "other.png"), "80 pixels, the photo that was projected 120 x 90"),
+        (("--seed", 1, "--into", "photo.png"), "give its --latent"),
+        (("--latent", "older.latent.safetensors", "--into", "photo.png"), "Project it anew"),
+    ):
+        assert run(*words, *wrong) == 2
+        assert message in capsys.readouterr().err
+
+
 def test_another_generators_session_is_refused(
     generator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

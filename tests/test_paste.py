@@ -1,4 +1,4 @@
-"""swap/paste.py: outside the region the photo bit for bit, inside the swap, a soft edge between."""
+"""paste.py: outside the region the photo bit for bit, inside the swap, a soft edge between."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from tiny import tiny_model
 from understudy.diffusion import starting_noise
 from understudy.errors import InputError
 from understudy.invert.invert import invert
+from understudy.paste import changed, paste
 from understudy.settings import InvertSettings, SwapSettings
-from understudy.swap.paste import changed, paste
 from understudy.swap.photoswap import swap
 
 PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)

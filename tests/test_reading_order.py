@@ -10,7 +10,7 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
     "_version errors presets knobs settings settings_drag settings_project settings_evaluate "
-    "colour files photo image sheet recipe toybox attention attend models preflight concept "
+    "colour files photo image paste sheet recipe toybox attention attend models preflight concept "
     "exchange diffusion generate learn words invert swap edit project drag evaluate demo cli"
 ).split()
 # `image` is the one door to tensors; the toy world and the settings stay free of torch.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from understudy.drag.session import DragSession, DragStep
     from understudy.drag.tracking import Tracker
     from understudy.models.interface import ImageGenerator
+    from understudy.project.align import Square
     from understudy.recipe import Recipe
 
 
@@ -40,6 +41,9 @@ def drag(
         Path | None, typer.Option(help="A projected photo, instead of a seed.")
     ] = None,
     session: Annotated[Path | None, typer.Option(help="A saved drag to go on from.")] = None,
+    into: Annotated[
+        Path | None, typer.Option(help="The photo of --latent: what changes is put back into it.")
+    ] = None,
     mask: Annotated[
         Path | None, typer.Option(help="Picture of the same size; white may change.")
     ] = None,
@@ -70,17 +74,14 @@ def drag(
     """
     _check_places(out, save, film, others := _seeds(also))
     _check_tracker(tracker, tracker_weights)
-    begin = _Begin(seed, latent, session, points, mask, tracker_weights)
+    begin = _Begin(seed, latent, session, points, mask, tracker_weights, into)
     model, begun = begin.session(generator, settings, device, dtype)
     last = show.last(begun.run(model, tracker=begin.follower(model)), "Dragging")
     done = last.session
     facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
     recipe = _recipe(model, done, facts, begin)
-    _write(model, done.latent, out, recipe)
-    for other in others:
-        ws = model.latents(model.draw_z(other), truncation=done.settings.truncation)
-        copied = replace(recipe, seed=other, arguments={**recipe.arguments, "edit_of": seed})
-        _write(model, done.applied(ws), _beside(out, other), copied)
+    _write(begin.framed(model, done), out, recipe)
+    _write_others(model, done, others, out, recipe)
     if film is not None:
         _write_film(film, done, model, marks)
     if save is not None:
@@ -100,7 +101,8 @@ def _tell(out: Path, last: DragStep, json: bool) -> None:
 class _Begin:
     """What a drag begins with: one of a seed, a latent file and a session; points; a mask.
 
-    raft: weights of the network that follows handles; None: their features do.
+    raft: weights of the network that follows handles; None: their features do. photo: where the
+    edit goes in the end.
     """
 
     seed: int | None
@@ -109,6 +111,53 @@ class _Begin:
     points: str
     mask: Path | None
     raft: Path | None
+    photo: Path | None = None
+
+    def check_photo(self) -> None:
+        """Raise InputError for a photo that the latent was not cut from, as far as can be told."""
+        if self.photo is None:
+            return
+        if self.latent is None:
+            raise InputError("--into puts a projected photo back: give its --latent too.")
+        from understudy.photo import read_photo
+
+        size = read_photo(self.photo).size
+        known = list(self.square()[1])
+        if list(size) != known:
+            raise InputError(
+                f"{self.photo} has {size[1]} x {size[0]} pixels, the photo that was projected "
+                f"{known[1]} x {known[0]}. Give the photo itself."
+            )
+
+    def square(self) -> tuple[Square, tuple[int, int]]:
+        """Which part of a photo the latent draws, and that photo's (height, width)."""
+        from understudy.project.align import Square
+        from understudy.project.latent import Latent
+
+        assert self.latent is not None
+        record = Latent.load(self.latent).record
+        try:
+            height, width = record["photo"]
+            return Square.from_list(record["square"]), (int(height), int(width))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                f"{self.latent} does not say which part of a photo it draws. Project it anew."
+            ) from None
+
+    def framed(self, model: ImageGenerator, done: DragSession) -> Tensor:
+        """What the drag came to: the generator's picture, or the photo with the edit in it."""
+        edited = _picture(model, done.latent)
+        if self.photo is None:
+            return edited
+        from understudy.image import to_tensor
+        from understudy.photo import read_photo
+        from understudy.project.latent import Latent
+        from understudy.project.put_back import put_back
+
+        assert self.latent is not None
+        before = _picture(model, Latent.load(self.latent).ws)
+        photo = to_tensor(read_photo(self.photo).pixels)
+        return put_back(photo, before.cpu(), edited.cpu(), self.square()[0])
 
     def follower(self, model: ImageGenerator) -> Tracker | None:
         """What follows the handles, where features do not."""
@@ -127,6 +176,7 @@ class _Begin:
             raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
         if self.file is not None and self.mask is not None:
             raise InputError("A session keeps its own mask. Leave --mask out.")
+        self.check_photo()
         from understudy.drag.points import read_pairs
         from understudy.drag.session import DragSession
         from understudy.models.generators import load_generator, stylegan2
@@ -145,6 +195,16 @@ class _Begin:
             return model, begun.with_pairs(pairs) if pairs else begun
         mask = _mask(self.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
+
+
+def _write_others(
+    model: ImageGenerator, done: DragSession, seeds: list[int], out: Path, recipe: Recipe
+) -> None:
+    """The same edit on other seeds, each beside `out`."""
+    for seed in seeds:
+        ws = model.latents(model.draw_z(seed), truncation=done.settings.truncation)
+        copied = replace(recipe, seed=seed, arguments={**recipe.arguments, "edit_of": recipe.seed})
+        _write(_picture(model, done.applied(ws)), _beside(out, seed), copied)
 
 
 def _write_film(film: Path, done: DragSession, model: ImageGenerator, marks: bool) -> None:
@@ -204,14 +264,18 @@ def _mask(path: Path | None) -> Tensor | None:
     return read_mask(path, size, size)
 
 
-def _write(model: ImageGenerator, latent: Tensor, out: Path, recipe: Recipe) -> None:
-    """The picture of a latent, with how it was made."""
+def _picture(model: ImageGenerator, latent: Tensor) -> Tensor:
     from torch import no_grad
 
+    with no_grad():
+        return model.pictures(latent.to(model.device)).clamp(-1, 1)
+
+
+def _write(picture: Tensor, out: Path, recipe: Recipe) -> None:
+    """A picture, with how it was made."""
     from understudy.image import write_picture
 
-    with no_grad():
-        write_picture(out, model.pictures(latent.to(model.device)).clamp(-1, 1), recipe.to_text())
+    write_picture(out, picture, recipe.to_text())
 
 
 def _recipe(
@@ -220,7 +284,7 @@ def _recipe(
     from understudy.recipe import Recipe, ingredient
 
     files = {"mask": begin.mask, "latent": begin.latent, "session": begin.file}
-    files["tracker"] = begin.raft
+    files |= {"tracker": begin.raft, "photo": begin.photo}
     return Recipe(
         command="drag",
         settings=session.settings.to_dict(),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from understudy.models.stylegan2 import StyleGAN2
     from understudy.photo import Photo
+    from understudy.project.align import Square
     from understudy.project.latent import Latent
     from understudy.project.project import ProjectStep
     from understudy.recipe import Ingredient
@@ -69,10 +71,12 @@ def project(
     from understudy.models.generators import load_generator, stylegan2
 
     model = stylegan2(load_generator(generator, device=device))
-    target = _target(opened, model, crop, eyes, mouth, landmarks)
+    target, square = _target(opened, model, crop, eyes, mouth, landmarks)
     last = _followed(model, target, measure, settings, file, fresh)
     latent = last.latent
     assert latent is not None, "the last step has the latent"
+    place = {"photo": list(opened.size), "square": square.to_list()}
+    latent = replace(latent, record={**latent.record, **place})
     latent.save(file)
     if picture is not None:
         _draw(picture, latent, model, settings, ingredient)
@@ -133,11 +137,12 @@ def _followed(
 
 def _target(
     opened: Photo, model: StyleGAN2, crop: str, eyes: str, mouth: str, landmarks: Path | None
-) -> Tensor:
-    """The picture to project: a face made upright, a part of the photo, or its middle."""
+) -> tuple[Tensor, Square]:
+    """The picture to project: a face made upright, a part of the photo, or its middle; and which
+    part of the photo that is."""
     from understudy.image import to_tensor
     from understudy.photo import fit
-    from understudy.project.align import crop_square, cut, face_square, find_face
+    from understudy.project.align import crop_square, cut, face_square, find_face, middle
 
     given = [
         name
@@ -159,8 +164,9 @@ def _target(
     elif landmarks:
         square = find_face(opened.pixels, landmarks)
     else:
-        return to_tensor(fit(opened.pixels, model.picture_size))
-    return cut(to_tensor(opened.pixels), square, model.picture_size).clamp(-1, 1)
+        size = model.picture_size
+        return to_tensor(fit(opened.pixels, size)), middle(opened.size, size)
+    return cut(to_tensor(opened.pixels), square, model.picture_size).clamp(-1, 1), square
 
 
 def numbers(option: str, text: str, count: int) -> list[float]:

@@ -9,6 +9,7 @@ photo, pixel centres at +0.5.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,16 @@ class Square:
     centre: Point
     right: Point
     down: Point
+
+    def to_list(self) -> list[float]:
+        """Six numbers, for JSON."""
+        return [*self.centre, *self.right, *self.down]
+
+    @classmethod
+    def from_list(cls, told: Sequence[float]) -> Square:
+        """Of what `to_list` gave. ValueError for anything else."""
+        x, y, right_x, right_y, down_x, down_y = (float(number) for number in told)
+        return cls((x, y), (right_x, right_y), (down_x, down_y))
 
 
 def face_square(left_eye: Point, right_eye: Point, left_mouth: Point, right_mouth: Point) -> Square:
@@ -71,6 +82,13 @@ def crop_square(box: tuple[float, float, float, float], photo: tuple[int, int]) 
             f"side or more. Got {x0:g},{y0:g},{x1:g},{y1:g}."
         )
     return Square(((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2, 0), (0, (y1 - y0) / 2))
+
+
+def middle(photo: tuple[int, int], size: tuple[int, int]) -> Square:
+    """The largest rectangle in the middle of a photo with the shape of `size`; (height, width)."""
+    scale = min(photo[0] / size[0], photo[1] / size[1]) / 2
+    centre = (photo[1] / 2, photo[0] / 2)
+    return Square(centre, (size[1] * scale, 0.0), (0.0, size[0] * scale))
 
 
 def cut(

@@ -19,11 +19,11 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
+from understudy.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.audition import Audition, candidates
 from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.paste import paste
 from understudy.swap.replay import replay_steps
 from understudy.swap.roles import Role, source_places, target_places
 from understudy.swap.schedule import SwapSchedule, first_steps

@@ -1,4 +1,4 @@
-"""Where a swap changed nothing the picture is the photo itself: a feathered composite of pixels.
+"""Where an edit changed nothing the picture is the photo itself: a feathered composite of pixels.
 
 Blending latents keeps the photo's latent, but what passes an autoencoder is never quite the photo,
 and a cell of latents holds many pixels: beside the subject they are background, drawn anew.
