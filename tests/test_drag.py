@@ -127,6 +127,20 @@ def test_a_mask_holds(model: StyleGAN2, latent: Tensor) -> None:
     assert outside(300.0) < 0.5 * outside(0.0)
 
 
+def test_what_a_handle_is_to_look_like_depends_on_a_mask(model: StyleGAN2, latent: Tensor) -> None:
+    movable = torch.zeros(1, 1, 64, 64)
+    movable[:, :, 10:50, 10:50] = 1
+    for mask, same, other in ((None, "original", "current"), (movable, "current", "original")):
+        ends = {
+            reference: drag(
+                model, latent, PAIRS, mask=mask, settings=set_to(steps=4, reference=reference)
+            ).latent
+            for reference in ("auto", same, other)
+        }
+        assert torch.equal(ends["auto"], ends[same])
+        assert not torch.equal(ends["auto"], ends[other])
+
+
 def test_a_small_fixed_part_is_looked_at_alone(model: StyleGAN2, latent: Tensor) -> None:
     """The same drag, whether the box of cells under the mask or the whole map is computed."""
     mask = torch.ones(1, 1, 64, 64)

@@ -68,7 +68,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     },
     "toybox-gan": {
-        "DragSettings": {"learning_rate": 2e-2, "feature_resolution": 32, "mask_weight": 10.0},
+        "DragSettings": {"learning_rate": 2e-2, "feature_resolution": 32},
         "ProjectSettings": {"learning_rate": 0.05, "tune_rate": 3e-3, "l2_weight": 5.0},
     },
 }

@@ -14,7 +14,6 @@ from understudy.presets import Value
 _OFFICIAL: dict[str, Value] = {
     "learning_rate": 1e-3,
     "feature_resolution": 0,
-    "mask_weight": 20.0,
     "stop_distance": 2.0,
     "hold_reached": False,
     "clamp_step": False,
@@ -70,7 +69,9 @@ class DragSettings(Settings):
     hold_reached: bool = knob(True, "handles that arrived are held there instead of let go")
     clamp_step: bool = knob(True, "pull no farther than the target")
     reference: str = knob(
-        "original", "what a handle is to look like", choices=("current", "original")
+        "auto",
+        "what a handle is to look like: as at the start, as now; auto: as now under a mask",
+        choices=("auto", "current", "original"),
     )
     motion: str = knob("forward", "side that is trained", choices=("forward", "mirrored"))
     disc: str = knob("centred", "grid of supervision", choices=("published", "centred"))

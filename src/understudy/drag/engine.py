@@ -273,7 +273,7 @@ class Engine:
 
     def _loss(self, state: State, front: Tensor, seen: Look) -> tuple[Tensor, dict[str, Tensor]]:
         anchor = cast(Anchor, state.anchor)
-        supervision = supervision_of(self.settings, self.disc)
+        supervision = supervision_of(self.settings, self.disc, self.fixed is not None)
         motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)
         mask = latent = motion.new_zeros(())
         total = motion.nansum()

@@ -50,13 +50,20 @@ def fixed_part(
     return MaskedBox(fixed, grid.box(fixed), grid.cells)
 
 
-def supervision_of(settings: DragSettings, radius: float) -> Supervision:
-    """How the settings pull; radius in pixels of this picture."""
+def supervision_of(settings: DragSettings, radius: float, masked: bool = False) -> Supervision:
+    """How the settings pull; radius in pixels of this picture.
+
+    A handle that is to look as at the start keeps what it is, but hardly moves where a mask holds
+    its surroundings: there it is to look as it does now.
+    """
     s = cast(Any, settings)
+    reference = s.reference
+    if reference == "auto":
+        reference = "current" if masked else "original"
     return Supervision(
         radius,
         form=s.motion,
-        reference=s.reference,
+        reference=reference,
         disc=s.disc,
         clamp_step=s.clamp_step,
         dead_zone=-1.0 if s.hold_reached else s.dead_zone,
