@@ -145,7 +145,7 @@ def test_a_small_fixed_part_is_looked_at_alone(model: StyleGAN2, latent: Tensor)
     """The same drag, whether the box of cells under the mask or the whole map is computed."""
     mask = torch.ones(1, 1, 64, 64)
     mask[:, :, 24:34, 22:31] = 0
-    settings = set_to(steps=4)
+    settings = set_to(steps=4, reference="original")
     one = Engine.made(model, latent, settings, mask)
     assert one.fixed is not None and not one.fixed.whole
     everywhere = replace(one.fixed, box=(0, 0, *one.fixed.cells))
