@@ -18,7 +18,7 @@ from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import PROMPTS, read_data_set, write_toy_set
 from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
 from understudy.evaluate.learners import LEARNERS
-from understudy.evaluate.perceptual import RecogniserFeatures
+from understudy.evaluate.perceptual import RecogniserFeatures, between
 from understudy.evaluate.protocols.dreambooth import evaluation_steps
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.protocols.published import orders
@@ -171,7 +171,7 @@ def test_toys_and_their_ruler(tmp_path: Path) -> None:
 
 def test_one_photo_rare_nouns_tails_and_what_learning_took(tmp_path: Path) -> None:
     eyes = ToyFeatures(untaught())
-    far = RecogniserFeatures(eyes.ruler).between
+    far = between(RecogniserFeatures(eyes.ruler))
     seeing = Eyes({"identity": eyes}, eyes, "prompt words", far, "recogniser's features")
     data, folder = write_toy_set(tmp_path / "toys", 2, 64), tmp_path / "run"
     names = ("dreambooth", "no-noun", "hiper", "hiper-5", "hiper-1")
