@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,7 +23,9 @@ if TYPE_CHECKING:
     from understudy.drag.session import DragSession, DragStep
     from understudy.drag.tracking import Tracker
     from understudy.models.interface import ImageGenerator
+    from understudy.photo import Pixels
     from understudy.project.align import Square
+    from understudy.project.latent import Latent
     from understudy.recipe import Recipe
 
 
@@ -113,51 +116,43 @@ class _Begin:
     raft: Path | None
     photo: Path | None = None
 
-    def check_photo(self) -> None:
-        """Raise InputError for a photo that the latent was not cut from, as far as can be told."""
+    @cached_property
+    def projected(self) -> Latent | None:
+        """What --latent holds."""
+        from understudy.project.latent import Latent
+
+        return None if self.latent is None else Latent.load(self.latent)
+
+    @cached_property
+    def frame(self) -> tuple[Pixels, Square] | None:
+        """The photo that the edit goes back into, and which part of it the latent draws.
+
+        Raises InputError for a photo that the latent was not cut from, as far as can be told.
+        """
         if self.photo is None:
-            return
-        if self.latent is None:
+            return None
+        if self.projected is None:
             raise InputError("--into puts a projected photo back: give its --latent too.")
         from understudy.photo import read_photo
 
-        size = read_photo(self.photo).size
-        known = list(self.square()[1])
-        if list(size) != known:
+        opened, (square, known) = read_photo(self.photo), self.projected.place()
+        if opened.size != known:
             raise InputError(
-                f"{self.photo} has {size[1]} x {size[0]} pixels, the photo that was projected "
-                f"{known[1]} x {known[0]}. Give the photo itself."
+                f"{self.photo} has {opened.size[1]} x {opened.size[0]} pixels, the photo that was "
+                f"projected {known[1]} x {known[0]}. Give the photo itself."
             )
-
-    def square(self) -> tuple[Square, tuple[int, int]]:
-        """Which part of a photo the latent draws, and that photo's (height, width)."""
-        from understudy.project.align import Square
-        from understudy.project.latent import Latent
-
-        assert self.latent is not None
-        record = Latent.load(self.latent).record
-        try:
-            height, width = record["photo"]
-            return Square.from_list(record["square"]), (int(height), int(width))
-        except (KeyError, TypeError, ValueError):
-            raise InputError(
-                f"{self.latent} does not say which part of a photo it draws. Project it anew."
-            ) from None
+        return opened.pixels, square
 
     def framed(self, model: ImageGenerator, done: DragSession) -> Tensor:
         """What the drag came to: the generator's picture, or the photo with the edit in it."""
         edited = _picture(model, done.latent)
-        if self.photo is None:
+        if self.frame is None or self.projected is None:
             return edited
         from understudy.image import to_tensor
-        from understudy.photo import read_photo
-        from understudy.project.latent import Latent
         from understudy.project.put_back import put_back
 
-        assert self.latent is not None
-        before = _picture(model, Latent.load(self.latent).ws)
-        photo = to_tensor(read_photo(self.photo).pixels)
-        return put_back(photo, before.cpu(), edited.cpu(), self.square()[0])
+        (pixels, square), before = self.frame, _picture(model, self.projected.ws)
+        return put_back(to_tensor(pixels), before.cpu(), edited.cpu(), square)
 
     def follower(self, model: ImageGenerator) -> Tracker | None:
         """What follows the handles, where features do not."""
@@ -176,7 +171,7 @@ class _Begin:
             raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
         if self.file is not None and self.mask is not None:
             raise InputError("A session keeps its own mask. Leave --mask out.")
-        self.check_photo()
+        _ = self.frame  # or an error, before a model is loaded
         from understudy.drag.points import read_pairs
         from understudy.drag.session import DragSession
         from understudy.models.generators import load_generator, stylegan2
@@ -184,11 +179,8 @@ class _Begin:
         pairs = read_pairs(self.points)
         begun = None if self.file is None else DragSession.load(self.file)
         model = load_generator(generator, device=device, dtype=dtype)
-        if self.latent is not None:
-            from understudy.project.latent import Latent
-
-            found = Latent.load(self.latent)
-            model, ws = found.tuned(stylegan2(model)), found.ws
+        if self.projected is not None:
+            model, ws = self.projected.tuned(stylegan2(model)), self.projected.ws
         else:
             ws = model.latents(model.draw_z(self.seed or 0), truncation=settings.truncation)
         if begun is not None:

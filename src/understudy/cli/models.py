@@ -34,8 +34,8 @@ def list_models(
 
     if folder:
         found = list(models_in(folder))
-        kinds = {"models": "--model", "generators": "--generator"}
-        told = {kind: [str(f) for f, option in found if option == kinds[kind]] for kind in kinds}
+        told = {f"{kind}s": [str(f) for f, option in found if option == f"--{kind}"]
+                for kind in ("model", "generator")}  # fmt: skip
         lines = [f"{place}   ({option})" for place, option in found]
         return show.result(told, json, *(lines or [f"{folder} holds no models."]))
     known, drawn = available(), generators()

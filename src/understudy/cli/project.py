@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -75,8 +74,7 @@ def project(
     last = _followed(model, target, measure, settings, file, fresh)
     latent = last.latent
     assert latent is not None, "the last step has the latent"
-    place = {"photo": list(opened.size), "square": square.to_list()}
-    latent = replace(latent, record={**latent.record, **place})
+    latent = latent.placed(square, opened.size)
     latent.save(file)
     if picture is not None:
         _draw(picture, latent, model, settings, ingredient)

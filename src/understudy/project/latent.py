@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 from understudy.errors import InputError, ModelError, OutputError
 from understudy.files import replacing
 from understudy.models.stylegan2 import StyleGAN2
+from understudy.project.align import Square
 
 FORMAT = "understudy latent 1"
 CHANGE = "change."
@@ -81,6 +82,21 @@ class Latent:
         for name, change in sorted(self.changes.items()):
             whole.update(name.encode() + change.cpu().contiguous().numpy().tobytes())
         return whole.hexdigest()
+
+    def placed(self, square: Square, photo: tuple[int, int]) -> Latent:
+        """The same, knowing which part of a photo of this (height, width) it draws."""
+        told = {"photo": list(photo), "square": square.to_list()}
+        return replace(self, record={**self.record, **told})
+
+    def place(self) -> tuple[Square, tuple[int, int]]:
+        """What `placed` was told. Raises InputError where it was not."""
+        try:
+            height, width = self.record["photo"]
+            return Square.from_list(self.record["square"]), (int(height), int(width))
+        except (KeyError, TypeError, ValueError):
+            raise InputError(
+                "This latent does not say which part of a photo it draws. Project it anew."
+            ) from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
