@@ -34,6 +34,7 @@ from widen_unet import widened
 
 from understudy import toybox
 from understudy.files import replacing
+from understudy.models.precision import half_precision
 from understudy.toybox.sample import RESERVED_PAIRS
 
 CHANNELS, PATCH, TOKENS, WIDTH = 24, 8, 40, 128
@@ -189,7 +190,10 @@ def train_autoencoder(options: argparse.Namespace) -> None:
             latents = vae.encode(batch).latent_dist.sample()
             strength = (torch.rand(len(batch), 1, 1, 1) - 0.5).clamp(min=0).to(latents) * 0.7
             latents = latents + strength * latents.std() * torch.randn_like(latents)
-        with torch.autocast(options.device, torch.bfloat16):
+        device = torch.device(options.device)
+        with torch.autocast(
+            device.type, torch.bfloat16, enabled=half_precision(device) is not None
+        ):
             drawn = vae.decode(latents.contiguous(memory_format=torch.channels_last)).sample
         error = (drawn.float() - batch).square().mean()
         optimizer.zero_grad()
@@ -414,7 +418,8 @@ def velocity_loss(
     t = t.to(clean.device)
     a, s = (x[t].sqrt()[:, None, None, None] for x in (alphas, 1 - alphas))
     noisy = (a * clean + s * noise).contiguous(memory_format=torch.channels_last)
-    with torch.autocast(clean.device.type, torch.bfloat16):
+    half = half_precision(clean.device) is not None
+    with torch.autocast(clean.device.type, torch.bfloat16, enabled=half):
         states = model["text_encoder"](ids).last_hidden_state
         guess = model["unet"](noisy, t, states).sample
     where = 1 + 4 * masks

@@ -48,6 +48,7 @@ from understudy.evaluate.recogniser import load as load_ruler
 from understudy.files import replacing
 from understudy.image import write_picture
 from understudy.models.generators import load_generator, save_generator
+from understudy.models.precision import half_precision
 from understudy.models.style_based import StyleMapping
 from understudy.models.style_layers import Linear
 from understudy.models.stylegan2 import StyleGAN2
@@ -261,7 +262,7 @@ class Training:
             for block in model.synthesis.blocks(64, SIDE):  # what grows later begins with nothing
                 block.torgb.weight.zero_()
         model = model.to(device, memory_format=torch.channels_last).train()
-        model.synthesis.compute = torch.bfloat16
+        model.synthesis.compute = half_precision(torch.device(device)) or torch.float32
         optimiser = torch.optim.Adam(model.parameters(), lr=0.0, betas=(0.9, 0.99))
         found = cls(model, copy.deepcopy(model).requires_grad_(False), optimiser)
         found.randomness.manual_seed(seed)
@@ -397,7 +398,8 @@ def train_finder(options: argparse.Namespace) -> None:
         randomness = torch.Generator().manual_seed(options.seed * 1_000_000 + index)
         pictures, points = moved(faces.draw(2 * options.batch, randomness), randomness)
         pictures = pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        half = half_precision(torch.device("cpu")) is not None
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             loss = finder_loss(network.train(), pictures, points)
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, (index + 1) / 50) * 0.5 * (1 + math.cos(math.pi * share))

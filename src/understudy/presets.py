@@ -60,7 +60,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
             "prior_guidance": 4.0,
             "prior_temperature": 0.85,
             "flip": True,
-            "precision": "bfloat16",
+            "precision": "auto",
         },
         "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
         "InvertSettings": {"guidance": 3.0, "learning_rate": 0.03},

@@ -221,7 +221,11 @@ class LearnSettings(Settings):
     optimiser: str = knob("adamw", "optimiser", choices=("adamw", "adamw8bit"))
     weight_decay: float = knob(1e-2, "AdamW's weight decay", at_least=0, at_most=1)
     clip: float = knob(1.0, "largest norm of the gradient; 0: any", at_least=0)
-    precision: str = knob("float32", "arithmetic of training", choices=DTYPES)
+    precision: str = knob(
+        "float32",
+        "arithmetic of training; auto: bfloat16 if the hardware has it, else float32",
+        choices=("auto", *DTYPES),
+    )
     gradient_checkpointing: bool = knob(False, "much less memory, a third slower")
     preview_every: int = knob(0, "steps between looks (previews, scores); 0: none", at_least=0)
     save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from understudy.evaluate.examples import TRAITS, Batch, Examples, augment, order, vocabulary
 from understudy.evaluate.recogniser import HEADS, SIZE, Network, peaks
+from understudy.models.precision import half_precision
 
 WEIGHTS = {
     "mask": 2.0,
@@ -144,10 +145,11 @@ class Trainer:
         )  # fmt: skip
 
     def step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """One AdamW step in bfloat16 autocast, then the moving average."""
+        """One AdamW step, in bfloat16 autocast if the CPU has it, then the moving average."""
         self.network.train()
         pictures = batch.pictures.contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", torch.bfloat16):
+        half = half_precision(torch.device("cpu")) is not None
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
             out = self.network(pictures, batch.hints())
         parts = losses(out, batch, self.memory, self.recall)
         total = torch.stack([WEIGHTS.get(name, 1.0) * part for name, part in parts.items()]).sum()

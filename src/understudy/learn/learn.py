@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -31,6 +32,7 @@ from understudy.learn.textual_inversion import new_words
 from understudy.learn.training import Recipe, Trainer
 from understudy.models.interface import DiffusionModel
 from understudy.models.memory import gradient_checkpointing
+from understudy.models.precision import suited_precision
 from understudy.settings import GenerateSettings, LearnSettings
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -78,6 +80,8 @@ def learn_steps(
     be, UnderstudyError when the loss stops being a number or memory runs out.
     """
     settings = settings or LearnSettings.filled({}, model.name)
+    if settings.precision == "auto":
+        settings = replace(settings, precision=suited_precision(model.device))
     _refuse_dressed(model)
     taken = [word for concept in after for word in concept.identifier.split()]
     with ExitStack() as stack:

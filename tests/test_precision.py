@@ -1,0 +1,60 @@
+"""Half precision is used only where the hardware computes it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from test_learn import learnt
+from tiny import tiny_model
+from understudy.models import precision
+from understudy.settings import LearnSettings
+
+CPU = torch.device("cpu")
+
+
+def answering(supported: bool) -> SimpleNamespace:
+    query: Callable[[], bool] = lambda: supported  # noqa: E731
+    return SimpleNamespace(mkldnn=SimpleNamespace(_is_mkldnn_bf16_supported=query))
+
+
+@pytest.mark.parametrize("supported, name", [(True, "bfloat16"), (False, "float32")])
+def test_auto_follows_the_cpu(monkeypatch: pytest.MonkeyPatch, supported: bool, name: str) -> None:
+    monkeypatch.setattr(torch, "ops", answering(supported))
+    assert precision.suited_precision(CPU) == name
+    dtype = torch.bfloat16 if supported else None
+    assert precision.half_precision(CPU) is dtype
+
+
+def test_a_cpu_limited_to_avx2_computes_in_float32() -> None:
+    code = (
+        "import torch; from understudy.models.precision import suited_precision as s;"
+        "print(s(torch.device('cpu')))"
+    )
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
+    ran = subprocess.run([sys.executable, "-c", code], env=limited, capture_output=True, text=True)
+    assert ran.stdout.strip() == "float32", ran.stderr
+
+
+def test_toybox_learns_in_what_suits_and_a_given_precision_is_kept() -> None:
+    assert LearnSettings.filled({}, "toybox").precision == "auto"
+    assert LearnSettings.filled({"precision": "bfloat16"}, "toybox").precision == "bfloat16"
+
+
+@pytest.mark.parametrize("suited", ["float32", "bfloat16"])
+def test_auto_learns_as_the_precision_it_stands_for(
+    monkeypatch: pytest.MonkeyPatch, suited: str
+) -> None:
+    def choose(device: torch.device) -> str:
+        return suited
+
+    monkeypatch.setattr(sys.modules["understudy.learn.learn"], "suited_precision", choose)
+    auto = dict(learnt(tiny_model(), precision="auto").tensors)
+    named = dict(learnt(tiny_model(), precision=suited).tensors)
+    assert all(torch.equal(auto[key], named[key]) for key in named)
