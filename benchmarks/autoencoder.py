@@ -6,8 +6,9 @@ import torch
 
 from benchmarks import cases
 from benchmarks.rows import Row
-from understudy.evaluate import metrics, truth
+from understudy.evaluate import truth
 from understudy.models.interface import DiffusionModel
+from understudy.pictures import metrics
 
 COLUMNS = ("PSNR, dB", "SSIM", "PSNR on the subject, dB")
 

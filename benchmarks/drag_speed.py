@@ -29,9 +29,9 @@ from benchmarks.plain_drag import PlainStep, plain_steps
 from benchmarks.rows import RESULTS, Row, Rows, page
 from understudy.drag.engine import Engine, State
 from understudy.drag.region import look
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.models.stylegan2_config import StyleGAN2Config
-from understudy.settings_drag import DragSettings
+from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.settings.drag import DragSettings
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = (

@@ -13,12 +13,13 @@ from benchmarks import cases
 from benchmarks.rows import Row
 from understudy import toybox
 from understudy.concept import Concept, worn
-from understudy.evaluate import metrics, truth
-from understudy.evaluate.recogniser import Recogniser
+from understudy.evaluate import truth
 from understudy.generate import generate
 from understudy.learn import learn
 from understudy.models.interface import DiffusionModel
+from understudy.pictures import metrics
 from understudy.settings import GenerateSettings, LearnSettings
+from understudy.vision.recogniser import Recogniser
 
 PLACES = ("meadow", "beach", "snow", "wooden floor", "night", "sunset", "studio", "street")
 COLUMNS = (

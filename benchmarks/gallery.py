@@ -16,13 +16,13 @@ from benchmarks.rows import Row
 from understudy import toybox
 from understudy.concept import worn
 from understudy.evaluate import truth
-from understudy.evaluate.recogniser import Recogniser
 from understudy.generate import generate
-from understudy.image import to_pixels
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.sheet import Row as Strip
+from understudy.pictures.sheet import Tile, contact_sheet
+from understudy.pictures.tensors import to_pixels
 from understudy.settings import GenerateSettings, LearnSettings
-from understudy.sheet import Row as Strip
-from understudy.sheet import Tile, contact_sheet
+from understudy.vision.recogniser import Recogniser
 
 # Application: what the recogniser must see (head, words), and the prompt around each word.
 PLACES = ("beach", "snow", "forest", "night", "checkered floor", "rug")

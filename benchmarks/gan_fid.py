@@ -21,10 +21,10 @@ from torch import Tensor
 from benchmarks.real_faces import ROOT, building
 from benchmarks.rows import RESULTS, page
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
-from understudy.evaluate.metrics import frechet_distance
-from understudy.evaluate.recogniser import Recogniser
-from understudy.evaluate.recogniser import load as load_ruler
-from understudy.models.generators import load_generator
+from understudy.generators.folder import load_generator
+from understudy.pictures.metrics import frechet_distance
+from understudy.vision.recogniser import Recogniser
+from understudy.vision.recogniser import load as load_ruler
 
 CHUNK, NEW = 125, 20_000_000  # pictures; the first seed of renders
 RESAMPLES = 20

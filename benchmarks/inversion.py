@@ -10,11 +10,12 @@ import torch
 from benchmarks import cases
 from benchmarks.rows import Row
 from understudy import toybox
-from understudy.diffusion import sample_steps
-from understudy.evaluate import metrics, truth
+from understudy.diffusion.sampler import sample_steps
+from understudy.evaluate import truth
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
 from understudy.invert.invert import method_steps
 from understudy.models.interface import DiffusionModel
+from understudy.pictures import metrics
 from understudy.settings import InvertSettings
 
 COLUMNS = (

@@ -23,15 +23,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import RESULTS, page
-from understudy.learn.bank import LatentBank, encode_photos
+from understudy.learn.batches import Lesson, Prior
 from understudy.learn.dreambooth import whole_model
-from understudy.learn.lesson import Lesson, Prior
+from understudy.learn.latent_cache import LatentBank, encode_photos
 from understudy.learn.lora import low_rank
 from understudy.learn.optimiser import adamw
-from understudy.learn.pupil import Pupil
+from understudy.learn.trainable import Pupil
 from understudy.learn.training import Recipe, Trainer
 from understudy.models.interface import NoiseSchedule
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 PROMPTS = ("a photo of a sks cat", "a photo of a cat")
 

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.rows import RESULTS, Row, Rows, keep_sheet, report, spreads
-from understudy.evaluate import recogniser
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
 from understudy.settings import (
@@ -29,6 +28,7 @@ from understudy.settings import (
     LearnSettings,
     Settings,
 )
+from understudy.vision import recogniser
 
 ROOT = Path(__file__).parent.parent
 S = TypeVar("S", bound=Settings)
@@ -130,7 +130,7 @@ def inversion(wish: argparse.Namespace, model: DiffusionModel) -> str:
 
 def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import dreambooth as part
-    from understudy.image import write_picture
+    from understudy.pictures.tensors import write_picture
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
     ruler, store = recogniser.load(), wish.store / "concepts"

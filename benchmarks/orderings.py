@@ -19,8 +19,8 @@ from understudy.evaluate.dreambench import read_data_set
 from understudy.evaluate.learners import LEARNERS
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.report import comma_separated, markdown
-from understudy.evaluate.rows import Run
-from understudy.photo import Pixels
+from understudy.evaluate.results import Run
+from understudy.pictures.photo import Pixels
 from understudy.settings import LearnSettings
 
 SHOWN = 3  # subjects, unless they are named

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, next_lower, timesteps
-from understudy.swap.schedule import SwapSchedule
-from understudy.words import Alignment
+from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
+from understudy.diffusion.words import Alignment
+from understudy.transfer.schedule import SwapSchedule
 
 SOURCE_U, TARGET_U, SOURCE_C, TARGET_C = range(4)
 

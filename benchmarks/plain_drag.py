@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
 
 
 @dataclass(frozen=True)

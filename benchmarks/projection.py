@@ -19,15 +19,15 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import Row, Rows, report, spreads
-from understudy.evaluate.metrics import psnr, ssim
-from understudy.evaluate.perceptual import measure
-from understudy.image import read_picture
-from understudy.models.generators import load_generator
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.photo import list_folder
+from understudy.generators.folder import load_generator
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.pictures.metrics import psnr, ssim
+from understudy.pictures.photo import list_folder
+from understudy.pictures.tensors import read_picture
 from understudy.project import project_steps
-from understudy.project.perceptual import Perceptual
-from understudy.settings_project import ProjectSettings
+from understudy.settings.project import ProjectSettings
+from understudy.vision.distance import Perceptual
+from understudy.vision.perceptual import measure
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = ("projected, dB", "tuned, dB", "tuned, SSIM", "tuned, perceptual", "seconds")

@@ -11,9 +11,8 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import importlib.util
+import importlib
 import json
-import sys
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -28,19 +27,19 @@ from benchmarks.rows import RESULTS, Row, Rows, page, report, spreads
 from understudy.drag.film import marked
 from understudy.drag.points import Pair
 from understudy.drag.session import drag_steps
-from understudy.evaluate.landmarks import LandmarkFinder
-from understudy.evaluate.landmarks import load as load_finder
-from understudy.evaluate.metrics import psnr, ssim
-from understudy.evaluate.perceptual import measure
-from understudy.image import to_pixels, to_tensor
-from understudy.models.generators import load_generator
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.photo import write_pixels
+from understudy.generators.folder import load_generator
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.pictures.metrics import psnr, ssim
+from understudy.pictures.photo import write_pixels
+from understudy.pictures.sheet import Row as SheetRow
+from understudy.pictures.sheet import Tile, contact_sheet
+from understudy.pictures.tensors import to_pixels, to_tensor
 from understudy.project import Latent, Progress, project_steps
-from understudy.settings_drag import DragSettings
-from understudy.settings_project import ProjectSettings
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile, contact_sheet
+from understudy.settings.drag import DragSettings
+from understudy.settings.project import ProjectSettings
+from understudy.vision.landmarks import LandmarkFinder
+from understudy.vision.landmarks import load as load_finder
+from understudy.vision.perceptual import measure
 
 ROOT = Path(__file__).parent.parent
 COLUMNS = ("projected, dB", "tuned, dB", "tuned, SSIM", "tuned, perceptual", "seconds")
@@ -115,13 +114,7 @@ def held_out(count: int) -> Tensor:
 
 def building() -> ModuleType:
     """The script that built the generator: it knows which faces it was shown."""
-    path = ROOT / "scripts" / "build_toybox_gan.py"
-    spec = importlib.util.spec_from_file_location("build_toybox_gan", path)
-    assert spec and spec.loader
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module("training.build_toybox_gan")
 
 
 def photo_cases(

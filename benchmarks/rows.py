@@ -18,8 +18,8 @@ from typing import Any
 
 from PIL import Image
 
-from understudy.evaluate.rows import Row, add_row, read_rows
-from understudy.photo import Pixels
+from understudy.evaluate.results import Row, add_row, read_rows
+from understudy.pictures.photo import Pixels
 
 RESULTS = Path(__file__).parent / "results"
 

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from understudy.models.denoiser import Denoiser
 from understudy.models.interface import NoiseSchedule, Tokens
+from understudy.models.unet.denoiser import Denoiser
 
 TOKENS, WIDTH = 77, 768
 SHAPES: dict[str, dict[str, Any]] = {

@@ -30,15 +30,15 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain import Plain, be_plain, plain_null_text, plain_swap
 from benchmarks.rows import RESULTS
 from benchmarks.shapes import SHAPES, Shaped
-from understudy.diffusion import timesteps
+from understudy.diffusion.sampler import timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import GIGABYTE, SourceFeatures, keeping
 from understudy.invert.source import WORDS as WORD_MAPS
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
-from understudy.swap.replay import alignment
 from understudy.swap.sweep import Axis, cells, sweep_steps
+from understudy.transfer.loop import alignment
 
 SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a sks cat on the beach"
 WORDS = ("cat", "sks cat")

@@ -7,11 +7,11 @@ import torch
 
 from benchmarks import cases
 from benchmarks.rows import Row
-from understudy.evaluate.recogniser import Recogniser
 from understudy.evaluate.truth import pictures
 from understudy.generate import generate
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings
+from understudy.vision.recogniser import Recogniser
 
 HEADS = {"class": "class", "primary": "main colour", "background": "background"}
 COLUMNS = (

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from understudy import EditSettings, InvertSettings, load_model, toybox, write_picture
 from understudy.edit import WordEdits, edit
-from understudy.image import to_tensor
 from understudy.invert import invert
+from understudy.pictures.tensors import to_tensor
 
 
 def main(out: Path = Path("out"), model: str = "toybox", steps: int = 25) -> None:

@@ -6,8 +6,8 @@ import torch
 
 from understudy import GenerateSettings, LearnSettings, load_model, toybox, worn, write_picture
 from understudy.generate import generate
-from understudy.image import to_tensor
 from understudy.learn import learn
+from understudy.pictures.tensors import to_tensor
 
 
 def main(

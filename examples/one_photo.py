@@ -4,8 +4,8 @@ from pathlib import Path
 
 from understudy import GenerateSettings, LearnSettings, load_model, toybox, write_picture
 from understudy.generate import generate
-from understudy.image import to_tensor
 from understudy.learn import learn
+from understudy.pictures.tensors import to_tensor
 
 
 def main(

@@ -5,9 +5,9 @@ from pathlib import Path
 import torch
 
 from understudy import ProjectSettings, read_picture, write_picture
-from understudy.evaluate.perceptual import measure
-from understudy.models.generators import load_generator, stylegan2
+from understudy.generators.folder import load_generator, stylegan2
 from understudy.project import project
+from understudy.vision.perceptual import measure
 
 
 def main(

@@ -4,8 +4,8 @@ from pathlib import Path
 
 from understudy import Concept, InvertSettings, SwapSettings, load_model, toybox, worn
 from understudy import write_picture as write
-from understudy.image import to_tensor
 from understudy.invert import invert
+from understudy.pictures.tensors import to_tensor
 from understudy.swap import swap
 
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from understudy import toybox
-from understudy.photo import write_pixels
-from understudy.sheet import Row, Tile, contact_sheet
+from understudy.pictures.photo import write_pixels
+from understudy.pictures.sheet import Row, Tile, contact_sheet
 
 
 def main(out: Path = Path("out"), seed: int = 7) -> None:

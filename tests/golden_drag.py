@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from golden_model import DEFAULT
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.models.stylegan2_config import StyleGAN2Config
+from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.generator import StyleGAN2
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,12 @@ from torch import Tensor
 
 from golden_model import GoldenCase, GoldenModel
 from golden_swaps import alignment_of, apart, with_path
-from understudy.diffusion import timesteps
+from understudy.diffusion.sampler import timesteps
+from understudy.diffusion.words import exact_places, replace_matrix
 from understudy.edit.columns import Columns, refined, replaced
 from understudy.edit.windows import word_windows
 from understudy.invert.inversion import Inversion
-from understudy.swap.blend import Blend
-from understudy.words import exact_places, replace_matrix
+from understudy.transfer.blend import Blend
 
 
 def paired(windows: Any) -> Any:

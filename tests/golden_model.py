@@ -29,8 +29,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from understudy.errors import PromptError
-from understudy.models.denoiser import Denoiser
 from understudy.models.interface import NoiseSchedule, Tokens
+from understudy.models.unet.denoiser import Denoiser
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
 BOS, EOS, LENGTH = 49406, 49407, 77

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 
 from golden_model import GoldenCase, GoldenModel
-from understudy.diffusion import ddim_step, guided_noise, next_lower, timesteps
+from understudy.diffusion.sampler import ddim_step, guided_noise, next_lower, timesteps
+from understudy.diffusion.words import Alignment, align, exact_places
 from understudy.invert.inversion import Inversion
-from understudy.swap.blend import Blend
-from understudy.swap.replay import SwapStep, replay_steps, steady
-from understudy.swap.schedule import SwapSchedule, as_published
-from understudy.words import Alignment, align, exact_places
+from understudy.transfer.blend import Blend
+from understudy.transfer.loop import SwapStep, replay_steps, steady
+from understudy.transfer.schedule import SwapSchedule, as_published
 
 FILES = {64: "c_photoswap_64", 32: "c_photoswap_32"}
 

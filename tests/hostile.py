@@ -87,7 +87,7 @@ class Attack:
             "codecs decode": (b"", "rot13"),
             "torch_utils.persistence import_hook": (code,),
             "dnnlib.util call_func_by_name": (code,),
-            "understudy.files replacing": (path,),
+            "understudy.files.atomic replacing": (path,),
         }
         return Call(Word(name), arguments[name])
 
@@ -271,7 +271,8 @@ pty spawn
 runpy run_path|importlib import_module|torch load|torch.jit load|numpy load|pickle loads
 marshal loads|types FunctionType|ctypes CDLL|webbrowser open|shutil rmtree
 socket create_connection|operator attrgetter|builtins getattr|codecs decode
-torch_utils.persistence import_hook|dnnlib.util call_func_by_name|understudy.files replacing"""
+torch_utils.persistence import_hook|dnnlib.util call_func_by_name
+understudy.files.atomic replacing"""
 
 ATTACKS: dict[str, Callable[[Attack], bytes]] = {
     **{name: foreign(name) for name in NAMES.replace("\n", "|").split("|")},

@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 
 from understudy.evaluate.protocols.swap import evaluation_steps
-from understudy.evaluate.recogniser import load
-from understudy.evaluate.rows import Run
+from understudy.evaluate.results import Run
 from understudy.evaluate.toy_bench import ToyBench
-from understudy.settings_evaluate import CasesSettings
+from understudy.settings.evaluate import CasesSettings
+from understudy.vision.recogniser import load
 
 
 def run(folder: Path) -> None:

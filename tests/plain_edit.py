@@ -13,8 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, next_lower
-from understudy.swap.blend import Blend
+from understudy.diffusion.sampler import ddim_step, next_lower
+from understudy.transfer.blend import Blend
 
 Edited = Callable[[Tensor, Tensor], Tensor]  # source's map, own map (heads, n, tokens) -> the edit
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 
-from understudy.evaluate.recogniser import HEADS, Network, Recogniser, Vocabulary
 from understudy.toybox import CLASSES, POINTS
+from understudy.vision.recogniser import HEADS, Network, Recogniser, Vocabulary
 
 
 def untaught() -> Recogniser:

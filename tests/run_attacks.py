@@ -13,8 +13,8 @@ import time
 from pathlib import Path
 
 from hostile import ATTACKS, Attack
-from understudy.models.quarantine import read
-from understudy.models.unpickling import Unsafe
+from understudy.generators.quarantine import read
+from understudy.untrusted.unpickling import Unsafe
 
 
 def main(folder: Path) -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from understudy.attend import Projections, attend
-from understudy.attention import AttentionPlan, AttentionSite, CrossMix, Recording
+from understudy.attention.attend import Projections, attend
+from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix, Recording
 
 HEADS, WIDTH, QUERIES, TOKENS, ROWS = 2, 8, 9, 5, 4
 CROSS = AttentionSite("a.attn2", "mid", 0, 1, True, HEADS, QUERIES)

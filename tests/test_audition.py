@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from test_swap import SOURCE, TARGET, null_text
 from tiny import tiny_model
 from understudy.settings import SwapSettings
-from understudy.swap.audition import Audition, Judge, candidates, judging_step, rows_wanted
 from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
+from understudy.swap.schedule_search import Audition, Judge, candidates, judging_step, rows_wanted
 from understudy.swap.sweep import Axis, cells, sweep_steps
 
 BEST = SwapSettings.filled({"preset": "best"})

@@ -16,7 +16,7 @@ from PIL import Image
 import pictures
 from tiny import tiny_folder
 from understudy import cli
-from understudy.photo import read_photo
+from understudy.pictures.photo import read_photo
 
 PROMPT = ("--prompt", "a photo of a cat")
 

@@ -12,7 +12,7 @@ import pytest
 import pictures
 from benchmarks import cases
 from benchmarks.rows import Row, Rows, Spread, keep_sheet, spreads
-from understudy import photo
+from understudy.pictures import photo
 
 
 def test_a_case_is_measured_once_for_each_model(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from golden_model import GoldenCase, golden_cases, golden_folders
-from understudy.attention import AttentionSite
+from understudy.attention.plan import AttentionSite
 from understudy.errors import InputError
-from understudy.swap.blend import (
+from understudy.transfer.blend import (
     Blend,
     MapSums,
     best_tokens,

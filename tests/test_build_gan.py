@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.real_faces import building
 from understudy import toybox
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.toybox.faces import PARAMETERS, SHAPE
 
 

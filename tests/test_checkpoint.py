@@ -23,8 +23,8 @@ from understudy.concept import Concept, worn
 from understudy.errors import ConceptError, OutputError, UnderstudyError
 from understudy.learn import LearnStep, Subject, learn_steps
 from understudy.learn.checkpoint import claimed, read_checkpoint
-from understudy.learn.journal import read_journal
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.learn.log import read_journal
+from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
 QUICK: dict[str, Any] = {
@@ -261,9 +261,9 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
         return child, here
     code = 1
     try:
-        from understudy.learn import course
+        from understudy.learn import run
 
-        keep = course.Course.save
+        keep = run.Course.save
 
         def told(self: Any) -> Path | None:
             os.write(there, b"S")
@@ -271,7 +271,7 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
             os.write(there, b"s")
             return saved
 
-        course.Course.save = told  # type: ignore[method-assign]
+        run.Course.save = told  # type: ignore[method-assign]
         finished(model, run, resume=resume, save_every=1, steps=12)
         code = 0
     finally:

@@ -18,8 +18,8 @@ from lookers import clip_folder, dino_folder
 from rulers import untaught
 from tiny import tiny_folder
 from understudy import cli
-from understudy.photo import read_photo
-from understudy.recipe import read_recipe
+from understudy.pictures.photo import read_photo
+from understudy.pictures.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
@@ -291,7 +291,7 @@ def test_demo(
     capsys: pytest.CaptureFixture[str],
     model: list[str],
 ) -> None:
-    monkeypatch.setattr("understudy.evaluate.recogniser.load", untaught)
+    monkeypatch.setattr("understudy.vision.recogniser.load", untaught)
     words = ("demo", *model, "--photos", 2, "--learn-steps", 2, "--prior-samples", 1, "--steps", 2)
     shown = ran(capsys, *words, "--out", "shown")
     made = {"sheet.png", "source.png", "swapped.png", "right.png", "table.txt"}

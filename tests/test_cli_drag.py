@@ -14,10 +14,10 @@ import pictures
 from test_stylegan2 import small
 from understudy import cli
 from understudy.drag import DragSession
-from understudy.models.generators import load_generator, save_generator
-from understudy.photo import read_photo
+from understudy.generators.folder import load_generator, save_generator
+from understudy.pictures.photo import read_photo
+from understudy.pictures.recipe import read_recipe
 from understudy.project.latent import Latent
-from understudy.recipe import read_recipe
 
 POINTS = "30,30>33,30; 40,20>40,23"
 

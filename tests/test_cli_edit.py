@@ -12,8 +12,8 @@ import pictures
 from test_cli import ran, run
 from tiny import tiny_folder, tiny_model
 from understudy.concept import Concept
-from understudy.photo import read_photo
-from understudy.recipe import read_recipe
+from understudy.pictures.photo import read_photo
+from understudy.pictures.recipe import read_recipe
 
 ABOUT = ("--prompt", "a photo of cat", "--steps", 2, "--model", str(tiny_folder("toy")))
 TO = ("--to", "a photo of red dog")

@@ -21,7 +21,7 @@ from understudy.concept import (
     worn,
 )
 from understudy.errors import ConceptError, InputError, OutputError, PromptError
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 
 def concept_for(model: StableDiffusion, name: str = "rex", seed: int = 0) -> Concept:

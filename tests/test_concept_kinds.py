@@ -12,7 +12,7 @@ from torch import Tensor
 from tiny import tiny_model
 from understudy.concept import Concept, embedded, named_parameters, worn
 from understudy.errors import ConceptError, PromptError
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 EMBEDDING = "text_encoder.embeddings.token_embedding.weight"
 CONV = "unet.conv_in.weight"

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from tiny import tiny_model
-from understudy.diffusion import starting_noise
+from understudy.diffusion.sampler import starting_noise
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.difference import difference_mask, differences

@@ -5,11 +5,17 @@ import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 from golden_model import GoldenCase, golden_cases, load_cases
-from understudy.attention import AttentionPlan, AttentionSite, CrossMix
-from understudy.diffusion import ddim_step, invert_steps, next_lower, sample_steps, timesteps
+from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix
+from understudy.diffusion.sampler import (
+    ddim_step,
+    invert_steps,
+    next_lower,
+    sample_steps,
+    timesteps,
+)
+from understudy.diffusion.words import Alignment, align
 from understudy.errors import InputError
 from understudy.models.interface import NoiseSchedule
-from understudy.words import Alignment, align
 
 
 def apart(a, b):

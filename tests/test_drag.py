@@ -24,9 +24,9 @@ from understudy.drag.film import check_film_name, frames, marked, write_film
 from understudy.drag.points import Pair, read_pairs
 from understudy.drag.tracking import FeatureTracker, Sight, Tracker, Tracks
 from understudy.errors import ExtraMissing, InputError
-from understudy.models.interface import HeldLatent, ImageGenerator
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.settings_drag import PRESETS, DragSettings
+from understudy.generators.interface import HeldLatent, ImageGenerator
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.settings.drag import PRESETS, DragSettings
 
 PAIRS: tuple[Pair, ...] = (((30, 30), (36, 30)), ((40, 20), (40, 26)))
 
@@ -101,7 +101,7 @@ def test_windows_and_whole_maps_drag_alike(
         )
 
     windows = run()
-    monkeypatch.setattr("understudy.models.stylegan2_held.Held._plan", lambda *_: [])
+    monkeypatch.setattr("understudy.generators.stylegan2.held.Held._plan", lambda *_: [])
     whole = run()
     assert [step.points for step in windows] == [step.points for step in whole]
     assert (windows[-1].latent - whole[-1].latent).abs().max() < 1e-5

@@ -11,7 +11,7 @@ from benchmarks.drag_drift import drift
 from benchmarks.drag_speed import Task, region
 from benchmarks.gan_fid import CHUNK, kept
 from benchmarks.real_faces import EDITS, held_out, landmarks, wanted
-from understudy.evaluate.landmarks import load as load_finder
+from understudy.vision.landmarks import load as load_finder
 
 
 def test_two_programs_of_a_drag_differ_by_rounding_alone() -> None:

@@ -13,7 +13,7 @@ from golden_drag import DragCase, drag_cases
 from understudy.drag.engine import Engine, State
 from understudy.drag.region import Grid, look
 from understudy.drag.tracking import FeatureTracker, Sight
-from understudy.settings_drag import DragSettings
+from understudy.settings.drag import DragSettings
 
 
 def engine_of(case: DragCase, learning_rate: float) -> Engine:

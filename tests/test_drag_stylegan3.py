@@ -14,10 +14,10 @@ from torch import Tensor
 from test_stylegan3 import SMALL, small
 from understudy import cli
 from understudy.drag import DragSession, drag_steps
-from understudy.models.generators import save_generator
-from understudy.models.stylegan3 import StyleGAN3
-from understudy.photo import read_photo
-from understudy.settings_drag import PRESETS, DragSettings
+from understudy.generators.folder import save_generator
+from understudy.generators.stylegan3.generator import StyleGAN3
+from understudy.pictures.photo import read_photo
+from understudy.settings.drag import PRESETS, DragSettings
 
 SIDE = 64
 

@@ -13,17 +13,17 @@ from torch import Tensor
 from test_stylegan2 import small
 from understudy.errors import InputError, OutputError
 from understudy.evaluate.gan_scores import drawn_pictures, path_lengths, trunk_features
-from understudy.evaluate.landmarks import FinderNetwork, LandmarkFinder, Landmarks
-from understudy.evaluate.landmarks import load as load_finder
-from understudy.evaluate.perceptual import RecogniserFeatures
 from understudy.evaluate.protocols.drag import Method, Study, World, evaluation_steps
 from understudy.evaluate.protocols.drag_report import summed
 from understudy.evaluate.protocols.drag_studies import STUDIES, around
-from understudy.evaluate.recogniser import load
-from understudy.evaluate.rows import Row, Run, read_rows
-from understudy.models.generators import load_generator
-from understudy.photo import read_photo
-from understudy.settings_evaluate import DragTableSettings
+from understudy.evaluate.results import Row, Run, read_rows
+from understudy.generators.folder import load_generator
+from understudy.pictures.photo import read_photo
+from understudy.settings.evaluate import DragTableSettings
+from understudy.vision.landmarks import FinderNetwork, LandmarkFinder, Landmarks
+from understudy.vision.landmarks import load as load_finder
+from understudy.vision.perceptual import RecogniserFeatures
+from understudy.vision.recogniser import load
 
 NAMES = tuple("abcd")
 

@@ -23,8 +23,8 @@ from understudy.drag.region import Grid, Look
 from understudy.drag.seeing import Flow, FlowTracker, Followed, PointNetwork, PointTracker, sampled
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import ExtraMissing, ModelError
-from understudy.models.generators import save_generator
-from understudy.settings_drag import DragSettings
+from understudy.generators.folder import save_generator
+from understudy.settings.drag import DragSettings
 
 PAIRS = [((20.0, 30.0), (26.0, 27.0)), ((40.5, 22.25), (45.0, 20.0))]
 POINTS = torch.tensor([[30.0, 20.0], [22.25, 40.5]])  # (y, x)
@@ -327,7 +327,7 @@ def test_the_command(
     assert len(torchvision[0].given) == 2 and told["steps"] == 2
     # The stand-in's flow at a pixel is its place in the widened picture, 32 pixels farther.
     assert told["points"] == [[63.0, 63.0]]
-    from understudy.recipe import read_recipe
+    from understudy.pictures.recipe import read_recipe
 
     recipe = read_recipe("dragged.png")
     assert recipe.arguments["tracker"] == "raft"

@@ -14,19 +14,19 @@ from rulers import untaught
 from tiny import tiny_model
 from understudy.concept import Concept
 from understudy.errors import InputError
-from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import PROMPTS, read_data_set, write_toy_set
-from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
 from understudy.evaluate.learners import LEARNERS
-from understudy.evaluate.perceptual import RecogniserFeatures, between
 from understudy.evaluate.protocols.dreambooth import evaluation_steps
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.protocols.published import orders
-from understudy.evaluate.rows import Row, Run, read_rows
+from understudy.evaluate.results import Row, Run, read_rows
 from understudy.evaluate.stage import Stage
-from understudy.image import read_picture
-from understudy.models.vision import load_clip, load_dino
-from understudy.settings_evaluate import DreamBoothSettings
+from understudy.pictures import metrics
+from understudy.pictures.tensors import read_picture
+from understudy.settings.evaluate import DreamBoothSettings
+from understudy.vision.encoders import load_clip, load_dino
+from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
+from understudy.vision.perceptual import RecogniserFeatures, between
 
 LIST = """Classes
 

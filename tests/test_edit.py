@@ -16,8 +16,8 @@ from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.source import SourceFeatures
-from understudy.presets import EDIT_PRESETS
 from understudy.settings import EDIT_METHODS, EditSettings
+from understudy.settings.presets import EDIT_PRESETS
 
 TARGET = "a photo of red dog on the beach"
 STEPS = 2

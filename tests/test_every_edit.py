@@ -15,8 +15,8 @@ from understudy.edit import WordEdits, edit
 from understudy.generate import generate
 from understudy.invert.source import SourceFeatures
 from understudy.settings import EditSettings, GenerateSettings, SwapSettings
-from understudy.swap.audition import Audition
 from understudy.swap.photoswap import swap, swap_steps
+from understudy.swap.schedule_search import Audition
 from understudy.swap.sweep import Axis, cells, sweep_steps
 
 STEPS = 3

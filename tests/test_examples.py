@@ -10,8 +10,8 @@ import pytest
 import pictures
 from tests.test_project import tiny as tiny_generator
 from tiny import tiny_folder
-from understudy.models.generators import save_generator
-from understudy.photo import read_photo
+from understudy.generators.folder import save_generator
+from understudy.pictures.photo import read_photo
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 FILES = sorted(EXAMPLES.glob("*.py"))

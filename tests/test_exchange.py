@@ -18,10 +18,10 @@ import ldm
 from tiny import tiny_folder, tiny_model
 from understudy import cli
 from understudy.concept import Concept, named_parameters, worn
+from understudy.concept.exchange import export_concept, import_concept
+from understudy.concept.exchange.names import kohya_name, kohya_table, split_weight
 from understudy.errors import ConceptError, InputError, OutputError
-from understudy.exchange import export_concept, import_concept
-from understudy.exchange.names import kohya_name, kohya_table, split_weight
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 KINDS = ("sd15", "sd21", "sdxl")
 LAYERS = ("to_q", "to_k", "to_v", "to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")

@@ -8,12 +8,12 @@ import torch
 
 from test_swap import SOURCE, STEPS, model_of, null_text
 from understudy.errors import InputError
+from understudy.pictures.sheet import COLOURS
 from understudy.settings import SwapSettings
-from understudy.sheet import COLOURS
 from understudy.swap.explain import components, explain_steps
 from understudy.swap.figures import attention_sheet, heat, schedule_strip, sweep_sheet
-from understudy.swap.schedule import first_steps
 from understudy.swap.sweep import Axis, cells
+from understudy.transfer.schedule import first_steps
 
 
 def test_attention_is_watched_on_the_photos_own_path():

@@ -11,12 +11,12 @@ from torch import Tensor
 
 from tiny import tiny_model
 from understudy.concept import Concept, embedded, worn
-from understudy.diffusion import sample_steps, starting_noise
+from understudy.diffusion.sampler import sample_steps, starting_noise
 from understudy.generate import generate
 from understudy.invert import invert
 from understudy.invert.inversion import Inversion
 from understudy.learn import Subject, learn_steps
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import GenerateSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.swap import swap
 

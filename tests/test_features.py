@@ -16,7 +16,10 @@ from PIL import Image
 from lookers import SIDE, clip_folder, dino_folder
 from rulers import untaught
 from understudy.errors import ExtraMissing, InputError, ModelError
-from understudy.evaluate.features import (
+from understudy.pictures.tensors import to_tensor
+from understudy.toybox import plain_caption, render, sample_scene
+from understudy.vision.encoders import load_clip, load_dino
+from understudy.vision.features import (
     CLIP_MEAN,
     CLIP_STD,
     ClipFeatures,
@@ -25,11 +28,8 @@ from understudy.evaluate.features import (
     ToyFeatures,
     said,
 )
-from understudy.evaluate.inception import InceptionFeatures
-from understudy.evaluate.recogniser import load
-from understudy.image import to_tensor
-from understudy.models.vision import load_clip, load_dino
-from understudy.toybox import plain_caption, render, sample_scene
+from understudy.vision.inception import InceptionFeatures
+from understudy.vision.recogniser import load
 
 TEXTS = ["a photo of a cat", "a red dog on the beach"]
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from understudy import files
 from understudy.errors import OutputError
+from understudy.files import atomic
 
 FAULTS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EACCES: "permission"}
 
@@ -21,7 +21,7 @@ def everything(folder: Path) -> list[str]:
 def test_written_and_replaced(tmp_path: Path) -> None:
     path = tmp_path / "new" / "a.txt"
     for text in ("first", "second"):
-        with files.replacing(path) as temporary:
+        with atomic.replacing(path) as temporary:
             temporary.write_text(text)
         assert path.read_text() == text
     assert everything(tmp_path) == ["a.txt", "new"]
@@ -30,7 +30,7 @@ def test_written_and_replaced(tmp_path: Path) -> None:
 def test_an_error_inside_leaves_the_old_file(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), files.replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic.replacing(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old"
@@ -50,7 +50,7 @@ def test_disk_faults_at_every_moment(
 
     if moment != "write":
         monkeypatch.setattr(os, moment, fail)
-    with pytest.raises(OutputError) as caught, files.replacing(path) as temporary:
+    with pytest.raises(OutputError) as caught, atomic.replacing(path) as temporary:
         temporary.write_text("new")
         if moment == "write":
             fail()
@@ -62,21 +62,24 @@ def test_disk_faults_at_every_moment(
 
 def test_places_that_cannot_be_are_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    for check in (files.check_writable, files.check_folder_writable):
+    for check in (atomic.check_writable, atomic.check_folder_writable):
         with pytest.raises(OutputError, match="not a folder"):
             check(tmp_path / "file" / "inner" / "a.png")
     with pytest.raises(OutputError, match="is a folder"):
-        files.check_writable(tmp_path)
-    with pytest.raises(OutputError, match="is a folder"), files.replacing(tmp_path):
+        atomic.check_writable(tmp_path)
+    with pytest.raises(OutputError, match="is a folder"), atomic.replacing(tmp_path):
         pass
-    with pytest.raises(OutputError, match="too long"), files.replacing(tmp_path / ("x" * 300)) as t:
+    with (
+        pytest.raises(OutputError, match="too long"),
+        atomic.replacing(tmp_path / ("x" * 300)) as t,
+    ):
         t.write_text("x")
     assert everything(tmp_path) == ["file"]
 
 
 def test_checking_makes_nothing(tmp_path: Path) -> None:
-    files.check_writable(tmp_path / "deep" / "er" / "a.png")
-    files.check_folder_writable(tmp_path / "deep" / "er")
+    atomic.check_writable(tmp_path / "deep" / "er" / "a.png")
+    atomic.check_folder_writable(tmp_path / "deep" / "er")
     assert not everything(tmp_path)
 
 
@@ -88,12 +91,12 @@ def test_a_read_only_disk_is_noticed_before_the_work(
 
     monkeypatch.setattr(Path, "touch", refuse)
     with pytest.raises(OutputError, match="read-only"):
-        files.check_writable(tmp_path / "a.png")
+        atomic.check_writable(tmp_path / "a.png")
 
 
 def test_cache_folder_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNDERSTUDY_CACHE", "/somewhere")
-    assert files.cache_folder() == Path("/somewhere")
+    assert atomic.cache_folder() == Path("/somewhere")
     monkeypatch.delenv("UNDERSTUDY_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
-    assert files.cache_folder() == Path("/elsewhere/understudy")
+    assert atomic.cache_folder() == Path("/elsewhere/understudy")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from tiny import KINDS, tiny_folder, tiny_model
-from understudy.attention import AttentionPlan, AttentionSite
-from understudy.diffusion import sample_steps, starting_noise
+from understudy.attention.plan import AttentionPlan, AttentionSite
+from understudy.diffusion.sampler import sample_steps, starting_noise
 from understudy.errors import InputError
 from understudy.generate import generate, generate_steps
 from understudy.settings import GenerateSettings

@@ -17,7 +17,7 @@ from understudy.learn.identifier import (
     rare_words,
 )
 from understudy.models.interface import DiffusionModel
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 
 class Vocabulary(StableDiffusion):

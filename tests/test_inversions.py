@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from golden_model import GoldenCase, GoldenModel, golden_cases
 from golden_swaps import alignment_of, apart, with_path
-from understudy.diffusion import ddim_step, guided_noise, next_lower
+from understudy.diffusion.sampler import ddim_step, guided_noise, next_lower
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion
 from understudy.invert.negative_prompt import negative_prompt_steps
-from understudy.swap.replay import SwapStep, replay_steps, steady
-from understudy.swap.schedule import SwapSchedule
+from understudy.transfer.loop import SwapStep, replay_steps, steady
+from understudy.transfer.schedule import SwapSchedule
 
 
 def edited(

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from tiny import tiny_model
-from understudy.diffusion import invert_steps, sample_steps
+from understudy.diffusion.sampler import invert_steps, sample_steps
 from understudy.errors import InputError, OutputError, PromptError
 from understudy.invert.cache import cache_key
 from understudy.invert.inversion import Inversion, ddim_inversion_steps

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from understudy import toybox
-from understudy.evaluate.features import ToyFeatures
-from understudy.evaluate.judge import PreviewJudge
-from understudy.evaluate.recogniser import load
-from understudy.image import to_tensor
 from understudy.learn.preview import Seen, Verdict
+from understudy.learn.preview_scorer import PreviewJudge
+from understudy.pictures.tensors import to_tensor
+from understudy.vision.features import ToyFeatures
+from understudy.vision.recogniser import load
 
 
 def photos(seed: int, noun: str) -> torch.Tensor:

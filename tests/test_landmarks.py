@@ -7,9 +7,9 @@ import torch
 
 from understudy import toybox
 from understudy.errors import ModelError
-from understudy.evaluate import landmarks
-from understudy.evaluate.landmarks import FinderNetwork, LandmarkFinder, finder_loss
-from understudy.image import to_tensor
+from understudy.pictures.tensors import to_tensor
+from understudy.vision import landmarks
+from understudy.vision.landmarks import FinderNetwork, LandmarkFinder, finder_loss
 
 NAMES = ("nose", "chin", "crown")
 

@@ -15,10 +15,10 @@ from tiny import tiny_model
 from understudy.concept import Concept, named_parameters, worn
 from understudy.errors import ConceptError, InputError, PromptError, UnderstudyError
 from understudy.learn import LearnStep, Subject, learn, learn_steps
-from understudy.learn.bank import LatentBank, encode_photos
-from understudy.learn.lesson import Lesson, Prior
+from understudy.learn.batches import Lesson, Prior
+from understudy.learn.latent_cache import LatentBank, encode_photos
 from understudy.learn.loss import Rows, min_snr, part_means, row_losses
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
 QUICK: dict[str, Any] = {

@@ -13,15 +13,15 @@ from golden_model import GoldenCase, golden_cases
 from test_learn import assert_no_trace, photos, same, weights
 from tiny import tiny_model
 from understudy.concept import Concept, embedded, named_parameters, worn
-from understudy.diffusion import sample_steps
+from understudy.diffusion.sampler import sample_steps
 from understudy.errors import ConceptError, ExtraMissing, InputError
 from understudy.learn import Subject, learn_steps
+from understudy.learn.batches import Lesson
 from understudy.learn.hiper import tail_of
-from understudy.learn.lesson import Lesson
 from understudy.learn.lora import low_rank
 from understudy.learn.loss import Rows
 from understudy.learn.training import Recipe, Trainer
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
 METHODS = ("dreambooth", "lora", "textual-inversion", "hiper")
@@ -128,7 +128,7 @@ def test_training_rows_is_training_the_whole_table_and_putting_the_rest_back() -
     table.requires_grad_(True)
     optimiser = torch.optim.AdamW([table], lr=1e-3, weight_decay=0.1)
     random = torch.Generator().manual_seed(0)
-    from understudy.learn.bank import encode_photos
+    from understudy.learn.latent_cache import encode_photos
 
     bank = encode_photos(model, photos())
     lesson = Lesson(bank, (("a photo of a sks",),), None, 2, model.schedule)
@@ -236,7 +236,7 @@ def test_half_precision_arithmetic_learns_too() -> None:
 
 
 def test_crops_and_mirrors_are_encoded_once_each() -> None:
-    from understudy.learn.bank import encode_photos
+    from understudy.learn.latent_cache import encode_photos
 
     bank = encode_photos(tiny_model(), photos(), crops=2, flip=True)
     assert len(bank.mean) == 2 * 3 * 2

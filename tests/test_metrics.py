@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from understudy.errors import InputError
-from understudy.evaluate import metrics
+from understudy.pictures import metrics
 
 
 def flat(value: float, size: int = 16) -> torch.Tensor:

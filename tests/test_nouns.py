@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.errors import InputError
-from understudy.evaluate.nouns import NOUNS, SCALE, Eyes, propose_noun
+from understudy.vision.nouns import NOUNS, SCALE, Eyes, propose_noun
 
 DIRECTIONS = {"cat": (1.0, 0.0, 0.1), "dog": (0.0, 1.0, 0.1), "mug": (0.1, 0.1, 1.0)}
 

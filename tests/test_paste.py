@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from tiny import tiny_model
-from understudy.diffusion import starting_noise
+from understudy.diffusion.sampler import starting_noise
 from understudy.errors import InputError
 from understudy.invert.invert import invert
-from understudy.paste import changed, paste
+from understudy.pictures.paste import changed, paste
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import swap
 

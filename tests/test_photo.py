@@ -11,8 +11,8 @@ import pytest
 from PIL import Image, ImageCms, ImageOps
 
 import pictures
-from understudy import photo
 from understudy.errors import ExtraMissing, InputError, PictureError, UnderstudyError
+from understudy.pictures import photo
 
 ORIENTATIONS = range(1, 9)
 

@@ -12,18 +12,18 @@ import torch
 from lookers import clip_folder, dino_folder
 from tiny import tiny_model
 from understudy.errors import InputError
-from understudy.evaluate import metrics
 from understudy.evaluate.bench import Task
-from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes
 from understudy.evaluate.photo_bench import PhotoBench, read_cases
 from understudy.evaluate.protocols.swap import all_cases, evaluation_steps, summed, write_cases
-from understudy.evaluate.rows import Row, Run
+from understudy.evaluate.results import Row, Run
 from understudy.evaluate.stage import Stage
 from understudy.evaluate.study.contests import contests
-from understudy.image import read_picture
-from understudy.models.vision import load_clip, load_dino
-from understudy.photo import write_pixels
-from understudy.settings_evaluate import CasesSettings
+from understudy.pictures import metrics
+from understudy.pictures.photo import write_pixels
+from understudy.pictures.tensors import read_picture
+from understudy.settings.evaluate import CasesSettings
+from understudy.vision.encoders import load_clip, load_dino
+from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes
 
 SIDE = 64
 TOLD = {

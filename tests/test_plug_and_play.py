@@ -11,12 +11,12 @@ from golden_model import GoldenCase, golden_cases
 from golden_swaps import apart
 from plain_edit import plain_pnp
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
-from understudy.diffusion import timesteps
+from understudy.diffusion.sampler import timesteps
 from understudy.edit.plug_and_play import plug_and_play_steps, source_path
 from understudy.errors import InputError, ModelError
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
-from understudy.models.denoiser import install
-from understudy.models.injection import FeaturePlan
+from understudy.models.unet.denoiser import install
+from understudy.models.unet.injection import FeaturePlan
 
 # As published, for the shapes of Stable Diffusion 1.x and 2.x.
 LAYERS = [

@@ -17,7 +17,7 @@ from tiny import tiny_folder
 from understudy import cli
 from understudy.errors import ModelError, PictureError
 from understudy.models.folder import native_size, parameter_counts
-from understudy.photo import glance
+from understudy.pictures.photo import glance
 from understudy.preflight import BLURRED, NEAR, cut_share, mark, preflight, sharpness
 
 
@@ -121,7 +121,7 @@ def test_what_cropping_takes(size: tuple[int, int], wanted: tuple[int, int], cut
 
 
 def test_needs_are_counted_from_the_files(photos: Path, tmp_path: Path) -> None:
-    from understudy.models.stable_diffusion import StableDiffusion
+    from understudy.models.unet.stable_diffusion import StableDiffusion
 
     folder = tiny_folder("sdxl")
     model = StableDiffusion.from_folder(folder)

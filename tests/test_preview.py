@@ -13,11 +13,11 @@ from test_learn import photos, same
 from tiny import tiny_model
 from understudy.errors import InputError
 from understudy.learn import LearnStep, Subject, learn_steps
-from understudy.learn.journal import Journal, read_journal
+from understudy.learn.log import Journal, read_journal
 from understudy.learn.preview import Look, Seen, Verdict, alarms, best
-from understudy.photo import read_photo
+from understudy.pictures.photo import read_photo
+from understudy.pictures.sheet import Curve, chart
 from understudy.settings import LearnSettings
-from understudy.sheet import Curve, chart
 
 
 def watched(tmp_path: Path, judge: Any = None, **knobs: Any) -> list[LearnStep]:

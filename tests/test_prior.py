@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.diffusion import ddim_step, timesteps
+from understudy.diffusion.sampler import ddim_step, timesteps
 from understudy.errors import OutputError
 from understudy.learn.prior import (
     PriorSource,

@@ -20,17 +20,17 @@ from torch import Tensor
 import pictures
 from understudy import cli
 from understudy.errors import ExtraMissing, InputError, ModelError, OutputError, UnderstudyError
-from understudy.evaluate.perceptual import Lpips, RecogniserFeatures, measure
-from understudy.models.generators import load_generator, save_generator
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.models.stylegan2_config import StyleGAN2Config
-from understudy.photo import read_photo
+from understudy.generators.folder import load_generator, save_generator
+from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.pictures.photo import read_photo
+from understudy.pictures.recipe import read_recipe
 from understudy.project import Latent, Progress, project, project_steps
 from understudy.project.align import crop_square, cut, face_square, find_face
-from understudy.project.perceptual import Perceptual, shrunk
 from understudy.project.pivotal_tuning import Tuned, tuning_steps
-from understudy.recipe import read_recipe
-from understudy.settings_project import ProjectSettings
+from understudy.settings.project import ProjectSettings
+from understudy.vision.distance import Perceptual, shrunk
+from understudy.vision.perceptual import Lpips, RecogniserFeatures, measure
 
 TINY = StyleGAN2Config(
     z_dim=8, w_dim=8, img_resolution=16, mapping_layers=2, channel_base=64, channel_max=8

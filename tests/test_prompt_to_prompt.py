@@ -10,14 +10,14 @@ from golden_model import GoldenCase, golden_cases
 from golden_swaps import alignment_of
 from plain_edit import Plain, plain_p2p, refining, replacing, weighing
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
-from understudy.attention import CrossMix
+from understudy.attention.plan import CrossMix
+from understudy.diffusion.words import align, replace_matrix
 from understudy.edit.columns import columns_of, refined
 from understudy.edit.prompt_to_prompt import mixes_of, prompt_to_prompt_steps
 from understudy.edit.windows import word_windows
-from understudy.models.denoiser import install
-from understudy.swap.blend import Blend
-from understudy.swap.mixes import alignment
-from understudy.words import align, replace_matrix
+from understudy.models.unet.denoiser import install
+from understudy.transfer.blend import Blend
+from understudy.transfer.cross_maps import alignment
 
 ROUNDED = 1e-6  # of arrays stored as float32
 

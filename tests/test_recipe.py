@@ -10,8 +10,8 @@ import pytest
 
 import pictures
 from understudy.errors import PictureError
-from understudy.photo import write_pixels
-from understudy.recipe import KEY, MAX_JSON, Ingredient, Recipe, ingredients, read_recipe
+from understudy.pictures.photo import write_pixels
+from understudy.pictures.recipe import KEY, MAX_JSON, Ingredient, Recipe, ingredients, read_recipe
 
 
 def full(tmp_path: Path) -> Recipe:

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from training.recogniser_training import save_weights
 from understudy.errors import ModelError
-from understudy.evaluate import recogniser
-from understudy.evaluate.recogniser import HEADS, Network, Recogniser, Vocabulary, peaks
-from understudy.evaluate.training import save_weights
+from understudy.vision import recogniser
+from understudy.vision.recogniser import HEADS, Network, Recogniser, Vocabulary, peaks
 
 WORDS = Vocabulary(
     words={head: ("this", "that", "other") for head in HEADS}, points=("nose", "tail")

@@ -6,7 +6,7 @@ import pytest
 
 from tiny import tiny_model
 from understudy.errors import InputError, PromptError
-from understudy.swap.roles import Role, cast, source_places, target_places
+from understudy.swap.subjects import Role, cast, source_places, target_places
 
 PROMPT = "a photo of a Cat, a dog and another cat"
 

@@ -14,7 +14,16 @@ import pytest
 import killable
 from understudy.errors import InputError, OutputError, PictureError
 from understudy.evaluate.report import Report, Table, comma_separated, markdown, page, whiskers
-from understudy.evaluate.rows import Job, Row, Run, add_row, latest, read_rows, row_steps, sharded
+from understudy.evaluate.results import (
+    Job,
+    Row,
+    Run,
+    add_row,
+    latest,
+    read_rows,
+    row_steps,
+    sharded,
+)
 from understudy.evaluate.stage import pick, seed_of, told
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.settings import LearnSettings

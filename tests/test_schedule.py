@@ -5,7 +5,7 @@ import pytest
 from golden_model import GoldenCase, golden_cases
 from golden_swaps import schedule_of
 from understudy.errors import InputError
-from understudy.swap.schedule import as_published, first_steps
+from understudy.transfer.schedule import as_published, first_steps
 
 
 @golden_cases("c_photoswap", where=lambda case: "derived" in case.settings)

@@ -10,10 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from understudy import settings
 from understudy.errors import InputError
-from understudy.knobs import Settings, check
-from understudy.presets import SWAP_PRESETS
 from understudy.settings import (
     DemoSettings,
     EditSettings,
@@ -22,9 +19,12 @@ from understudy.settings import (
     LearnSettings,
     RunSettings,
     SwapSettings,
+    verbs,
 )
-from understudy.settings_drag import DragSettings
-from understudy.settings_project import ProjectSettings
+from understudy.settings.drag import DragSettings
+from understudy.settings.knobs import Settings, check
+from understudy.settings.presets import SWAP_PRESETS
+from understudy.settings.project import ProjectSettings
 
 ALL = [
     DragSettings,
@@ -99,13 +99,13 @@ def test_the_default_swap_is_the_papers() -> None:
 
 
 def test_free_of_heavy_imports() -> None:
-    tree = ast.parse(Path(settings.__file__).read_text())
+    tree = ast.parse(Path(verbs.__file__).read_text())
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
     assert names <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
         "understudy.errors",
-        "understudy.knobs",
-        "understudy.presets",
+        "understudy.settings.knobs",
+        "understudy.settings.presets",
     }
 
 

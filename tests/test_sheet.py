@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from understudy.errors import InputError
-from understudy.sheet import PAPER, Row, Tile, contact_sheet
+from understudy.pictures.sheet import PAPER, Row, Tile, contact_sheet
 
 
 def flat(*colour: int) -> np.ndarray:

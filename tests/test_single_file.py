@@ -18,7 +18,7 @@ import ldm
 from tiny import _session, write_tiny
 from understudy.errors import ModelError
 from understudy.models import registry
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 
 @cache
@@ -76,8 +76,8 @@ def test_a_single_file_is_the_model_of_its_folder(kind: str, name: str, tmp_path
 def test_what_a_second_generation_file_predicts(
     said: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    from understudy.models.checkpoint_file import read_file
     from understudy.models.single_file import prediction_of
+    from understudy.untrusted.checkpoint_file import read_file
 
     if "yaml" in said:
         (tmp_path / "v2.yaml").write_text(said.pop("yaml"))
@@ -129,7 +129,7 @@ def test_what_lightning_left_behind_is_read_as_nothing(
     import sys
     from types import ModuleType
 
-    from understudy.models.checkpoint_file import Inert, read_file
+    from understudy.untrusted.checkpoint_file import Inert, read_file
 
     names = ["pytorch_lightning", "pytorch_lightning.callbacks", Callback.__module__]
     with monkeypatch.context() as pretended:

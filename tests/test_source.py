@@ -8,14 +8,14 @@ import pytest
 import torch
 
 from test_swap import SCHEDULES, SOURCE, STEPS, TARGET, model_of, null_text, size_of
-from understudy.diffusion import starting_noise
+from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import SourceFeatures
-from understudy.swap.blend import Blend
-from understudy.swap.replay import replay_steps
-from understudy.swap.schedule import first_steps
+from understudy.transfer.blend import Blend
+from understudy.transfer.loop import replay_steps
+from understudy.transfer.schedule import first_steps
 
 OTHER = "a photo of red bear in the beach"
 BLEND = Blend(2, (4,), ((4, 5),))

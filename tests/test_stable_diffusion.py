@@ -10,13 +10,13 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from tiny import KINDS, tiny_folder, tiny_model
-from understudy.attention import AttentionPlan, AttentionSite, CrossMix
+from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix
 from understudy.errors import InputError, ModelError, PromptError
-from understudy.models.denoiser import Denoiser
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
-from understudy.models.stable_diffusion import StableDiffusion
-from understudy.models.text import pack_text, unpack_text
+from understudy.models.text_encoders import pack_text, unpack_text
+from understudy.models.unet.denoiser import Denoiser
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 EXPECTED = {
     # kind: prediction, offset, channels, picture size, tokens, downscale

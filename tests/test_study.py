@@ -26,8 +26,8 @@ from understudy.evaluate.study.questions import Contest, Question, Study, make, 
 from understudy.evaluate.study.server import VOTES, StudyServer
 from understudy.evaluate.study.tally import raters, report, scores
 from understudy.evaluate.study.votes import Votes
-from understudy.photo import png_text
-from understudy.settings_evaluate import StudySettings
+from understudy.pictures.photo import png_text
+from understudy.settings.evaluate import StudySettings
 
 METHODS = ("method-of-ada", "method-of-bob")
 TASKS = ("subject", "background", "overall")

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from golden_drag import DragCase, drag_cases
 from understudy.errors import ModelError
-from understudy.models.generators import load_generator, save_generator
-from understudy.models.interface import ImageGenerator
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.models.stylegan2_config import StyleGAN2Config
-from understudy.models.windows import Windows
+from understudy.generators.folder import load_generator, save_generator
+from understudy.generators.interface import ImageGenerator
+from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.generators.windows import Windows
 
 SMALL = StyleGAN2Config(
     z_dim=16, w_dim=16, img_resolution=64, mapping_layers=2, channel_base=512, channel_max=16

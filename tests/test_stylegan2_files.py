@@ -27,10 +27,11 @@ from lookalikes import Call, Style, Word, dump, from_layout, tree, written, zipp
 from tests.golden_drag import DragCase, drag_cases
 from understudy import cli
 from understudy.errors import ModelError
-from understudy.models import quarantine, stylegan2_convert
-from understudy.models.generators import load_generator
-from understudy.models.stylegan2_convert import convert, read_checkpoint
-from understudy.models.stylegan2_files import find_generator
+from understudy.generators import convert as convert_module
+from understudy.generators import quarantine
+from understudy.generators.convert import convert, read_checkpoint
+from understudy.generators.files import find_generator
+from understudy.generators.folder import load_generator
 
 FIR = (np.outer([1, 3, 3, 1], [1, 3, 3, 1]) / 64).astype(np.float32)
 Arrays = dict[str, np.ndarray]
@@ -428,7 +429,7 @@ def test_refusals_through_the_command(
 
 def test_the_child_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader that hangs or eats memory is ended, and said so."""
-    monkeypatch.setattr(stylegan2_convert, "processor_seconds", lambda size: 0.005)
+    monkeypatch.setattr(convert_module, "processor_seconds", lambda size: 0.005)
     file = written(tmp_path / "a.pkl", Attack(tmp_path / "canary").pkl())
     with pytest.raises(ModelError, match="took more than"):
         read_checkpoint(file)

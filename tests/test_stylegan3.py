@@ -15,13 +15,13 @@ from torch import Tensor
 import plain_waves
 from golden_drag import DragCase, drag_cases
 from understudy.errors import ModelError
-from understudy.models.generators import load_generator, save_generator
-from understudy.models.interface import ImageGenerator
-from understudy.models.stylegan3 import StyleGAN3
-from understudy.models.stylegan3_config import StyleGAN3Config
-from understudy.models.stylegan3_filters import filters, low_pass
-from understudy.models.stylegan3_layers import FilteredConv
-from understudy.models.windows import Windows
+from understudy.generators.folder import load_generator, save_generator
+from understudy.generators.interface import ImageGenerator
+from understudy.generators.stylegan3.config import StyleGAN3Config
+from understudy.generators.stylegan3.filters import filters, low_pass
+from understudy.generators.stylegan3.generator import StyleGAN3
+from understudy.generators.stylegan3.layers import FilteredConv
+from understudy.generators.windows import Windows
 
 R: dict[str, Any] = {"conv_kernel": 1, "use_radial_filters": True}
 PUBLISHED_R: dict[str, Any] = {**R, "channel_base": 65536, "channel_max": 1024}

@@ -16,10 +16,10 @@ from lookalikes import Call, Style, Word, dump, tree, written, zipped
 from test_stylegan3 import TINY, R, small
 from understudy import cli
 from understudy.errors import ModelError
-from understudy.models.generators import load_generator, save_generator
-from understudy.models.stylegan2_convert import check_folder, convert, read_checkpoint
-from understudy.models.stylegan3 import StyleGAN3
-from understudy.models.stylegan3_config import StyleGAN3Config
+from understudy.generators.convert import check_folder, convert, read_checkpoint
+from understudy.generators.folder import load_generator, save_generator
+from understudy.generators.stylegan3.config import StyleGAN3Config
+from understudy.generators.stylegan3.generator import StyleGAN3
 
 Arrays = dict[str, np.ndarray]
 # What the authors' programs write down: sizes by name, filters' widths left to the defaults.

@@ -9,18 +9,18 @@ import torch
 
 from benchmarks.plain import Plain, plain_swap
 from tiny import tiny_model
-from understudy.diffusion import starting_noise, timesteps
+from understudy.diffusion.sampler import starting_noise, timesteps
 from understudy.errors import InputError, PromptError
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.settings import SwapSettings
-from understudy.swap.blend import Blend
 from understudy.swap.photoswap import swap, swap_steps
-from understudy.swap.replay import alignment, replay_steps
-from understudy.swap.roles import Role, cast
-from understudy.swap.schedule import SwapSchedule, as_published, first_steps
+from understudy.swap.subjects import Role, cast
+from understudy.transfer.blend import Blend
+from understudy.transfer.loop import alignment, replay_steps
+from understudy.transfer.schedule import SwapSchedule, as_published, first_steps
 
 SOURCE, TARGET = "a photo of cat on the beach", "a photo of sks dog on the beach"
 STEPS = 6

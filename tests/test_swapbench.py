@@ -15,14 +15,14 @@ from understudy.evaluate import swapbench
 from understudy.evaluate.copying import paste_score
 from understudy.evaluate.methods import METHODS
 from understudy.evaluate.protocols.swap import all_cases, evaluation_steps, summed, write_cases
-from understudy.evaluate.recogniser import load
-from understudy.evaluate.rows import Row, Run, read_rows
+from understudy.evaluate.results import Row, Run, read_rows
 from understudy.evaluate.swap_scores import MEASURES, Answers, score
 from understudy.evaluate.toy_bench import ToyBench
-from understudy.photo import write_pixels
-from understudy.settings_evaluate import CasesSettings
+from understudy.pictures.photo import write_pixels
+from understudy.settings.evaluate import CasesSettings
 from understudy.toybox import STANCES
 from understudy.toybox.sample import is_reserved
+from understudy.vision.recogniser import load
 
 CONTROLS = ["right-answer", "no-swap", "copy-paste"]
 SIDE = 64

@@ -15,7 +15,7 @@ from test_learn import photos
 from tiny import tiny_model
 from understudy.concept import Concept
 from understudy.learn import Subject, learn_steps
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
 KNOBS: dict[str, Any] = {

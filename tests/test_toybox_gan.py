@@ -10,12 +10,12 @@ import torch
 
 from understudy import cli
 from understudy.errors import ModelError
-from understudy.evaluate import landmarks
-from understudy.image import to_tensor
+from understudy.generators.folder import load_generator
 from understudy.models import registry
-from understudy.models.generators import load_generator
-from understudy.photo import read_photo
-from understudy.settings_drag import DragSettings
+from understudy.pictures.photo import read_photo
+from understudy.pictures.tensors import to_tensor
+from understudy.settings.drag import DragSettings
+from understudy.vision import landmarks
 
 
 def nose(picture: torch.Tensor) -> torch.Tensor:

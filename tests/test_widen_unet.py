@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
 
-
-def test_a_widened_unet_does_what_the_narrow_one_did(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "path", [str(SCRIPTS), *sys.path])
-    from build_toybox_diffusion import WIDTH, new_unet
-    from widen_unet import widened
+def test_a_widened_unet_does_what_the_narrow_one_did() -> None:
+    from training.build_toybox_diffusion import WIDTH, new_unet
+    from training.widen_unet import widened
 
     wide = new_unet()
     narrow = UNet2DConditionModel.from_config(

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from golden_model import golden_folders
-from understudy.errors import PromptError
-from understudy.words import (
+from understudy.diffusion.words import (
     align,
     exact_places,
     own_padding,
@@ -17,6 +16,7 @@ from understudy.words import (
     word_places,
     words_of,
 )
+from understudy.errors import PromptError
 
 FOLDERS = [
     folder / "diffusion"

@@ -15,14 +15,14 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from test_swap import SOURCE, TARGET, size_of
 from tiny import tiny_model
-from understudy.diffusion import starting_noise, timesteps
+from understudy.diffusion.sampler import starting_noise, timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import WORDS, SourceFeatures, keeping
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap_steps
-from understudy.swap.rows import SwapControl
 from understudy.swap.sweep import Axis, cells, sweep_steps
+from understudy.transfer.batch_layout import SwapControl
 
 SELF_ATTENTION = 0.2162  # of a row's multiply-adds
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 KINDS = ("sd15", "sd21", "toy", "sdxl")
 WORDS = "a photo of cat dog bear sks zwx the on in beach red blue sitting toy wooden floor".split()

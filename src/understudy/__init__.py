@@ -38,20 +38,21 @@ from understudy.settings import (
     LearnSettings,
     SwapSettings,
 )
-from understudy.settings_drag import DragSettings
-from understudy.settings_project import ProjectSettings
+from understudy.settings.drag import DragSettings
+from understudy.settings.project import ProjectSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, spelled, worn
     from understudy.drag.session import DragSession
-    from understudy.image import read_folder, read_picture, write_picture
+    from understudy.generators.folder import load_generator
+    from understudy.generators.interface import ImageGenerator
     from understudy.invert.inversion import Inversion
-    from understudy.models.generators import load_generator
-    from understudy.models.interface import DiffusionModel, ImageGenerator
+    from understudy.models.interface import DiffusionModel
     from understudy.models.registry import available as available_models
     from understudy.models.registry import load as load_model
+    from understudy.pictures.recipe import Recipe, read_recipe
+    from understudy.pictures.tensors import read_folder, read_picture, write_picture
     from understudy.project.latent import Latent
-    from understudy.recipe import Recipe, read_recipe
 
 __all__ = [
     "Concept",
@@ -92,19 +93,19 @@ _LAZY = {
     "Concept": "concept.Concept",
     "DiffusionModel": "models.interface.DiffusionModel",
     "DragSession": "drag.session.DragSession",
-    "ImageGenerator": "models.interface.ImageGenerator",
+    "ImageGenerator": "generators.interface.ImageGenerator",
     "Inversion": "invert.inversion.Inversion",
     "Latent": "project.latent.Latent",
-    "Recipe": "recipe.Recipe",
+    "Recipe": "pictures.recipe.Recipe",
     "available_models": "models.registry.available",
-    "load_generator": "models.generators.load_generator",
+    "load_generator": "generators.folder.load_generator",
     "load_model": "models.registry.load",
-    "read_folder": "image.read_folder",
-    "read_picture": "image.read_picture",
-    "read_recipe": "recipe.read_recipe",
+    "read_folder": "pictures.tensors.read_folder",
+    "read_picture": "pictures.tensors.read_picture",
+    "read_recipe": "pictures.recipe.read_recipe",
     "spelled": "concept.spelled",
     "worn": "concept.worn",
-    "write_picture": "image.write_picture",
+    "write_picture": "pictures.tensors.write_picture",
 }
 
 

@@ -19,17 +19,18 @@ from torch import Tensor
 
 from understudy import toybox
 from understudy.concept import worn
-from understudy.evaluate import metrics, truth
-from understudy.evaluate.recogniser import Recogniser
-from understudy.image import to_pixels
+from understudy.evaluate import truth
 from understudy.invert import inversion_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
-from understudy.photo import Pixels
+from understudy.pictures import metrics
+from understudy.pictures.photo import Pixels
+from understudy.pictures.sheet import Row, Tile, contact_sheet
+from understudy.pictures.tensors import to_pixels
 from understudy.settings import DemoSettings, InvertSettings, LearnSettings, SwapSettings
-from understudy.sheet import Row, Tile, contact_sheet
 from understudy.swap import swap_steps
 from understudy.toybox import Scene
+from understudy.vision.recogniser import Recogniser
 
 FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides
 NAME = "rex"

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, embedded
-from understudy.diffusion import SampleStep, drawn, noise_streams, sample_steps
+from understudy.diffusion.sampler import SampleStep, drawn, noise_streams, sample_steps
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings

@@ -21,7 +21,7 @@ from jaxtyping import Int16, UInt8
 
 from understudy.errors import ExtraMissing, PictureError
 from understudy.models.folder import native_size, parameter_counts
-from understudy.photo import Glance, fit, glance, list_folder
+from understudy.pictures.photo import Glance, fit, glance, list_folder
 
 FEW, MANY = 3, 30  # photos: the paper's 3 to 5 suffice, beyond 30 no gain is published
 USUAL_SIZE = (512, 512)

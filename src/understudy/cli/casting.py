@@ -13,7 +13,7 @@ import typer
 
 from understudy.cli import show, stage
 from understudy.errors import InputError
-from understudy.files import cache_folder
+from understudy.files.atomic import cache_folder
 from understudy.settings import METHODS, InvertSettings, RunSettings, SwapSettings
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from understudy.invert.inversion import Inversion
     from understudy.invert.source import Parts, SourceFeatures
     from understudy.models.interface import DiffusionModel
-    from understudy.recipe import Ingredient
-    from understudy.swap.audition import Audition
-    from understudy.swap.roles import Role
+    from understudy.pictures.recipe import Ingredient
+    from understudy.swap.schedule_search import Audition
+    from understudy.swap.subjects import Role
 
 # The options that all of them have.
 PhotoOption = Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)]
@@ -75,7 +75,7 @@ class Source:
 
 def cast_of(swaps: Sequence[str], prompt: str, photo: Path | None = None) -> Cast:
     """`--swap` options with their concepts loaded; words and photo are looked at before that."""
-    from understudy.swap.roles import Role, cast
+    from understudy.swap.subjects import Role, cast
 
     parts = [split(text) for text in swaps]
     cast(prompt, [Role(word, word, place) for word, place, _ in parts])
@@ -119,8 +119,8 @@ def source_of(
         if mask is not None:
             raise InputError("--mask is drawn on a photo; with --seed there is none.")
         return Source(prompt, None, seed, None, ())
-    from understudy.image import to_tensor
-    from understudy.photo import fit
+    from understudy.pictures.photo import fit
+    from understudy.pictures.tensors import to_tensor
 
     opened, ingredient = stage.open_photo(photo)
     picture = to_tensor(fit(opened.pixels, model.picture_size))
@@ -210,12 +210,12 @@ def jury(
 
     Without photos of the concept the model draws it, so it must be dressed by now.
     """
-    from understudy.evaluate.swap_judge import judge_for
+    from understudy.swap.scorer import judge_for
 
     judge = judge_for(model)
     if judge is None or source.picture is None or len(cast.roles) != 1:
         return None
-    from understudy.swap.audition import Audition
+    from understudy.swap.schedule_search import Audition
 
     pictures = _of_the_actor(model, guidance, str(cast.roles[0].actor), photos)
     return Audition(judge, judge.identity(pictures), source.picture)
@@ -226,7 +226,7 @@ def _of_the_actor(
 ) -> Tensor:
     """Pictures of the concept: the photos given, or what the model draws of it."""
     if photos is not None:
-        from understudy.image import read_folder
+        from understudy.pictures.tensors import read_folder
 
         return read_folder(photos, model.picture_size)[0]
     from understudy.generate import generate

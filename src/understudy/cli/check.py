@@ -15,8 +15,8 @@ from understudy.settings import LEARN_METHODS
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from understudy.evaluate.features import ClipFeatures
     from understudy.preflight import Finding, Needs, Report
+    from understudy.vision.features import ClipFeatures
 
 GB = 10**9
 
@@ -49,17 +49,17 @@ def check(
 
 def looker(clip: str) -> ClipFeatures:
     """CLIP from a folder or hub id."""
-    from understudy.evaluate.features import ClipFeatures
-    from understudy.models.vision import load_clip
+    from understudy.vision.encoders import load_clip
+    from understudy.vision.features import ClipFeatures
 
     return ClipFeatures(load_clip(clip))
 
 
 def nouns(photos: Path, seeing: ClipFeatures) -> list[tuple[str, float]]:
     """The nouns that fit the readable photos of a folder best, with their shares of belief."""
-    from understudy.evaluate.nouns import propose_noun
-    from understudy.image import read_picture
-    from understudy.photo import list_folder
+    from understudy.pictures.photo import list_folder
+    from understudy.pictures.tensors import read_picture
+    from understudy.vision.nouns import propose_noun
 
     pictures: list[Tensor] = []
     for file in list_folder(photos).files:

@@ -9,7 +9,7 @@ import typer
 
 from understudy.cli import show, stage
 from understudy.errors import InputError, OutputError
-from understudy.files import check_folder_writable, check_writable
+from understudy.files.atomic import check_folder_writable, check_writable
 from understudy.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def export(
     dress = stage.load_concepts([name])
     from torch import float16, float32
 
-    from understudy.exchange import export_concept
+    from understudy.concept.exchange import export_concept
 
     (concept,) = dress.concepts
     base = stage.load_model(RunSettings(model=model or concept.base_model, device="cpu"))
@@ -106,8 +106,8 @@ def import_concept(
     """
     if not source.exists():
         raise InputError(f"There is no file {source}. Check the path.")
-    from understudy.exchange import import_concept as take
-    from understudy.exchange.exchange import rows_wanted
+    from understudy.concept.exchange import import_concept as take
+    from understudy.concept.exchange.exchange import rows_wanted
     from understudy.learn.identifier import rare_words
 
     rows = rows_wanted(source)

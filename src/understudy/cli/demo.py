@@ -11,7 +11,7 @@ import typer
 
 from understudy.cli import show, stage
 from understudy.cli.options import knobs
-from understudy.files import check_folder_writable
+from understudy.files.atomic import check_folder_writable
 from understudy.settings import DemoSettings, RunSettings
 
 
@@ -30,10 +30,10 @@ def demo(
     check_folder_writable(out)
     started = time.perf_counter()
     from understudy import demo as stages
-    from understudy.evaluate.recogniser import load as load_ruler
-    from understudy.files import replacing
-    from understudy.image import write_picture
-    from understudy.photo import write_pixels
+    from understudy.files.atomic import replacing
+    from understudy.pictures.photo import write_pixels
+    from understudy.pictures.tensors import write_picture
+    from understudy.vision.recogniser import load as load_ruler
 
     model = stage.load_model(run)
     ruler = load_ruler()

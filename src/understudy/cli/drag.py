@@ -13,20 +13,20 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import check_writable
+from understudy.files.atomic import check_writable
 from understudy.settings import DTYPES
-from understudy.settings_drag import DragSettings
+from understudy.settings.drag import DragSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from understudy.drag.session import DragSession, DragStep
     from understudy.drag.tracking import Tracker
-    from understudy.models.interface import ImageGenerator
-    from understudy.photo import Pixels
+    from understudy.generators.interface import ImageGenerator
+    from understudy.pictures.photo import Pixels
+    from understudy.pictures.recipe import Recipe
     from understudy.project.align import Square
     from understudy.project.latent import Latent
-    from understudy.recipe import Recipe
 
 
 @knobs
@@ -133,7 +133,7 @@ class _Begin:
             return None
         if self.projected is None:
             raise InputError("--into puts a projected photo back: give its --latent too.")
-        from understudy.photo import read_photo
+        from understudy.pictures.photo import read_photo
 
         opened, (square, known) = read_photo(self.photo), self.projected.place()
         if opened.size != known:
@@ -148,7 +148,7 @@ class _Begin:
         edited = _picture(model, done.latent)
         if self.frame is None or self.projected is None:
             return edited
-        from understudy.image import to_tensor
+        from understudy.pictures.tensors import to_tensor
         from understudy.project.put_back import put_back
 
         (pixels, square), before = self.frame, _picture(model, self.projected.ws)
@@ -174,7 +174,7 @@ class _Begin:
         _ = self.frame  # or an error, before a model is loaded
         from understudy.drag.points import read_pairs
         from understudy.drag.session import DragSession
-        from understudy.models.generators import load_generator, stylegan2
+        from understudy.generators.folder import load_generator, stylegan2
 
         pairs = read_pairs(self.points)
         begun = None if self.file is None else DragSession.load(self.file)
@@ -219,7 +219,7 @@ def _check_tracker(tracker: str, weights: Path | None) -> None:
 
 def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:
     """Raise before minutes of work what would be raised after them."""
-    from understudy.photo import check_png_name
+    from understudy.pictures.photo import check_png_name
 
     if film is not None:
         from understudy.drag.film import check_film_name
@@ -249,8 +249,8 @@ def _mask(path: Path | None) -> Tensor | None:
     """A mask as it was drawn, at its own size, "1 1 h w"."""
     if path is None:
         return None
-    from understudy.image import read_mask
-    from understudy.photo import read_photo
+    from understudy.pictures.photo import read_photo
+    from understudy.pictures.tensors import read_mask
 
     size = read_photo(path).size
     return read_mask(path, size, size)
@@ -265,7 +265,7 @@ def _picture(model: ImageGenerator, latent: Tensor) -> Tensor:
 
 def _write(picture: Tensor, out: Path, recipe: Recipe) -> None:
     """A picture, with how it was made."""
-    from understudy.image import write_picture
+    from understudy.pictures.tensors import write_picture
 
     write_picture(out, picture, recipe.to_text())
 
@@ -273,7 +273,7 @@ def _write(picture: Tensor, out: Path, recipe: Recipe) -> None:
 def _recipe(
     model: ImageGenerator, session: DragSession, facts: Mapping[str, object], begin: _Begin
 ) -> Recipe:
-    from understudy.recipe import Recipe, ingredient
+    from understudy.pictures.recipe import Recipe, ingredient
 
     files = {"mask": begin.mask, "latent": begin.latent, "session": begin.file}
     files |= {"tracker": begin.raft, "photo": begin.photo}

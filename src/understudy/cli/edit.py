@@ -11,7 +11,7 @@ import typer
 from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import cache_folder, check_writable
+from understudy.files.atomic import cache_folder, check_writable
 from understudy.settings import METHODS, EditSettings, InvertSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from understudy.edit import WordEdits
     from understudy.invert import Inversion
     from understudy.models.interface import DiffusionModel
-    from understudy.photo import Photo
-    from understudy.recipe import Recipe
+    from understudy.pictures.photo import Photo
+    from understudy.pictures.recipe import Recipe
 
 INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}  # what suits each method
 
@@ -112,7 +112,7 @@ def edit(
 
 def files(out: Path, count: int) -> list[Path]:
     """The file of each target, writable: --out itself, or numbered where there are several."""
-    from understudy.photo import check_png_name
+    from understudy.pictures.photo import check_png_name
 
     check_png_name(out)
     outs = [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, count + 1)]
@@ -140,9 +140,9 @@ def check(
 def _inverted(
     model: DiffusionModel, photo: Photo, prompt: str, method: str, settings: EditSettings
 ) -> Inversion:
-    from understudy.image import to_tensor
     from understudy.invert import inversion_steps
-    from understudy.photo import fit
+    from understudy.pictures.photo import fit
+    from understudy.pictures.tensors import to_tensor
 
     picture = to_tensor(fit(photo.pixels, model.picture_size))
     steps = settings.inversion_steps if settings.method == "pnp" else 0
@@ -155,7 +155,7 @@ def _inverted(
 
 
 def _seeded(model: DiffusionModel, prompt: str, seed: int, settings: EditSettings) -> Inversion:
-    from understudy.diffusion import starting_noise
+    from understudy.diffusion.sampler import starting_noise
     from understudy.edit.personalised import from_noise
 
     height, width = (side // model.downscale for side in model.picture_size)
@@ -164,7 +164,7 @@ def _seeded(model: DiffusionModel, prompt: str, seed: int, settings: EditSetting
 
 
 def _write(file: Path, picture: Tensor, recipe: Recipe) -> None:
-    from understudy.image import write_picture
+    from understudy.pictures.tensors import write_picture
 
     write_picture(file, picture, recipe.to_text())
 

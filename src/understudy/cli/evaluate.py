@@ -11,9 +11,9 @@ import typer
 from understudy.cli import show, stage, study
 from understudy.cli.options import knobs
 from understudy.errors import ExtraMissing, InputError, ModelError
-from understudy.files import check_folder_writable
+from understudy.files.atomic import check_folder_writable
 from understudy.settings import RunSettings
-from understudy.settings_evaluate import (
+from understudy.settings.evaluate import (
     CasesSettings,
     DragTableSettings,
     DreamBoothSettings,
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     import torch
 
     from understudy.evaluate.bench import Bench
-    from understudy.evaluate.features import Eyes
     from understudy.evaluate.report import Report
     from understudy.evaluate.stage import Stage
+    from understudy.vision.features import Eyes
 
 TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
 PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
@@ -76,9 +76,9 @@ def swap(
         return
     check_folder_writable(out)
     from understudy.evaluate.protocols import swap as protocol
-    from understudy.evaluate.rows import Run
+    from understudy.evaluate.results import Run
     from understudy.evaluate.stage import pick
-    from understudy.photo import write_pixels
+    from understudy.pictures.photo import write_pixels
 
     usual = PHOTO_METHODS if folder else TOY_METHODS
     names = [] if methods == "none" else pick(methods or usual, METHODS)
@@ -100,8 +100,8 @@ def swap(
 
 def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | None) -> Bench:
     from understudy.evaluate.photo_bench import PhotoBench
-    from understudy.evaluate.recogniser import load
     from understudy.evaluate.toy_bench import ToyBench
+    from understudy.vision.recogniser import load
 
     if folder is None:
         return ToyBench(settings, load())
@@ -139,9 +139,9 @@ def dreambooth(
     from understudy.evaluate.dreambench import read_data_set, write_toy_set
     from understudy.evaluate.protocols import dreambooth as protocol
     from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
-    from understudy.evaluate.rows import Run
+    from understudy.evaluate.results import Run
     from understudy.evaluate.stage import pick
-    from understudy.photo import write_pixels
+    from understudy.pictures.photo import write_pixels
 
     names, where = pick(methods, LEARNERS), Path(data)
     if data == "toybox":
@@ -159,11 +159,11 @@ def dreambooth(
 
 
 def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
-    from understudy.evaluate.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
-    from understudy.evaluate.perceptual import RecogniserFeatures, between, measure
+    from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
+    from understudy.vision.perceptual import RecogniserFeatures, between, measure
 
     if settings.eyes == "toys":
-        from understudy.evaluate.recogniser import load as load_ruler
+        from understudy.vision.recogniser import load as load_ruler
 
         ruler = ToyFeatures(load_ruler())
         far = between(RecogniserFeatures(ruler.ruler))
@@ -173,7 +173,7 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     except (ExtraMissing, ModelError) as error:
         show.note(f"{error} DIV is left out.")
         far = None
-    from understudy.models.vision import load_clip, load_dino
+    from understudy.vision.encoders import load_clip, load_dino
 
     clip = ClipFeatures(load_clip(settings.clip, device=device))
     dino = DinoFeatures(load_dino(settings.dino, device=device))
@@ -216,13 +216,13 @@ def drag(
         show.result(said, json, *_listed(study.methods))
         return
     check_folder_writable(out)
-    from understudy.evaluate.landmarks import load as load_finder
-    from understudy.evaluate.recogniser import load as load_ruler
-    from understudy.evaluate.rows import Run
+    from understudy.evaluate.results import Run
     from understudy.evaluate.stage import pick
-    from understudy.models.generators import load_generator, stylegan2
-    from understudy.photo import write_pixels
-    from understudy.sheet import contact_sheet
+    from understudy.generators.folder import load_generator, stylegan2
+    from understudy.pictures.photo import write_pixels
+    from understudy.pictures.sheet import contact_sheet
+    from understudy.vision.landmarks import load as load_finder
+    from understudy.vision.recogniser import load as load_ruler
 
     names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
     model = stylegan2(load_generator(generator, device=device))

@@ -9,7 +9,7 @@ import typer
 
 from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
-from understudy.files import check_writable
+from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def explain(
     Where each word looks, the components of self-attention, the steps that a swap takes from the
     source, and with --swap where it may change.
     """
-    from understudy.photo import check_png_name, write_pixels
+    from understudy.pictures.photo import check_png_name, write_pixels
 
     check_writable(check_png_name(out))
     cast = casting.cast_of(swap, prompt, photo)

@@ -12,7 +12,7 @@ import typer
 from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import check_folder_writable, check_writable
+from understudy.files.atomic import check_folder_writable, check_writable
 from understudy.settings import GenerateSettings, RunSettings
 
 AT_ONCE = 4  # pictures in a batch; the batch never changes a picture
@@ -37,7 +37,7 @@ def generate(
     dress = stage.load_concepts(concept)
     from understudy.concept import spelled, with_articles
     from understudy.generate import generate_steps
-    from understudy.image import write_picture
+    from understudy.pictures.tensors import write_picture
 
     asked = with_articles(prompt)
     text = spelled(asked, *dress.concepts)

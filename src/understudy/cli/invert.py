@@ -10,7 +10,7 @@ import typer
 from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import cache_folder, check_writable
+from understudy.files.atomic import cache_folder, check_writable
 from understudy.settings import InvertSettings, RunSettings
 
 if TYPE_CHECKING:
@@ -41,9 +41,9 @@ def invert(
     check_writable(file)
     opened, _ = stage.open_photo(photo)
     dress = stage.load_concepts(concept)
-    from understudy.image import to_tensor
     from understudy.invert import inversion_steps
-    from understudy.photo import fit
+    from understudy.pictures.photo import fit
+    from understudy.pictures.tensors import to_tensor
 
     model = stage.load_model(run)
     picture = to_tensor(fit(opened.pixels, model.picture_size))
@@ -63,7 +63,7 @@ def _quality(model: DiffusionModel, picture: Tensor, inversion: Inversion) -> di
     """PSNR in dB of the photo through the autoencoder alone, and replayed where that is known."""
     from torch import no_grad
 
-    from understudy.evaluate.metrics import psnr
+    from understudy.pictures.metrics import psnr
 
     with no_grad():
         known = {"autoencoder": model.encode(picture.to(model.device))}

@@ -12,15 +12,15 @@ from understudy.cli import show, signals, stage
 from understudy.cli.check import looker, nouns, preflight
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import cache_folder, check_folder_writable
+from understudy.files.atomic import cache_folder, check_folder_writable
 from understudy.settings import LearnSettings, RunSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept
-    from understudy.evaluate.features import ClipFeatures
     from understudy.learn import LearnStep, Subject
     from understudy.learn.preview import Judge
     from understudy.models.interface import DiffusionModel
+    from understudy.vision.features import ClipFeatures
 
 
 Noun = Annotated[
@@ -128,8 +128,8 @@ def _subject(
     masks: Path | None = None,
 ) -> Subject:
     """Somebody to learn: photos, and masks named like them, fitted to the model."""
-    from understudy.image import read_folder, read_masks
     from understudy.learn import Subject
+    from understudy.pictures.tensors import read_folder, read_masks
 
     pictures, listing = read_folder(photos, model.picture_size)
     show.note(*listing.notes)
@@ -163,17 +163,17 @@ def _proposed(photos: Path, seeing: ClipFeatures | None) -> str:
 
 def _judge(model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None) -> Judge | None:
     """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""
-    from understudy.evaluate.features import DinoFeatures, ToyFeatures
-    from understudy.evaluate.judge import CLIP_SCALE, PreviewJudge
+    from understudy.learn.preview_scorer import CLIP_SCALE, PreviewJudge
+    from understudy.vision.features import DinoFeatures, ToyFeatures
 
     if seeing is not None:
-        from understudy.models.vision import load_dino
+        from understudy.vision.encoders import load_dino
 
         subject = DinoFeatures(load_dino(dino)) if dino else seeing
         return PreviewJudge(subject, seeing, CLIP_SCALE)
     if model.name != RunSettings().model:
         return None
-    from understudy.evaluate.recogniser import load
+    from understudy.vision.recogniser import load
 
     ruler = ToyFeatures(load())
     return PreviewJudge(ruler, ruler)

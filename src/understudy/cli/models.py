@@ -60,7 +60,7 @@ def convert(
     """
     if file.suffix.lower() in DIFFUSION:
         return _convert_diffusion(file, out or file.with_suffix(""), json)
-    from understudy.models.stylegan2_convert import convert as convert_file
+    from understudy.generators.convert import convert as convert_file
 
     folder = out or (file.with_suffix("") if file.suffix else Path(f"{file}-generator"))
     found = convert_file(file, folder)
@@ -78,11 +78,11 @@ def check(
 
     folder = generator_folder(model)
     if Path(model).is_file() and Path(model).suffix.lower() not in DIFFUSION:
-        from understudy.models.stylegan2_convert import read_checkpoint
+        from understudy.generators.convert import read_checkpoint
 
         told = {"model": model, **_facts(read_checkpoint(model))}
     elif (folder / "generator.json").is_file():
-        from understudy.models.stylegan2_convert import check_folder as check_generator
+        from understudy.generators.convert import check_folder as check_generator
 
         told = {"model": model, **_facts(check_generator(folder))}
     else:
@@ -95,7 +95,7 @@ def check(
 
 def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
     """The folder that --model would make of the file in the cache, at a place of the user's."""
-    from understudy.files import check_folder_writable
+    from understudy.files.atomic import check_folder_writable
     from understudy.models.registry import find
     from understudy.models.write_folder import copy_folder
 

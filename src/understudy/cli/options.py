@@ -16,8 +16,8 @@ from typing import Annotated, Any, get_type_hints
 import typer
 
 from understudy.errors import InputError
-from understudy.knobs import Settings, option
 from understudy.settings import RunSettings
+from understudy.settings.knobs import Settings, option
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:

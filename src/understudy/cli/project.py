@@ -11,18 +11,18 @@ import typer
 from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import check_writable
-from understudy.settings_project import ProjectSettings
+from understudy.files.atomic import check_writable
+from understudy.settings.project import ProjectSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from understudy.models.stylegan2 import StyleGAN2
-    from understudy.photo import Photo
+    from understudy.generators.stylegan2.generator import StyleGAN2
+    from understudy.pictures.photo import Photo
+    from understudy.pictures.recipe import Ingredient
     from understudy.project.align import Square
     from understudy.project.latent import Latent
     from understudy.project.project import ProjectStep
-    from understudy.recipe import Ingredient
 
 SUFFIX = ".latent.safetensors"
 TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
@@ -61,13 +61,13 @@ def project(
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     if picture is not None:
-        from understudy.photo import check_png_name
+        from understudy.pictures.photo import check_png_name
 
         check_png_name(picture)
         check_writable(picture)
     check_writable(file)
     opened, ingredient = stage.open_photo(photo)
-    from understudy.models.generators import load_generator, stylegan2
+    from understudy.generators.folder import load_generator, stylegan2
 
     model = stylegan2(load_generator(generator, device=device))
     target, square = _target(opened, model, crop, eyes, mouth, landmarks)
@@ -93,8 +93,8 @@ def _draw(
     """Write what the latent draws, with how it was made."""
     from torch import no_grad
 
-    from understudy.image import write_picture
-    from understudy.recipe import Recipe
+    from understudy.pictures.recipe import Recipe
+    from understudy.pictures.tensors import write_picture
 
     with no_grad():
         drawn = latent.tuned(model).pictures(latent.ws)
@@ -117,8 +117,8 @@ def _followed(
     fresh: bool,
 ) -> ProjectStep:
     """Run to the end, noting progress beside the result; the note goes when all is done."""
-    from understudy.evaluate.perceptual import measure as measure_by_name
     from understudy.project import Progress, project_steps
+    from understudy.vision.perceptual import measure as measure_by_name
 
     note = file.with_name(f".{file.name}.progress")
     kept = None if fresh or not note.is_file() else Progress.load(note)
@@ -138,8 +138,8 @@ def _target(
 ) -> tuple[Tensor, Square]:
     """The picture to project: a face made upright, a part of the photo, or its middle; and which
     part of the photo that is."""
-    from understudy.image import to_tensor
-    from understudy.photo import fit
+    from understudy.pictures.photo import fit
+    from understudy.pictures.tensors import to_tensor
     from understudy.project.align import crop_square, cut, face_square, find_face, middle
 
     given = [

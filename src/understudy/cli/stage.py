@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConceptError
-from understudy.knobs import Settings
 from understudy.settings import RunSettings
+from understudy.settings.knobs import Settings
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from understudy.concept import Concept
     from understudy.models.interface import DiffusionModel
-    from understudy.photo import Photo
-    from understudy.recipe import Ingredient, Recipe
+    from understudy.pictures.photo import Photo
+    from understudy.pictures.recipe import Ingredient, Recipe
 
 STORE = Path("concepts")
 MANIFEST = "concept.json"
@@ -71,7 +71,7 @@ def concept_folder(name: str) -> Path:
 def load_concepts(names: Iterable[str]) -> Dress:
     """Read concepts by name or folder."""
     from understudy.concept import Concept
-    from understudy.recipe import Ingredient, ingredient
+    from understudy.pictures.recipe import Ingredient, ingredient
 
     folders = [concept_folder(name) for name in names]
     files = tuple(
@@ -99,8 +99,8 @@ def decoded(model: DiffusionModel, latents: Tensor) -> Tensor:
 def open_photo(path: Path) -> tuple[Photo, Ingredient]:
     """A photo through the door, its notes shown, and its entry for the recipe."""
     from understudy.cli.show import note
-    from understudy.photo import read_photo
-    from understudy.recipe import ingredient
+    from understudy.pictures.photo import read_photo
+    from understudy.pictures.recipe import ingredient
 
     photo = read_photo(path)
     note(*photo.notes)
@@ -109,8 +109,8 @@ def open_photo(path: Path) -> tuple[Photo, Ingredient]:
 
 def open_mask(path: Path, photo: Photo, size: tuple[int, int]) -> tuple[Tensor, Ingredient]:
     """A mask "1 1 h w" drawn on a photo, fitted as the photo is, and its entry for the recipe."""
-    from understudy.image import read_mask
-    from understudy.recipe import ingredient
+    from understudy.pictures.recipe import ingredient
+    from understudy.pictures.tensors import read_mask
 
     return read_mask(path, photo.size, size), ingredient("mask", path)
 
@@ -125,7 +125,7 @@ def made_by(
     seed: int | None = None,
 ) -> Recipe:
     """The recipe of a picture: what the command was given, and the model it ran on."""
-    from understudy.recipe import Recipe
+    from understudy.pictures.recipe import Recipe
 
     merged = {name: value for group in settings for name, value in group.to_dict().items()}
     return Recipe(

@@ -10,8 +10,8 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files import check_folder_writable
-from understudy.settings_evaluate import StudySettings
+from understudy.files.atomic import check_folder_writable
+from understudy.settings.evaluate import StudySettings
 
 app = typer.Typer(name="study", help="People compare results blindly.", no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(help="The folder of the study.")]

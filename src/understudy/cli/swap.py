@@ -10,16 +10,16 @@ import typer
 
 from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
-from understudy.files import check_writable
-from understudy.presets import SWAP_COUNTS, SWAP_INVERSIONS
+from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
+from understudy.settings.presets import SWAP_COUNTS, SWAP_INVERSIONS
 
 if TYPE_CHECKING:
     from understudy.invert.inversion import Inversion
     from understudy.invert.source import SourceFeatures
     from understudy.models.interface import DiffusionModel
-    from understudy.swap.audition import Audition
-    from understudy.swap.replay import SwapStep
+    from understudy.swap.schedule_search import Audition
+    from understudy.transfer.loop import SwapStep
 
 
 @knobs
@@ -46,12 +46,12 @@ def swap(
 
     The photo is inverted first; a second swap of it finds that, and more, in the cache.
     """
-    from understudy.photo import check_png_name
+    from understudy.pictures.photo import check_png_name
 
     check_writable(check_png_name(out))
     settings.check_place(mask is not None)
     cast = casting.cast_of(swap, prompt, photo)
-    from understudy.image import write_picture
+    from understudy.pictures.tensors import write_picture
     from understudy.swap.photoswap import framed, parts_read
 
     model = stage.load_model(run)
@@ -121,7 +121,7 @@ def _audition(
 
 def _chosen(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
     """The three numbers of the candidate that was taken."""
-    from understudy.swap.audition import candidates
+    from understudy.swap.schedule_search import candidates
 
     plans = candidates(settings)
     plan = plans[last.targets[0] % len(plans)]

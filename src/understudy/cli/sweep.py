@@ -12,13 +12,13 @@ import typer
 from understudy.cli import casting, show, stage
 from understudy.cli.options import count_or_share, knobs
 from understudy.errors import InputError
-from understudy.files import check_writable
+from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
 
 if TYPE_CHECKING:
     from understudy.invert.source import Parts
     from understudy.models.interface import DiffusionModel
-    from understudy.photo import Pixels
+    from understudy.pictures.photo import Pixels
     from understudy.settings import InvertSettings
     from understudy.swap.sweep import Axis, Cell
 
@@ -51,7 +51,7 @@ def sweep(
     The cells of the grid share the photo's run, and each other's as long as they agree. Where
     somebody can judge them, identity and layout are drawn as curves besides.
     """
-    from understudy.photo import check_png_name, write_pixels
+    from understudy.pictures.photo import check_png_name, write_pixels
 
     check_writable(check_png_name(out))
     if len(vary) > 2:
@@ -101,7 +101,7 @@ def _swept(
     """Invert, swap every cell, and judge what came out."""
     from torch import cat
 
-    from understudy.image import to_pixels
+    from understudy.pictures.tensors import to_pixels
     from understudy.swap.photoswap import parts_read
     from understudy.swap.sweep import sweep_steps
 

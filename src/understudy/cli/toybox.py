@@ -10,7 +10,7 @@ import typer
 
 from understudy.cli import show
 from understudy.errors import InputError
-from understudy.files import check_folder_writable, check_writable
+from understudy.files.atomic import check_folder_writable, check_writable
 
 if TYPE_CHECKING:
     from understudy.toybox import Scene
@@ -36,7 +36,7 @@ def render(
 
     Its caption and the scene itself travel in the PNG.
     """
-    from understudy.photo import check_png_name
+    from understudy.pictures.photo import check_png_name
 
     check_png_name(out)
     check_writable(out)
@@ -80,8 +80,8 @@ def _write_truth(out: Path, scene: Scene, size: int, words: str) -> list[str]:
     """Beside scene.png: scene.json (scene, caption, key points), scene.mask-0.png and so on."""
     import numpy as np
 
-    from understudy.files import replacing
-    from understudy.photo import write_pixels
+    from understudy.files.atomic import replacing
+    from understudy.pictures.photo import write_pixels
     from understudy.toybox import render as draw
 
     drawn, files = draw(scene, size), [out.with_suffix(".json")]
@@ -99,8 +99,8 @@ def _write_truth(out: Path, scene: Scene, size: int, words: str) -> list[str]:
 def _write(
     file: Path, scene: Scene, size: int, command: str, *, seed: int, **arguments: str | int
 ) -> None:
-    from understudy.photo import write_pixels
-    from understudy.recipe import Recipe
+    from understudy.pictures.photo import write_pixels
+    from understudy.pictures.recipe import Recipe
     from understudy.toybox import render as draw
 
     facts = {"size": size, **arguments, "scene": scene.to_json()}

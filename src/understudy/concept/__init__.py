@@ -1,14 +1,14 @@
 """What was learnt, as a value: what it is (value.py), on disk (folder.py), put on (wear.py)."""
 
-from understudy.concept.folder import MANIFEST
-from understudy.concept.value import Concept, spelled, with_articles
-from understudy.concept.wear import (
+from understudy.concept.apply import (
     embedded,
     named_parameters,
     replace_weights,
     untouched,
     worn,
 )
+from understudy.concept.folder import MANIFEST
+from understudy.concept.value import Concept, spelled, with_articles
 
 __all__ = [
     "MANIFEST",

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from understudy.errors import ConceptError, OutputError
-from understudy.files import replacing, unwritable
+from understudy.files.atomic import replacing, unwritable
 
 FORMAT = 1
 MANIFEST = "concept.json"

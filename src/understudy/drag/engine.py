@@ -19,8 +19,8 @@ from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_pa
 from understudy.drag.supervision import MaskedBox, mask_term
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import InputError, ModelError
-from understudy.models.interface import HeldLatent, ImageGenerator
-from understudy.settings_drag import DragSettings
+from understudy.generators.interface import HeldLatent, ImageGenerator
+from understudy.settings.drag import DragSettings
 
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as everybody has them
 PUBLISHED_SIZE = 512  # pixels; what lengths in the settings refer to

@@ -17,8 +17,8 @@ from understudy.drag.engine import Anchor, State
 from understudy.drag.points import as_xy, tensor
 from understudy.drag.session import DragSession, Kept
 from understudy.errors import InputError, OutputError
-from understudy.files import replacing
-from understudy.settings_drag import DragSettings
+from understudy.files.atomic import replacing
+from understudy.settings.drag import DragSettings
 
 FORMAT = "understudy drag 1"
 STOPS = ("stopped", "reached", "cap", "stalled")

@@ -20,10 +20,10 @@ from torch import Tensor
 from understudy.drag.points import Point
 from understudy.drag.session import DragSession
 from understudy.errors import ExtraMissing, InputError
-from understudy.files import replacing
-from understudy.image import to_pixels
-from understudy.models.interface import ImageGenerator
-from understudy.photo import Pixels
+from understudy.files.atomic import replacing
+from understudy.generators.interface import ImageGenerator
+from understudy.pictures.photo import Pixels
+from understudy.pictures.tensors import to_pixels
 
 HANDLE, TARGET, WAY, RING = (226, 61, 40), (36, 92, 214), (255, 255, 255), (20, 20, 24)
 SUPERSAMPLING = 4  # marks are drawn this much larger, then shrunk, so that edges are smooth

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from understudy.drag.seeing import FlowTracker
 from understudy.errors import ExtraMissing, ModelError
-from understudy.models.checkpoint_file import read_file
+from understudy.untrusted.checkpoint_file import read_file
 
 UPDATES = 20  # of the flow, as in DragGAN's comparison
 STEP, LEAST = 8, 128  # pixels: sides are a multiple of one, and at least the other

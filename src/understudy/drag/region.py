@@ -15,8 +15,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.models.interface import HeldLatent
-from understudy.models.windows import Windows
+from understudy.generators.interface import HeldLatent
+from understudy.generators.windows import Windows
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from understudy.drag.region import Grid
 from understudy.drag.supervision import MaskedBox, Supervision
 from understudy.drag.tracking import FeatureTracker
 from understudy.errors import InputError
-from understudy.models.interface import ImageGenerator
-from understudy.settings_drag import DragSettings
+from understudy.generators.interface import ImageGenerator
+from understudy.settings.drag import DragSettings
 
 
 def feature_resolutions(generator: ImageGenerator, settings: DragSettings) -> tuple[int, int]:

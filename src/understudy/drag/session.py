@@ -22,8 +22,8 @@ from understudy.drag.points import Pair, Point, as_xy, checked_pairs, tensor, te
 from understudy.drag.rules import check_generator, check_latent
 from understudy.drag.tracking import Tracker
 from understudy.errors import InputError
-from understudy.models.interface import ImageGenerator
-from understudy.settings_drag import DragSettings
+from understudy.generators.interface import ImageGenerator
+from understudy.settings.drag import DragSettings
 
 Stop = Literal["stopped", "reached", "cap", "stalled"]
 LEAST_PROGRESS = 0.5  # pixels of a 512-pixel picture that the way left must shrink by

@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.words import Alignment, replace_matrix
 from understudy.models.interface import DiffusionModel
-from understudy.words import Alignment, replace_matrix
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, spelled
+from understudy.diffusion.words import word_places
 from understudy.edit.columns import Columns, columns_of
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
@@ -22,10 +23,9 @@ from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
-from understudy.swap.blend import Blend, latent_mask
-from understudy.swap.mixes import alignment
-from understudy.swap.step import Stirring
-from understudy.words import word_places
+from understudy.transfer.blend import Blend, latent_mask
+from understudy.transfer.cross_maps import alignment
+from understudy.transfer.step import Stirring
 
 
 @dataclass(frozen=True)

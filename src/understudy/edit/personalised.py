@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, embedded
-from understudy.diffusion import timesteps
+from understudy.diffusion.sampler import timesteps
 from understudy.errors import PromptError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel

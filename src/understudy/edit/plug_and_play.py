@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention import AttentionPlan, AttentionSite
-from understudy.diffusion import ddim_step, guided, next_lower, timesteps
+from understudy.attention.plan import AttentionPlan, AttentionSite
+from understudy.diffusion.sampler import ddim_step, guided, next_lower, timesteps
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion, moves
-from understudy.models.injection import FeaturePlan
 from understudy.models.interface import DiffusionModel
-from understudy.swap.blend import blended
+from understudy.models.unet.injection import FeaturePlan
+from understudy.transfer.blend import blended
 
 FIRST = 1  # the decoder transformer from which on maps pass, and in front of which features do
 

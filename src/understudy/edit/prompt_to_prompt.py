@@ -14,16 +14,16 @@ from collections.abc import Iterator, Sequence
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention import CrossMix
+from understudy.attention.plan import CrossMix
 from understudy.edit.columns import Columns
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
-from understudy.swap.blend import Blend
-from understudy.swap.mixes import MixesAt
-from understudy.swap.replay import SwapStep, replay_steps
-from understudy.swap.schedule import SwapSchedule
-from understudy.swap.step import Stirring
+from understudy.transfer.blend import Blend
+from understudy.transfer.cross_maps import MixesAt
+from understudy.transfer.loop import SwapStep, replay_steps
+from understudy.transfer.schedule import SwapSchedule
+from understudy.transfer.step import Stirring
 
 
 def mixes_of(

@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.words import exact_places, word_places, words_of
 from understudy.errors import PromptError
-from understudy.words import exact_places, word_places, words_of
 
 Window = float | tuple[float, float]
 EVERY = "default_"  # the published name for all words that are not named

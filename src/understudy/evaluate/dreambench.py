@@ -14,8 +14,8 @@ from pathlib import Path
 from understudy import toybox
 from understudy.errors import InputError, PictureError
 from understudy.evaluate import swapbench
-from understudy.files import replacing
-from understudy.photo import list_folder, write_pixels
+from understudy.files.atomic import replacing
+from understudy.pictures.photo import list_folder, write_pixels
 
 PROMPTS = "prompts_and_classes.txt"
 LIVE = ("cat", "dog")  # the classes whose subjects get the live prompts

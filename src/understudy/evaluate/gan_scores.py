@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.evaluate.perceptual import RecogniserFeatures
-from understudy.evaluate.recogniser import Recogniser
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.vision.perceptual import RecogniserFeatures
+from understudy.vision.recogniser import Recogniser
 
 BATCH = 32  # pictures at once: bounds memory, changes nothing
 

@@ -16,15 +16,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.concept import Concept, worn
-from understudy.diffusion import sample_steps
+from understudy.diffusion.sampler import sample_steps
 from understudy.edit import WordEdits, edit
 from understudy.errors import InputError
 from understudy.evaluate.bench import Known, Task
 from understudy.evaluate.stage import Stage
-from understudy.evaluate.swap_judge import judge_for
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
-from understudy.presets import SWAP_INVERSIONS, SWAP_PRESETS
 from understudy.settings import (
     EditSettings,
     GenerateSettings,
@@ -33,8 +31,10 @@ from understudy.settings import (
     Settings,
     SwapSettings,
 )
+from understudy.settings.presets import SWAP_INVERSIONS, SWAP_PRESETS
 from understudy.swap import swap
-from understudy.swap.audition import Audition
+from understudy.swap.schedule_search import Audition
+from understudy.swap.scorer import judge_for
 
 Picture = Float[Tensor, "1 3 h w"]
 

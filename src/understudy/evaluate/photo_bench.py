@@ -22,15 +22,15 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import InputError, PictureError
-from understudy.evaluate import metrics
 from understudy.evaluate.bench import Measure, Task, side_of
-from understudy.evaluate.features import Eyes
 from understudy.evaluate.stage import seed_of
 from understudy.evaluate.swap_scores import CEILING
-from understudy.image import read_mask, read_picture
-from understudy.photo import SUFFIXES, list_folder, read_photo
-from understudy.settings_evaluate import CasesSettings
-from understudy.swap.roles import Role, cast
+from understudy.pictures import metrics
+from understudy.pictures.photo import SUFFIXES, list_folder, read_photo
+from understudy.pictures.tensors import read_mask, read_picture
+from understudy.settings.evaluate import CasesSettings
+from understudy.swap.subjects import Role, cast
+from understudy.vision.features import Eyes
 
 NAME = "photos"
 FILE = "case.json"

@@ -17,12 +17,12 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from understudy.evaluate.rows import Row
+from understudy.evaluate.results import Row
 from understudy.evaluate.statistics import Estimate
-from understudy.files import replacing
-from understudy.photo import png_bytes
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import contact_sheet
+from understudy.files.atomic import replacing
+from understudy.pictures.photo import png_bytes
+from understudy.pictures.sheet import Row as SheetRow
+from understudy.pictures.sheet import contact_sheet
 
 
 @dataclass(frozen=True)

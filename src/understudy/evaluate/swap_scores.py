@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.evaluate import metrics
 from understudy.evaluate.bench import Measure
 from understudy.evaluate.copying import paste_score
-from understudy.evaluate.recogniser import Recogniser, Recognition
 from understudy.evaluate.swapbench import Case
 from understudy.evaluate.truth import Shown, changed, shown
+from understudy.pictures import metrics
+from understudy.vision.recogniser import Recogniser, Recognition
 
 CEILING = 100.0  # dB: what equal pictures score, because infinity cannot be averaged
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from understudy.evaluate import swapbench
 from understudy.evaluate.bench import Known, Measure, Task, side_of
-from understudy.evaluate.recogniser import Recogniser
 from understudy.evaluate.swap_scores import CHOICES, COPIED, MEASURES, Answers, score
-from understudy.settings_evaluate import CasesSettings
+from understudy.settings.evaluate import CasesSettings
+from understudy.vision.recogniser import Recogniser
 
 SIDE = 128  # pixels a side of every picture, unless told
 BENCH = {"name": swapbench.NAME, "version": swapbench.VERSION}

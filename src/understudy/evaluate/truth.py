@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy import toybox
-from understudy.image import to_mask, to_tensor
+from understudy.pictures.tensors import to_mask, to_tensor
 from understudy.toybox import Scene
 
 MARGIN = 2  # pixels about a changed region that count as changed, too

@@ -21,9 +21,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, next_lower, timesteps
+from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
 from understudy.errors import InputError, PromptError
-from understudy.files import replacing
+from understudy.files.atomic import replacing
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 
 FORMAT = "understudy inversion 1"

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, guided, next_lower
+from understudy.diffusion.sampler import ddim_step, guided, next_lower
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, moves
 from understudy.invert.source import NOTHING, Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel

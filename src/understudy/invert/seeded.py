@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from understudy.diffusion import sample_steps, starting_noise, timesteps
+from understudy.diffusion.sampler import sample_steps, starting_noise, timesteps
 from understudy.invert.inversion import Inversion, InvertStep, digest
 from understudy.invert.source import Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel

@@ -25,8 +25,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.attention import AttentionPlan, AttentionSite, Keep, StoredRow
-from understudy.files import replacing
+from understudy.attention.plan import AttentionPlan, AttentionSite, Keep, StoredRow
+from understudy.files.atomic import replacing
 from understudy.invert.inversion import Inversion
 
 # phi of the conditional row, and of the unconditional one; M; A; the maps of the blend's words.

@@ -28,7 +28,7 @@ from torch import Tensor
 from understudy.concept import Concept
 from understudy.concept.folder import write_tensors
 from understudy.errors import ConceptError, OutputError, UnderstudyError
-from understudy.files import remove_folder, remove_leftovers, replacing, staging, unwritable
+from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
 
 FORMAT = 1
 STATE, TENSORS = "state.json", "state.safetensors"

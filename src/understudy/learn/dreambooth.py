@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from understudy.concept import replace_weights, untouched
-from understudy.learn.pupil import Pupil, widest
+from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
 
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from understudy.concept.value import TAIL
 from understudy.errors import InputError
-from understudy.learn.pupil import Pupil, widest
+from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
 
 

@@ -17,18 +17,18 @@ from torch import Tensor
 
 from understudy.concept import Concept, worn
 from understudy.errors import ConceptError
-from understudy.learn.bank import LatentBank, encode_photos, joined
-from understudy.learn.course import Course, LearnStep, course_steps
+from understudy.learn.batches import Lesson, Prior
+from understudy.learn.distributed import Team, assembled
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
-from understudy.learn.lesson import Lesson, Prior
+from understudy.learn.latent_cache import LatentBank, encode_photos, joined
 from understudy.learn.lora import low_rank
 from understudy.learn.preview import Judge, Viewer, best
 from understudy.learn.prior import PriorSource, PriorStep, PriorStore, prior_steps
-from understudy.learn.pupil import Pupil
-from understudy.learn.task import Role, Subject, blank_concept, facts_of, roles_of
-from understudy.learn.team import Team, assembled
+from understudy.learn.run import Course, LearnStep, course_steps
+from understudy.learn.subject import Role, Subject, blank_concept, facts_of, roles_of
 from understudy.learn.textual_inversion import new_words
+from understudy.learn.trainable import Pupil
 from understudy.learn.training import Recipe, Trainer
 from understudy.models.interface import DiffusionModel
 from understudy.models.memory import gradient_checkpointing

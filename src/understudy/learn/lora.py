@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import InputError
-from understudy.learn.pupil import Pupil, widest
+from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
 
 ADAPTER = "understudy"

@@ -16,10 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion import drawn, noise_streams, sample_steps
-from understudy.learn.lesson import Lesson
+from understudy.diffusion.sampler import drawn, noise_streams, sample_steps
+from understudy.learn.batches import Lesson
 from understudy.learn.loss import part_means, row_losses
-from understudy.learn.pupil import holding
+from understudy.learn.trainable import holding
 from understudy.learn.training import Trainer, autocasting
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings

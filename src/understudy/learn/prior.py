@@ -23,9 +23,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from understudy.diffusion import ddim_step, drawn, guided_noise, noise_streams, timesteps
-from understudy.files import replacing
-from understudy.learn.team import Team
+from understudy.diffusion.sampler import ddim_step, drawn, guided_noise, noise_streams, timesteps
+from understudy.files.atomic import replacing
+from understudy.learn.distributed import Team
 from understudy.learn.training import autocasting
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 

@@ -19,7 +19,7 @@ from torch.nn import functional as F
 
 from understudy.concept import named_parameters
 from understudy.errors import InputError
-from understudy.learn.pupil import Pupil, widest
+from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
 
 

@@ -16,11 +16,11 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from understudy.errors import UnderstudyError
-from understudy.learn.lesson import Lesson
+from understudy.learn.batches import Lesson
+from understudy.learn.distributed import Team
 from understudy.learn.loss import Rows, min_snr, part_means, row_losses
 from understudy.learn.optimiser import adamw, optimiser_state, restore
-from understudy.learn.pupil import Pupil, average
-from understudy.learn.team import Team
+from understudy.learn.trainable import Pupil, average
 from understudy.models.interface import DiffusionModel
 
 PATIENCE = 20  # half-precision steps in a row that may overflow while the scale is found

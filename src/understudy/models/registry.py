@@ -93,7 +93,7 @@ def generator_folder(name: str | Path) -> Path:
     if str(name) not in generators():
         raise ModelError(
             f"The built-in generator {name} is not in this installation ({WEIGHTS / name}). "
-            "Install understudy again, or build it with scripts/build_toybox_gan.py."
+            "Install understudy again, or build it with training/build_toybox_gan.py."
         )
     return WEIGHTS / name
 
@@ -110,7 +110,7 @@ def load(
     or finer whatever it is. Raises ModelError when there is no such model or it is incomplete,
     InputError for a device or dtype that is not there.
     """
-    from understudy.models.stable_diffusion import StableDiffusion
+    from understudy.models.unet.stable_diffusion import StableDiffusion
 
     where, precision = device_of(device), dtype_of(dtype)
     folder = find(name)
@@ -132,7 +132,7 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
         if not folder.is_dir():
             raise ModelError(
                 f"The built-in model {name!r} is not in this installation ({folder}). Install "
-                "understudy again, or build it with scripts/build_toybox_diffusion.py."
+                "understudy again, or build it with training/build_toybox_diffusion.py."
             )
         return folder
     path = Path(name).expanduser()

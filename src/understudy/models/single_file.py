@@ -18,9 +18,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.errors import ModelError
-from understudy.files import cache_folder, replacing
-from understudy.models.checkpoint_file import read_file
+from understudy.files.atomic import cache_folder, replacing
 from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
+from understudy.untrusted.checkpoint_file import read_file
 
 V_PREDICTION = re.compile(r"""parameterization:\s*["']?v\b""")
 GLOBAL_STEP_OF_2_BASE = 875_000

@@ -12,8 +12,8 @@ import torch
 from safetensors.torch import save_file
 
 from understudy.errors import OutputError
-from understudy.files import check_folder_writable, replacing
-from understudy.models.stable_diffusion import StableDiffusion
+from understudy.files.atomic import check_folder_writable, replacing
+from understudy.models.unet.stable_diffusion import StableDiffusion
 
 _WEIGHTS = re.compile(r".*(\.safetensors|\.safetensors\.index\.json|\.bin|\.ckpt|\.msgpack)")
 

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import ExtraMissing, InputError, PictureError
-from understudy.photo import Pixels
+from understudy.pictures.photo import Pixels
 
 Point = tuple[float, float]
 # Of the 68 points of the iBUG annotation: each eye's, and the corners of the mouth.

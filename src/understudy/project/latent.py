@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.errors import InputError, ModelError, OutputError
-from understudy.files import replacing
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.files.atomic import replacing
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.align import Square
 
 FORMAT = "understudy latent 1"

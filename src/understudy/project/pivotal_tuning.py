@@ -18,9 +18,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.optimiser import Descent
-from understudy.project.perceptual import Perceptual
+from understudy.vision.distance import Perceptual
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,12 +18,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from understudy.errors import InputError
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.latent import Latent, changes, write_tensors
-from understudy.project.perceptual import Perceptual
 from understudy.project.pivotal_tuning import Locality, synthesis_parameters, tuning_steps
 from understudy.project.projection import projection_steps
-from understudy.settings_project import ProjectSettings
+from understudy.settings.project import ProjectSettings
+from understudy.vision.distance import Perceptual
 
 Phase = Literal["project", "tune", "done"]
 FORMAT = "understudy projection 1"

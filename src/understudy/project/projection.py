@@ -19,9 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import functional_call
 
-from understudy.models.stylegan2 import StyleGAN2
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.optimiser import Descent
-from understudy.project.perceptual import Perceptual, shrunk
+from understudy.vision.distance import Perceptual, shrunk
 
 MEAN_SEED = 123  # of the latents that give mean and spread, as published
 SMALLEST = 8  # pixels a side: the noise term looks at the maps down to here

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.paste import changed
+from understudy.pictures.paste import changed
 from understudy.project.align import Square
 
 RIM = 0.06  # of half the square: over so much of its border the edit fades out

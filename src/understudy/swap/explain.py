@@ -18,13 +18,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention import AttentionPlan, AttentionSite, Recording
-from understudy.diffusion import ddim_step, guided, next_lower
+from understudy.attention.plan import AttentionPlan, AttentionSite, Recording
+from understudy.diffusion.sampler import ddim_step, guided, next_lower
+from understudy.diffusion.words import word_places, words_of
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
-from understudy.swap.blend import grid_of
-from understudy.words import word_places, words_of
+from understudy.transfer.blend import grid_of
 
 FINEST = 1024  # cells of the self-attention maps that are made: 32 x 32, as in the figures
 

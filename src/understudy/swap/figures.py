@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from understudy.image import to_pixels
-from understudy.knobs import option
-from understudy.photo import Pixels
-from understudy.sheet import Curve, Row, Tile, chart, contact_sheet, strip
+from understudy.pictures.photo import Pixels
+from understudy.pictures.sheet import Curve, Row, Tile, chart, contact_sheet, strip
+from understudy.pictures.tensors import to_pixels
+from understudy.settings.knobs import option
 from understudy.swap.explain import Attention, components
-from understudy.swap.schedule import SwapSchedule
 from understudy.swap.sweep import Axis, Cell
+from understudy.transfer.schedule import SwapSchedule
 
 Page = UInt8[np.ndarray, "high wide 3"]  # as large as it has to be, whatever it shows
 

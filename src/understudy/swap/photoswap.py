@@ -19,15 +19,15 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
-from understudy.paste import paste
+from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
-from understudy.swap.audition import Audition, candidates
-from understudy.swap.blend import Blend, latent_mask
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.replay import replay_steps
-from understudy.swap.roles import Role, source_places, target_places
-from understudy.swap.schedule import SwapSchedule, first_steps
-from understudy.swap.step import Stirring, SwapStep
+from understudy.swap.schedule_search import Audition, candidates
+from understudy.swap.subjects import Role, source_places, target_places
+from understudy.transfer.blend import Blend, latent_mask
+from understudy.transfer.loop import replay_steps
+from understudy.transfer.schedule import SwapSchedule, first_steps
+from understudy.transfer.step import Stirring, SwapStep
 
 BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
 

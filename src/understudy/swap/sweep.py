@@ -18,15 +18,15 @@ from torch import Tensor
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
-from understudy.knobs import option
 from understudy.models.interface import DiffusionModel
-from understudy.presets import SWAP_COUNTS
 from understudy.settings import SwapSettings
-from understudy.swap.blend import Blend
+from understudy.settings.knobs import option
+from understudy.settings.presets import SWAP_COUNTS
 from understudy.swap.photoswap import blend_of, check, schedule_of
-from understudy.swap.replay import replay_steps
-from understudy.swap.roles import Role
-from understudy.swap.step import Stirring, SwapStep
+from understudy.swap.subjects import Role
+from understudy.transfer.blend import Blend
+from understudy.transfer.loop import replay_steps
+from understudy.transfer.step import Stirring, SwapStep
 
 
 @dataclass(frozen=True)

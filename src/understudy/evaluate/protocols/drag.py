@@ -25,15 +25,15 @@ from understudy.drag.raft import raft_tracker
 from understudy.drag.session import drag_steps
 from understudy.drag.tracking import Sight, Tracker, Tracks
 from understudy.errors import InputError
-from understudy.evaluate.landmarks import LandmarkFinder, Landmarks
-from understudy.evaluate.rows import Job, Row, RowStep, Run, row_steps, sharded
-from understudy.image import write_picture
+from understudy.evaluate.results import Job, Row, RowStep, Run, row_steps, sharded
+from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.models.registry import device_of
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.presets import Value
-from understudy.recipe import Recipe, versions
-from understudy.settings_drag import DragSettings
-from understudy.settings_evaluate import DragTableSettings
+from understudy.pictures.recipe import Recipe, versions
+from understudy.pictures.tensors import write_picture
+from understudy.settings.drag import DragSettings
+from understudy.settings.evaluate import DragTableSettings
+from understudy.settings.presets import Value
+from understudy.vision.landmarks import LandmarkFinder, Landmarks
 
 VERSION = 1
 ALL = "all"  # as a number of points: every landmark that is seen in both faces

@@ -8,18 +8,18 @@ from torch import Tensor
 
 from understudy.errors import InputError
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
-from understudy.evaluate.metrics import frechet_distance
-from understudy.evaluate.perceptual import RecogniserFeatures, between
 from understudy.evaluate.protocols.drag import VERSION, Column, Study
-from understudy.evaluate.recogniser import Recogniser
 from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
-from understudy.evaluate.rows import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, read_rows
 from understudy.evaluate.statistics import Estimate, estimate
-from understudy.image import to_tensor
-from understudy.models.stylegan2 import StyleGAN2
-from understudy.photo import read_photo
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.pictures.metrics import frechet_distance
+from understudy.pictures.photo import read_photo
+from understudy.pictures.sheet import Row as SheetRow
+from understudy.pictures.sheet import Tile
+from understudy.pictures.tensors import to_tensor
+from understudy.vision.perceptual import RecogniserFeatures, between
+from understudy.vision.recogniser import Recogniser
 
 SHOWN = 6  # cases on a sheet
 FACES, FIRST = 500, 9_000_000  # pictures of the generator that no drag begins from; their seeds

@@ -21,7 +21,7 @@ from understudy.evaluate.protocols.drag import (
     drawn_by_lot,
     handle_pairs,
 )
-from understudy.evaluate.rows import Row
+from understudy.evaluate.results import Row
 from understudy.toybox.faces import PARAMETERS
 
 DISTANCE = Column("distance", "distance ↓")

@@ -15,18 +15,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, spelled, worn
-from understudy.evaluate import metrics
 from understudy.evaluate.dreambench import BenchSubject, DataSet
-from understudy.evaluate.features import Eyes
 from understudy.evaluate.learners import LEARNERS
-from understudy.evaluate.metrics import pair_diversity
-from understudy.evaluate.rows import Job, Row, RowStep, Run, row_steps, sharded
+from understudy.evaluate.results import Job, Row, RowStep, Run, row_steps, sharded
 from understudy.evaluate.stage import Stage, seed_of
 from understudy.generate import generate
-from understudy.image import read_picture, write_picture
-from understudy.recipe import Recipe, versions
+from understudy.pictures import metrics
+from understudy.pictures.metrics import pair_diversity
+from understudy.pictures.recipe import Recipe, versions
+from understudy.pictures.tensors import read_picture, write_picture
 from understudy.settings import GenerateSettings
-from understudy.settings_evaluate import DreamBoothSettings
+from understudy.settings.evaluate import DreamBoothSettings
+from understudy.vision.features import Eyes
 
 REAL = "real-images"
 PLAIN = "plain"  # the case of a subject that draws its bare class

@@ -12,12 +12,12 @@ from understudy.evaluate.dreambench import BenchSubject
 from understudy.evaluate.protocols.dreambooth import CLASS_SECONDS, PLAIN, REAL, SECONDS
 from understudy.evaluate.protocols.published import LOWER, MEASURES, beside, orders, own
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.rows import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, read_rows
 from understudy.evaluate.statistics import Estimate, estimate
-from understudy.image import read_picture, to_pixels
-from understudy.photo import Pixels
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile, contact_sheet
+from understudy.pictures.photo import Pixels
+from understudy.pictures.sheet import Row as SheetRow
+from understudy.pictures.sheet import Tile, contact_sheet
+from understudy.pictures.tensors import read_picture, to_pixels
 
 WIDEST = 8  # pictures in a line of a subject's sheet
 SIDE = 128  # pixels of each

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from understudy.evaluate.report import Table, written
-from understudy.evaluate.rows import Row
+from understudy.evaluate.results import Row
 from understudy.evaluate.statistics import Estimate, estimate
 
 # A measure of the papers, and our columns that are the same; the first that is there counts.

@@ -8,23 +8,23 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, PictureError
-from understudy.evaluate import swapbench
+from understudy.evaluate import results, swapbench
 from understudy.evaluate.bench import Bench, Measure, side_of
 from understudy.evaluate.methods import METHODS
 from understudy.evaluate.protocols.published import PHOTOSWAP, RIVAL
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.rows import Job, Row, RowStep, Run, latest, read_rows, row_steps, sharded
+from understudy.evaluate.results import Job, Row, RowStep, Run
 from understudy.evaluate.stage import Stage
 from understudy.evaluate.statistics import Estimate, duel, estimate
 from understudy.evaluate.toy_bench import BENCH, SIDE
 from understudy.evaluate.truth import pictures
-from understudy.files import replacing
-from understudy.image import to_pixels, to_tensor, write_picture
-from understudy.photo import Pixels, read_photo, write_pixels
-from understudy.recipe import Recipe, ingredient, versions
-from understudy.settings_evaluate import CasesSettings
-from understudy.sheet import Row as SheetRow
-from understudy.sheet import Tile, contact_sheet
+from understudy.files.atomic import replacing
+from understudy.pictures.photo import Pixels, read_photo, write_pixels
+from understudy.pictures.recipe import Recipe, ingredient, versions
+from understudy.pictures.sheet import Row as SheetRow
+from understudy.pictures.sheet import Tile, contact_sheet
+from understudy.pictures.tensors import to_pixels, to_tensor, write_picture
+from understudy.settings.evaluate import CasesSettings
 
 
 def evaluation_steps(
@@ -59,7 +59,9 @@ def evaluation_steps(
         for case in bench.names
         for name in [*methods, *theirs]
     ]
-    return row_steps(run.rows, sharded(jobs, shard, lambda job: bench.subject(job.case)))
+    return results.row_steps(
+        run.rows, results.sharded(jobs, shard, lambda job: bench.subject(job.case))
+    )
 
 
 def _ours(run: Run, bench: Bench, name: str, case: str, stage: Stage | None) -> Job:
@@ -155,7 +157,7 @@ def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]
                 f"{run.folder} holds results of another {name}: {said.get(name)}, not {now}. "
                 "Score the pictures again with this version."
             )
-    rows = latest(read_rows(run.rows)).values()
+    rows = results.latest(results.read_rows(run.rows)).values()
     good = [row for row in rows if "error" not in row and row["case"] in bench.names]
     errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
     return said, sorted(good, key=lambda row: bench.names.index(row["case"])), errors

@@ -8,10 +8,10 @@ from pathlib import Path
 from understudy.errors import InputError
 from understudy.evaluate import photo_bench, swapbench, truth
 from understudy.evaluate.dreambench import read_data_set
-from understudy.evaluate.rows import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, read_rows
 from understudy.evaluate.stage import pick
 from understudy.evaluate.study.questions import Contest
-from understudy.image import to_pixels
+from understudy.pictures.tensors import to_pixels
 
 SWAP_TASKS = ("subject", "background", "overall")
 DREAMBOOTH_TASKS = ("subject", "prompt")

@@ -17,9 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from understudy.errors import InputError, OutputError
-from understudy.files import replacing
-from understudy.photo import Pixels, read_photo, write_pixels
-from understudy.settings_evaluate import StudySettings
+from understudy.files.atomic import replacing
+from understudy.pictures.photo import Pixels, read_photo, write_pixels
+from understudy.settings.evaluate import StudySettings
 
 FORMAT = 1
 MANIFEST = "study.json"

@@ -1,0 +1,231 @@
+"""A concept to the files of other programs, and such files to a concept.
+
+    folder      a whole diffusers model that has the subject in it
+    lora        diffusers' and PEFT's LoRA file
+    kohya       the LoRA file of kohya's trainers, for A1111, Forge, ComfyUI and InvokeAI
+    embedding   a Textual Inversion file, for all of these
+
+The model that a concept was learnt on is needed both ways: it knows what its weights are called.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from understudy.concept import Concept, named_parameters, worn
+from understudy.concept.exchange import embedding, lora
+from understudy.errors import ConceptError, InputError
+from understudy.files.atomic import replacing
+from understudy.models.interface import DiffusionModel
+from understudy.models.unet.stable_diffusion import StableDiffusion
+from understudy.untrusted.checkpoint_file import read_file
+
+FORMATS = ("folder", "lora", "kohya", "embedding")
+OURS = "understudy"  # key of our note in a file's header
+RANK = 32
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written; kept: the share of the change (sum of squares) that a LoRA of this rank
+    holds, 1 where nothing was left out."""
+
+    path: Path
+    format: str
+    kept: float = 1.0
+
+
+def export_concept(
+    model: DiffusionModel,
+    concept: Concept,
+    path: Path,
+    format: str,
+    *,
+    rank: int = RANK,
+    dtype: torch.dtype = torch.float16,
+) -> Exported:
+    """Write a concept as other programs read it; `model` is the one it was learnt on.
+
+    Full changes become a LoRA by singular values, at `rank`. Raises InputError for an unknown
+    format, ConceptError for what a format cannot hold.
+    """
+    if format not in FORMATS:
+        raise InputError(f"--to must be one of {', '.join(FORMATS)}. Got {format!r}.")
+    shapes = shapes_of(model)
+    _refuse_what_is_lost(concept, format)
+    if format == "folder":
+        from understudy.models.write_folder import write_folder
+
+        if not isinstance(model, StableDiffusion):
+            raise ConceptError(f"{model.name!r} is no diffusers model, so it has no folder.")
+        with worn(model, concept):
+            return Exported(write_folder(model, path, dtype=dtype), format)
+    if path.suffix != ".safetensors":
+        raise InputError(f"--out must end in .safetensors for {format}. Got {path.name!r}.")
+    kept = 1.0
+    if format == "embedding":
+        tensors = embedding.to_file(concept.tensors)
+    else:
+        pairs = lora.low_rank_of(concept.tensors)
+        if not pairs:
+            pairs, kept = lora.extracted(concept.tensors, rank, shapes)
+        write = lora.to_kohya if format == "kohya" else lora.to_diffusers
+        tensors = write(pairs, shapes)
+    whole = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
+    with replacing(path) as staged:
+        save_file(whole, staged, _header(model, concept, format, tensors))
+    return Exported(path, format, kept)
+
+
+def import_concept(
+    model: DiffusionModel,
+    source: Path,
+    *,
+    name: str | None = None,
+    class_noun: str | None = None,
+    identifier: str | None = None,
+    words: tuple[str, ...] = (),
+) -> Concept:
+    """A concept out of another program's file, or a fine-tuned diffusers folder, for `model`.
+
+    name, class_noun, identifier: what prompts are to say; a file of ours says it itself. words:
+    rare words to put an embedding's rows on, one a row. Raises ConceptError for what does not fit.
+    """
+    if source.is_dir():
+        content, notes = {}, {}
+        tensors, kind = _difference(model, source), "dreambooth"
+    else:
+        content, notes = read_file(source)
+        tensors, kind = {}, "lora"
+    told = _told(notes)
+    word = identifier or told.get("identifier") or ""
+    shapes = shapes_of(model)
+    if content and not lora.is_lora(content) and embedding.is_embedding(content):
+        kind = "textual-inversion"
+        rows = embedding.rows_of(content, str(source))
+        word = " ".join(_fitting(rows, word, words))
+        ids = [model.vocabulary[piece] for piece in model.tokenize(word).pieces]
+        tensors = embedding.as_tensors(rows, ids, shapes, str(source))
+    elif content:
+        plain = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+        tensors = lora.as_tensors(lora.from_file(plain, shapes, str(source)))
+    if kind != "textual-inversion" and not word:
+        raise InputError(
+            f"{source} does not say which word means its subject. Give the trigger word that it "
+            "was trained with: --identifier WORD."
+        )
+    return Concept(
+        name=name or told.get("name") or source.stem,
+        identifier=word,
+        class_noun=class_noun or told.get("class_noun") or "",
+        kind=told.get("kind", kind) if kind == "lora" else kind,
+        base_model=model.name,
+        base_fingerprint=model.base_fingerprint,
+        tensors=tensors,
+        record={"imported": source.name, **({"notes": dict(notes)} if notes else {})},
+    )
+
+
+def shapes_of(model: DiffusionModel) -> dict[str, tuple[int, ...]]:
+    """The shape of every trainable weight, by its name."""
+    return {name: tuple(weight.shape) for name, weight in named_parameters(model).items()}
+
+
+def rows_wanted(source: Path) -> int:
+    """How many rare words an embedding file needs, one a row; 0 for anything else."""
+    if source.is_dir():
+        return 0
+    content, _ = read_file(source)
+    if lora.is_lora(content) or not embedding.is_embedding(content):
+        return 0
+    return len(next(iter(embedding.rows_of(content, str(source)).values())))
+
+
+def _fitting(rows: Mapping[str, Tensor], word: str, words: tuple[str, ...]) -> list[str]:
+    """As many words as there are rows: the identifier's own if they suffice, else those offered."""
+    count = len(next(iter(rows.values())))
+    for found in (word.split(), list(words)):
+        if len(found) == count:
+            return found
+    raise InputError(
+        f"The embedding has {count} rows, so it needs {count} words of one token each. Got "
+        f"{len(word.split())} by --identifier and {len(words)} rare ones."
+    )
+
+
+def _difference(model: DiffusionModel, folder: Path) -> dict[str, Tensor]:
+    """What a fine-tuned folder's weights are more than the model's, float16."""
+    tuned = named_parameters(StableDiffusion.from_folder(folder))
+    base = named_parameters(model)
+    if {k: v.shape for k, v in tuned.items()} != {k: v.shape for k, v in base.items()}:
+        raise ConceptError(f"{folder} is a model of another family than {model.name!r}.")
+    found: dict[str, Tensor] = {}
+    for name, weight in tuned.items():
+        change = weight.detach() - base[name].detach().to("cpu", weight.dtype)
+        if change.any():
+            found[name] = change.half()
+    return found
+
+
+def _refuse_what_is_lost(concept: Concept, format: str) -> None:
+    """A format must hold all that a concept consists of, or say what it cannot."""
+    names = list(concept.tensors)
+    has_rows = any(name.endswith(".rows") for name in names)
+    others = [n for n in names if n != "tail" and not n.endswith((".rows", ".ids"))]
+    if "tail" in names:
+        raise ConceptError(
+            f"{concept.name!r} was learnt by HiPer: its tail is put behind a prompt's embedding, "
+            "which no other program's file can hold. Learn it by another --method to export it."
+        )
+    if format == "embedding" and (others or not has_rows):
+        raise ConceptError(
+            f"{concept.name!r} was learnt by {concept.kind} and changes the networks' weights, "
+            "which an embedding file cannot hold. Use --to kohya, lora or folder."
+        )
+    if format in ("lora", "kohya") and not others:
+        raise ConceptError(
+            f"{concept.name!r} is an embedding, which a LoRA cannot hold. Use --to embedding."
+        )
+    if format in ("lora", "kohya") and has_rows:
+        raise ConceptError(
+            f"{concept.name!r} has words of its own beside its LoRA. Use --to folder."
+        )
+
+
+def _header(
+    model: DiffusionModel, concept: Concept, format: str, tensors: Mapping[str, Tensor]
+) -> dict[str, str]:
+    """Notes in a file's header: ours, and for kohya's readers theirs."""
+    said = {key: getattr(concept, key) for key in ("name", "identifier", "class_noun", "kind")}
+    notes = {OURS: json.dumps(said, ensure_ascii=False), "format": "pt"}
+    if format != "kohya":
+        return notes
+    tables = embedding.tables(shapes_of(model))
+    width = shapes_of(model)[tables["text_encoder"]][1]
+    base = "sdxl_base_v1-0" if len(tables) == 2 else "sd_v2" if width == 1024 else "sd_v1"
+    ranks = {len(one) for name, one in tensors.items() if name.endswith("lora_down.weight")}
+    alphas = {float(one) for name, one in tensors.items() if name.endswith(".alpha")}
+    return notes | {
+        "ss_network_module": "networks.lora",
+        "ss_network_dim": str(max(ranks)) if len(ranks) == 1 else "Dynamic",
+        "ss_network_alpha": str(max(alphas)) if len(alphas) == 1 else "Dynamic",
+        "ss_base_model_version": base,
+        "ss_output_name": concept.name,
+    }
+
+
+def _told(notes: Mapping[str, str]) -> dict[str, Any]:
+    """What a file of ours says of itself; nothing for another program's."""
+    try:
+        told = json.loads(notes.get(OURS, "{}"))
+    except ValueError:
+        return {}
+    return {k: v for k, v in told.items() if isinstance(v, str)} if isinstance(told, dict) else {}

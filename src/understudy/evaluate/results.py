@@ -1,0 +1,185 @@
+"""One row a case and method, kept as a line of JSON the moment it is done.
+
+A run that is killed goes on where it stopped: what has a row is not made again. A line cut short by
+a kill counts as never written. Rows of failures are kept, and tried again. Knows nothing of what
+is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from understudy.errors import InputError, OutputError, UnderstudyError
+from understudy.files.atomic import replacing, unwritable
+
+Row = dict[str, Any]
+
+
+def read_rows(path: Path) -> list[Row]:
+    """All whole rows of a file, in the order they were written; none if there is no file."""
+    if not path.exists():
+        return []
+    found: list[Row] = []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except ValueError:
+            continue  # cut short by a kill
+        if isinstance(row, dict):
+            found.append(row)
+    return found
+
+
+def add_row(path: Path, row: Row) -> None:
+    """Append a row, flushed to the disk; numbers that are not finite become null."""
+    plain = {
+        k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
+    }
+    line = json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab+") as file:
+            if file.tell():
+                file.seek(-1, os.SEEK_END)
+                line = line if file.read(1) == b"\n" else "\n" + line
+            file.write(line.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+Key = tuple[str, str]  # method, case
+
+
+@dataclass(frozen=True)
+class Job:
+    """One row to be made: by which method, of which case, and how.
+
+    mark: what the row depends on beside its names; a row with another mark is made again.
+    """
+
+    method: str
+    case: str
+    make: Callable[[], Row]
+    mark: str = ""
+
+
+@dataclass(frozen=True)
+class RowStep:
+    """A row that is there now: `index` of `total`; made anew, or found."""
+
+    index: int
+    total: int
+    row: Row
+    found: bool
+
+
+def row_steps(path: Path, jobs: Iterable[Job]) -> Iterator[RowStep]:
+    """Make each job's row unless the file has it, in order.
+
+    An UnderstudyError becomes a row with that error instead of numbers, and the next job goes on.
+    """
+    done, wanted = latest(read_rows(path)), list(jobs)
+    for index, job in enumerate(wanted):
+        row = done.get((job.method, job.case))
+        if row is not None and "error" not in row and row.get("mark", "") == job.mark:
+            yield RowStep(index, len(wanted), row, True)
+            continue
+        started = time.monotonic()
+        made: Row = {"method": job.method, "case": job.case}
+        made |= {"mark": job.mark} if job.mark else {}
+        try:
+            made |= job.make()
+        except UnderstudyError as error:
+            made["error"] = " ".join(str(error).split())
+        made["seconds"] = round(time.monotonic() - started, 3)
+        add_row(path, made)
+        yield RowStep(index, len(wanted), made, False)
+
+
+def latest(rows: Iterable[Row]) -> dict[Key, Row]:
+    """The last row of each method and case."""
+    return {(row["method"], row["case"]): row for row in rows if {"method", "case"} <= row.keys()}
+
+
+def sharded(jobs: list[Job], shard: str, units: Callable[[Job], Any]) -> list[Job]:
+    """The part "2/4" of the jobs; jobs of one unit (a subject to learn) stay together."""
+    try:
+        part, count = (int(word) for word in shard.split("/"))
+    except ValueError:
+        part, count = 0, 0
+    if not 1 <= part <= count:
+        raise InputError(f"--shard must be like 2/4: the second of four parts. Got {shard!r}.")
+    order = {unit: k for k, unit in enumerate(dict.fromkeys(units(job) for job in jobs))}
+    return [job for job in jobs if order[units(job)] % count == part - 1]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A folder of results: run.json says of what and how, rows.jsonl has the rows."""
+
+    folder: Path
+
+    @property
+    def rows(self) -> Path:
+        return self.folder / "rows.jsonl"
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "run.json"
+
+    def read(self) -> dict[str, Any]:
+        """What run.json says. Raises InputError where there is none, or none of ours."""
+        try:
+            said = json.loads(self.manifest.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.folder} holds no results: no {self.manifest.name}.") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.manifest} cannot be read: {error}") from error
+        if not isinstance(said, dict) or not isinstance(said.get("methods"), dict):
+            raise InputError(f"{self.manifest} is not the record of an evaluation.")
+        return said
+
+    def begin(self, said: dict[str, Any], *, resume: bool) -> None:
+        """Write what is going to be measured, or check that it is the same as before.
+
+        said["methods"] maps names to their settings; new names join. Raises OutputError for
+        results that are there without `resume`, InputError for results of something else.
+        """
+        if not self.manifest.exists():
+            self._write(said)
+            return
+        if not resume:
+            raise OutputError(
+                f"{self.folder} holds results already. Go on with --resume, or give another --out."
+            )
+        before = self.read()
+        for name in said.keys() - {"methods", "versions"}:
+            self._same(name, before.get(name), said[name])
+        for name in said["methods"].keys() & before["methods"].keys():
+            self._same(f"method {name}", before["methods"][name], said["methods"][name])
+        self._write({**said, "methods": {**before["methods"], **said["methods"]}})
+
+    def _same(self, name: str, before: Any, now: Any) -> None:
+        if json.loads(json.dumps(now)) != before:
+            raise InputError(
+                f"{self.folder} was begun with another {name}: {_short(before)}, now "
+                f"{_short(now)}. Give another --out; the two must not be averaged."
+            )
+
+    def _write(self, said: dict[str, Any]) -> None:
+        with replacing(self.manifest) as temporary:
+            temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value)
+    return text if len(text) < 160 else text[:157] + "..."

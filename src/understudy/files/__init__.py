@@ -1,0 +1,1 @@
+"""Files on disk: atomic writes. Knows nothing of what the files hold."""

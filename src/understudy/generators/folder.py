@@ -1,0 +1,160 @@
+"""Generators as folders: `generator.json` (what it is) and `generator.safetensors` (its weights).
+
+The only layout that is loaded. Checkpoints of other programs are converted to it first; tensors
+bear the names of the module's own state dictionary.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from understudy.errors import ModelError, OutputError
+from understudy.files.atomic import replacing
+from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.generators.stylegan3.config import StyleGAN3Config
+from understudy.generators.stylegan3.generator import StyleGAN3
+from understudy.models.registry import device_of, dtype_of, generator_folder
+
+FORMAT = "understudy generator 1"
+STYLEGAN2, STYLEGAN3 = "stylegan2", "stylegan3"
+MANIFEST, WEIGHTS = "generator.json", "generator.safetensors"
+
+
+def save_generator(
+    folder: Path | str,
+    config: StyleGAN2Config | StyleGAN3Config,
+    tensors: Mapping[str, Tensor],
+    source: Mapping[str, Any] | None = None,
+) -> Path:
+    """Write a generator, whole or not at all; source: where it came from, plain JSON data.
+
+    Raises ModelError where tensors and configuration do not fit, OutputError.
+    """
+    kind = STYLEGAN2 if isinstance(config, StyleGAN2Config) else STYLEGAN3
+    built(kind, config.to_dict(), tensors, name=str(folder))
+    kept = {n: t.contiguous() for n, t in tensors.items() if not n.endswith(".resample_filter")}
+    return write_folder(Path(folder), kind, config.to_dict(), kept, source or {})
+
+
+def write_folder(
+    target: Path,
+    kind: str,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    source: Mapping[str, Any],
+) -> Path:
+    """Write the two files of a generator of any kind, whole or not at all. Raises OutputError."""
+    with replacing(target / WEIGHTS) as staged:
+        try:
+            save_file(dict(tensors), staged)
+        except SafetensorError as error:  # how safetensors reports a full disk
+            raise OutputError(f"Cannot write {target / WEIGHTS}: {error}.") from error
+        digest = _digest(staged)
+        body = {
+            "format": FORMAT,
+            "kind": kind,
+            "config": dict(config),
+            "sha256": digest,
+            "source": dict(source),
+        }
+    with replacing(target / MANIFEST) as staged:
+        staged.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    return target
+
+
+def load_generator(
+    name: str | Path,
+    *,
+    device: str | torch.device = "auto",
+    dtype: str | torch.dtype = "float32",
+) -> StyleGAN2 | StyleGAN3:
+    """Load a generator by the name of a built-in one ("toybox-gan") or from its folder, frozen.
+
+    device: "auto" takes a GPU if there is one. dtype: float16 and bfloat16 hold for the higher
+    blocks, as published. Raises ModelError for anything that is no generator folder of ours.
+    """
+    where, precision = device_of(device), dtype_of(dtype)
+    folder = generator_folder(name)
+    manifest = read_manifest(folder)
+    tensors = weights_of(folder, manifest)
+    wide = {name: tensor.float() for name, tensor in tensors.items()}
+    found = built(manifest["kind"], manifest["config"], wide, name=str(name))
+    identity = json.dumps([found.config.to_dict(), manifest["sha256"]], sort_keys=True).encode()
+    found.fingerprint = hashlib.sha256(identity).hexdigest()
+    return found.to(where).compute_in(precision)
+
+
+def built(
+    kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor], name: str
+) -> StyleGAN2 | StyleGAN3:
+    """A generator of either kind from what a folder holds. Raises ModelError."""
+    if kind == STYLEGAN2:
+        return StyleGAN2.from_tensors(StyleGAN2Config.from_dict(config), tensors, name=name)
+    if kind == STYLEGAN3:
+        return StyleGAN3.from_tensors(StyleGAN3Config.from_dict(config), tensors, name=name)
+    raise ModelError(
+        f"{name} holds a {kind[:40]!r}; only a {STYLEGAN2} or a {STYLEGAN3} can be run here."
+    )
+
+
+def stylegan2(generator: StyleGAN2 | StyleGAN3) -> StyleGAN2:
+    """The generator, where it has to be of the second generation. Raises ModelError otherwise."""
+    if isinstance(generator, StyleGAN2):
+        return generator
+    raise ModelError(
+        f"{generator.name} is a StyleGAN3, which can be dragged, but nothing else. Give a "
+        "StyleGAN2 here: toybox-gan, or a folder of one."
+    )
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What generator.json says. Raises ModelError for anything that is no generator's folder."""
+    path = folder / MANIFEST
+    if folder.is_file():
+        raise ModelError(
+            f"{folder} is a single file. Convert the checkpoint to a folder first: "
+            f"understudy models convert {folder}"
+        )
+    if not path.is_file():
+        raise ModelError(
+            f"{folder} is no generator: there is no {MANIFEST} in it. Wanted toybox-gan, or a "
+            "folder made by: understudy models convert"
+        )
+    try:
+        body: Any = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} cannot be read: {error}. Convert it again.") from error
+    if not isinstance(body, dict) or body.get("format") != FORMAT:
+        raise ModelError(f"{path} is no generator of the format {FORMAT!r}. Convert it again.")
+    for key, kind in (("kind", str), ("config", dict), ("sha256", str)):
+        if not isinstance(body.get(key), kind):
+            raise ModelError(f"{path} is damaged: it lacks {key}. Convert it again.")
+    return body
+
+
+def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors, if they are those that the manifest tells of. Raises ModelError."""
+    weights = folder / WEIGHTS
+    try:
+        digest = _digest(weights)
+        tensors = load_file(weights)
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
+    if digest != manifest["sha256"]:
+        raise ModelError(f"{weights} is not the file that {MANIFEST} tells of. Convert it again.")
+    return tensors
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

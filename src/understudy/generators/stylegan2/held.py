@@ -1,0 +1,202 @@
+"""StyleGAN2 with the upper layers of a latent held: features of a place cost what the place costs.
+
+A drag moves the first few w only. Layers above are modulated once; synthesis stops where the
+features are wanted; and where only windows of a map are wanted, only the cells they depend on are
+computed: one more on each side for a 3 x 3 convolution, one input cell for an up-convolution. The
+windows hold the same numbers as the whole map, up to rounding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from understudy.generators.style_based import HeldLayers
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.generators.stylegan2.layers import HeldWeights, StyleConv
+from understudy.generators.stylegan2.synthesis import Block, Partway
+from understudy.generators.windows import Windows
+
+
+@dataclass(frozen=True, eq=False)
+class _Walked:
+    """The last whole walk: what it started from, and what left each block."""
+
+    front: Tensor
+    outputs: tuple[Tensor, ...]
+
+
+class Held(HeldLayers):
+    """Implements `HeldLatent` for StyleGAN2, with the stored noise."""
+
+    def __init__(self, model: StyleGAN2, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
+        super().__init__(model, ws, moving)
+        self.model = model
+        self._weights: dict[int, HeldWeights] = {}
+        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._walked: _Walked | None = None
+
+    def features(
+        self,
+        front: Float[Tensor, "1 moving w_dim"],
+        resolution: int,
+        windows: Windows | None = None,
+    ) -> Float[Tensor, "n c h w"]:
+        if windows is None:
+            return self._whole(front, resolution)
+        plan = self._plan(resolution, windows)
+        whole = self._whole(front, resolution >> len(plan))
+        if not plan:
+            return windows.cut_out(whole)
+        return self._windows(front, whole, plan)
+
+    @torch.no_grad()
+    def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
+        net, ws = self.model.synthesis, self.ws(front)
+        if self._walked is None or not torch.equal(self._walked.front, front):
+            self._whole(front, self.model.config.img_resolution)
+        assert self._walked is not None
+        outputs, rgb = self._walked.outputs, None
+        last = 4 << (len(outputs) - 1)
+        for block, x in zip(net.blocks(4, last), outputs, strict=True):
+            rgb = block.paint(x, rgb, ws, net.fir)
+
+        def run(layer: StyleConv, index: int, x: Tensor) -> Tensor:
+            return self._run(ws, layer, index, x)
+
+        whole = Partway(last, outputs[-1], rgb)
+        if last < self.model.config.img_resolution:
+            whole = net.go_on(ws, whole, run)
+        assert whole.rgb is not None, "the last block always paints"
+        return whole.rgb
+
+    def _whole(self, front: Tensor, resolution: int) -> Tensor:
+        """The whole map of a resolution, every block's output kept for a picture."""
+        net, ws = self.model.synthesis, self.ws(front)
+
+        def run(layer: StyleConv, index: int, x: Tensor) -> Tensor:
+            return self._run(ws, layer, index, x)
+
+        x, outputs = None, list[Tensor]()
+        for block in net.blocks(4, resolution):
+            x = block.features(x, run, net.fir, 1, net.precision(block.resolution))
+            outputs.append(x.detach())
+        assert x is not None, "there is a block of every resolution"
+        self._walked = _Walked(front.detach().clone(), tuple(outputs))
+        return x.to(ws.dtype)
+
+    def _run(
+        self,
+        ws: Tensor,
+        layer: StyleConv,
+        index: int,
+        x: Tensor,
+        windows: Windows | None = None,
+    ) -> Tensor:
+        """One layer, on the whole map or (x being cut out with a margin of one cell) on windows."""
+        fir, cut = self.model.synthesis.fir, int(windows is not None)
+        held = self._layer(layer, index, x.dtype)
+        added = held.added
+        if added is not None and windows is not None:
+            added = windows.cut_out(added)
+        if index >= self.moving:
+            return layer.forward_held(x, replace(held, added=added), fir, cut)
+        return layer(x, ws[:, index], added, fir, cut=cut, kernel=self._kernels[index])
+
+    @torch.no_grad()
+    def _layer(self, layer: StyleConv, index: int, dtype: torch.dtype) -> HeldWeights:
+        """What of a layer stays, computed when first asked for."""
+        if index not in self._weights:
+            noise = layer.noise_map(self.model.synthesis.noise(layer, "const"))
+            if index >= self.moving:
+                held = layer.held(self._ws[:, index], noise)
+                self._weights[index] = replace(
+                    held, weight=held.weight.to(dtype), bias=held.bias.to(dtype)
+                )
+            else:
+                weight, energy = layer.kernel(dtype)
+                self._kernels[index] = weight.contiguous(), energy
+                self._weights[index] = HeldWeights(weight, layer.bias, noise)
+        return self._weights[index]
+
+    # Windows
+
+    def _plan(self, resolution: int, windows: Windows) -> list[Windows]:
+        """For every block that runs on windows, the highest last: what must leave it.
+
+        Empty where windows together are no smaller than the map, and for residual networks,
+        whose second path is not cut.
+        """
+        wanted: list[Windows] = []
+        if self.model.config.architecture == "resnet":
+            return wanted
+        while resolution > 4 and not self._covers(resolution, windows):
+            wanted.insert(0, windows)
+            windows, resolution = _below(windows), resolution // 2
+        return wanted
+
+    def _covers(self, resolution: int, windows: Windows) -> bool:
+        height, width = self.model.feature_size(resolution)
+        return len(windows.origins) * windows.size[0] * windows.size[1] >= height * width
+
+    def _windows(self, front: Tensor, whole: Tensor, plan: list[Windows]) -> Tensor:
+        net, ws = self.model.synthesis, self.ws(front)
+        x, first = whole, True
+        last = len(plan) - 1
+        height = self.model.config.start[0]
+        resolution = 4 * whole.shape[-2] // height
+        blocks = net.blocks(2 * resolution, resolution << (last + 1))
+        for block, windows in zip(blocks, plan, strict=True):
+            if first:
+                x, first = _below(windows).cut_out(whole), False
+            x = self._block(block, ws, x.to(net.precision(block.resolution)), windows)
+        return x.to(ws.dtype)
+
+    def _block(self, block: Block, ws: Tensor, x: Tensor, windows: Windows) -> Tensor:
+        """x: what `_below(windows)` asked for -> what leaves the block, cut to windows."""
+        size = self.model.feature_size(block.resolution)
+        below = _below(windows)
+        wide = Windows(2 * (below.origins + 1), (2 * below.size[0] - 4, 2 * below.size[1] - 4))
+        x = self._run(ws, block.conv0, block.first, x, wide)
+        margin = Windows(windows.origins - 1, (windows.size[0] + 2, windows.size[1] + 2))
+        x = _inside(_crop(x, margin.origins - wide.origins, margin.size), margin, size)
+        x = self._run(ws, block.conv1, block.first + 1, x, windows)
+        return _inside(x, windows, size)
+
+
+def _below(windows: Windows) -> Windows:
+    """What must leave the block below, for windows to leave a block.
+
+    conv1 needs one cell more on each side; that, widened to whole input cells (whichever way it
+    lies), needs one input cell more on each side.
+    """
+    rows, columns = windows.size
+    return Windows(
+        torch.div(windows.origins - 1, 2, rounding_mode="floor") - 1,
+        ((rows + 4) // 2 + 2, (columns + 4) // 2 + 2),
+    )
+
+
+def _crop(x: Tensor, offsets: Int[Tensor, "n 2"], size: tuple[int, int]) -> Tensor:
+    """Each window's own part of x."""
+    rows, columns = size
+    places = offsets.tolist()
+    return torch.stack(
+        [one[:, y : y + rows, z : z + columns] for one, (y, z) in zip(x, places, strict=True)]
+    )
+
+
+def _inside(x: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
+    """Zeros where a window reaches over the edge, as the padding of the next layer has it."""
+    spans = [
+        torch.arange(length) + windows.origins[:, axis, None]
+        for axis, length in enumerate(windows.size)
+    ]
+    within = [(span >= 0) & (span < side) for span, side in zip(spans, size, strict=True)]
+    if all(bool(one.all()) for one in within):
+        return x
+    mask = (within[0][:, :, None] & within[1][:, None, :])[:, None]
+    return x * mask.to(x)

@@ -1,0 +1,77 @@
+"""StyleGAN3 with the upper layers of a latent held: what stays is modulated once.
+
+Synthesis stops at the layer whose features are wanted, and a picture goes on from there. Windows
+are cut out of the whole map: its filters are long and the maps below a drag's features small, so
+that windows with all they depend on would be nearly as large as the maps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.generators.style_based import HeldLayers
+from understudy.generators.stylegan3.generator import Reached, StyleGAN3
+from understudy.generators.stylegan3.layers import FilteredConv, HeldConv
+from understudy.generators.windows import Windows
+
+
+@dataclass(frozen=True, eq=False)
+class _Walked:
+    """The last walk: what it started from, and where it stopped."""
+
+    front: Tensor
+    reached: Reached
+
+
+class HeldWaves(HeldLayers):
+    """Implements `HeldLatent` for StyleGAN3."""
+
+    def __init__(self, model: StyleGAN3, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
+        super().__init__(model, ws, moving)
+        self.model = model
+        self._held: dict[int, HeldConv] = {}
+        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._walked: _Walked | None = None
+
+    def features(
+        self,
+        front: Float[Tensor, "1 moving w_dim"],
+        resolution: int,
+        windows: Windows | None = None,
+    ) -> Float[Tensor, "n c h w"]:
+        reached = self._walk(front, self.model.layer_at(resolution), None)
+        kept = Reached(reached.index, reached.features.detach())
+        self._walked = _Walked(front.detach().clone(), kept)
+        whole = self.model.synthesis.inside(reached).to(front.dtype)
+        return whole if windows is None else windows.cut_out(whole)
+
+    @torch.no_grad()
+    def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
+        walked = self._walked
+        known = walked is not None and torch.equal(walked.front, front)
+        start = walked.reached if walked is not None and known else None
+        net = self.model.synthesis
+        return net.colours(self._walk(front, net.plans[-1].index, start).features, front.dtype)
+
+    def _walk(self, front: Tensor, until: int, start: Reached | None) -> Reached:
+        net, ws = self.model.synthesis, self.ws(front)
+        x = net.input(ws[:, 0]) if start is None else start.features
+        for layer in net.layers(start, until):
+            x = self._run(layer, x.to(net.precision(layer.plan)), ws)
+        return Reached(until, x)
+
+    def _run(self, layer: FilteredConv, x: Tensor, ws: Tensor) -> Tensor:
+        """One layer, by what of it stays, computed when first asked for."""
+        index = layer.plan.index + 1
+        with torch.no_grad():
+            if index >= self.moving and index not in self._held:
+                self._held[index] = layer.held(self._ws[:, index], x.dtype)
+            elif index < self.moving and index not in self._kernels:
+                self._kernels[index] = layer.kernel(x.dtype)
+        if index >= self.moving:
+            return layer.forward_held(x, self._held[index])
+        return layer(x, ws[:, index], self._kernels[index])

@@ -1,0 +1,101 @@
+"""What a run leaves to read: a line of JSON a step, a strip of pictures a look, one plot.
+
+run/learn.jsonl · run/previews/step-000100.png · run/learn.png
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from understudy.errors import OutputError
+from understudy.files.atomic import replacing, unwritable
+from understudy.learn.preview import Look, Verdict, alarms
+from understudy.learn.training import TrainStep
+from understudy.pictures.photo import write_pixels
+from understudy.pictures.sheet import Curve, Row, Tile, chart, contact_sheet
+from understudy.pictures.tensors import to_pixels
+
+
+class Journal:
+    """The journal of a run in `folder`; lines after step `since` of an earlier attempt are cut."""
+
+    def __init__(self, folder: Path, since: int = 0) -> None:
+        self.folder = folder
+        self.file = folder / "learn.jsonl"
+        self.lines = [line for line in read_journal(self.file) if line["step"] <= since]
+        with replacing(self.file) as staged:
+            staged.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
+
+    def step(self, step: int, taken: TrainStep, seconds: float) -> None:
+        """One step's numbers."""
+        self._add({"step": step, **asdict(taken), "seconds": round(seconds, 4)})
+
+    def look(self, look: Look, start: Look) -> None:
+        """One look: its numbers, and its pictures as a strip."""
+        numbers = {"validation": look.validation, "prior_validation": look.prior_validation}
+        warned = {"alarms": list(alarms(look, start))}
+        self._add({"step": look.step, **numbers, **asdict(look.verdict), **warned})
+        half = len(look.pictures) // 2
+        tiles = [
+            Tile(to_pixels(picture), label)
+            for picture, label in zip(look.pictures.split(1), look.labels, strict=True)
+        ]
+        rows = [Row(f"step {look.step}", tiles[:half]), Row("its class", tiles[half:])]
+        write_pixels(self.folder / "previews" / f"step-{look.step:06d}.png", contact_sheet(rows))
+
+    def looks(self) -> list[Look]:
+        """The numbers of all looks so far; their pictures are in files."""
+        none, found = torch.empty(0, 3, 1, 1), list[Look]()
+        for line in self.lines:
+            if "validation" in line:
+                verdict = Verdict(**{k: line[k] for k in asdict(Verdict()) if k in line})
+                prior = line.get("prior_validation", math.nan)
+                found.append(Look(line["step"], none, (), line["validation"], prior, verdict))
+        return found
+
+    def plot(self) -> Path:
+        """Draw the plot anew: losses above, scores below."""
+        losses = [
+            Curve("loss", _points(self.lines, "loss"), smooth=True),
+            Curve("validation loss", _points(self.lines, "validation")),
+        ]
+        scores = [
+            Curve(name, _points(self.lines, name))
+            for name in ("identity", "prompt", "drift", "copy")
+        ]
+        panels = [curves for curves in (losses, scores) if any(curve.points for curve in curves)]
+        path = self.folder / "learn.png"
+        write_pixels(path, chart(panels, along="step"))
+        return path
+
+    def _add(self, line: dict[str, Any]) -> None:
+        plain = {k: v for k, v in line.items() if not (isinstance(v, float) and math.isnan(v))}
+        self.lines.append(plain)
+        try:
+            with self.file.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(plain) + "\n")
+        except OSError as error:
+            raise unwritable(self.file, error) from error
+
+
+def read_journal(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a journal; a torn last one is left out. Raises OutputError."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise OutputError(f"{file} cannot be read: {error.strerror}.") from error
+    whole = text[: text.rfind("\n") + 1]
+    return [json.loads(line) for line in whole.splitlines()]
+
+
+def _points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
+    return [(line["step"], line[name]) for line in lines if name in line]

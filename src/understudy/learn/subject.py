@@ -1,0 +1,158 @@
+"""Who is to be learnt, and what they will be called: checked before any work."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.concept import Concept
+from understudy.errors import InputError, PromptError
+from understudy.learn.batches import wordings_of
+from understudy.learn.identifier import choose_identifier
+from understudy.models.interface import DiffusionModel
+from understudy.settings import LearnSettings
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """Somebody to learn: the name prompts use, the class noun, photos (n, 3, h, w) in [-1, 1].
+
+    identifier: a word of your own instead of a rare one. masks: 1 where the subject is.
+    """
+
+    name: str
+    class_noun: str
+    photos: Float[Tensor, "n 3 h w"]
+    identifier: str | None = None
+    masks: Float[Tensor, "n 1 h w"] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Role:
+    """A subject and its words: identifier as prompts say it ("" for HiPer), its tokens, and all the
+    prompts its photos go by. warnings: what speaks against the identifier."""
+
+    subject: Subject
+    identifier: str
+    pieces: tuple[str, ...]
+    wordings: tuple[str, ...]
+    class_prompt: str
+    warnings: tuple[str, ...] = ()
+
+
+def roles_of(
+    model: DiffusionModel, subjects: Sequence[Subject], settings: LearnSettings, *,
+    taken: Collection[str] = (),
+) -> tuple[Role, ...]:  # fmt: skip
+    """The words of every subject. taken: identifiers that are used already.
+
+    Raises InputError for a name, noun or word that cannot be, PromptError for a template without
+    {subject} or over the token limit.
+    """
+    names = [subject.name for subject in subjects]
+    if len(set(names)) < len(names):
+        raise InputError(f"Every subject needs a --name of its own. Got {', '.join(names)}.")
+    if len(subjects) > 1 and settings.method == "hiper":
+        raise InputError("--method hiper learns one subject at a time: a prompt has one tail.")
+    roles: list[Role] = []
+    used = list(taken)
+    for subject in subjects:
+        role = _role(model, subject, settings, used)
+        used += role.identifier.split()
+        roles.append(role)
+    return tuple(roles)
+
+
+def _role(
+    model: DiffusionModel, subject: Subject, settings: LearnSettings, used: Sequence[str]
+) -> Role:
+    noun, template = subject.class_noun, settings.prompt
+    if not noun.strip() or set(noun) & set("{}"):
+        raise InputError(f"--class must be a noun such as cat or 'teddy bear'. Got {noun!r}.")
+    if "{subject}" not in template:
+        raise PromptError(f"--prompt must say where the {{subject}} is. Got {template!r}.")
+    words, pieces, warnings = _words(model, subject, settings, used)
+    said = {"textual-inversion": words}.get(settings.method, f"{words} {noun}".strip())
+    wordings = wordings_of(template, said, settings.varied_prompts)
+    for wording in wordings:
+        model.tokenize(wording)
+    return Role(
+        subject, words, pieces, wordings, template.replace("{subject}", noun), tuple(warnings)
+    )
+
+
+def _words(
+    model: DiffusionModel, subject: Subject, settings: LearnSettings, used: Sequence[str]
+) -> tuple[str, tuple[str, ...], list[str]]:
+    """The identifier, its tokens, and warnings: none for HiPer, as many words as vectors for
+    Textual Inversion, one otherwise."""
+    if settings.method == "hiper":
+        return "", (), []
+    count = settings.vectors if settings.method == "textual-inversion" else 1
+    words: list[str] = []
+    pieces: list[str] = []
+    warnings: list[str] = []
+    for number in range(count):
+        own = subject.identifier if number == 0 else None
+        found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
+        if settings.method == "textual-inversion" and len(found.pieces) > 1:
+            raise InputError(
+                f"--identifier must be one token of {model.name!r}, for its embedding is replaced. "
+                f"{found.word!r} has {len(found.pieces)}. Leave it out, or give another."
+            )
+        words.append(found.word)
+        pieces += found.pieces
+        warnings += [found.warning] if found.warning else []
+    return " ".join(words), tuple(pieces), warnings
+
+
+def blank_concept(
+    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings, after: Sequence[Concept]
+) -> Concept:
+    """The concept before anything is learnt, so that a bad name fails before minutes of work."""
+    first, *others = roles
+    record = {
+        "photos": sum(len(role.subject.photos) for role in roles),
+        "pieces": [piece for role in roles for piece in role.pieces],
+        **settings.to_dict(),
+    }
+    if after:
+        record["after"] = [concept.name for concept in after]
+    blank = Concept(
+        name=first.subject.name,
+        identifier=first.identifier,
+        class_noun=first.subject.class_noun,
+        kind=settings.method,
+        base_model=model.name,
+        base_fingerprint=model.base_fingerprint,
+        tensors={},
+        record=record,
+    )
+    also: dict[str, str] = {}
+    for role in others:
+        said = f"{role.identifier} {role.subject.class_noun}"
+        also[role.subject.name] = role.identifier if blank.phrase == blank.identifier else said
+    return replace(blank, also=also)
+
+
+def facts_of(
+    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings
+) -> dict[str, object]:
+    """What makes a run this run, as plain data: who is learnt from what, on what, how."""
+    digest = hashlib.sha256()
+    for role in roles:
+        for pictures in (role.subject.photos, role.subject.masks):
+            if pictures is not None:
+                digest.update(pictures.cpu().contiguous().numpy().tobytes())
+    return {
+        "settings": settings.to_dict(),
+        "model": model.fingerprint,
+        "photos": digest.hexdigest(),
+        "name": [role.subject.name for role in roles],
+        "class": [role.subject.class_noun for role in roles],
+        "identifier": [role.identifier for role in roles],
+    }

@@ -1,0 +1,197 @@
+"""Stable Diffusion 1.x, 2.x and XL from a diffusers folder, behind the DiffusionModel protocol.
+
+Knows no names and no downloads: registry.py finds the folder, parts.py reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from understudy.attention.plan import AttentionControl
+from understudy.errors import InputError
+from understudy.models.fingerprint import Fingerprint
+from understudy.models.folder import check_folder, empty_is_zero
+from understudy.models.interface import NoiseSchedule, PredictionType, Tokens
+from understudy.models.parts import NETWORKS, load_parts, load_schedule
+from understudy.models.text_encoders import TextReader
+from understudy.models.unet.denoiser import Denoiser
+
+
+class StableDiffusion:
+    """A DiffusionModel (see interface.py) over a U-Net, an autoencoder and CLIP text encoders.
+
+    unet, vae, text_encoder and XL's text_encoder_2 are torch modules in evaluation mode whose
+    parameters ask for no gradient; each encoder has its CLIP tokenizer. empty_is_zero: see
+    TextReader. Everything else is read from their configurations.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        unet: nn.Module,
+        vae: nn.Module,
+        text_encoder: nn.Module,
+        tokenizer: Any,
+        schedule: NoiseSchedule,
+        prediction_type: PredictionType,
+        fingerprint: Fingerprint,
+        text_encoder_2: nn.Module | None = None,
+        tokenizer_2: Any = None,
+        empty_is_zero: bool = False,
+    ) -> None:
+        self.name = name
+        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
+        self.tokenizer, self.text_encoder_2 = tokenizer, text_encoder_2
+        self.schedule = schedule
+        self.prediction_type: PredictionType = prediction_type
+        self._fingerprint = fingerprint
+        self.folder = fingerprint.folder
+        self._vae_config = cast(Any, vae).config
+        self.downscale = 2 ** (len(self._vae_config.block_out_channels) - 1)
+        self.latent_channels = int(self._vae_config.latent_channels)
+        tokenizers, encoders, pooled = [tokenizer], [text_encoder], 0
+        if text_encoder_2 is not None:
+            tokenizers.append(tokenizer_2)
+            encoders.append(text_encoder_2)
+            pooled = int(cast(Any, text_encoder_2).config.projection_dim)
+        self.text = TextReader(name, tokenizers, encoders, empty_is_zero=empty_is_zero)
+        self.vocabulary: Mapping[str, int] = self.text.vocabulary
+        self.max_tokens = self.text.max_tokens
+        self.denoiser = Denoiser(
+            unet, schedule, prediction_type, pooled_width=pooled, downscale=self.downscale
+        )
+        self.picture_size = _picture_size(cast(Any, unet).config.sample_size, self.downscale)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        name: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> StableDiffusion:
+        """Load a folder as diffusers' save_pretrained writes it.
+
+        Raises ModelError when parts are missing, do not fit each other, or are of another family.
+        """
+        check_folder(folder)
+        loaded = load_parts(folder, dtype)
+        schedule, prediction_type = load_schedule(folder)
+        networks = {part: loaded[part] for part in NETWORKS if part in loaded}
+        for network in networks.values():
+            network.to(device).eval().requires_grad_(False)
+        return cls(
+            name or str(folder),
+            **loaded,
+            schedule=schedule,
+            prediction_type=prediction_type,
+            fingerprint=Fingerprint(folder, networks),
+            empty_is_zero=empty_is_zero(folder),
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the folder's files; another one while the weights differ from those."""
+        return self._fingerprint.current()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """SHA-256 of the folder's files, whatever the model wears."""
+        return self._fingerprint.base()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.unet.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.unet.parameters()).dtype
+
+    @property
+    def rows(self) -> int:
+        """U-Net row evaluations so far."""
+        return self.denoiser.rows
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """The parts that learning may change."""
+        parts = {"unet": self.unet, "text_encoder": self.text_encoder}
+        if self.text_encoder_2 is not None:
+            parts["text_encoder_2"] = self.text_encoder_2
+        return parts
+
+    # Pictures and latents
+
+    def posterior(
+        self, pictures: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b c lh lw"], Float[Tensor, "b c lh lw"]]:
+        """Mean and standard deviation of the latents, both scaled, float32 or finer."""
+        height, width = pictures.shape[-2:]
+        if height % self.downscale or width % self.downscale:
+            raise InputError(
+                f"A picture's height and width must be multiples of {self.downscale} "
+                f"for {self.name}. Got {height} x {width}."
+            )
+        vae = cast(Any, self.vae)
+        given = pictures.to(vae.device, vae.dtype)
+        latent = vae.encode(given).latent_dist
+        factor = self._vae_config.scaling_factor
+        return _fine(latent.mean) * factor, _fine(latent.std) * factor
+
+    def encode(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c lh lw"]:
+        """The posterior's mean times the scaling factor, float32 or finer."""
+        return self.posterior(pictures)[0]
+
+    def decode(self, latents: Float[Tensor, "b c lh lw"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1], float32."""
+        vae = cast(Any, self.vae)
+        given = (latents / self._vae_config.scaling_factor).to(vae.device, vae.dtype)
+        return vae.decode(given, return_dict=False)[0].float().clamp(-1, 1)
+
+    # Text
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """The prompt's tokens, padded; PromptError when they are too many."""
+        return self.text.tokenize(prompt)
+
+    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b rows width"]:
+        """The text as the U-Net reads it: see TextReader.embed."""
+        return self.text.embed(prompts)
+
+    # Noise
+
+    def predict(
+        self,
+        latents: Float[Tensor, "r c h w"],
+        timestep: int | Int[Tensor, " r"],
+        text: Float[Tensor, "r tokens width"],
+        control: AttentionControl | None = None,
+    ) -> Float[Tensor, "r c h w"]:
+        """The network's raw output, in the space of prediction_type."""
+        return self.denoiser.predict(latents, timestep, text, control)
+
+    def predict_noise(
+        self,
+        latents: Float[Tensor, "r c h w"],
+        timestep: int | Int[Tensor, " r"],
+        text: Float[Tensor, "r tokens width"],
+        control: AttentionControl | None = None,
+    ) -> Float[Tensor, "r c h w"]:
+        """epsilon, whatever the network predicts."""
+        return self.denoiser.predict_noise(latents, timestep, text, control)
+
+
+def _fine(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _picture_size(sample_size: int | Sequence[int], downscale: int) -> tuple[int, int]:
+    height, width = (sample_size,) * 2 if isinstance(sample_size, int) else sample_size
+    return height * downscale, width * downscale

@@ -1,0 +1,2 @@
+"""Pictures: decoding untrusted files, colour, tensors, pasting, contact sheets, recipes.
+Knows nothing of models."""

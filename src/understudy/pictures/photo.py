@@ -1,0 +1,275 @@
+"""The only door for untrusted pictures, and the only way out: files <-> upright sRGB pixels.
+
+Pixels are uint8 arrays (h, w, 3). Whatever a camera, editor or attacker wrote, a picture that
+passes is turned upright (EXIF), in sRGB (ICC, CMYK), opaque (on white), 8 bit, a single frame; a
+picture that does not pass is a PictureError that names the file. Knows nothing of torch.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
+
+from understudy.errors import ExtraMissing, InputError, PictureError
+from understudy.files.atomic import replacing
+from understudy.pictures.colour import to_srgb
+
+Pixels = UInt8[np.ndarray, "h w 3"]
+
+FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+SUFFIXES = tuple(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .avif .heic .heif".split())
+MAX_PIXELS = 64_000_000  # a 50-megapixel telephone passes, a bomb does not
+MAX_BYTES = 512 * 1024 * 1024
+MIN_SIDE = 16  # pixels
+ORIENTATION, GPS = 0x0112, 0x8825  # EXIF tags
+
+
+@dataclass(frozen=True)
+class Photo:
+    """A picture that passed the door: its pixels, and notes on what had to be done to it."""
+
+    path: Path
+    pixels: Pixels
+    notes: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels, upright."""
+        return self.pixels.shape[0], self.pixels.shape[1]
+
+
+@dataclass(frozen=True)
+class Glance:
+    """A picture decoded whole but kept small: `size` (height, width) is what the file has, upright;
+    turned: whether EXIF said it lies on its side; located: whether it says where it was taken."""
+
+    photo: Photo
+    size: tuple[int, int]
+    turned: bool
+    located: bool
+
+
+@dataclass(frozen=True)
+class Folder:
+    """The pictures of a folder, sorted by name, and a note for each entry left out."""
+
+    path: Path
+    files: tuple[Path, ...]
+    notes: tuple[str, ...] = ()
+
+
+def read_photo(path: str | os.PathLike[str]) -> Photo:
+    """Open one picture. Raises PictureError: missing, no picture, truncated, too small or large."""
+    return _read(Path(path), None).photo
+
+
+def glance(path: str | os.PathLike[str], side: int) -> Glance:
+    """Open one picture as `read_photo` does, some times as quick: sides of at least `side` pixels
+    where the file has them, not all it has."""
+    return _read(Path(path), side)
+
+
+def _read(file: Path, side: int | None) -> Glance:
+    check_is_file(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # strangers' files do not write on our terminal
+        try:
+            with _opened(file) as image:
+                return _through_the_door(file, image, side)
+        except (PictureError, ExtraMissing):
+            raise
+        except MemoryError:
+            raise PictureError(
+                f"{file} needs more memory than there is. Make it smaller."
+            ) from None
+        except Exception as error:  # Pillow's plugins raise whatever a bad file makes them raise
+            reason = " ".join(str(error).split())[:120]
+            raise PictureError(
+                f"{file} is damaged or cut short ({reason}). Save it anew."
+            ) from error
+
+
+def list_folder(path: str | os.PathLike[str]) -> Folder:
+    """The pictures directly in a folder; hidden files and sub-folders are left out, with notes."""
+    folder = Path(path)
+    if not folder.exists():
+        raise PictureError(f"There is no folder {folder}. Check the path.")
+    if not folder.is_dir():
+        raise PictureError(f"{folder} is a file. Give the folder that holds the photos.")
+    files: list[Path] = []
+    notes: list[str] = []
+    hidden = 0
+    for entry in sorted(folder.iterdir()):
+        if entry.name.startswith("."):
+            hidden += 1
+            continue
+        if entry.is_dir():
+            notes.append(f"{entry.name}/ is a folder inside {folder} and was left out.")
+        elif entry.suffix.lower() in SUFFIXES:
+            files.append(entry)
+        else:
+            notes.append(f"{entry.name} is no picture and was left out.")
+    if hidden:
+        notes.append(f"hidden files were left out: {hidden}.")
+    if not files:
+        kinds = ", ".join(SUFFIXES)
+        raise PictureError(f"{folder} holds no picture. Wanted at least one file of: {kinds}.")
+    return Folder(folder, tuple(files), tuple(notes))
+
+
+def fit(pixels: Pixels, size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Scale (Lanczos) and crop the centre so that the picture has `size` (height, width)."""
+    if pixels.shape[:2] == size:
+        return pixels
+    image = Image.fromarray(pixels)
+    fitted = ImageOps.fit(image, (size[1], size[0]), method=Image.Resampling.LANCZOS)
+    return np.asarray(fitted)
+
+
+def shortest_side(pixels: Pixels, side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
+    """Scaled (bicubic) so that the shorter side has `side` pixels, the longer rounded down."""
+    height, width = pixels.shape[:2]
+    short = min(height, width)
+    size = (side * width // short, side * height // short)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
+
+
+def fit_points(
+    points: Float[np.ndarray, "n 2"], photo_size: tuple[int, int], size: tuple[int, int]
+) -> Float[np.ndarray, "n 2"]:
+    """Where `fit` moves points (x, y) in pixels of a picture of `photo_size` (height, width)."""
+    scale = max(size[0] / photo_size[0], size[1] / photo_size[1])
+    centre = np.array([photo_size[1] / 2, photo_size[0] / 2])
+    return (points - centre) * scale + np.array([size[1] / 2, size[0] / 2])
+
+
+def png_bytes(pixels: Pixels, text: Mapping[str, str] | None = None) -> bytes:
+    """The picture as a PNG file, with `text` in iTXt chunks; the same input, the same bytes."""
+    info = PngImagePlugin.PngInfo()
+    for key, value in (text or {}).items():
+        info.add_itxt(key, value)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="PNG", pnginfo=info)
+    return stream.getvalue()
+
+
+def write_pixels(
+    path: str | os.PathLike[str], pixels: Pixels, text: Mapping[str, str] | None = None
+) -> Path:
+    """Write a PNG whole or not at all. Raises InputError for another suffix, OutputError."""
+    file = check_png_name(path)
+    data = png_bytes(pixels, text)
+    with replacing(file) as temporary:
+        temporary.write_bytes(data)
+    return file
+
+
+def check_png_name(path: str | os.PathLike[str]) -> Path:
+    """Raise InputError unless the name ends in .png: only PNG keeps pixels and recipe."""
+    file = Path(path)
+    if file.suffix.lower() != ".png":
+        raise InputError(f"A result is written as PNG. Got {file.name!r}; end it in .png.")
+    return file
+
+
+def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
+    """The text chunks of a PNG; empty for any other picture."""
+    file = Path(path)
+    check_is_file(file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            with _opened(file) as image:
+                return {str(k): str(v) for k, v in getattr(image, "text", {}).items()}
+        except PictureError:
+            raise
+        except Exception as error:
+            raise PictureError(f"{file} is damaged ({error}). Its text cannot be read.") from error
+
+
+def check_is_file(file: Path) -> None:
+    """Raise PictureError, naming `file`, unless it is an ordinary file that could be a picture."""
+    if not file.exists():
+        raise PictureError(f"There is no file {file}. Check the path.")
+    if file.is_dir():
+        raise PictureError(f"{file} is a folder. Give a picture file.")
+    if not file.is_file():
+        raise PictureError(f"{file} is not an ordinary file. Give a picture file.")
+    if not os.access(file, os.R_OK):
+        raise PictureError(f"{file} may not be read. Change its permissions.")
+    size = file.stat().st_size
+    if size == 0:
+        raise PictureError(f"{file} is empty. Give a picture file.")
+    if size > MAX_BYTES:
+        limit = MAX_BYTES // 2**20
+        raise PictureError(f"{file} has {size // 2**20} MB; at most {limit} are read. Shrink it.")
+
+
+def _opened(file: Path) -> Image.Image:
+    """Open without decoding, so that a size can be refused first."""
+    formats = (*FORMATS, *_heif(file))
+    try:
+        return Image.open(file, formats=formats)
+    except UnidentifiedImageError:
+        kinds = ", ".join(FORMATS)
+        raise PictureError(
+            f"{file} is not a picture we can read. Wanted one of: {kinds}."
+        ) from None
+    except Image.DecompressionBombError:
+        raise PictureError(_too_large(file, "far more")) from None
+
+
+def _heif(file: Path) -> tuple[str, ...]:
+    """Allow HEIF for files that are HEIF, if the extra is there to read them."""
+    with file.open("rb") as stream:
+        head = stream.read(12)
+    if head[4:8] != b"ftyp":
+        return ()
+    if head[8:11] == b"avi":
+        return ("AVIF",)
+    try:
+        import pillow_heif  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        raise ExtraMissing("heif", f"{file} (HEIF)") from None
+    pillow_heif.register_heif_opener()
+    return ("HEIF",)
+
+
+def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glance:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError(_too_large(file, f"{width} x {height}"))
+    if min(width, height) < MIN_SIDE:
+        raise PictureError(
+            f"{file} has {width} x {height} pixels. A side needs at least {MIN_SIDE}."
+        )
+    notes: list[str] = []
+    if getattr(image, "is_animated", False):
+        image.seek(0)
+        notes.append(f"{file.name} holds several pictures; the first one is used.")
+    if side is not None:
+        image.draft(None, (side, side))  # a JPEG is decoded whole, to fewer pixels
+    image.load()
+    exif = image.getexif()
+    upright = ImageOps.exif_transpose(image)
+    if side is not None and upright.mode in ("RGB", "RGBA", "L"):
+        upright = upright.reduce(max(1, min(upright.size) // side))
+    if upright.has_transparency_data:
+        notes.append(f"{file.name} is partly transparent; it was laid on white.")
+    pixels = to_srgb(upright, image.info.get("icc_profile"), notes)
+    lies = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
+    size = (width, height) if lies else (height, width)
+    turned, located = exif.get(ORIENTATION, 1) != 1, bool(exif.get_ifd(GPS))
+    return Glance(Photo(file, pixels, tuple(notes)), size, turned, located)
+
+
+def _too_large(file: Path, came: str) -> str:
+    return f"{file} has {came} pixels; at most {MAX_PIXELS:,} are read. Make it smaller."

@@ -1,0 +1,117 @@
+"""What made a picture: command, settings, inputs by hash, model, seed, versions; in its PNG.
+
+A recipe holds no path, no time and no picture of the inputs: file names and SHA-256 alone, so the
+same command writes the same bytes and nothing private travels. Stored as JSON in the iTXt chunk
+"understudy" of a PNG.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any, cast
+
+from understudy._version import __version__
+from understudy.errors import PictureError
+from understudy.pictures.photo import check_is_file, png_text
+
+KEY = "understudy"
+FORMAT = 1
+MAX_JSON = 1_000_000  # characters
+VERSIONED = ("torch", "diffusers", "transformers", "numpy", "pillow")
+Json = Any  # what json.loads gives
+
+
+@dataclass(frozen=True)
+class Ingredient:
+    """A file that went in: its role ("photo", "mask", "concept"), its bare name, its SHA-256."""
+
+    role: str
+    name: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What made this picture.
+
+    arguments: what the command was given beside its settings, like the prompt; JSON values.
+    model, model_fingerprint: name and SHA-256 of the model; empty when none took part.
+    """
+
+    command: str
+    settings: dict[str, Json] = field(default_factory=dict[str, Json])
+    arguments: dict[str, Json] = field(default_factory=dict[str, Json])
+    ingredients: tuple[Ingredient, ...] = ()
+    model: str = ""
+    model_fingerprint: str = ""
+    seed: int | None = None
+    versions: dict[str, str] = field(default_factory=lambda: versions())
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        body = {"format": FORMAT, **dataclasses.asdict(self)}
+        return json.dumps(body, sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str) -> Recipe:
+        """The reverse of `to_json`. Raises PictureError for anything else, however hostile."""
+        if len(text) > MAX_JSON:
+            raise PictureError(f"A recipe has at most {MAX_JSON} characters. Got {len(text)}.")
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            raise PictureError("The recipe in this picture is not JSON; it was altered.") from None
+        version = (
+            cast(dict[str, Json], body).pop("format", None) if isinstance(body, dict) else None
+        )
+        if version != FORMAT:
+            raise PictureError(f"Wanted a recipe of format {FORMAT}, got {version!r}. Update.")
+        try:
+            files = tuple(Ingredient(**entry) for entry in body.pop("ingredients"))
+            return cls(ingredients=files, **body)
+        except (TypeError, KeyError, AttributeError):
+            raise PictureError("The recipe in this picture lacks parts; it was altered.") from None
+
+    def to_text(self) -> dict[str, str]:
+        """The PNG text chunk to write with the picture."""
+        return {KEY: self.to_json()}
+
+
+def read_recipe(path: str | os.PathLike[str]) -> Recipe:
+    """The recipe a picture carries. Raises PictureError when it carries none."""
+    text = png_text(path).get(KEY)
+    if text is None:
+        raise PictureError(f"{path} carries no recipe: it was not made here, or was saved anew.")
+    return Recipe.from_json(text)
+
+
+def ingredients(role: str, paths: Iterable[str | os.PathLike[str]]) -> tuple[Ingredient, ...]:
+    """Files by hash. Raises PictureError, naming the file, for one that cannot be read."""
+    return tuple(ingredient(role, path) for path in paths)
+
+
+def ingredient(role: str, path: str | os.PathLike[str]) -> Ingredient:
+    """One file by hash."""
+    file = Path(path)
+    check_is_file(file)
+    with file.open("rb") as stream:
+        return Ingredient(role, file.name, hashlib.file_digest(stream, "sha256").hexdigest())
+
+
+def versions() -> dict[str, str]:
+    """This package, Python and the libraries a result depends on, without importing them."""
+    found = {"understudy": __version__, "python": platform.python_version()}
+    for name in VERSIONED:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,134 @@
+"""Pictures as tensors: files <-> RGB float32 (b, 3, h, w) in [-1, 1], masks and points.
+
+The only converter. What a file may be and how it is made upright and sRGB is `photo`'s part;
+here pixels become numbers a model takes, and back.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import InputError, PictureError
+from understudy.pictures import photo
+from understudy.pictures.photo import Pixels
+
+
+def read_picture(
+    path: str | os.PathLike[str], size: tuple[int, int] | None = None
+) -> Float[Tensor, "1 3 h w"]:
+    """One file as a picture in [-1, 1], scaled and centre-cropped to `size` (height, width).
+
+    Raises PictureError for whatever the door refuses; see `photo.read_photo`.
+    """
+    pixels = photo.read_photo(path).pixels
+    return to_tensor(pixels if size is None else photo.fit(pixels, size))
+
+
+def read_folder(
+    path: str | os.PathLike[str], size: tuple[int, int]
+) -> tuple[Float[Tensor, "n 3 h w"], photo.Folder]:
+    """All pictures of a folder in the order of their names, and the listing with its notes."""
+    folder = photo.list_folder(path)
+    return torch.cat([read_picture(file, size) for file in folder.files]), folder
+
+
+def to_tensor(pixels: Pixels) -> Float[Tensor, "1 3 h w"]:
+    """uint8 (h, w, 3) -> float32 in [-1, 1]: 0 is -1, 255 is 1."""
+    return torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+
+
+def to_pixels(picture: Float[Tensor, "1 3 h w"]) -> Pixels:
+    """The reverse of `to_tensor`: clamped, rounded to the nearest of 256 levels, any device."""
+    levels = (picture[0].detach().float().clamp(-1, 1) + 1) * 127.5
+    return levels.round().to(torch.uint8).permute(1, 2, 0).cpu().numpy()
+
+
+def write_picture(
+    path: str | os.PathLike[str],
+    picture: Float[Tensor, "1 3 h w"],
+    text: Mapping[str, str] | None = None,
+) -> Path:
+    """Write one picture as PNG, whole or not at all, with `text` in its metadata.
+
+    Raises InputError unless the name ends in .png, OutputError if it cannot be written.
+    """
+    if not bool(torch.isfinite(picture).all()):
+        raise InputError(f"The picture for {path} holds numbers that are not finite; not written.")
+    return photo.write_pixels(path, to_pixels(picture), text)
+
+
+def read_mask(
+    path: str | os.PathLike[str],
+    photo_size: tuple[int, int],
+    size: tuple[int, int],
+) -> Float[Tensor, "1 1 h w"]:
+    """A mask file for a photo of `photo_size` (height, width), fitted as the photo is to `size`.
+
+    White may change, black stays; greys are soft. Raises PictureError, naming both sizes, if
+    the mask was drawn for another picture, and if it is black all over.
+    """
+    opened = photo.read_photo(path)
+    if opened.size != photo_size:
+        (h, w), (height, width) = opened.size, photo_size
+        raise PictureError(f"{path} has {w} x {h} pixels, its photo {width} x {height}. Redraw it.")
+    grey = photo.fit(opened.pixels, size).mean(axis=2, dtype=np.float32) / 255
+    if grey.max() < 0.5 / 255:
+        raise PictureError(f"{path} is black all over, so nothing may change. Paint some white.")
+    return torch.from_numpy(grey)[None, None]
+
+
+def read_masks(
+    path: str | os.PathLike[str], photos: photo.Folder, size: tuple[int, int]
+) -> Float[Tensor, "n 1 h w"]:
+    """For each photo the mask of the same name in the folder `path`, all white where it has none.
+
+    Raises PictureError where a mask does not fit its photo, or none is named like a photo.
+    """
+    drawn = {file.stem: file for file in photo.list_folder(path).files}
+    found = [file for file in photos.files if file.stem in drawn]
+    if not found:
+        raise PictureError(
+            f"No mask in {path} is named like a photo in {photos.path}, such as "
+            f"{photos.files[0].stem}.png."
+        )
+    masks = [
+        read_mask(drawn[file.stem], photo.read_photo(file).size, size)
+        if file in found
+        else torch.ones(1, 1, *size)
+        for file in photos.files
+    ]
+    return torch.cat(masks)
+
+
+def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:
+    """An array in [0, 1] (1 is the subject) as a mask."""
+    return torch.from_numpy(array.astype(np.float32))[None, None]
+
+
+def check_points(
+    points: Iterable[tuple[float, float]], size: tuple[int, int]
+) -> Float[Tensor, "n 2"]:
+    """Points (x, y) in pixels of a picture of `size` (height, width), centres at +0.5.
+
+    Raises InputError, naming the point, for NaN and for points outside.
+    """
+    height, width = size
+    checked: list[tuple[float, float]] = []
+    for number, (x, y) in enumerate(points, start=1):
+        inside = math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height
+        if not inside:
+            raise InputError(
+                f"Point {number} ({x}, {y}) lies outside the {width} x {height} photo."
+            )
+        checked.append((x, y))
+    if not checked:
+        raise InputError("Wanted at least one point (x, y). Got none.")
+    return torch.tensor(checked, dtype=torch.float32)

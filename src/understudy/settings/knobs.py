@@ -1,0 +1,96 @@
+"""What a setting is: its default, its help, its bounds, and the check of all three.
+
+Free of torch. Knows no verb: their settings are in settings.py, named sets of values in presets.py.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from understudy.errors import InputError
+from understudy.settings.presets import SUITED, Value
+
+T = TypeVar("T", bound="Settings")
+
+
+def knob(
+    default: Value,
+    help: str,
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    choices: tuple[str, ...] = (),
+    share: bool = False,
+) -> Any:
+    """One setting: its default, what it does in one line, and what it may be.
+
+    share: a whole number counts, a fraction from 0.0 to 1.0 is a share of the whole.
+    """
+    bounds = {"help": help, "at_least": at_least, "at_most": at_most, "choices": choices}
+    bounds["share"] = share
+    return dataclasses.field(default=default, metadata=bounds)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Base of all settings: checks every knob against its bounds when made."""
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            check(field, getattr(self, field.name))
+
+    def to_dict(self) -> dict[str, Value]:
+        """The values as plain JSON data, in the order of declaration."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+    @classmethod
+    def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
+        """The reverse of `to_dict`; a name we do not know is an InputError that lists ours."""
+        known = [field.name for field in dataclasses.fields(cls)]
+        for name in values:
+            if name not in known:
+                raise InputError(f"{cls.__name__} has no {name!r}. It has: {', '.join(known)}.")
+        return cls(**values)
+
+    @classmethod
+    def filled(cls: type[T], given: Mapping[str, Any], model: str = "") -> T:
+        """Settings from the values given; a preset among them, what suits the model, and the
+        defaults fill the rest, in this order."""
+        return cls.from_dict({**suited(cls, model), **given})
+
+
+def check(field: dataclasses.Field[Any], value: Any) -> None:
+    """Raise InputError, naming the knob, unless `value` has the right kind and bounds."""
+    name, limits = option(field.name), field.metadata
+    kind: Any = type(field.default)
+    if limits["share"] and isinstance(value, float):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must be a count, or a share from 0.0 to 1.0. Got {value}.")
+        return
+    fits = isinstance(value, (int, float)) if kind is float else isinstance(value, kind)
+    if not fits or (isinstance(value, bool) and kind is not bool):
+        raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
+    if limits["choices"] and value not in limits["choices"]:
+        raise InputError(f"{name} must be one of {', '.join(limits['choices'])}. Got {value!r}.")
+    if kind is float and not math.isfinite(value):
+        raise InputError(f"{name} must be a finite number. Got {value}.")
+    if limits["at_least"] is not None and value < limits["at_least"]:
+        raise InputError(f"{name} must be at least {limits['at_least']}. Got {value}.")
+    if limits["at_most"] is not None and value > limits["at_most"]:
+        raise InputError(f"{name} must be at most {limits['at_most']}. Got {value}.")
+
+
+KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def option(name: str) -> str:
+    """The command-line spelling of a knob: ``self_map_steps`` -> ``--self-map-steps``."""
+    return "--" + name.replace("_", "-")
+
+
+def suited(kind: type[Settings], model: str) -> Mapping[str, Value]:
+    """The values of `kind` that suit a built-in model; none for any other."""
+    return SUITED.get(model, {}).get(kind.__name__, {})

@@ -1,0 +1,42 @@
+"""The knobs of projection, as `settings` has those of the other verbs. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+from understudy.settings.knobs import Settings, knob, suited
+from understudy.settings.presets import Value
+
+# "official": the authors' program, which ends tuning at an LPIPS distance (--measure lpips).
+# "best": the same to the end of its steps, whatever the measure.
+PRESETS: dict[str, dict[str, Value]] = {"best": {}, "official": {"stop_at": 0.06}}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ProjectSettings(Settings):
+    """A photo to a latent of a generator: projection (Karras et al. 2020), then pivotal tuning
+    (Roich et al. 2021)."""
+
+    preset: str = knob("best", "named set of values to start from", choices=tuple(PRESETS))
+    space: str = knob("w", "one w for all layers, or one a layer", choices=("w", "w+"))
+    steps: int = knob(450, "projection steps", at_least=1, at_most=100_000)
+    learning_rate: float = knob(0.01, "Adam's highest rate of projection", at_least=0, at_most=1)
+    samples: int = knob(600, "latents that tell W's mean and spread", at_least=2, at_most=1_000_000)
+    latent_noise: float = knob(0.05, "noise on the latent, in W's spread, that fades", at_least=0)
+    noise_weight: float = knob(1e5, "keeps structure out of the noise maps", at_least=0)
+    tune_steps: int = knob(350, "pivotal tuning steps; 0 = no tuning", at_least=0, at_most=100_000)
+    tune_rate: float = knob(3e-4, "Adam's rate of tuning", at_least=0, at_most=1)
+    l2_weight: float = knob(1.0, "tuning: weight of the squared error", at_least=0)
+    perceptual_weight: float = knob(1.0, "tuning: weight of the perceptual distance", at_least=0)
+    stop_at: float = knob(0.0, "tuning: end at this perceptual distance; 0 = never", at_least=0)
+    locality: float = knob(0.0, "tuning: weight of nearby latents staying the same", at_least=0)
+    seed: int = knob(0, "seed of every random draw", at_least=0)
+    keep_every: int = knob(100, "steps between two notes of progress", at_least=1)
+
+    @classmethod
+    def filled(cls, given: Mapping[str, Any], model: str = "") -> ProjectSettings:
+        """The values given; then the preset's; then what suits the generator."""
+        named = PRESETS[cls.from_dict(given).preset]
+        return cls.from_dict({**suited(cls, model), **named, **given})

@@ -1,0 +1,182 @@
+"""Which phi, M and A suit a case: a few schedules try out, and a judge sends all but one home.
+
+Photoswap's authors search a grid for every picture (Gu et al. 2023, arXiv:2305.18286, section 5).
+Here the candidates lie on one line, from a loose hold on the source, which lets the subject be
+itself, to the paper's, which keeps its pose. They share the source, and each other's steps as long
+as their schedules agree. Part of the way through, when the clean picture can be told well enough,
+each is judged by who it shows and how it stands, and only the best goes on.
+
+Knows latents and schedules; what a picture shows is for the judge to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.invert.inversion import Inversion
+from understudy.invert.source import SourceFeatures
+from understudy.models.interface import DiffusionModel
+from understudy.settings import SwapSettings
+from understudy.swap.difference import SAMPLES
+from understudy.transfer.batch_layout import Branch, branched
+from understudy.transfer.blend import Blend
+from understudy.transfer.loop import replay_steps
+from understudy.transfer.schedule import Swaps, SwapSchedule, first_steps
+from understudy.transfer.step import Stirring, SwapStep
+
+HOLDS = (0.5, 1.0, 0.25, 1.5, 0.0)  # times the paper's numbers, in the order of their promise
+PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
+JUDGED_AT = 0.6  # share of the steps after which candidates are judged
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """Whoever looks at pictures in [-1, 1]: the toy world's recogniser, or DINO and the like."""
+
+    def identity(
+        self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
+    ) -> Float[Tensor, "b d"]:
+        """Unit vectors whose cosine says how much two pictures show the same subject.
+
+        subject: a rough mask of the one to look at.
+        """
+        ...
+
+    def layout(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+        """Unit vectors whose cosine says how much two subjects stand alike in the same place."""
+        ...
+
+
+@dataclass(frozen=True)
+class Audition:
+    """A judge, and what it compares candidates with.
+
+    subject: identities "n d" of pictures of the actor, by the same judge.
+    photo: the source picture, whose layout is to be kept.
+    layout_weight: how many points of identity a whole point of layout is worth.
+    """
+
+    judge: Judge
+    subject: Float[Tensor, "n d"]
+    photo: Float[Tensor, "1 3 h w"]
+    layout_weight: float = 0.5
+
+    def steps(
+        self,
+        model: DiffusionModel,
+        inversion: Inversion,
+        targets: Sequence[str],
+        settings: SwapSettings,
+        *,
+        guidance: float,
+        blend: Blend | None,
+        features: SourceFeatures | None = None,
+        stirring: Stirring | None = None,
+    ) -> Iterator[SwapStep]:
+        """The steps of a swap whose candidates narrow down to one for each target.
+
+        Target number t's candidates are the run's targets t * n to t * n + n - 1, n of them.
+        """
+        plans = candidates(settings, len(targets))
+        count, judged = len(plans), judging_step(settings)
+
+        def survivors(step: SwapStep) -> Collection[int]:
+            if count == 1 or step.index != judged:
+                return step.targets
+            scores = self.scores(model, step).unflatten(0, (len(targets), count))
+            return {t * count + best for t, best in enumerate(scores.argmax(1).tolist())}
+
+        return replay_steps(
+            model,
+            inversion,
+            [target for target in targets for _ in plans],
+            plans * len(targets),
+            guidance=guidance,
+            blend=None if blend is None else _repeated(blend, count),
+            features=features,
+            survivors=survivors,
+            stirring=stirring,
+        )
+
+    def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
+        """How good each target of a step would be, as far as it can be told now."""
+        pictures = model.decode(step.clean)
+        where = None
+        if step.mask is not None:
+            size = (int(pictures.shape[-2]), int(pictures.shape[-1]))
+            where = F.interpolate(step.mask.float(), size=size).expand(len(pictures), -1, -1, -1)
+        identity, layout = self.seen(pictures, where)
+        return identity + self.layout_weight * layout
+
+    def seen(
+        self, pictures: Float[Tensor, "k 3 h w"], subject: Float[Tensor, "k 1 h w"] | None = None
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """How much each picture shows the actor, and how much it keeps the photo's layout.
+
+        subject: a rough mask of whom to look at.
+        """
+        shown = self.judge.identity(pictures, subject)
+        identity = (shown @ self.subject.to(shown).T).mean(1)
+        before = self.judge.layout(self.photo.to(pictures))
+        return identity, (self.judge.layout(pictures) * before).sum(1)
+
+
+def candidates(settings: SwapSettings, targets: int = 1) -> list[SwapSchedule]:
+    """As many schedules as the budget has room for, and always one: the settings' own."""
+    steps = settings.steps
+    plans = [
+        first_steps(
+            steps, settings.self_output_steps, settings.self_map_steps, settings.cross_map_steps
+        )
+    ]
+    for hold in HOLDS:
+        plan = first_steps(steps, *(round(min(share * hold, 1.0) * steps) for share in PAPER))
+        if plan not in plans and rows_wanted([*plans, plan], settings, targets) <= settings.budget:
+            plans.append(plan)
+    return plans
+
+
+def judging_step(settings: SwapSettings) -> int:
+    """The index of the step after which candidates are judged."""
+    return max(round(JUDGED_AT * settings.steps) - 1, 0)
+
+
+def rows_wanted(plans: Sequence[SwapSchedule], settings: SwapSettings, targets: int = 1) -> int:
+    """At most how many U-Net rows the candidates take for so many targets.
+
+    That is for a photo whose path is known: its source and the mask of its blend included.
+    """
+    halves, nothing = 1 if settings.guidance == 1 else 2, Swaps(False, False, False)
+    branches = (Branch(0, tuple(range(len(plans))), nothing),)
+    by_words = settings.blend and settings.where == "attention"
+    rows = SAMPLES * (targets + 1) if settings.blend and not by_words else 0
+    for index in range(settings.steps):
+        swaps = [plan.at(index) for plan in plans]
+        branches = branched(branches, swaps, [0] * len(plans))
+        if index > judging_step(settings):
+            branches = branches[:1]
+        reads = any(swap.any for swap in swaps) or by_words
+        rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
+        rows += halves * len(branches) * targets
+    return rows
+
+
+def _repeated(blend: Blend, count: int) -> Blend:
+    """The same blend for each target's candidates."""
+
+    def each(places: tuple[tuple[int, ...], ...]) -> tuple[tuple[int, ...], ...]:
+        return tuple(place for place in places for _ in range(count))
+
+    mask = blend.mask
+    return replace(
+        blend,
+        target_places=each(blend.target_places),
+        mask=mask if mask is None or len(mask) == 1 else mask.repeat_interleave(count, 0),
+        kept_places=(*blend.kept_places[:1], *each(blend.kept_places[1:])),
+    )

@@ -1,0 +1,82 @@
+"""Who takes whose place: words of the source prompt, and the phrases that stand there instead.
+
+Knows prompts; knows no pictures, models but their tokens, and no concepts but their phrases.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from understudy.diffusion.words import word_places, words_of
+from understudy.errors import InputError, PromptError
+from understudy.models.interface import DiffusionModel
+
+
+@dataclass(frozen=True)
+class Role:
+    """One subject of a photo, and who plays it.
+
+    word: a word or phrase of the source prompt. actor: what stands there in the target prompt;
+    where several target prompts name several, one for each. occurrence: which of a repeated word
+    is meant, from 0; None = all of them, as of two identical subjects.
+    """
+
+    word: str
+    actor: str | tuple[str, ...]
+    occurrence: int | None = None
+
+    def actor_of(self, target: int) -> str:
+        """The phrase in target prompt number `target`."""
+        return self.actor if isinstance(self.actor, str) else self.actor[target]
+
+
+def cast(prompt: str, roles: Sequence[Role], target: int = 0) -> str:
+    """The prompt with every role's word replaced by its actor.
+
+    Raises PromptError for a word that the prompt lacks, InputError for two roles in one place.
+    """
+    found: list[tuple[int, int, str]] = []
+    for role in roles:
+        spans = [match.span() for match in _pattern(role.word).finditer(prompt)]
+        if not spans or (role.occurrence or 0) >= len(spans):
+            listed = ", ".join(dict.fromkeys(words_of(prompt))) or "none at all"
+            which = "" if role.occurrence is None else f" number {role.occurrence + 1}"
+            raise PromptError(
+                f'there is no "{role.word}"{which} in the prompt "{prompt}"; '
+                f"its words are: {listed}."
+            )
+        spans = spans if role.occurrence is None else [spans[role.occurrence]]
+        found += [(start, end, role.actor_of(target)) for start, end in spans]
+    for (_, end, _), (start, _, actor) in zip(sorted(found), sorted(found)[1:], strict=False):
+        if start < end:
+            raise InputError(f'two swaps name the same word of "{prompt}"; the second is {actor}.')
+    for start, end, actor in sorted(found, reverse=True):
+        prompt = prompt[:start] + actor + prompt[end:]
+    return prompt
+
+
+def source_places(model: DiffusionModel, prompt: str, roles: Sequence[Role]) -> tuple[int, ...]:
+    """The places of all roles' words in the source prompt."""
+    pieces = model.tokenize(prompt).pieces
+    return _together(
+        word_places(prompt, role.word, pieces, occurrence=role.occurrence) for role in roles
+    )
+
+
+def target_places(
+    model: DiffusionModel, prompt: str, roles: Sequence[Role], target: int
+) -> tuple[int, ...]:
+    """The places of all actors in target prompt number `target`."""
+    pieces = model.tokenize(prompt).pieces
+    return _together(word_places(prompt, role.actor_of(target), pieces) for role in roles)
+
+
+def _together(places: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(sorted({place for some in places for place in some}))
+
+
+def _pattern(word: str) -> re.Pattern[str]:
+    """The word as a whole word, in any letter case."""
+    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)

@@ -1,0 +1,250 @@
+"""One step of a swap as one model call: which rows it needs, and what passes between them.
+
+A row is one latent with one embedding. The plain way costs four rows a step and target: source
+and target, each unconditional and conditional. Rows that nothing reads are left out, and rows
+that would be equal are computed once, so the target's result is the same up to rounding:
+
+* the source's unconditional row is read by phi alone, and by the source's own guidance where its
+  path is not known; its conditional row by phi, M, A and the blend's maps;
+* neither is run again where an earlier edit has kept what is read of them (`SourceFeatures`);
+* in the first step source and targets start from one latent, so their unconditional rows are one,
+  and none where the inversion has kept that noise;
+* where the unconditional embedding is the source's own prompt, the source's two rows are one;
+* targets of one prompt whose schedules agree so far are one target, a `Branch`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix, Recording
+from understudy.invert.source import Parts, SourceFeatures
+from understudy.transfer.blend import Blend, MapSums
+from understudy.transfer.schedule import Swaps
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Which rows a step's call must have; the targets' conditional rows are always there."""
+
+    source_uncond: bool
+    source_cond: bool
+    target_uncond: bool
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Embeddings of one step: unconditional, the source prompt's, the targets' prompts'.
+
+    one_source_row: the unconditional embedding is the source prompt's own.
+    """
+
+    uncond: Float[Tensor, "1 tokens width"]
+    source: Float[Tensor, "1 tokens width"]
+    targets: Float[Tensor, "k tokens width"]
+    one_source_row: bool = False
+
+
+@dataclass(frozen=True)
+class Branch:
+    """Targets that are still one: the same latents, prompt, and swaps in this step.
+
+    parent: which of the step's latents they start from; members: their numbers, ascending.
+    """
+
+    parent: int
+    members: tuple[int, ...]
+    swaps: Swaps
+
+
+def branched(
+    branches: Sequence[Branch], swaps: Sequence[Swaps], alike: Sequence[int]
+) -> tuple[Branch, ...]:
+    """The branches of the next step: those of this one, split where schedules part.
+
+    swaps: of each target in that step; alike: equal numbers for targets that may share a branch.
+    """
+    found: dict[tuple[int, int, Swaps], list[int]] = {}
+    for parent, branch in enumerate(branches):
+        for member in branch.members:
+            found.setdefault((parent, alike[member], swaps[member]), []).append(member)
+    return tuple(Branch(p, tuple(m), swap) for (p, _, swap), m in found.items())
+
+
+def alike(targets: Sequence[str], blend: Blend | None) -> list[int]:
+    """For each target the first that would be the same under the same schedule."""
+    places = blend.target_places if blend is not None else ()
+    mask = None if blend is None or blend.mask is None or len(blend.mask) == 1 else blend.mask
+
+    def same(a: int, b: int) -> bool:
+        blended_alike = not places or places[a] == places[b]
+        masked_alike = mask is None or torch.equal(mask[a], mask[b])
+        return targets[a] == targets[b] and blended_alike and masked_alike
+
+    numbers = range(len(targets))
+    return [next(first for first in numbers if same(first, number)) for number in numbers]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where each row of a call is. None or () stands for a row that is not in it.
+
+    The targets' have one entry a branch. source_uncond may be source_cond, and target_uncond may
+    be source_uncond: one row for both. stored: the source's rows are not in the call, but those
+    of an earlier one, counted on after its last row.
+    """
+
+    source_uncond: int | None
+    source_cond: int | None
+    target_uncond: tuple[int, ...]
+    target_cond: tuple[int, ...]
+    latents: Float[Tensor, "rows c h w"]
+    text: Float[Tensor, "rows tokens width"]
+    stored: bool = False
+
+    @property
+    def rows(self) -> int:
+        """Rows of the call."""
+        return len(self.latents)
+
+    def pointing(self, pairs: Mapping[int, int | None]) -> tuple[int, ...] | None:
+        """Every row pointing to itself, but these to others; None where there are no others."""
+        pointers = list(range(self.rows))
+        for row, other in pairs.items():
+            pointers[row] = row if other is None else other
+        return tuple(pointers) if pairs else None
+
+
+def lay_out(
+    needs: Needs,
+    texts: Texts,
+    source: Float[Tensor, "1 c h w"] | None,
+    targets: Float[Tensor, "p c h w"],
+    branches: Sequence[Branch],
+    *,
+    first: bool,
+    stored: bool = False,
+) -> Layout:
+    """Put the rows a step needs into one batch.
+
+    Args:
+        source: the source's latents; may be None where no source row is needed.
+        targets: the latents that branches start from.
+        first: source and targets still share one latent.
+        stored: the source's rows come from an earlier call.
+    """
+    latents, text = list[Tensor](), list[Tensor]()
+
+    def add(latent: Tensor, embedding: Tensor) -> int:
+        latents.append(latent)
+        text.append(embedding)
+        return len(latents) - 1
+
+    source_cond = source_uncond = None
+    if needs.source_cond and source is not None and not stored:
+        source_cond = add(source[0], texts.source[0])
+    if needs.source_uncond and source is not None and not stored:
+        one = source_cond is not None and texts.one_source_row
+        source_uncond = source_cond if one else add(source[0], texts.uncond[0])
+    shared: dict[object, int] = {}
+    if first and source_uncond is not None:
+        shared[0] = source_uncond
+    target_uncond = list[int]()
+    for branch in branches if needs.target_uncond else ():
+        same = 0 if first else (branch.parent, branch.swaps.self_output)
+        if same not in shared:
+            shared[same] = add(targets[branch.parent], texts.uncond[0])
+        target_uncond.append(shared[same])
+    target_cond = [add(targets[b.parent], texts.targets[b.members[0]]) for b in branches]
+    if stored:
+        source_cond, source_uncond = len(latents), len(latents) + 1
+    rows = tuple(target_uncond), tuple(target_cond)
+    return Layout(
+        source_uncond, source_cond, *rows, torch.stack(latents), torch.stack(text), stored
+    )
+
+
+@dataclass(frozen=True)
+class SwapControl:
+    """The attention control of one step.
+
+    mixes: for each target how A mixes source and own maps (its source_row is filled in here),
+        None where it keeps its own.
+    map_tokens: M leaves layers with more queries than this alone.
+    sums: where the maps of the blend's words go; None = no maps are recorded.
+    features: where the source's rows come from if they are stored, and go to if not.
+    index, parts: of the step, and what of the source it reads.
+    """
+
+    layout: Layout
+    branches: tuple[Branch, ...]
+    mixes: Sequence[CrossMix | None]
+    map_tokens: int
+    sums: MapSums | None = None
+    features: SourceFeatures | None = None
+    index: int = 0
+    parts: Parts = frozenset()
+
+    def plan(self, site: AttentionSite) -> AttentionPlan | None:
+        """What passes between the rows in this layer."""
+        where = self.layout
+        plan = self._exchange(site)
+        if self.features is not None and where.stored:
+            return replace(plan, stored=self.features.rows(self.index, site))
+        if self.features is None or where.source_cond is None:
+            return plan
+        keep = self.features.keep(
+            self.index,
+            site,
+            self.parts,
+            cond=where.source_cond,
+            uncond=where.source_uncond,
+            map_tokens=self.map_tokens,
+        )
+        return replace(plan, keep=keep)
+
+    def _exchange(self, site: AttentionSite) -> AttentionPlan:
+        if site.is_cross:
+            return AttentionPlan(cross=self._crossed(), record=self._recording(site))
+        where = self.layout
+        outputs, maps = dict[int, int | None](), dict[int, int | None]()
+        for number, branch in enumerate(self.branches):
+            if branch.swaps.self_output:
+                outputs[where.target_cond[number]] = where.source_cond
+                if where.target_uncond:
+                    outputs[where.target_uncond[number]] = where.source_uncond
+            elif branch.swaps.self_map and site.tokens <= self.map_tokens:
+                maps[where.target_cond[number]] = where.source_cond
+        return AttentionPlan(where.pointing(outputs), where.pointing(maps))
+
+    def _crossed(self) -> dict[int, CrossMix]:
+        found: dict[int, CrossMix] = {}
+        for branch, row in zip(self.branches, self.layout.target_cond, strict=True):
+            if branch.swaps.cross_map and self.layout.source_cond is not None:
+                mix = self.mixes[branch.members[0]]
+                if mix is not None:
+                    found[row] = replace(mix, source_row=self.layout.source_cond)
+        return found
+
+    def _recording(self, site: AttentionSite) -> Recording | None:
+        sums, source = self.sums, self.layout.source_cond
+        if sums is None or source is None or not sums.wants(site):
+            return None
+        columns = sums.columns
+        members = [1 + member for branch in self.branches for member in branch.members]
+        of = [1 + n for n, branch in enumerate(self.branches) for _ in branch.members]
+
+        def receive(site: AttentionSite, maps: Float[Tensor, "rows heads q columns"]) -> None:
+            sums.add(site, maps[[0, *of]], columns, [0, *members])
+
+        return Recording((source, *self.layout.target_cond), columns, receive)
+
+
+def rows_of(noise: Float[Tensor, "rows c h w"], rows: Sequence[int]) -> Float[Tensor, "k c h w"]:
+    """Some rows of the call's result."""
+    return torch.stack([noise[row] for row in rows])

@@ -1,0 +1,203 @@
+"""Where the target may differ from the source: masks from attention to words, or given ones.
+
+LocalBlend of prompt-to-prompt (Hertz et al. 2022, arXiv:2208.01626, section 3) as Photoswap's
+authors use it: cross-attention to the subject's words, summed over the steps so far, makes a mask
+of source and target subject; outside it the latent is the source's. Knows maps, places and masks;
+knows nothing of models or prompts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from understudy.attention.plan import AttentionSite
+from understudy.errors import InputError
+from understudy.invert.source import best_tokens
+
+
+@dataclass(frozen=True)
+class Blend:
+    """Where and from when the target may differ from the source.
+
+    Attributes:
+        start: the first step index (from 0) after which latents are blended.
+        source_places: places of the source subject's words; empty for none.
+        target_places: for each target, the places of its subject's words.
+        threshold: share of the strongest attention above which a cell belongs to the subject.
+        mask: "targets-or-1 1 h w" of the latents' size, 1 = may change; None = anywhere. With
+            words too, a cell changes where both allow it.
+        kept_places: places of words whose cells stay the source's after all, of the source and
+            of each target; () for none.
+        kept_threshold: the same share for these words.
+    """
+
+    start: int
+    source_places: tuple[int, ...] = ()
+    target_places: tuple[tuple[int, ...], ...] = ()
+    threshold: float = 0.3
+    mask: Float[Tensor, "k 1 h w"] | None = None
+    kept_places: tuple[tuple[int, ...], ...] = ()
+    kept_threshold: float = 0.3
+
+    def sums(self, size: tuple[int, int]) -> MapSums | None:
+        """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none."""
+        if not self.source_places and not any(self.target_places):
+            return None
+        return MapSums((self.source_places, *self.target_places), size, self.kept_places)
+
+    def found(self, sums: MapSums, size: tuple[int, int]) -> Bool[Tensor, "targets h w"]:
+        """Where the words are by now, those to be kept left out."""
+        found = subject_mask(sums.sums, size, self.threshold)
+        if not self.kept_places:
+            return found
+        return found & ~subject_mask(sums.kept_sums, size, self.kept_threshold, widen=False)
+
+
+@dataclass
+class MapSums:
+    """Running sums of the cross-attention to some words, one row each: source, then targets.
+
+    Layers of all sizes are summed until the first step has shown which sizes there are; from
+    then on only those of the chosen one, nearest to 16 x 16, the middle block left out. kept:
+    places of a second kind of words, with sums of their own; () for none.
+    """
+
+    places: tuple[tuple[int, ...], ...]
+    size: tuple[int, int]
+    kept: tuple[tuple[int, ...], ...] = ()
+    grid: tuple[int, int] | None = None
+    _sums: dict[int, Float[Tensor, "rows q"]] = field(default_factory=dict[int, Tensor])
+    _layers: dict[int, int] = field(default_factory=dict[int, int])
+    _closed: bool = False
+
+    def wants(self, site: AttentionSite) -> bool:
+        """Whether this layer's maps are to be recorded."""
+        if not site.is_cross or site.block == "mid":
+            return False
+        return not self._closed or site.tokens in self._sums
+
+    def add(
+        self,
+        site: AttentionSite,
+        maps: Float[Tensor, "some heads q columns"],
+        columns: Sequence[int],
+        rows: Sequence[int],
+    ) -> None:
+        """Add one layer's maps; columns: their key places; rows: which sums they belong to."""
+        kinds = (*self.places, *self.kept)
+        sums = self._sums.setdefault(
+            site.tokens, maps.new_zeros(len(kinds), site.tokens, dtype=_precise(maps))
+        )
+        for row, row_maps in zip(rows, maps.to(sums.dtype).mean(1), strict=True):
+            for kind in range(row, len(kinds), len(self.places)):
+                wanted = [columns.index(place) for place in kinds[kind]]
+                sums[kind] += row_maps[:, wanted].sum(-1)
+        if not self._closed:
+            self._layers[site.tokens] = self._layers.get(site.tokens, 0) + 1
+
+    def close_step(self) -> None:
+        """After the first step: keep the size that shows objects best, drop the others."""
+        if not self._closed and self._sums:
+            best = best_tokens(self._sums)
+            self._sums = {best: self._sums[best]}
+            self.grid = grid_of(best, self.size)
+            self._closed = True
+
+    @property
+    def tokens(self) -> int:
+        """Number of cells of the chosen size."""
+        return next(iter(self._sums))
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """All places that are read, in order."""
+        return tuple(sorted({place for places in (*self.places, *self.kept) for place in places}))
+
+    @property
+    def sums(self) -> Float[Tensor, "rows gh gw"]:
+        """Attention to the words, averaged over layers and heads, summed over the steps."""
+        return self._averaged()[: len(self.places)]
+
+    @property
+    def kept_sums(self) -> Float[Tensor, "rows gh gw"]:
+        """The same of the second kind of words."""
+        return self._averaged()[len(self.places) :]
+
+    def _averaged(self) -> Float[Tensor, "kinds gh gw"]:
+        assert self.grid is not None, "close_step() comes first"
+        return (self._sums[self.tokens] / self._layers[self.tokens]).unflatten(-1, self.grid)
+
+
+def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of a layer with so many cells, over latents of `size` (height, width)."""
+    height, width = size
+    for halvings in range(16):
+        factor = 2**halvings
+        if ceil(height / factor) * ceil(width / factor) == tokens:
+            return ceil(height / factor), ceil(width / factor)
+    raise InputError(f"{tokens} cells do not tile latents of {height} x {width}.")
+
+
+def word_mask(
+    sums: Float[Tensor, "rows gh gw"],
+    size: tuple[int, int],
+    threshold: float,
+    *,
+    widen: bool = True,
+) -> Bool[Tensor, "rows h w"]:
+    """Cells whose attention is above `threshold` times their row's strongest.
+
+    Attention is widened by one cell, brought to `size` by nearest neighbour, then compared. A row
+    without any attention (a word that is not there) has an empty mask.
+    """
+    maps = sums[:, None]
+    if widen:
+        maps = F.max_pool2d(maps, 3, stride=1, padding=1)
+    maps = F.interpolate(maps, size=size)[:, 0]
+    strongest = maps.amax((1, 2), keepdim=True)
+    return (maps / strongest > threshold) & (strongest > 0)
+
+
+def subject_mask(
+    sums: Float[Tensor, "rows gh gw"],
+    size: tuple[int, int],
+    threshold: float,
+    *,
+    widen: bool = True,
+) -> Bool[Tensor, "targets h w"]:
+    """Where source or target subject is; row 0 of sums is the source, the rest are targets."""
+    masks = word_mask(sums, size, threshold, widen=widen)
+    return masks[:1] | masks[1:]
+
+
+def latent_mask(
+    mask: Float[Tensor, "b 1 h w"], size: tuple[int, int]
+) -> Float[Tensor, "b 1 lh lw"]:
+    """A picture's mask (1 = may change) at the latents' size: the share of each cell it covers."""
+    height, width = mask.shape[-2:]
+    if height < size[0] or width < size[1]:
+        raise InputError(
+            f"a mask must be at least as large as the latents, {size[1]} x {size[0]}. "
+            f"Got {width} x {height}."
+        )
+    return F.adaptive_avg_pool2d(mask.float().clamp(0, 1), size)
+
+
+def blended(
+    source: Float[Tensor, "1 c h w"],
+    target: Float[Tensor, "k c h w"],
+    mask: Float[Tensor, "m 1 h w"],
+) -> Float[Tensor, "k c h w"]:
+    """The target inside the mask, the source outside."""
+    return source + mask.to(target) * (target - source)
+
+
+def _precise(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)

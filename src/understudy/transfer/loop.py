@@ -1,0 +1,300 @@
+"""Source and targets denoised side by side, for Photoswap and prompt-to-prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.diffusion.sampler import (
+    clean_latents,
+    ddim_step,
+    drawn,
+    guided,
+    next_lower,
+    noise_streams,
+)
+from understudy.invert.inversion import Inversion, moves
+from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceFeatures
+from understudy.models.interface import DiffusionModel
+from understudy.transfer.batch_layout import (
+    Branch,
+    Layout,
+    Needs,
+    SwapControl,
+    Texts,
+    alike,
+    branched,
+    lay_out,
+    rows_of,
+)
+from understudy.transfer.blend import Blend, blended
+from understudy.transfer.cross_maps import MixesAt, alignment, steady
+from understudy.transfer.schedule import Swaps, SwapSchedule
+from understudy.transfer.step import Stirring, SwapStep
+
+
+@torch.no_grad()
+def replay_steps(
+    model: DiffusionModel,
+    inversion: Inversion,
+    targets: Sequence[str],
+    schedule: SwapSchedule | Sequence[SwapSchedule],
+    *,
+    guidance: float,
+    blend: Blend | None = None,
+    map_tokens: int = MAP_TOKENS,
+    mixes: MixesAt | None = None,
+    texts: Float[Tensor, "k tokens width"] | None = None,
+    features: SourceFeatures | None = None,
+    survivors: Callable[[SwapStep], Collection[int]] | None = None,
+    stirring: Stirring | None = None,
+) -> Iterator[SwapStep]:
+    """Denoise target prompts beside the source, swapping as the schedule says.
+
+    All targets share one run of the source; no two targets see each other.
+
+    Args:
+        schedule: of all targets, or one for each. Targets of one prompt are one as long as their
+            schedules agree, and cost the rows of one.
+        mixes: what A does in a step that swaps it; None = the alignment of each pair of prompts.
+        texts: embeddings of the targets; None = those of their prompts.
+        features: what earlier edits of this source kept, used and filled.
+        survivors: asked after each step which targets are to go on; None = all.
+        stirring: fresh noise, the same for all targets; None = the inversion's own all along.
+    """
+    schedules = (
+        (schedule,) * len(targets) if isinstance(schedule, SwapSchedule) else tuple(schedule)
+    )
+    numbers = tuple(range(len(targets)))
+    same = alike(targets, blend) if mixes is None and texts is None else numbers
+    if mixes is None:
+        mixes = steady(model, [alignment(model, inversion.prompt, target) for target in targets])
+    if texts is None:
+        # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
+        texts = torch.cat([model.embed([target]) for target in targets])
+    run = _Run(
+        model,
+        inversion,
+        texts,
+        schedules,
+        guidance,
+        blend,
+        map_tokens,
+        mixes,
+        same,
+        features,
+        stirring,
+    )
+    for index in range(inversion.steps):
+        step = run.step(index)
+        yield step
+        if survivors is not None:
+            run.narrow(survivors(step))
+
+
+class _Run:
+    """One swap: what stays the same over its steps, and where it stands."""
+
+    def __init__(
+        self,
+        model: DiffusionModel,
+        inversion: Inversion,
+        texts: Tensor,
+        schedules: tuple[SwapSchedule, ...],
+        guidance: float,
+        blend: Blend | None,
+        map_tokens: int,
+        mixes: MixesAt,
+        alike: Sequence[int],
+        features: SourceFeatures | None,
+        stirring: Stirring | None,
+    ) -> None:
+        self.model, self.inversion, self.schedules = model, inversion, schedules
+        self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
+        self.empty, self.source_text = model.embed([""]), model.embed([inversion.prompt])
+        self.texts, self.mixes, self.alike, self.features = texts, mixes, alike, features
+        if features is not None:
+            features.claim(inversion, guidance)
+        height, width = inversion.noise.shape[-2:]
+        self.size = (int(height), int(width))
+        self.sums = None if blend is None else blend.sums(self.size)
+        null = inversion.null_embeddings
+        self.one_source_row = (
+            null is not None
+            and len(null) == 1
+            and torch.equal(null.to(self.source_text), self.source_text)
+        )
+
+        # Where the run stands: all targets begin as one branch, in the source's noise.
+        self.latents: Tensor = inversion.noise
+        self.source: Tensor | None = inversion.noise
+        nothing = Swaps(False, False, False)
+        self.branches = (Branch(0, tuple(range(len(texts))), nothing),)
+        last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
+        self.path = self._known_path(last)
+        self.walked = [inversion.noise]
+        self.stirring = stirring
+        self.streams: list[torch.Generator] = []
+        self.needed = last  # steps that read the source
+
+    def step(self, index: int) -> SwapStep:
+        """Take one step."""
+        timestep, before = self.inversion.timesteps[index], self.model.rows
+        end = next_lower(self.model.schedule, self.inversion.steps, timestep)
+        swaps = [schedule.at(index) for schedule in self.schedules]
+        self.branches = branched(self.branches, swaps, self.alike)
+        noise, source_noise = self._noise(index, timestep, end)
+        self.latents = clean = self.latents[[branch.parent for branch in self.branches]]
+        if noise is not None:
+            clean = clean_latents(self.model.schedule, self.latents, noise, timestep)
+            self.latents = self._moved(noise, index, timestep, end)
+        self._move_source(index, source_noise, timestep, end)
+        numbers, of = self._members()
+        mask = self._mask(index)
+        if mask is not None and self.source is not None:
+            mask = mask[list(numbers)] if len(mask) > 1 else mask
+            firsts = [of.index(n) for n in range(len(self.branches))]
+            each = mask[firsts] if len(mask) > 1 else mask
+            self.latents = blended(self.source, self.latents, each)
+        return SwapStep(
+            index,
+            self.inversion.steps,
+            timestep,
+            numbers,
+            self.latents[of],
+            clean[of],
+            self.source,
+            tuple(swaps[number] for number in numbers),
+            mask,
+            self.model.rows - before,
+        )
+
+    def _moved(self, noise: Tensor, index: int, timestep: int, end: int) -> Tensor:
+        """The targets after a step, with fresh noise in all but the last."""
+        schedule, stir = self.model.schedule, self.stirring
+        if stir is None or stir.eta == 0 or index == self.inversion.steps - 1:
+            return ddim_step(schedule, self.latents, noise, timestep, end)
+        self.streams = self.streams or noise_streams([stir.seed])
+        fresh = stir.temperature * drawn(self.streams, self.latents.shape[1:], like=self.model)
+        fresh = fresh.expand_as(self.latents)
+        return ddim_step(schedule, self.latents, noise, timestep, end, eta=stir.eta, fresh=fresh)
+
+    def narrow(self, survivors: Collection[int]) -> None:
+        """Go on with these targets only."""
+        kept = [
+            (n, replace(branch, members=members))
+            for n, branch in enumerate(self.branches)
+            if (members := tuple(m for m in branch.members if m in survivors))
+        ]
+        if not kept:
+            raise ValueError(f"some target must go on. Got {sorted(survivors)}.")
+        self.latents = self.latents[[n for n, _ in kept]]
+        self.branches = tuple(branch for _, branch in kept)
+
+    def _members(self) -> tuple[tuple[int, ...], list[int]]:
+        """The targets in order, and the branch of each."""
+        pairs = sorted((m, n) for n, branch in enumerate(self.branches) for m in branch.members)
+        return tuple(m for m, _ in pairs), [n for _, n in pairs]
+
+    def _known_path(self, needed: int) -> Tensor | None:
+        """The source's latents where they need not be walked."""
+        kept = None if self.features is None else self.features.path
+        if self.inversion.path is not None or kept is None:
+            return self.inversion.path
+        enough = len(kept) > needed - (self.blend is None)
+        return kept.to(self.inversion.noise) if enough else None
+
+    def _walks(self, index: int) -> bool:
+        """Whether the source must be denoised in a step, because something later reads it."""
+        return self.path is None and index < self.needed - (self.blend is None)
+
+    def _move_source(self, index: int, noise: Tensor | None, timestep: int, end: int) -> None:
+        if self.path is not None:
+            known = self.path[index + 1 : index + 2]
+            self.source = known if len(known) else None
+        elif not self._walks(index):
+            self.source = None
+        elif self.source is not None and noise is not None:
+            self.source = ddim_step(self.model.schedule, self.source, noise, timestep, end)
+        if self.path is None and self.source is not None:
+            self.walked.append(self.source)
+            if self.features is not None:
+                self.features.path = torch.cat(self.walked)
+
+    def _noise(self, index: int, timestep: int, end: int) -> tuple[Tensor | None, Tensor | None]:
+        """Guided noise of branches and source for a step; None where it is not needed."""
+        moving = moves(self.model.schedule, timestep, end)
+        if not moving and self.sums is None:
+            return None, None
+        parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
+        known = self._first_noise() if index == 0 else None
+        guides = moving and self.guidance != 1 and known is None
+        parts |= UNCOND if guides and "output" in parts else NOTHING
+        parts |= WORDS if self.sums is not None else NOTHING
+        stored = self.features is not None and bool(parts) and self.features.has(index, parts)
+        walks = self._walks(index)
+        needs = Needs(
+            source_uncond="uncond" in parts or (guides and walks),
+            source_cond=bool(parts) or walks,
+            target_uncond=guides,
+        )
+        where = lay_out(
+            needs,
+            self._texts(index),
+            self.source,
+            self.latents,
+            self.branches,
+            first=index == 0,
+            stored=stored and not walks,
+        )
+        mixes = self.mixes(index) if "cross" in parts else ()
+        control = SwapControl(
+            where, self.branches, mixes, self.map_tokens, self.sums, self.features, index, parts
+        )
+        noise = self.model.predict_noise(where.latents, timestep, where.text, control)
+        if self.sums is not None:
+            self.sums.close_step()
+        if self.features is not None and where.source_cond is not None and not where.stored:
+            self.features.close_step(index, parts)
+            if index == 0 and where.source_uncond is not None:
+                self.features.first_noise = noise[where.source_uncond][None]
+        if not moving:
+            return None, None
+        return self._guided(noise, where, known), self._source_guided(noise, where, known)
+
+    def _first_noise(self) -> Tensor | None:
+        """The unconditional noise of the first step, where an inversion or an edit has kept it."""
+        kept = None if self.features is None else self.features.first_noise
+        return self.inversion.first_noise if kept is None else kept
+
+    def _texts(self, index: int) -> Texts:
+        null = self.inversion.uncond(index)
+        uncond = self.empty if null is None else null.to(self.source_text)
+        return Texts(uncond, self.source_text, self.texts, self.one_source_row)
+
+    def _mask(self, index: int) -> Float[Tensor, "m 1 h w"] | None:
+        """Where each target is kept after a step; None = everywhere."""
+        blend = self.blend
+        if blend is None or index < blend.start:
+            return None
+        if self.sums is None:
+            return blend.mask
+        found = blend.found(self.sums, self.size)[:, None]
+        return found.float() if blend.mask is None else found * blend.mask.to(found.device)
+
+    def _guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor:
+        cond = rows_of(noise, where.target_cond)
+        if where.target_uncond:
+            return guided(rows_of(noise, where.target_uncond), cond, self.guidance)
+        return cond if known is None else guided(known.expand_as(cond), cond, self.guidance)
+
+    def _source_guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor | None:
+        if where.source_cond is None or where.stored:
+            return None
+        uncond = known if where.source_uncond is None else noise[where.source_uncond][None]
+        cond = noise[where.source_cond][None]
+        return cond if uncond is None else guided(uncond, cond, self.guidance)

@@ -1,0 +1,126 @@
+"""CLIP and DINO from a folder or hub id: the networks that look at pictures for the metrics.
+
+Loaded like every model here: strictly, from safetensors, classes named (never chosen by what a
+folder says). How a picture is prepared for them is not known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from safetensors import SafetensorError
+from torch import Tensor
+
+from understudy.errors import ModelError
+from understudy.models.folder import read_json, weights_variant
+from understudy.models.registry import find
+from understudy.pictures.recipe import ingredient
+
+WANTED = (
+    "config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer.json",
+    "tokenizer_config.json", "special_tokens_map.json",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Clip:
+    """CLIP (Radford et al. 2021): pictures and texts to vectors that can be compared."""
+
+    name: str
+    sha256: str
+    side: int  # pixels of a prepared picture
+    network: Any
+    tokenizer: Any
+
+    @torch.no_grad()
+    def look(self, prepared: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        """The projected image embeddings of prepared pictures."""
+        pixels = prepared.to(self.network.device, self.network.dtype)
+        return self.network.get_image_features(pixel_values=pixels).pooler_output
+
+    @torch.no_grad()
+    def read(self, texts: Sequence[str]) -> Float[Tensor, "b d"]:
+        """The projected text embeddings; a text past the limit of tokens is cut, as CLIP does."""
+        tokens = self.tokenizer(
+            list(texts), padding=True, truncation=True, return_tensors="pt",
+            max_length=self.network.config.text_config.max_position_embeddings,
+        )  # fmt: skip
+        return self.network.get_text_features(**tokens.to(self.network.device)).pooler_output
+
+
+@dataclass(frozen=True)
+class Dino:
+    """DINO (Caron et al. 2021): the class token after the last layer's norm."""
+
+    name: str
+    sha256: str
+    side: int
+    network: Any
+
+    @torch.no_grad()
+    def look(self, prepared: Float[Tensor, "b 3 s s"]) -> Float[Tensor, "b d"]:
+        """The class tokens of prepared pictures."""
+        pixels = prepared.to(self.network.device, self.network.dtype)
+        return self.network(pixel_values=pixels).last_hidden_state[:, 0]
+
+
+def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
+    """A CLIPModel's folder or hub id. Raises ModelError when it is none, or incomplete."""
+    from transformers import CLIPModel, CLIPTokenizer
+
+    folder, config = _folder(name, "clip")
+    network = _network(CLIPModel, folder).to(device)
+    try:
+        tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError, TypeError) as error:
+        raise ModelError(f"{folder} has no CLIP tokenizer ({_line(error)}).") from error
+    side = int(config.get("vision_config", {}).get("image_size", 224))
+    return Clip(name, _hash(folder), side, network, tokenizer)
+
+
+def load_dino(name: str, *, device: torch.device | str = "cpu") -> Dino:
+    """A ViTModel's folder or hub id, DINO or any other. Raises ModelError when it is none."""
+    from transformers import ViTModel
+
+    folder, config = _folder(name, "vit")
+    network = _network(ViTModel, folder, add_pooling_layer=False).to(device)
+    return Dino(name, _hash(folder), int(config.get("image_size", 224)), network)
+
+
+def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
+    folder = find(name, WANTED)
+    config = read_json(folder / "config.json")
+    if config.get("model_type") != kind:
+        raise ModelError(
+            f"{name} is a {config.get('model_type')!r} model. Wanted one of type {kind!r}."
+        )
+    weights_variant(folder)
+    return folder, config
+
+
+def _network(kind: Any, folder: Path, **how: Any) -> Any:
+    """Weights of one class, nothing missing, in float32."""
+    try:
+        network, report = kind.from_pretrained(
+            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
+            output_loading_info=True, **how,
+        )  # fmt: skip
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{folder} cannot be loaded: {_line(error)}.") from error
+    if report["missing_keys"]:
+        missing = ", ".join(sorted(report["missing_keys"])[:3])
+        raise ModelError(f"{folder} lacks weights ({missing}, ...). Download it again.")
+    return network.eval().requires_grad_(False)
+
+
+def _hash(folder: Path) -> str:
+    return ingredient("weights", sorted(folder.glob("*.safetensors"))[0]).sha256
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]

@@ -1,0 +1,285 @@
+"""The ruler of the built-in world: one small network that says what a toybox picture shows.
+
+It plays the part that CLIP and DINO play for real photographs: what kind of thing the main subject
+is, its colours, pattern and accessory, how it stands, what is behind it, where its key points and
+its pixels are, and an identity embedding in which two views of one toy lie together and two toys
+of the same class apart, toys never seen in training included.
+
+This module knows nothing of scenes: the words it answers with travel with its weights. How it is
+trained is in `training.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from understudy.errors import ModelError
+
+BUILT_IN = Path(__file__).parent.parent / "weights" / "recogniser"
+SIZE = 128  # pixels a side that the network sees
+HEADS = ("class", "primary", "secondary", "pattern", "accessory", "background", "stance")
+SCENE_HEADS = ("background",)  # read outside the subject; the others inside
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vocabulary:
+    """The words of each head, in the order of its outputs, and the names of the key points."""
+
+    words: Mapping[str, tuple[str, ...]]
+    points: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, object]) -> Vocabulary:
+        words, points = data["words"], data["points"]
+        assert isinstance(words, dict) and isinstance(points, list)
+        return cls(
+            words={str(head): tuple(map(str, names)) for head, names in words.items()},
+            points=tuple(map(str, points)),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recognition:
+    """What the recogniser sees in a batch of b pictures.
+
+    probabilities: for each head a "b words" table; points: (x, y) in pixels of the pictures given,
+    pixel centres at +0.5; visible: probability that the point exists and can be seen;
+    identity: unit vectors; mask: 1 = the main subject, at the size of the pictures given.
+    """
+
+    vocabulary: Vocabulary
+    probabilities: Mapping[str, Float[Tensor, "b words"]]
+    identity: Float[Tensor, "b d"]
+    points: Float[Tensor, "b k 2"]
+    visible: Float[Tensor, "b k"]
+    mask: Float[Tensor, "b 1 h w"]
+
+    def best(self, head: str) -> list[str]:
+        """The most probable word of a head ("class", "primary", "background", ...) per picture."""
+        words = self.vocabulary.words[head]
+        return [words[i] for i in self.probabilities[head].argmax(dim=1).tolist()]
+
+    def confident(self, threshold: float = 0.5) -> Bool[Tensor, "b k"]:
+        """Which key points are there to be compared."""
+        return self.visible > threshold
+
+
+class Block(nn.Module):
+    """Bottleneck residual block, batch-normalised (He et al. 2016, fig. 5 right)."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            conv(width, inner, 1),
+            conv(inner, inner, 3),
+            nn.Conv2d(inner, width, 1, bias=False),
+            last := nn.BatchNorm2d(width),
+        )
+        nn.init.zeros_(last.weight)  # a new block passes its input on
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        return F.relu(x + self.layers(x))
+
+
+def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
+    """Convolution, batch norm, ReLU; the side shrinks by exactly `stride`."""
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, size, stride, (size - stride + 1) // 2, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(),
+    )
+
+
+class Network(nn.Module):
+    """Residual trunk 128 -> 32 -> 16 -> 8, one step back up to 16, then the heads.
+
+    All heads read two means of the features: inside the network's own coarse mask, and outside.
+    A picture of several subjects does not say which is meant: `where`, a blurred mask, tells.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, *, width: int = 64, identity: int = 64) -> None:
+        super().__init__()
+        w, joint = width, 2 * width
+        self.vocabulary = vocabulary
+        self.stem = conv(3, w, 8, 4)
+        self.at32 = Block(w, w // 2)
+        self.where = nn.Conv2d(1, 2 * w, 3, padding=1, bias=False)
+        self.to16 = conv(w, 2 * w, 2, 2)
+        self.at16 = nn.Sequential(Block(2 * w, w), Block(2 * w, w))
+        self.at8 = nn.Sequential(
+            conv(2 * w, 4 * w, 2, 2), *(Block(4 * w, 3 * w // 2) for _ in range(3))
+        )
+        self.across = conv(2 * w, joint, 1)
+        self.down_to = conv(4 * w, joint, 1)
+        self.mix = Block(joint, w)
+        self.mask = nn.Conv2d(joint, 16, 1)  # pixel-shuffled to 64x64
+        self.heat = nn.Conv2d(joint, 4 * len(vocabulary.points), 1)  # pixel-shuffled to 32x32
+        pooled = 3 + w + joint + 4 * w
+        self.read_subject = nn.Sequential(nn.Linear(2 * pooled, 3 * w), nn.SiLU())
+        self.read_scene = nn.Sequential(nn.Linear(2 * pooled, 2 * w), nn.SiLU())
+        self.seen = nn.Linear(3 * w, len(vocabulary.points))
+        self.identity = nn.Sequential(
+            nn.Linear(2 * pooled, 4 * w, bias=False),
+            nn.BatchNorm1d(4 * w),
+            nn.ReLU(),
+            nn.Linear(4 * w, identity, bias=False),
+            nn.BatchNorm1d(identity, affine=False),  # centred, so that strangers score about 0
+        )
+        self.heads = nn.ModuleDict(
+            {
+                head: nn.Linear(2 * w if head in SCENE_HEADS else 3 * w, len(words))
+                for head, words in vocabulary.words.items()
+            }
+        )
+
+    def forward(
+        self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None
+    ) -> dict[str, Tensor]:
+        """Raw outputs: a logit table per head, "mask" b 64 64, "heat" b k 32 32, "seen" b k,
+        "identity" b d (unit). A `where` of zeros says nothing, as None does."""
+        at32 = self.at32(self.stem(x))  # b w 32 32
+        at16 = self.to16(at32)  # b 2w 16 16
+        at16 = self.at16(at16 if where is None else at16 + self.where(where))
+        at8 = self.at8(at16)  # b 4w 8 8
+        joint = self.mix(self.across(at16) + F.interpolate(self.down_to(at8), scale_factor=2.0))
+        mask = F.pixel_shuffle(self.mask(joint), 4)  # b 1 64 64
+        colours = F.avg_pool2d(x, 4).to(
+            at32.dtype
+        )  # b 3 32 32: a colour should not need a deep look
+        both = torch.cat([pool(f, mask) for f in (colours, at32, joint, at8)], dim=1)
+        read = self.read_subject(both)
+        scene = self.read_scene(both)
+        out = {
+            head: layer(scene if head in SCENE_HEADS else read)
+            for head, layer in self.heads.items()
+        }
+        out["mask"] = mask[:, 0]
+        out["heat"] = F.pixel_shuffle(self.heat(joint), 2)
+        out["seen"] = self.seen(read)
+        out["identity"] = F.normalize(self.identity(both).float(), dim=1)
+        return out
+
+
+def hint(masks: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 16 16"]:
+    """A mask blurred to where its subject is, so that no outline is given away; at most 1."""
+    blurred = F.interpolate(F.adaptive_avg_pool2d(masks, 8), size=(16, 16), mode="bilinear")
+    return blurred / blurred.amax(dim=(2, 3), keepdim=True).clamp(min=1e-3)
+
+
+def pool(features: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 s s"]) -> Tensor:
+    """Mean features inside the mask (logits) and outside it, "b 2c"; it lets no gradient through.
+
+    A little weight everywhere keeps both means defined, whatever the mask.
+    """
+    inside = F.adaptive_avg_pool2d(
+        mask.detach().float().sigmoid(), (features.shape[2], features.shape[3])
+    )
+    weights = torch.cat([inside, 1 - inside], dim=1).flatten(2) + 1e-3  # b 2 hw
+    weights = (weights / weights.sum(dim=2, keepdim=True)).to(features.dtype)
+    return (weights @ features.flatten(2).transpose(1, 2)).flatten(1)
+
+
+class Recogniser(nn.Module):
+    """The network with its door: pictures of any size in [-1, 1] in, a `Recognition` out."""
+
+    def __init__(self, network: Network) -> None:
+        super().__init__()
+        self.network = network.eval()
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        return self.network.vocabulary
+
+    @torch.no_grad()
+    def recognise(
+        self,
+        pictures: Float[Tensor, "b 3 h w"],
+        subject: Float[Tensor, "b 1 h w"] | None = None,
+        *,
+        batch: int = 64,
+    ) -> Recognition:
+        """Look at b pictures, RGB in [-1, 1]; `batch` bounds memory and changes no result.
+
+        subject: a rough mask of the one to look at, where a picture shows several.
+        """
+        size = pictures.shape[-2:]
+        chunks = pictures.split(batch)
+        hints = [None] * len(chunks) if subject is None else hint(subject).split(batch)
+        outs = [self.network(self.prepare(c), h) for c, h in zip(chunks, hints, strict=True)]
+        out = {name: torch.cat([one[name] for one in outs]) for name in outs[0]}
+        scale = torch.tensor([size[1] / SIZE, size[0] / SIZE], device=pictures.device)
+        mask = F.interpolate(out["mask"][:, None], size=size, mode="bilinear", antialias=True)
+        return Recognition(
+            vocabulary=self.vocabulary,
+            probabilities={head: out[head].softmax(dim=1) for head in self.vocabulary.words},
+            identity=out["identity"],
+            points=peaks(out["heat"]) * scale,
+            visible=out["seen"].sigmoid(),
+            mask=mask.sigmoid(),
+        )
+
+    def identity(
+        self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
+    ) -> Float[Tensor, "b d"]:
+        """Unit vectors; their cosine is the identity score (the part DINO plays elsewhere)."""
+        return self.recognise(pictures, subject).identity
+
+    def prepare(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 128 128"]:
+        parameter = next(self.network.parameters())
+        pictures = pictures.to(parameter)
+        if pictures.shape[-2:] == (SIZE, SIZE):
+            return pictures
+        return F.interpolate(pictures, size=(SIZE, SIZE), mode="bilinear", antialias=True)
+
+
+def peaks(heat: Float[Tensor, "b k h w"], reach: int = 2) -> Float[Tensor, "b k 2"]:
+    """Sub-cell maximum of each heat map, (x, y) in pixels of the 128-pixel picture.
+
+    The mean position under the soft-max, within `reach` cells of its maximum: a second, lower
+    hill elsewhere then pulls nothing (a global soft-argmax ends between the two).
+    """
+    b, k, h, w = heat.shape
+    x, y = torch.arange(w, device=heat.device), torch.arange(h, device=heat.device)
+    best = heat.flatten(2).argmax(dim=2)  # b k
+    near_x = (x - (best % w)[..., None]).abs() <= reach  # b k w
+    near_y = (y - (best // w)[..., None]).abs() <= reach  # b k h
+    near = near_y[..., :, None] & near_x[..., None, :]  # b k h w
+    p = heat.float().masked_fill(~near, -torch.inf).flatten(2).softmax(dim=2).view(b, k, h, w)
+    at = torch.stack([(p.sum(dim=2) * x).sum(dim=2), (p.sum(dim=3) * y).sum(dim=2)], dim=2)
+    return (at + 0.5) * (SIZE / w)
+
+
+def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Recogniser:
+    """The built-in recogniser, or one trained by `training/build_toybox_recogniser.py`.
+
+    Raises ModelError when the folder lacks recogniser.json or recogniser.safetensors, or when the
+    two do not fit together.
+    """
+    try:
+        config = json.loads((folder / "recogniser.json").read_text())
+        weights = load_file(folder / "recogniser.safetensors")
+    except (OSError, ValueError, SafetensorError) as problem:
+        raise ModelError(
+            f"no recogniser in {folder}: wanted recogniser.json and recogniser.safetensors "
+            f"({problem}); reinstall understudy or run training/build_toybox_recogniser.py"
+        ) from problem
+    vocabulary = Vocabulary.from_json(config["vocabulary"])
+    network = Network(vocabulary, width=config["width"], identity=config["identity"])
+    try:
+        network.load_state_dict({name: value.float() for name, value in weights.items()})
+    except RuntimeError as problem:
+        raise ModelError(f"the recogniser's weights in {folder} do not fit: {problem}") from problem
+    return Recogniser(network.requires_grad_(False)).to(device)
