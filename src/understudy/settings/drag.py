@@ -1,4 +1,4 @@
-"""The knobs of dragging, as `settings` has those of the other verbs. Free of torch."""
+"""The settings of `drag`. Free of torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The knobs of `evaluate`, as settings.py has those of the other verbs. Free of torch."""
+"""The settings of `evaluate`. Free of torch."""
 
 from __future__ import annotations
 

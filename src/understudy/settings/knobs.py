@@ -1,6 +1,6 @@
 """What a setting is: its default, its help, its bounds, and the check of all three.
 
-Free of torch. Knows no verb: their settings are in settings.py, named sets of values in presets.py.
+Free of torch. Knows no verb: the settings of the verbs are in the other files of this package.
 """
 
 from __future__ import annotations

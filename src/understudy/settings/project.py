@@ -1,4 +1,4 @@
-"""The knobs of projection, as `settings` has those of the other verbs. Free of torch."""
+"""The settings of `project`. Free of torch."""
 
 from __future__ import annotations
 
