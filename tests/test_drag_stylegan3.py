@@ -62,7 +62,7 @@ def test_with_the_margin_left_on_handles_would_be_lost() -> None:
     model = gliding()
     net = model.synthesis
     ws = model.latents(model.draw_z(1))
-    reached = net.walk(ws, model.layer_at(32))
+    reached = net.walk(ws, net.layer_at(32))
     assert reached.features.shape[-1] == 52
     stretched = torch.nn.functional.interpolate(reached.features, (SIDE, SIDE), mode="bilinear")
     right = torch.nn.functional.interpolate(net.inside(reached), (SIDE, SIDE), mode="bilinear")

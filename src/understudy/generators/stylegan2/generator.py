@@ -16,6 +16,7 @@ from torch import Tensor
 from understudy.generators.interface import HeldLatent, Noise
 from understudy.generators.style_based import StyleBased, filled
 from understudy.generators.stylegan2.config import StyleGAN2Config
+from understudy.generators.stylegan2.held import Held
 from understudy.generators.stylegan2.synthesis import Synthesis
 
 
@@ -80,6 +81,4 @@ class StyleGAN2(StyleBased):
 
     def held(self, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> HeldLatent:
         """Hold the layers of ws from `moving` on; see `HeldLatent`."""
-        from understudy.generators.stylegan2.held import Held
-
-        return Held(self, ws, moving)
+        return Held(self, self.synthesis, ws, moving)

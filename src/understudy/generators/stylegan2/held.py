@@ -14,10 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from understudy.generators.style_based import HeldLayers
-from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.generators.style_based import HeldLayers, StyleBased
 from understudy.generators.stylegan2.layers import HeldWeights, StyleConv
-from understudy.generators.stylegan2.synthesis import Block, Partway
+from understudy.generators.stylegan2.synthesis import Block, Partway, Synthesis
 from understudy.generators.windows import Windows
 
 
@@ -32,9 +31,15 @@ class _Walked:
 class Held(HeldLayers):
     """Implements `HeldLatent` for StyleGAN2, with the stored noise."""
 
-    def __init__(self, model: StyleGAN2, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
+    def __init__(
+        self,
+        model: StyleBased,
+        synthesis: Synthesis,
+        ws: Float[Tensor, "1 num_ws w_dim"],
+        moving: int,
+    ) -> None:
         super().__init__(model, ws, moving)
-        self.model = model
+        self.synthesis, self.config = synthesis, synthesis.config
         self._weights: dict[int, HeldWeights] = {}
         self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
         self._walked: _Walked | None = None
@@ -55,9 +60,9 @@ class Held(HeldLayers):
 
     @torch.no_grad()
     def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
-        net, ws = self.model.synthesis, self.ws(front)
+        net, ws = self.synthesis, self.ws(front)
         if self._walked is None or not torch.equal(self._walked.front, front):
-            self._whole(front, self.model.config.img_resolution)
+            self._whole(front, self.config.img_resolution)
         assert self._walked is not None
         outputs, rgb = self._walked.outputs, None
         last = 4 << (len(outputs) - 1)
@@ -68,14 +73,14 @@ class Held(HeldLayers):
             return self._run(ws, layer, index, x)
 
         whole = Partway(last, outputs[-1], rgb)
-        if last < self.model.config.img_resolution:
+        if last < self.config.img_resolution:
             whole = net.go_on(ws, whole, run)
         assert whole.rgb is not None, "the last block always paints"
         return whole.rgb
 
     def _whole(self, front: Tensor, resolution: int) -> Tensor:
         """The whole map of a resolution, every block's output kept for a picture."""
-        net, ws = self.model.synthesis, self.ws(front)
+        net, ws = self.synthesis, self.ws(front)
 
         def run(layer: StyleConv, index: int, x: Tensor) -> Tensor:
             return self._run(ws, layer, index, x)
@@ -97,7 +102,7 @@ class Held(HeldLayers):
         windows: Windows | None = None,
     ) -> Tensor:
         """One layer, on the whole map or (x being cut out with a margin of one cell) on windows."""
-        fir, cut = self.model.synthesis.fir, int(windows is not None)
+        fir, cut = self.synthesis.fir, int(windows is not None)
         held = self._layer(layer, index, x.dtype)
         added = held.added
         if added is not None and windows is not None:
@@ -110,7 +115,7 @@ class Held(HeldLayers):
     def _layer(self, layer: StyleConv, index: int, dtype: torch.dtype) -> HeldWeights:
         """What of a layer stays, computed when first asked for."""
         if index not in self._weights:
-            noise = layer.noise_map(self.model.synthesis.noise(layer, "const"))
+            noise = layer.noise_map(self.synthesis.noise(layer, "const"))
             if index >= self.moving:
                 held = layer.held(self._ws[:, index], noise)
                 self._weights[index] = replace(
@@ -131,7 +136,7 @@ class Held(HeldLayers):
         whose second path is not cut.
         """
         wanted: list[Windows] = []
-        if self.model.config.architecture == "resnet":
+        if self.config.architecture == "resnet":
             return wanted
         while resolution > 4 and not self._covers(resolution, windows):
             wanted.insert(0, windows)
@@ -139,14 +144,14 @@ class Held(HeldLayers):
         return wanted
 
     def _covers(self, resolution: int, windows: Windows) -> bool:
-        height, width = self.model.feature_size(resolution)
+        height, width = self.config.size(resolution)
         return len(windows.origins) * windows.size[0] * windows.size[1] >= height * width
 
     def _windows(self, front: Tensor, whole: Tensor, plan: list[Windows]) -> Tensor:
-        net, ws = self.model.synthesis, self.ws(front)
+        net, ws = self.synthesis, self.ws(front)
         x, first = whole, True
         last = len(plan) - 1
-        height = self.model.config.start[0]
+        height = self.config.start[0]
         resolution = 4 * whole.shape[-2] // height
         blocks = net.blocks(2 * resolution, resolution << (last + 1))
         for block, windows in zip(blocks, plan, strict=True):
@@ -157,7 +162,7 @@ class Held(HeldLayers):
 
     def _block(self, block: Block, ws: Tensor, x: Tensor, windows: Windows) -> Tensor:
         """x: what `_below(windows)` asked for -> what leaves the block, cut to windows."""
-        size = self.model.feature_size(block.resolution)
+        size = self.config.size(block.resolution)
         below = _below(windows)
         wide = Windows(2 * (below.origins + 1), (2 * below.size[0] - 4, 2 * below.size[1] - 4))
         x = self._run(ws, block.conv0, block.first, x, wide)

@@ -13,9 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.generators.style_based import HeldLayers
-from understudy.generators.stylegan3.generator import Reached, StyleGAN3
+from understudy.generators.style_based import HeldLayers, StyleBased
 from understudy.generators.stylegan3.layers import FilteredConv, HeldConv
+from understudy.generators.stylegan3.synthesis import Reached, Synthesis
 from understudy.generators.windows import Windows
 
 
@@ -27,12 +27,18 @@ class _Walked:
     reached: Reached
 
 
-class HeldWaves(HeldLayers):
+class Held(HeldLayers):
     """Implements `HeldLatent` for StyleGAN3."""
 
-    def __init__(self, model: StyleGAN3, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
+    def __init__(
+        self,
+        model: StyleBased,
+        synthesis: Synthesis,
+        ws: Float[Tensor, "1 num_ws w_dim"],
+        moving: int,
+    ) -> None:
         super().__init__(model, ws, moving)
-        self.model = model
+        self.synthesis = synthesis
         self._held: dict[int, HeldConv] = {}
         self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
         self._walked: _Walked | None = None
@@ -43,10 +49,10 @@ class HeldWaves(HeldLayers):
         resolution: int,
         windows: Windows | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        reached = self._walk(front, self.model.layer_at(resolution), None)
+        reached = self._walk(front, self.synthesis.layer_at(resolution), None)
         kept = Reached(reached.index, reached.features.detach())
         self._walked = _Walked(front.detach().clone(), kept)
-        whole = self.model.synthesis.inside(reached).to(front.dtype)
+        whole = self.synthesis.inside(reached).to(front.dtype)
         return whole if windows is None else windows.cut_out(whole)
 
     @torch.no_grad()
@@ -54,11 +60,11 @@ class HeldWaves(HeldLayers):
         walked = self._walked
         known = walked is not None and torch.equal(walked.front, front)
         start = walked.reached if walked is not None and known else None
-        net = self.model.synthesis
+        net = self.synthesis
         return net.colours(self._walk(front, net.plans[-1].index, start).features, front.dtype)
 
     def _walk(self, front: Tensor, until: int, start: Reached | None) -> Reached:
-        net, ws = self.model.synthesis, self.ws(front)
+        net, ws = self.synthesis, self.ws(front)
         x = net.input(ws[:, 0]) if start is None else start.features
         for layer in net.layers(start, until):
             x = self._run(layer, x.to(net.precision(layer.plan)), ws)
