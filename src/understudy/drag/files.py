@@ -1,21 +1,25 @@
-"""Drag sessions as files: one safetensors file, what is no tensor as JSON in its header."""
+"""Drag sessions as files: one safetensors file; what is not a tensor is JSON in its header.
+
+A session comes and goes as the mapping of its fields, so that this module need not know its class.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.drag.engine import Anchor, State
-from understudy.drag.points import as_xy, tensor
-from understudy.drag.session import DragSession, Kept
+from understudy.drag.points import Point, as_xy, tensor
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import replacing
 from understudy.settings.drag import DragSettings
@@ -25,28 +29,40 @@ STOPS = ("stopped", "reached", "cap", "stalled")
 _PARTS = ("front", "first", "second", "points", "targets")
 
 
-def save_session(session: DragSession, path: str | os.PathLike[str]) -> Path:
-    """Write a session. Features of an anchor are left out: they can be computed again."""
-    tensors = {"start": session.start}
-    if session.mask is not None:
-        tensors["mask"] = session.mask
-    states = {"state": session.state}
-    states |= {f"past.{n}": state for n, state in enumerate(session.past)}
-    states |= {f"future.{n}": state for n, state in enumerate(session.future)}
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """One saved step of a drag: moving rows of the latent; handles as (x, y) in pixels."""
+
+    step: int
+    front: Float[Tensor, "1 rows w_dim"]
+    points: tuple[Point, ...]
+
+
+def save_session(path: str | os.PathLike[str], session: Mapping[str, Any]) -> Path:
+    """Write the fields of a `DragSession`. Raises OutputError.
+
+    The features of an anchor are not written: they can be computed again.
+    """
+    tensors: dict[str, Tensor] = {"start": session["start"]}
+    if session["mask"] is not None:
+        tensors["mask"] = session["mask"]
+    states: dict[str, State] = {"state": session["state"]}
+    states |= {f"past.{n}": state for n, state in enumerate(session["past"])}
+    states |= {f"future.{n}": state for n, state in enumerate(session["future"])}
     for name, state in states.items():
         tensors |= _tensors_of(name, state)
-    for number, kept in enumerate(session.kept):
+    for number, kept in enumerate(session["kept"]):
         tensors[f"kept.{number}.front"] = kept.front
         tensors[f"kept.{number}.points"] = tensor(kept.points)
     body = {
-        "model": session.model,
-        "fingerprint": session.fingerprint,
-        "picture": session.picture,
-        "settings": session.settings.to_dict(),
-        "stop": session.stop,
-        "kept": [kept.step for kept in session.kept],
-        "past": len(session.past),
-        "future": len(session.future),
+        "model": session["model"],
+        "fingerprint": session["fingerprint"],
+        "picture": session["picture"],
+        "settings": session["settings"].to_dict(),
+        "stop": session["stop"],
+        "kept": [kept.step for kept in session["kept"]],
+        "past": len(session["past"]),
+        "future": len(session["future"]),
         "states": {
             name: {"count": s.count, "step": s.step, "doubtful": s.doubtful}
             for name, s in states.items()
@@ -61,8 +77,9 @@ def save_session(session: DragSession, path: str | os.PathLike[str]) -> Path:
     return Path(path)
 
 
-def load_session(path: str | os.PathLike[str]) -> DragSession:
-    """Read a session. Raises InputError, naming the file, for anything that is none of ours."""
+def load_session(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The fields of the `DragSession` in a file. Raises InputError, naming the file, for any
+    other file."""
     try:
         with safe_open(path, "pt") as file:
             header: dict[str, str] = file.metadata() or {}
@@ -79,15 +96,15 @@ def load_session(path: str | os.PathLike[str]) -> DragSession:
         raise InputError(f"{path} cannot be read as a drag session: {error}") from error
 
 
-def _session(body: dict[str, Any], tensors: Mapping[str, Tensor]) -> DragSession:
+def _session(body: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     facts = body["states"]
 
     def state(name: str) -> State:
         return _state(name, tensors, facts[name])
 
-    def kept(number: int, step: int) -> Kept:
+    def kept(number: int, step: int) -> Snapshot:
         points = tensors[f"kept.{number}.points"]
-        return Kept(step, tensors[f"kept.{number}.front"], as_xy(points))
+        return Snapshot(step, tensors[f"kept.{number}.front"], as_xy(points))
 
     height, width = body["picture"]
     if body["stop"] not in STOPS:
@@ -95,7 +112,7 @@ def _session(body: dict[str, Any], tensors: Mapping[str, Tensor]) -> DragSession
     for name, one in tensors.items():
         if one.is_floating_point() and not bool(torch.isfinite(one).all()):
             raise ValueError(f"{name} holds numbers that are not finite")
-    return DragSession(
+    return dict(
         model=str(body["model"]),
         fingerprint=str(body["fingerprint"]),
         picture=(int(height), int(width)),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.drag.engine import Engine, Findings, State
+from understudy.drag.files import Snapshot, load_session, save_session
 from understudy.drag.points import Pair, Point, as_xy, checked_pairs, tensor, tensors
 from understudy.drag.rules import check_generator, check_latent
 from understudy.drag.tracking import Tracker
@@ -30,20 +31,11 @@ LEAST_PROGRESS = 0.5  # pixels of a 512-pixel picture that the way left must shr
 
 
 @dataclass(frozen=True, eq=False)
-class Kept:
-    """A moment of a drag: what moves of the latent, and where the handles were."""
-
-    step: int
-    front: Float[Tensor, "1 rows w_dim"]
-    points: tuple[Point, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class DragSession:
     """All there is to know of a drag.
 
     model, fingerprint: the generator's. start: the latent it began from. state: where it stands.
-    kept: every so manieth moment, for films. past, future: what undo and redo lead to.
+    kept: a snapshot every N steps, for films. past, future: what undo and redo lead to.
     stop: why the last run ended; "stopped" while it has not by itself.
     """
 
@@ -54,7 +46,7 @@ class DragSession:
     start: Float[Tensor, "1 num_ws w_dim"]
     state: State
     mask: Float[Tensor, "1 1 h w"] | None = None
-    kept: tuple[Kept, ...] = ()
+    kept: tuple[Snapshot, ...] = ()
     past: tuple[State, ...] = field(default=(), repr=False)
     future: tuple[State, ...] = field(default=(), repr=False)
     stop: Stop = "stopped"
@@ -181,16 +173,12 @@ class DragSession:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
-        from understudy.drag.files import save_session
-
-        return save_session(self, path)
+        return save_session(path, {one.name: getattr(self, one.name) for one in fields(self)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DragSession:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
-        from understudy.drag.files import load_session
-
-        return load_session(path)
+        return cls(**load_session(path))
 
     def _moved(self, state: State) -> DragSession:
         """Another state, the one before kept for undo."""
@@ -265,7 +253,7 @@ def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[Drag
         stop = _stop(ways, found, last, settings.stall_steps, LEAST_PROGRESS * engine.scale)
         points = as_xy(found.points)
         if stop is not None or index % settings.keep_every == 0:
-            kept = (*kept, Kept(number, found.front, points))
+            kept = (*kept, Snapshot(number, found.front, points))
         session = replace(session, state=state, kept=kept, stop=stop or "stopped")
         if stop is not None:  # the latent that was looked at, not the one after it
             session = replace(session, state=replace(state, front=found.front, step=number))
