@@ -1,4 +1,4 @@
-"""Attention as a plan wants it: fused, without maps, and only for the rows that need it.
+"""Computes attention by a plan: fused, without attention maps, only for the rows that need it.
 
 No attention map is materialised unless a `Recording` asks for it, and rows that take another
 row's output are never computed. Knows layers by their projections only.

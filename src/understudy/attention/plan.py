@@ -1,4 +1,4 @@
-"""What may pass through an attention layer: recorded, shared between rows, or replaced.
+"""Attention plans: what a row of a batch records, shares with, or takes from another row.
 
 A control is an argument of one model call, never a patch. It is asked once a layer for a plan;
 `attend.py` carries plans out.

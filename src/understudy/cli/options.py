@@ -1,4 +1,4 @@
-"""Command-line options out of settings: each knob becomes one option, help and default included.
+"""Command-line options generated from settings: help and default included.
 
 A command takes its settings as parameters; `knobs` replaces each of them by the options of its
 class, and makes the settings when the command runs. An option that was not given stays out of

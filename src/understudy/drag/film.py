@@ -1,4 +1,4 @@
-"""What is shown of a drag: handles and targets on pictures, and films of how it went.
+"""Pictures and films of a drag: handles and targets drawn on frames.
 
 Red is where a handle is, blue where it goes, the line its way; what a mask holds is dimmed. Films
 are GIF by Pillow, or MP4 by the extra `film`.

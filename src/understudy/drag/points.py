@@ -1,4 +1,4 @@
-"""Handles and targets: read, checked, and turned into tensors.
+"""Handles and targets: parsed, checked, and turned into tensors.
 
 Outside the engine points are (x, y) in pixels of the picture, whole numbers being pixel centres, as
 an image viewer shows them; inside they are rows (y, x) of a tensor.

@@ -1,4 +1,4 @@
-"""Where a drag looks: windows of the feature map around points, and a box for the mask.
+"""Windows of the feature map around points, and the bounding box of a mask.
 
 The published program enlarges the whole map to the picture's size, twice a step. Here features of
 a pixel are sampled straight from the cells around it: the two bilinear interpolations (map to

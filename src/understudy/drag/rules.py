@@ -1,4 +1,4 @@
-"""Settings and a mask as what the engine runs on; what it refuses."""
+"""Checks of settings, masks and generators before a drag."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trackers that look at pictures, not features: by optical flow, or by networks that follow points.
+"""Trackers that work on pictures: optical flow, or point-tracking networks.
 
 Plug-ins: any function of pictures will do. DragGAN (Pan et al. 2023, section 4.2) compares itself
 with such trackers. A drag draws a picture a step for them, which a feature tracker never needs.

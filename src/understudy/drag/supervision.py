@@ -1,4 +1,4 @@
-"""What pulls the handles and what holds the rest (DragGAN, section 3.2, equation 1).
+"""Motion-supervision and mask losses (DragGAN, section 3.2, eq. 1).
 
 The motion term asks that the features a small step towards the target become those of the handle;
 the mask term asks that features outside the movable region stay those of the anchor.

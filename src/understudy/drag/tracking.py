@@ -1,4 +1,4 @@
-"""Where the handles went: nearest features in a window around each (DragGAN, section 3.2).
+"""Point tracking: nearest features in a window around each handle (DragGAN, section 3.2).
 
 A tracker is an argument of the drag: anything that answers `track` may stand in for the nearest
 feature, for instance optical flow between the pictures.

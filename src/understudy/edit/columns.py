@@ -1,4 +1,4 @@
-"""What a target's cross-attention map is made of, column by column, where it takes the source's.
+"""Columns of a target's cross-attention map: which come from the source, and how.
 
 The three edits of prompt-to-prompt (Hertz et al. 2022, arXiv:2208.01626, section 3.2): replacement,
 refinement, reweighting. Knows prompts and tokens; knows nothing of steps, latents or layers.

@@ -1,4 +1,4 @@
-"""The verb: an inverted photo and new words to an edited photo, by any of three methods."""
+"""The verb: edits an inverted photo by text, by any of three methods."""
 
 from __future__ import annotations
 

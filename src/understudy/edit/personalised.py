@@ -1,4 +1,4 @@
-"""Personalised editing: what one photo taught stands behind the words, and the words change.
+"""HiPer editing: the learnt embeddings follow the prompt, and the words change.
 
 HiPer (Han et al. 2023, arXiv:2303.08767): the last n text embeddings are a learnt tail, so the
 target is "the target's words, then the tail". The authors sample from noise of any seed; here it

@@ -1,4 +1,4 @@
-"""In which steps which word takes the source's cross-attention; and words that must be there.
+"""The steps in which each word takes the source's cross-attention.
 
 Knows prompts, token pieces and numbers of steps; knows nothing of attention or models.
 """

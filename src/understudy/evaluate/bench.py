@@ -1,4 +1,4 @@
-"""What a benchmark of swapping is: cases to be answered, and how an answer is judged.
+"""What a swap benchmark is: its cases, and how a result is scored.
 
 `ToyBench` knows the right answers, `PhotoBench` has photos alone; the protocol runs either.
 """

@@ -1,4 +1,4 @@
-"""Was the subject cut out of a training photo and pasted? Template matching says so.
+"""Detects a subject that was cut out of a training photo, by template matching.
 
 A method may score high in identity by repeating a photo. This finds a photo's subject in a picture
 wherever it stands, however large, mirrored or not, whatever lies about it.

@@ -1,4 +1,4 @@
-"""How good a generator of toy faces is: the features that FID compares, and how smooth W is."""
+"""Scores of a generator of toy faces: FID features, and perceptual path length in W."""
 
 from __future__ import annotations
 

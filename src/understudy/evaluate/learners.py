@@ -1,4 +1,4 @@
-"""The contestants of the DreamBooth protocol by name: each turns photos into a concept.
+"""The methods of the DreamBooth protocol by name: each turns photos into a concept.
 
 A new method is one line in `LEARNERS`. "untuned" learns nothing and draws the plain class.
 """

@@ -1,4 +1,4 @@
-"""The contestants of SwapBench by name: each turns a case into a picture.
+"""The methods of SwapBench by name: each turns a case into a picture.
 
 A new method is one function and one line in `METHODS`. Those without a model are the controls whose
 scores are known beforehand: the perfect answer, no swap at all, and cutting the toy out of a photo.

@@ -1,4 +1,4 @@
-"""Swaps between real photos: no right answer is known, so features and prompts judge.
+"""Swaps between real photos: no right answer is known; features and prompts score them.
 
 A folder a case, of the form that `understudy evaluate cases` writes: source.* and photo-*.* (or a
 folder of photos that case.json names), case.json with the prompt of the source, the word to be

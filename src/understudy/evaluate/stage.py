@@ -1,4 +1,4 @@
-"""What the methods of one evaluation share: the model, its settings, what was learnt already."""
+"""What the methods of one evaluation share: the model, its settings, learnt concepts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How sure a number is, and what votes say: intervals, duels, majorities, agreement.
+"""Confidence intervals, pairwise wins, majorities and agreement.
 
 Plain numbers in, plain numbers out; nothing here knows what was measured.
 """

@@ -1,4 +1,4 @@
-"""How near a picture comes to the right answer of a SwapBench case: one number a measure.
+"""Scores of a SwapBench result against the right answer: one number a measure.
 
 The right answer itself scores perfect in each. What the recogniser sees in a picture is compared
 with what it sees in the right answer, not with the truth, so that its own errors cancel.

@@ -1,4 +1,4 @@
-"""SwapBench 1: swaps whose right answers are known, the same cases for everybody.
+"""SwapBench 1: swaps whose right answers are known; the same cases for every method.
 
 Case n is a toy to learn from four photos, a source scene with another toy in it, and the source
 re-rendered with the learnt toy in the other's place and pose. Small is cases 0 to 63, full 0 to

@@ -1,4 +1,4 @@
-"""SwapBench as a benchmark to be run: its cases rendered, answers judged against the right ones."""
+"""SwapBench as a benchmark to run: cases are rendered, results scored against right answers."""
 
 from __future__ import annotations
 

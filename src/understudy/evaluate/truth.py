@@ -1,4 +1,4 @@
-"""What is known of a toy scene's picture, as tensors: the answers that measurements compare with.
+"""Known facts of a rendered scene as tensors, for measurements.
 
 Knows the toy world and its pictures; knows no models and no edits.
 """

@@ -1,4 +1,5 @@
-"""A stranger's checkpoint -> a generator's folder, read in a process of its own with limits.
+"""Converts an untrusted checkpoint to a generator folder; the file is read in a child process
+with limits.
 
 The child (`quarantine`) reads; this side never opens the file but for its hash. What the child
 leaves is safetensors and JSON, checked like anybody's: the tensors must fit the network strictly.

@@ -1,4 +1,4 @@
-"""The process in which a stranger's checkpoint is read: it has limits, and nothing to lose.
+"""The child process that reads an untrusted checkpoint: limited in time, memory and output.
 
 ``python -m understudy.generators.quarantine FILE FOLDER`` reads a generator from FILE and writes
 weights.safetensors and found.json to FOLDER. It ends with 0, or with 3 and one line of JSON on

@@ -1,4 +1,4 @@
-"""What StyleGAN2 and StyleGAN3 share: the mapping from z to w, latents, and holding them.
+"""What StyleGAN2 and StyleGAN3 share: mapping network, latents, and held layers.
 
 Karras et al. 2019, arXiv:1812.04948, section 2: z is mapped to w, w steers every layer.
 """

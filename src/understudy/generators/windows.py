@@ -1,4 +1,4 @@
-"""Rectangles of a feature map, for whoever wants the features of a place alone."""
+"""Rectangles of a feature map, for features of a part of the picture only."""
 
 from __future__ import annotations
 

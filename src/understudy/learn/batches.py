@@ -1,4 +1,4 @@
-"""What a step trains on: photos under their subject's prompt, class pictures under the class's.
+"""Training batches: photos under the subject's prompt, class images under the class prompt.
 
 The loss is that of DreamBooth (Ruiz et al. 2023, eq. 2) in the simple weighting of Ho et al.: the
 mean error of the photos plus lambda times the mean error of the model's own class pictures, in one

@@ -1,4 +1,5 @@
-"""Several processes that learn one subject: who I am among them, and what is summed or waited for.
+"""Training with several processes: ranks, gradient sums, barriers. Equivalent to one process
+with the same total batch.
 
 Started by `torchrun` or `accelerate launch`, which say so in the environment. All processes draw
 the same rows and each computes its share, so that gradients and losses are those of one process;

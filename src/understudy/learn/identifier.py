@@ -1,4 +1,4 @@
-"""The word that will mean the subject: rare, so that the model holds no view of it yet.
+"""Chooses the identifier: rare tokens to which the model attaches no meaning yet.
 
 DreamBooth (Ruiz et al. 2023, section 3.2) avoids English words, whose meaning must first be
 unlearnt, and random strings, which the tokenizer splits into letters that have meanings too. It

@@ -1,4 +1,4 @@
-"""Pictures as latents, encoded once and drawn from at every step.
+"""Pictures encoded to latents once, and drawn from at every step.
 
 A photo passes the autoencoder once for each of its variants (mirrored, cropped); mean and spread of
 its latents are kept in float32, and a step draws from them anew. Encoding at every step, as common

@@ -1,4 +1,4 @@
-"""What a run leaves to read: a line of JSON a step, a strip of pictures a look, one plot.
+"""The log of a run: one JSON line a step, a strip of previews, one plot.
 
 run/learn.jsonl · run/previews/step-000100.png · run/learn.png
 """

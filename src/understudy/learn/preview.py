@@ -1,4 +1,5 @@
-"""Looking at what is being learnt: previews of equal seeds, a steady loss, scores, alarms.
+"""Previews during training: pictures of fixed seeds, a fixed-time validation loss, scores,
+warnings.
 
 Every look draws the same pictures from the same noise, half of the subject in several scenes, half
 of its plain class. Who judges them (the recogniser of the toy world, DINO and CLIP for photographs)

@@ -1,4 +1,4 @@
-"""Who scores the previews of learning (see `learn.preview`): whatever looks at pictures."""
+"""Scorers of previews (see `learn.preview`)."""
 
 from __future__ import annotations
 

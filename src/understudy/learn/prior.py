@@ -1,4 +1,4 @@
-"""What the model itself takes a class to look like: latents it samples before it learns.
+"""Class images for prior preservation: latents that the model samples before it is trained.
 
 Class-specific prior preservation (Ruiz et al. 2023, section 3.3) trains on the frozen model's own
 samples of "a photo of a cat", so that learning rex does not turn every cat into rex. They are

@@ -1,4 +1,4 @@
-"""A training from its first step to its last, with looks and checkpoints on the way.
+"""A training run from the first step to the last, with previews and checkpoints.
 
 Whatever ends it early (the caller closes it, memory runs out, the loss breaks down) leaves a
 checkpoint of the last whole step, if the run has a folder.

@@ -1,4 +1,4 @@
-"""Who is to be learnt, and what they will be called: checked before any work."""
+"""The subject to be learnt and its prompt, checked before any work."""
 
 from __future__ import annotations
 

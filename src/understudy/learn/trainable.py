@@ -1,4 +1,4 @@
-"""What trains, how text reaches the network meanwhile, and what the concept will hold.
+"""What is trained, how text is encoded meanwhile, and which tensors the concept will hold.
 
 Each method makes a Pupil of a model: all weights (dreambooth.py), low-rank changes (lora.py), rows
 of words (textual_inversion.py), a tail behind the prompt (hiper.py). The loop knows no more.

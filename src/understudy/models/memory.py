@@ -1,4 +1,4 @@
-"""Less memory for more time: what a layer computed is computed again when gradients need it."""
+"""Activation checkpointing: layers are recomputed in the backward pass to save memory."""
 
 from __future__ import annotations
 

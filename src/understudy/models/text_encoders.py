@@ -1,4 +1,4 @@
-"""Prompts as CLIP text encoders read them: one encoder, or XL's two side by side.
+"""CLIP text encoders: one encoder, or the two of Stable Diffusion XL.
 
 Knows tokenizers and text encoders by their calls only; parts.py loads them.
 """

@@ -1,4 +1,4 @@
-"""Contact sheets: labelled pictures in rows, for demos, reports and eyes.
+"""Contact sheets: labelled pictures in rows, for demos and reports.
 
 Pixels are uint8 arrays (h, w, 3), as in `photo`. Knows nothing of torch.
 """

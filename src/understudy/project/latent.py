@@ -1,4 +1,4 @@
-"""A photo as a latent of a generator, as a value: the latent, and what tuning changed.
+"""A projected photo as a value: the latent, and what pivotal tuning changed.
 
 One safetensors file. The changes are differences from the generator's own weights in float16, of
 the tensors that changed alone: a fraction of a model, which is what published programs keep.

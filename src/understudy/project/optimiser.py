@@ -1,4 +1,4 @@
-"""Adam by steps that can be kept and gone on from: what projection and tuning share."""
+"""Adam in steps that can be saved and resumed; shared by projection and pivotal tuning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pivotal tuning: a generator bent around a latent until it draws the photo (Roich et al. 2021).
+"""Pivotal tuning: the generator is fine-tuned around a latent (Roich et al. 2021).
 
 arXiv:2106.05744, section 3: the pivot stays, the synthesis network learns, by squared error and a
 perceptual distance at full resolution. Locality regularisation (3.3) asks the bent generator to

@@ -1,4 +1,4 @@
-"""A photo to the latent that draws it best: W or W+, with noise maps kept from helping.
+"""Projection: optimises W or W+ to reconstruct a photo, with regularised noise maps.
 
 Karras et al. 2020, arXiv:1912.04958, appendix D: Adam over the latent and all noise maps, a
 learning rate that rises and falls, noise on the latent that fades, and a term that keeps the maps

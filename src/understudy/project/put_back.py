@@ -1,4 +1,4 @@
-"""An edited square goes back into the photo that it was cut from.
+"""Puts an edited square back into the photo it was cut from.
 
 Only what the edit changed is replaced: elsewhere the photo's own pixels are sharper than anything a
 generator draws. Knows pictures and squares only.

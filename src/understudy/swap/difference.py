@@ -1,4 +1,4 @@
-"""Where two prompts disagree about a photo: a mask of what is to be swapped, before it begins.
+"""A mask of the subject from the difference between two prompts' noise estimates (DiffEdit).
 
 DiffEdit (Couairon et al. 2022, arXiv:2210.11427, section 3.2, step 1): noise is added to the photo,
 and where the model's estimates of that noise for the two prompts differ, the subject is. Sharper

@@ -1,4 +1,4 @@
-"""What a model attends to while it makes a photo: the pictures behind Photoswap's choices.
+"""Attention maps and masks of a photo: what Photoswap's settings act on.
 
 Figures 3 and 4 of Gu et al. 2023 (arXiv:2305.18286): the leading components of self-attention maps
 (SVD, as in prompt-to-prompt and plug-and-play), in single steps and averaged over steps; beside

@@ -1,4 +1,4 @@
-"""Which phi, M and A suit a case: a few schedules try out, and a judge sends all but one home.
+"""Chooses phi, M and A: scores candidate schedules part of the way and keeps the best.
 
 Photoswap's authors search a grid for every picture (Gu et al. 2023, arXiv:2305.18286, section 5).
 Here the candidates lie on one line, from a loose hold on the source, which lets the subject be

@@ -1,4 +1,4 @@
-"""Who judges an audition: the recogniser where pictures show toys.
+"""The scorer of swap candidates: the recogniser, where pictures show toys.
 
 Any other judge has the same two methods (`swap.audition.Judge`); for photographs that is a feature
 network such as DINO.

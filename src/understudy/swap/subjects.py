@@ -1,4 +1,4 @@
-"""Who takes whose place: words of the source prompt, and the phrases that stand there instead.
+"""Which words of the source prompt are replaced, and by which phrases.
 
 Knows prompts; knows no pictures, models but their tokens, and no concepts but their phrases.
 """

@@ -1,4 +1,4 @@
-"""What each number of swapped steps does: a grid of swaps of one photo that share its source.
+"""A grid of swaps of one photo over the numbers of swapped steps; all share the source.
 
 The trade-off of Photoswap's Figures 8 and 9 (Gu et al. 2023, arXiv:2305.18286): identity falls and
 layout is kept as phi, M and A rise. All cells are targets of one run, and cells are one cell as

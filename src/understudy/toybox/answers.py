@@ -1,4 +1,4 @@
-"""Right answers: the same scene with another toy in the part, or with the toy in another pose."""
+"""Right answers: the same scene with another toy in the subject's place, or in another pose."""
 
 from __future__ import annotations
 

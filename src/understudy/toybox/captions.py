@@ -1,4 +1,4 @@
-"""What a person would write under a picture of a scene."""
+"""Captions of scenes, as a person would write them."""
 
 from __future__ import annotations
 

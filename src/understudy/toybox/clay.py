@@ -1,4 +1,4 @@
-"""Building a toy out of shapes: rows for the ray tracer, materials, and key points.
+"""Builds a toy from shapes: rows for the ray tracer, materials, and key points.
 
 A `Clay` collects shapes in world coordinates; a `Frame` says where a body part is and how it is
 turned. Knows nothing of light or pixels.

@@ -1,4 +1,4 @@
-"""The tracer for one thing that fills the picture: more rays where it pays, compiled with numba.
+"""The ray tracer for one object that fills the picture: more rays at its edges; numba.
 
 The same hits, light and shadows as `tracer`, with two savings: only pixels at an edge take more
 than one ray, and only `casters`, the larger shapes, throw shadows. Knows nothing of faces.

@@ -1,4 +1,4 @@
-"""A toy's face close up, as a plain value: the world of the built-in generator.
+"""A toy's face in close-up, as a plain value: the domain of the built-in generator.
 
 Every number of a `Face` is in [0, 1] and changes the picture continuously, so that faces can be
 interpolated, and a generator can be shown all of them. `SHAPE` moves outlines, `LOOK` colours and

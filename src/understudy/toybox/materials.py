@@ -1,4 +1,4 @@
-"""What toys are made of: one row of colours and pattern for each material of a subject or prop."""
+"""Materials: one row of colours and pattern for each material of a subject or prop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The twelve backgrounds: colour of the ground and of what stands behind it, compiled with numba.
+"""The twelve backgrounds: colour of the ground and of the wall or sky behind it; numba.
 
 All colours are linear light. Noise is hashed from integers, so it is the same everywhere. Knows
 nothing of toys.

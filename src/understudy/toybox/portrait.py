@@ -1,4 +1,4 @@
-"""A `Face` becomes a picture and key points, by the shapes and the tracer of the whole world.
+"""Renders a `Face`: picture and key points, by the shapes and the tracer of the toy world.
 
 The camera looks upwards, so that nothing but the backdrop is behind the head. Lengths are in
 radii of the head. Same face, same bytes.

@@ -1,4 +1,4 @@
-"""Things that only stand about: ball, block, cone, mushroom, tree, star."""
+"""Props: ball, block, cone, mushroom, tree, star."""
 
 from __future__ import annotations
 

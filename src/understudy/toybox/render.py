@@ -1,4 +1,4 @@
-"""A scene becomes a picture, masks and key points.
+"""Renders a scene: picture, masks and key points.
 
 `render(scene)` is the camera: it builds the toys, hands their shapes to the tracer, and brings
 what comes back into 8-bit sRGB. Same scene, same bytes.

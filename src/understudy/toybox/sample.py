@@ -1,4 +1,4 @@
-"""Seeds become identities and scenes.
+"""Draws identities and scenes from seeds.
 
 A seed gives one scene, for ever. Some identities and a few pairs of class and background are
 reserved: with `held_out=False` they never occur, so a model trained on those scenes has never seen

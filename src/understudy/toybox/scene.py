@@ -1,4 +1,4 @@
-"""A scene as a plain value: who stands where, in what light, before which camera.
+"""A scene as a plain value: subjects and their places, light, camera.
 
 Units: one toy is about 1.0 high; x to the right of the picture, y up, z towards the camera; the
 ground is y = 0. Angles are degrees; a yaw of 0 looks into the camera, positive turns the toy

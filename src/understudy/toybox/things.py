@@ -1,4 +1,4 @@
-"""Toys that are things with a face: robot, car, mug, rocket."""
+"""Toys that are objects with a face: robot, car, mug, rocket."""
 
 from __future__ import annotations
 

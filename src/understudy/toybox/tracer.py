@@ -1,4 +1,4 @@
-"""One sample of the toy world along one ray: what is hit, how it is lit; compiled with numba.
+"""Traces one ray through the toy world: the hit, and its shading; compiled with numba.
 
 Sphere tracing (J. C. Hart, 1996) inside the bounding spheres of toys and props, an analytic ground
 and wall, soft shadows by the nearest miss along the shadow ray (S. Aaltonen, I. Quilez), and

@@ -1,4 +1,4 @@
-"""The words of the toy world: everything a caption can say and a scene can hold.
+"""The words of the toy world: everything that captions and scenes are made of.
 
 Order matters: the position of a word in its tuple is its label for the recogniser.
 """

@@ -1,4 +1,4 @@
-"""One step of a swap as one model call: which rows it needs, and what passes between them.
+"""One denoising step as one model call: which rows it needs, and what passes between them.
 
 A row is one latent with one embedding. The plain way costs four rows a step and target: source
 and target, each unconditional and conditional. Rows that nothing reads are left out, and rows

@@ -1,4 +1,4 @@
-"""Where the target may differ from the source: masks from attention to words, or given ones.
+"""Where the target may differ from the source: masks from word attention, or given masks.
 
 LocalBlend of prompt-to-prompt (Hertz et al. 2022, arXiv:2208.01626, section 3) as Photoswap's
 authors use it: cross-attention to the subject's words, summed over the steps so far, makes a mask

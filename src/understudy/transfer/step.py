@@ -1,4 +1,4 @@
-"""What a swap hands over after each denoising step, and the fresh noise that a step may add."""
+"""What is yielded after each denoising step, and the stochastic noise that a step may add."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tensors out of a stranger's file, without running what may hide in it.
+"""Reads tensors from an untrusted checkpoint file without running code in it.
 
 .safetensors holds tensors only. .ckpt, .pt, .pth and .bin are pickles: they are read by PyTorch's
 weights-only reader, which builds tensors and plain containers and refuses everything else. What

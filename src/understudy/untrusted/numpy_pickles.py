@@ -1,4 +1,4 @@
-"""What NumPy leaves in a pickle: dtypes, numbers and arrays of five plain kinds, checked."""
+"""NumPy values in a pickle: dtypes, scalars and arrays of five plain kinds, checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What PyTorch and NumPy leave in a pickle, as NumPy arrays: storages, tensors, zip archives.
+"""PyTorch and NumPy values in a pickle as NumPy arrays: storages, tensors, zip archives.
 
 Three containers: a zip archive (PyTorch 1.6 and later), a legacy stream of five pickles (before),
 and such a stream inside a pickle (a module that was pickled). A tensor stays a view, checked

@@ -1,4 +1,4 @@
-"""A PyTorch zip archive before anything is read from it: is it one, plain, and consistent?
+"""Checks a PyTorch zip archive before anything is read from it.
 
 PyTorch stores its members uncompressed, each once, below one folder. Whatever differs is refused,
 so that no member expands, hides behind another of its name, or means a path.

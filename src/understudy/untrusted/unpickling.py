@@ -1,4 +1,4 @@
-"""A pickle machine that can only make plain values: nothing is imported, called or built.
+"""A restricted pickle machine that makes plain values only: nothing is imported or called.
 
 A pickle is a program. Python's own unpickler runs it: it imports what the program names and calls
 it. This machine reads the same instructions and knows a table of names, each with a function *of

@@ -1,4 +1,4 @@
-"""What judges likeness during projection: anything that sees pictures and tells distances.
+"""The protocol of perceptual distances, as projection uses it.
 
 The published programs take a VGG or LPIPS whose weights have terms of their own; here it is an
 argument. `evaluate/perceptual.py` has two: the built-in recogniser's features, and LPIPS.

@@ -1,4 +1,4 @@
-"""CLIP and DINO from a folder or hub id: the networks that look at pictures for the metrics.
+"""CLIP and DINO image encoders, from a folder or hub id.
 
 Loaded like every model here: strictly, from safetensors, classes named (never chosen by what a
 folder says). How a picture is prepared for them is not known here.

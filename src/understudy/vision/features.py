@@ -1,4 +1,4 @@
-"""What looks at pictures for the metrics: CLIP, DINO, or the built-in recogniser, all alike.
+"""Feature extractors behind one protocol: CLIP, DINO, or the built-in recogniser.
 
 The papers leave much open: which CLIP, how a picture is made small. Each such choice is a parameter
 with the common value as default, and every `Features` says in `choices` what was chosen, so that

@@ -1,4 +1,4 @@
-"""What is on these photos? The class noun of a subject, proposed by a zero-shot classifier.
+"""Proposes the class noun of a subject by zero-shot classification of its photos.
 
 DreamBooth lets a classifier give the class noun (Ruiz et al. 2023, section 3.2); CLIP (Radford et
 al. 2021, section 3.1) is one for any list of words: the photo is compared with "a photo of a NOUN".

@@ -1,4 +1,4 @@
-"""A study of drags summed up: a line a method, and the first cases as pictures."""
+"""Summaries of drag studies: one line a method, and the first cases as pictures."""
 
 from __future__ import annotations
 

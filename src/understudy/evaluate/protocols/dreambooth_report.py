@@ -1,4 +1,4 @@
-"""What the rows of the DreamBooth protocol say: tables beside the papers', orders, and sheets."""
+"""Reports of the DreamBooth protocol: tables beside the papers', orderings, and sheets."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The papers' own numbers beside ours, and their orders looked for in ours.
+"""The papers' numbers beside ours, and whether their orderings hold in ours.
 
 Other data, other models, the same measures: what can be compared is which of two is greater.
 """

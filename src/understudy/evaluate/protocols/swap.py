@@ -1,4 +1,4 @@
-"""Swaps compared on a benchmark, and summed up: methods of ours, and PNGs of anybody's."""
+"""Compares swap methods on a benchmark: our methods, and PNGs of other programs."""
 
 from __future__ import annotations
 

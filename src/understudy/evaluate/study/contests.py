@@ -1,4 +1,4 @@
-"""Results of an evaluation as contests to be judged by people."""
+"""Results of an evaluation as comparisons for human raters."""
 
 from __future__ import annotations
 

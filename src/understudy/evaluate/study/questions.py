@@ -1,4 +1,4 @@
-"""Questions out of results: pairs of methods, sides drawn by lot, in sheets of one rater each.
+"""Questions of a study: pairs of methods, sides at random, one sheet a rater.
 
 A study is a folder: study.json, which says which method is which and is never served, and
 pictures under names that say nothing, written anew so that no recipe travels with them.

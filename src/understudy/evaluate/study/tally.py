@@ -1,4 +1,4 @@
-"""Votes counted: who looked, what the majority said, how far they agree, and the papers' table."""
+"""Counts votes: raters, majorities, agreement, and the papers' table."""
 
 from __future__ import annotations
 

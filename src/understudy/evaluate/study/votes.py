@@ -1,4 +1,4 @@
-"""Votes in SQLite: what was said is on the disk before the rater sees the next question.
+"""Votes in SQLite: written to disk before the next question is shown.
 
 Raters are random words and nothing else: no name, no address, no browser.
 """

@@ -1,4 +1,4 @@
-"""What a StyleGAN2 generator is made of, as a value; free of torch.
+"""Configuration of a StyleGAN2 generator as a value; free of torch.
 
 The words are those of the published construction arguments, so that a checkpoint's own arguments
 are read as they are (`from_arguments`), in both layouts seen in the wild.

@@ -1,4 +1,4 @@
-"""StyleGAN2 with the upper layers of a latent held: features of a place cost what the place costs.
+"""StyleGAN2 with the upper layers of a latent held: features of a window of the map only.
 
 A drag moves the first few w only. Layers above are modulated once; synthesis stops where the
 features are wanted; and where only windows of a map are wanted, only the cells they depend on are

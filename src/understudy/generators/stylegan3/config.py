@@ -1,4 +1,4 @@
-"""What a StyleGAN3 generator is made of, and the geometry that follows; free of torch.
+"""Configuration of a StyleGAN3 generator and the geometry that follows; free of torch.
 
 Karras et al. 2021, arXiv:2106.12423. The words are those of the published construction arguments.
 Frequencies are in cycles over the picture's side, rates in samples over it, sizes in samples. A

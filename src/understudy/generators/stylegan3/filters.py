@@ -1,4 +1,5 @@
-"""StyleGAN3's low-pass filters, in closed form: windowed sinc, and its radial relative. NumPy only.
+"""StyleGAN3's low-pass filters in closed form: Kaiser-windowed sinc and its radial variant.
+NumPy only.
 
 Both have a Kaiser window, whose shape follows from the wanted width of the transition band
 (Kaiser 1974; Karras et al. 2021, section 3.2 and appendix C).

@@ -1,4 +1,4 @@
-"""StyleGAN3 with the upper layers of a latent held: what stays is modulated once.
+"""StyleGAN3 with the upper layers of a latent held: they are modulated once.
 
 Synthesis stops at the layer whose features are wanted, and a picture goes on from there. Windows
 are cut out of the whole map: its filters are long and the maps below a drag's features small, so

@@ -1,4 +1,4 @@
-"""The layers of StyleGAN3: the input of waves, modulated convolutions, filtered leaky ReLU.
+"""The layers of StyleGAN3: Fourier feature input, modulated convolutions, filtered leaky ReLU.
 
 Pure PyTorch, no compiled operators (Karras et al. 2021, arXiv:2106.12423, sections 2 and 3,
 appendix F). Modulation and demodulation stand around a convolution with the plain weights, as in

@@ -1,4 +1,4 @@
-"""Convolutional features that pass between the rows of one call of a U-Net.
+"""Convolutional features passed between the rows of one call of a U-Net.
 
 Residual blocks take no arguments of ours, so features pass through a hook that is there for the
 length of one call and gone afterwards, whatever happens in it. Knows U-Nets by their names only.
