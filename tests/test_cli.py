@@ -8,6 +8,8 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +20,7 @@ from lookers import clip_folder, dino_folder
 from rulers import untaught
 from tiny import tiny_folder
 from understudy import cli
+from understudy.cli import show
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
 from understudy.toybox import Scene
@@ -360,3 +363,33 @@ def test_progress_passes_steps_on(capsys: pytest.CaptureFixture[str]) -> None:
     assert list(follow(iter(steps), "Testing")) == steps
     assert time.perf_counter() - started < 5
     assert re.match(r"Testing took \d+\.\d s", capsys.readouterr().err)
+
+
+@dataclass(frozen=True)
+class Stage:
+    index: int
+    total: int
+
+
+def test_a_log_file_gets_plain_progress_lines(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [0.0]
+    monkeypatch.setattr(show.time, "monotonic", lambda: now[0])
+
+    def steps() -> Iterator[Stage]:
+        for total, seconds in ((4, 3.0), (2, 10.0)):  # two phases of another speed
+            for index in range(total):
+                now[0] += seconds
+                yield Stage(index, total)
+
+    titles = {4: "Drawing [the] class", 2: "Learning"}
+    assert len(list(show.follow(steps(), lambda step: titles[step.total]))) == 6
+    *lines, took = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "Drawing [the] class: step 2 of 4, about 6 s left",
+        "Drawing [the] class: step 4 of 4, about 0 s left",
+        "Learning: step 1 of 2, about 10 s left",
+        "Learning: step 2 of 2, about 0 s left",
+    ]
+    assert took.startswith("Learning took ")

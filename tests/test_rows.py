@@ -50,6 +50,16 @@ def test_a_file_cut_anywhere_gives_the_same_rows(tmp_path: Path) -> None:
         assert scores(rows) == wanted == scores(list(latest(read_rows(part)).values()))
 
 
+def test_separators_inside_a_row_do_not_split_it(tmp_path: Path) -> None:
+    rows: list[Row] = [
+        {"method": "m", "case": f"a{code}b", "error": f"{code}c{code}"}
+        for code in ("\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n")
+    ]
+    for row in rows:
+        add_row(tmp_path / "rows.jsonl", row)
+    assert read_rows(tmp_path / "rows.jsonl") == rows
+
+
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     path, asked = tmp_path / "rows.jsonl", list[str]()
 

@@ -1,4 +1,4 @@
-"""What a command shows: bars with the time left on stderr, results on stdout."""
+"""What a command shows: progress with the time left on stderr, results on stdout."""
 
 from __future__ import annotations
 
@@ -7,7 +7,12 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
 
 
 @runtime_checkable
@@ -24,21 +29,34 @@ S = TypeVar("S", bound=Step)
 
 
 def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
-    """Pass steps on, drawing a bar with the time left; one line with the time taken at the end.
+    """Pass steps on and show progress on stderr; one line with the time taken at the end.
 
-    A title that is a function of the step draws a new bar whenever it changes.
+    A terminal gets a bar with the time left. Anything else (a log file, a pipe) gets a plain line
+    at most every PLAIN_SECONDS. A title that is a function of the step starts a new phase whenever
+    it changes.
     """
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
 
     console = Console(stderr=True)
     started = time.perf_counter()
+    shown = title if isinstance(title, str) else ""
+    for step, words in (_bars if console.is_terminal else _lines)(console, steps, title):
+        shown = words
+        yield step
+    console.print(f"{shown} took {time.perf_counter() - started:.1f} s", highlight=False)
+
+
+def _bars(
+    console: Console, steps: Iterable[S], title: str | Callable[[S], str]
+) -> Iterator[tuple[S, str]]:
+    """Each step with its title, drawing a bar with the time left."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    words, bar = "", None
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     left = TimeLeft(elapsed_when_finished=True)
-    shown, words, bar = title if isinstance(title, str) else "", "", None
-    quiet = not console.is_terminal
-    with Progress(*columns, left, console=console, transient=True, disable=quiet) as progress:
+    with Progress(*columns, left, console=console, transient=True) as progress:
         for step in steps:
             shown = title if isinstance(title, str) else title(step)
             if bar is None or shown != words:
@@ -46,8 +64,32 @@ def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
                     progress.remove_task(bar)
                 bar, words = progress.add_task(shown, total=step.total), shown
             progress.update(bar, advance=1, total=step.total)
-            yield step
-    console.print(f"{shown} took {time.perf_counter() - started:.1f} s", highlight=False)
+            yield step, shown
+
+
+def _lines(
+    console: Console, steps: Iterable[S], title: str | Callable[[S], str]
+) -> Iterator[tuple[S, str]]:
+    """Each step with its title, printing a plain line at most every PLAIN_SECONDS."""
+    printed = began = time.monotonic()
+    before: tuple[int, int] | None = None  # index and total of the step before this one
+    made, last_seen = 0, began
+    for step in steps:
+        shown = title if isinstance(title, str) else title(step)
+        now = time.monotonic()
+        # Another total or a smaller index is another phase. The title is no sign of one: it may
+        # hold the loss. The time before the first step of a phase belongs to that step.
+        if before is not None and (step.total != before[1] or step.index < before[0]):
+            began, made = last_seen, 0
+        made += 1
+        if now - printed >= PLAIN_SECONDS:
+            done = min(step.index + 1, step.total)
+            left = (now - began) / made * (step.total - done)
+            line = f"{shown}: step {done} of {step.total}, about {left:.0f} s left"
+            console.print(line, highlight=False, markup=False, soft_wrap=True)
+            printed = now
+        before, last_seen = (step.index, step.total), now
+        yield step, shown
 
 
 def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:

@@ -27,7 +27,8 @@ def read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     found: list[Row] = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+    # Not str.splitlines: it also splits at U+0085, U+2028 and U+2029, which JSON keeps.
+    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
         try:
             row = json.loads(line)
         except ValueError:

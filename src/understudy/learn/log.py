@@ -94,7 +94,7 @@ def read_journal(file: Path) -> list[dict[str, Any]]:
     except OSError as error:
         raise OutputError(f"{file} cannot be read: {error.strerror}.") from error
     whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.splitlines()]
+    return [json.loads(line) for line in whole.split("\n")[:-1]]
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:
