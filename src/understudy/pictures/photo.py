@@ -20,7 +20,8 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from understudy.errors import ExtraMissing, InputError, PictureError
 from understudy.files.atomic import replacing
-from understudy.pictures.colour import to_srgb
+from understudy.pictures.colour import depth_of, load, to_srgb
+from understudy.pictures.guards import check_scans, quiet
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -251,20 +252,24 @@ def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glanc
         raise PictureError(
             f"{file} has {width} x {height} pixels. A side needs at least {MIN_SIDE}."
         )
+    if image.format in ("JPEG", "MPO"):
+        check_scans(file, width * height)
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         image.seek(0)
         notes.append(f"{file.name} holds several pictures; the first one is used.")
     if side is not None:
         image.draft(None, (side, side))  # a JPEG is decoded whole, to fewer pixels
-    image.load()
+    depth = depth_of(image)
+    with quiet(image.format):
+        load(image)
     exif = image.getexif()
     upright = ImageOps.exif_transpose(image)
     if side is not None and upright.mode in ("RGB", "RGBA", "L"):
         upright = upright.reduce(max(1, min(upright.size) // side))
     if upright.has_transparency_data:
         notes.append(f"{file.name} is partly transparent; it was laid on white.")
-    pixels = to_srgb(upright, image.info.get("icc_profile"), notes)
+    pixels = to_srgb(upright, image.info.get("icc_profile"), notes, depth)
     lies = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
     size = (width, height) if lies else (height, width)
     turned, located = exif.get(ORIENTATION, 1) != 1, bool(exif.get_ifd(GPS))
