@@ -38,12 +38,17 @@ def made() -> demo.Performance:
     made = demo.perform(model, demo.case(0, settings.photos), settings, watch)
     after = model.unet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
-    assert [title.split()[0] for title in titles] == ["Learning", "Inverting", "Swapping"]
+    assert [title.split()[0] for title in titles] == [
+        "Learning",
+        "Inverting",
+        "Swapping",
+        "Prompt-to-prompt,",
+    ]
     return made
 
 
 def test_the_job_on_a_tiny_model(made: demo.Performance) -> None:
-    for picture in (made.source, made.swapped, made.right, made.rebuilt):
+    for picture in (made.source, made.swapped, made.reworded, made.right, made.rebuilt):
         assert picture.shape == (1, 3, 64, 64) and picture.isfinite().all()
         assert not picture.requires_grad
     assert made.case.prompt != made.target_prompt and "{" not in made.target_prompt
@@ -51,11 +56,17 @@ def test_the_job_on_a_tiny_model(made: demo.Performance) -> None:
 
 def test_scores_and_sheet(made: demo.Performance) -> None:
     scores = {row.name: row for row in demo.score(made, untaught())}
-    assert list(scores) == ["swap", "right answer", "no swap", "autoencoder alone"]
+    assert list(scores) == [
+        "swap",
+        "prompt-to-prompt",
+        "right answer",
+        "no swap",
+        "autoencoder alone",
+    ]
     assert scores["no swap"].background == math.inf
     assert scores["right answer"].background > 30  # it differs only where it may
     assert scores["right answer"].identity <= 1
     table = demo.table(list(scores.values()))
-    assert len(table.splitlines()) == 5 and "nan" not in table
+    assert len(table.splitlines()) == 6 and "nan" not in table
     sheet = demo.sheet(made, list(scores.values()))
     assert sheet.shape[1] > 4 * 192

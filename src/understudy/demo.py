@@ -19,7 +19,9 @@ from torch import Tensor
 
 from understudy import toybox
 from understudy.concept import worn
+from understudy.edit import WordEdits, edit_steps
 from understudy.evaluate import truth
+from understudy.evaluate.swap_judge import judge_for
 from understudy.invert import inversion_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
@@ -27,8 +29,17 @@ from understudy.pictures import metrics
 from understudy.pictures.photo import Pixels
 from understudy.pictures.sheet import Row, Tile, contact_sheet
 from understudy.pictures.tensors import to_pixels
-from understudy.settings import DemoSettings, InvertSettings, LearnSettings, SwapSettings
+from understudy.settings import (
+    DemoSettings,
+    EditSettings,
+    InvertSettings,
+    LearnSettings,
+    SwapSettings,
+)
+from understudy.settings.presets import SWAP_INVERSIONS
 from understudy.swap import swap_steps
+from understudy.swap.audition import Audition
+from understudy.swap.photoswap import framed
 from understudy.toybox import Scene
 from understudy.vision.recogniser import Recogniser
 
@@ -75,15 +86,12 @@ def case(seed: int, photos: int = 4) -> Case:
     return Case(toy.class_name, tuple(scenes), source, right, prompt)
 
 
-# Photoswap's published numbers, and the source's own latents wherever nothing is to change.
-AS_PUBLISHED_BUT_BLENDED = {"preset": "paper", "blend": True, "where": "difference"}
-
-
 @dataclass(frozen=True)
 class Performance:
     """What was made, and what it is to be compared with; pictures "1 3 h w" in [-1, 1].
 
-    rebuilt is the source through the autoencoder alone: the ceiling of any edit in the latent.
+    reworded is what prompt-to-prompt makes of the same inversion, prompts and concept. rebuilt is
+    the source through the autoencoder alone: the ceiling of any edit in the latent.
     target_prompt: what the swap was asked for.
     """
 
@@ -91,6 +99,7 @@ class Performance:
     photos: Float[Tensor, "n 3 h w"]
     source: Float[Tensor, "1 3 h w"]
     swapped: Float[Tensor, "1 3 h w"]
+    reworded: Float[Tensor, "1 3 h w"]
     right: Float[Tensor, "1 3 h w"]
     rebuilt: Float[Tensor, "1 3 h w"]
     target_prompt: str
@@ -99,7 +108,11 @@ class Performance:
 def perform(
     model: DiffusionModel, given: Case, settings: DemoSettings, watch: Watch = unwatched
 ) -> Performance:
-    """Do the whole job for one case: nothing is taken from any cache."""
+    """Do the whole job for one case with the preset "best". Nothing is taken from any cache.
+
+    Where the pictures are toys, the recogniser chooses among the preset's candidates. It sees the
+    photos and the source only.
+    """
     size = model.picture_size
     photos = truth.pictures(given.photos, size)
     source = truth.pictures([given.source], size)
@@ -122,19 +135,38 @@ def perform(
     target_prompt = given.prompt.replace(given.noun, learnt.phrase, 1)
     run = {"steps": settings.steps, "guidance": settings.guidance}
     with worn(model, learnt):
-        asked = InvertSettings.filled(run, model.name)
+        method = SWAP_INVERSIONS["best"]
+        asked = InvertSettings.filled({**run, "method": method}, model.name)
         inverting = inversion_steps(model, source, given.prompt, asked)
         inversion = watch(inverting, "Inverting the source").inversion
+        how = SwapSettings.filled({**run, "preset": "best"}, model.name)
+        roles = (given.noun, learnt.phrase)
+        judge = judge_for(model)
         swapping = swap_steps(
             model,
             inversion,
             given.prompt,
             target_prompt,
-            SwapSettings.filled({**run, **AS_PUBLISHED_BUT_BLENDED}, model.name),
+            how,
+            words=roles,
+            audition=judge and Audition(judge, judge.identity(photos), source),
         )
-        latents = watch(swapping, "Swapping").target
+        last = watch(swapping, "Swapping")
         with torch.no_grad():
-            swapped = model.decode(latents)
+            swapped = framed(model, inversion, model.decode(last.target), last, how, source)
+
+        # The same prompts by prompt-to-prompt, for comparison.
+        editing = edit_steps(
+            model,
+            inversion,
+            given.prompt,
+            target_prompt,
+            EditSettings.filled({**run, "method": "p2p"}, model.name),
+            words=WordEdits(blend=roles),
+        )
+        latents = watch(editing, "Prompt-to-prompt, to compare").target
+        with torch.no_grad():
+            reworded = model.decode(latents)
     with torch.no_grad():
         rebuilt = model.decode(model.encode(source.to(model.device)))
     return Performance(
@@ -142,6 +174,7 @@ def perform(
         photos=photos,
         source=source,
         swapped=swapped.cpu(),
+        reworded=reworded.cpu(),
         right=truth.pictures([given.right], size),
         rebuilt=rebuilt.cpu(),
         target_prompt=target_prompt,
@@ -164,12 +197,17 @@ class Scores:
 
 
 def score(made: Performance, ruler: Recogniser) -> list[Scores]:
-    """The swap, the right answer, and the source left as it is; then the background's ceiling."""
+    """The swap, prompt-to-prompt, the right answer, the unchanged source; then the ceiling."""
     size = (int(made.source.shape[-2]), int(made.source.shape[-1]))
     changed = truth.changed(made.case.source, made.case.right, size)
     right = truth.shown(made.case.right, size)
     photos = ruler.identity(made.photos)
-    pictures = {"swap": made.swapped, "right answer": made.right, "no swap": made.source}
+    pictures = {
+        "swap": made.swapped,
+        "prompt-to-prompt": made.reworded,
+        "right answer": made.right,
+        "no swap": made.source,
+    }
     found: list[Scores] = []
     for name, picture in pictures.items():
         seen = ruler.recognise(picture)
@@ -197,14 +235,17 @@ def table(scores: list[Scores]) -> str:
 
 
 def sheet(made: Performance, scores: list[Scores]) -> Pixels:
-    """Photos, source, swap and right answer on one page."""
-    by_name = {row.name: row for row in scores}
+    """Photos, source, swap, right answer and prompt-to-prompt on one page."""
+    identity = {row.name: f"{row.name}, {row.identity:.2f}" for row in scores}
     photos = [Tile(to_pixels(photo)) for photo in made.photos.split(1)]
     answers = [
         Tile(to_pixels(made.source), "source"),
-        Tile(to_pixels(made.swapped), f"swap, identity {by_name['swap'].identity:.2f}"),
-        Tile(to_pixels(made.right), f"right answer, {by_name['right answer'].identity:.2f}"),
-        Tile(to_pixels(made.rebuilt), "source, autoencoder alone"),
+        Tile(to_pixels(made.swapped), f"identity: {identity['swap']}"),
+        Tile(to_pixels(made.right), identity["right answer"]),
+        Tile(
+            to_pixels(made.reworded),
+            identity["prompt-to-prompt"],
+        ),
     ]
     rows = [
         Row(f"learnt: a {made.case.noun} never seen before, from these photos alone", photos),

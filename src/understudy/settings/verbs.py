@@ -59,7 +59,7 @@ class SwapSettings(Settings):
     """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
 
     preset: str = knob(
-        "paper", "named set of values to start from", choices=("paper", "official", "best")
+        "best", "named set of values to start from", choices=("paper", "official", "best")
     )
     steps: int = knob(50, "denoising steps, as inverted", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "guidance scale, as inverted", at_least=0, at_most=50)
