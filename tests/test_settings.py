@@ -87,15 +87,20 @@ def test_presets_fill_what_is_not_given(preset: str) -> None:
 
 
 def test_presets_keep_their_proportions_in_shorter_runs() -> None:
-    short = SwapSettings.filled({"steps": 20})
+    short = SwapSettings.filled({"steps": 20, "preset": "paper"})
     assert (short.self_output_steps, short.self_map_steps, short.cross_map_steps) == (4, 10, 8)
 
 
-def test_the_default_swap_is_the_papers() -> None:
-    assert SwapSettings() == SwapSettings.from_dict(SWAP_PRESETS["paper"])
+def test_the_default_swap_is_best() -> None:
+    assert SwapSettings.filled({}) == SwapSettings.filled({"preset": "best"})
+    assert SWAP_PRESETS["best"].items() <= SwapSettings.filled({}).to_dict().items()
+
+
+def test_the_papers_swap_has_the_published_numbers() -> None:
     wanted = {"steps": 50, "guidance": 7.5, "self_output_steps": 10, "self_map_steps": 25}
-    assert wanted.items() <= SwapSettings().to_dict().items()
-    assert SwapSettings().cross_map_steps == 20
+    paper = SwapSettings.filled({"preset": "paper"})
+    assert wanted.items() <= paper.to_dict().items()
+    assert (paper.cross_map_steps, paper.budget, paper.eta, paper.blend) == (20, 0, 0.0, False)
 
 
 def test_free_of_heavy_imports() -> None:

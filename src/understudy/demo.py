@@ -21,7 +21,6 @@ from understudy import toybox
 from understudy.concept import worn
 from understudy.edit import WordEdits, edit_steps
 from understudy.evaluate import truth
-from understudy.evaluate.swap_judge import judge_for
 from understudy.invert import inversion_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
@@ -38,8 +37,9 @@ from understudy.settings import (
 )
 from understudy.settings.presets import SWAP_INVERSIONS
 from understudy.swap import swap_steps
-from understudy.swap.audition import Audition
 from understudy.swap.photoswap import framed
+from understudy.swap.schedule_search import Audition
+from understudy.swap.scorer import judge_for
 from understudy.toybox import Scene
 from understudy.vision.recogniser import Recogniser
 

@@ -52,11 +52,11 @@ LEARN_PRESETS: dict[str, dict[str, dict[str, Value]]] = {
 SUITED: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
         "LearnSettings": {
-            "steps": 250,
-            "learning_rate": 2e-4,
-            "batch_size": 4,
-            "prior_samples": 32,
-            "prior_steps": 20,
+            "steps": 100,
+            "learning_rate": 3e-4,
+            "batch_size": 2,
+            "prior_samples": 16,
+            "prior_steps": 12,
             "prior_guidance": 4.0,
             "prior_temperature": 0.85,
             "flip": True,
@@ -64,7 +64,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         },
         "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
         "InvertSettings": {"guidance": 3.0, "learning_rate": 0.03},
-        "SwapSettings": {"guidance": 3.0},
+        "SwapSettings": {"guidance": 5.0},
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     },
     "toybox-gan": {
@@ -76,14 +76,21 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
 # What the methods of learning other than DreamBooth want besides, for the same model.
 SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
     "toybox": {
-        "lora": {"learning_rate": 1e-3, "rank": 16},
+        "lora": {"learning_rate": 1e-3, "rank": 16, "steps": 250, "batch_size": 4},
         "textual-inversion": {
             "vectors": 4,
             "steps": 400,
+            "batch_size": 4,
             "learning_rate": 1e-2,
             "prior_samples": 0,
         },
-        "hiper": {"steps": 400, "learning_rate": 2e-2, "prior_samples": 0, "flip": False},
+        "hiper": {
+            "steps": 400,
+            "batch_size": 4,
+            "learning_rate": 2e-2,
+            "prior_samples": 0,
+            "flip": False,
+        },
     }
 }
 
@@ -91,10 +98,11 @@ PUBLISHED_STEPS = 50  # what the numbers of steps below were published for
 SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
 # "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
 # (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
-# "best": ours. A looser hold, which lets the subject be itself, while the blend keeps the stage;
-# how loose is chosen case by case within the budget (swap/audition.py); at last the photo's own
-# pixels are put back around the subject.
-SWAP_PRESETS: dict[str, dict[str, int | str]] = {
+# "best": ours. Fewer steps keep the source's features, and the blend keeps the background. How many
+# is chosen case by case within the budget (swap/schedule_search.py). The inverted noise carries the
+# source's colours and shape; with eta 0.6 each step replaces a part of it by fresh noise, so that
+# the new subject can take its own. The photo's own pixels are pasted around the subject.
+SWAP_PRESETS: dict[str, dict[str, int | float | str]] = {
     "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
     "official": {
         "self_output_steps": 41,
@@ -110,6 +118,7 @@ SWAP_PRESETS: dict[str, dict[str, int | str]] = {
         "where": "difference",
         "budget": 300,
         "paste": True,
+        "eta": 0.6,
     },
 }
 
