@@ -22,6 +22,7 @@ from understudy.concept import worn
 from understudy.edit import WordEdits, edit_steps
 from understudy.evaluate import truth
 from understudy.invert import inversion_steps
+from understudy.invert.inversion import Inversion
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import metrics
@@ -139,34 +140,9 @@ def perform(
         asked = InvertSettings.filled({**run, "method": method}, model.name)
         inverting = inversion_steps(model, source, given.prompt, asked)
         inversion = watch(inverting, "Inverting the source").inversion
-        how = SwapSettings.filled({**run, "preset": "best"}, model.name)
         roles = (given.noun, learnt.phrase)
-        judge = judge_for(model)
-        swapping = swap_steps(
-            model,
-            inversion,
-            given.prompt,
-            target_prompt,
-            how,
-            words=roles,
-            audition=judge and Audition(judge, judge.identity(photos), source),
-        )
-        last = watch(swapping, "Swapping")
-        with torch.no_grad():
-            swapped = framed(model, inversion, model.decode(last.target), last, how, source)
-
-        # The same prompts by prompt-to-prompt, for comparison.
-        editing = edit_steps(
-            model,
-            inversion,
-            given.prompt,
-            target_prompt,
-            EditSettings.filled({**run, "method": "p2p"}, model.name),
-            words=WordEdits(blend=roles),
-        )
-        latents = watch(editing, "Prompt-to-prompt, to compare").target
-        with torch.no_grad():
-            reworded = model.decode(latents)
+        swapped = _swapped(model, inversion, target_prompt, roles, (photos, source), run, watch)
+        reworded = _reworded(model, inversion, target_prompt, roles, run, watch)
     with torch.no_grad():
         rebuilt = model.decode(model.encode(source.to(model.device)))
     return Performance(
@@ -179,6 +155,45 @@ def perform(
         rebuilt=rebuilt.cpu(),
         target_prompt=target_prompt,
     )
+
+
+def _swapped(
+    model: DiffusionModel,
+    inversion: Inversion,
+    target_prompt: str,
+    roles: tuple[str, str],
+    shown: tuple[Tensor, Tensor],
+    run: dict[str, Any],
+    watch: Watch,
+) -> Float[Tensor, "1 3 h w"]:
+    """The swap by the preset "best". shown: the photos of the toy, and the source."""
+    photos, source = shown
+    how = SwapSettings.filled({**run, "preset": "best"}, model.name)
+    judge = judge_for(model)
+    audition = judge and Audition(judge, judge.identity(photos), source)
+    steps = swap_steps(
+        model, inversion, inversion.prompt, target_prompt, how, words=roles, audition=audition
+    )
+    last = watch(steps, "Swapping")
+    with torch.no_grad():
+        return framed(model, inversion, model.decode(last.target), last, how, source)
+
+
+def _reworded(
+    model: DiffusionModel,
+    inversion: Inversion,
+    target_prompt: str,
+    roles: tuple[str, str],
+    run: dict[str, Any],
+    watch: Watch,
+) -> Float[Tensor, "1 3 h w"]:
+    """What prompt-to-prompt makes of the same inversion and prompts."""
+    how = EditSettings.filled({**run, "method": "p2p"}, model.name)
+    blend = WordEdits(blend=roles)
+    steps = edit_steps(model, inversion, inversion.prompt, target_prompt, how, words=blend)
+    last = watch(steps, "Prompt-to-prompt, to compare")
+    with torch.no_grad():
+        return model.decode(last.target)
 
 
 @dataclass(frozen=True)
