@@ -251,7 +251,17 @@ def test_a_swap_leaves_features_for_the_next(
     learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
 ) -> None:
     photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
-    about = ("--prompt", "a photo of a cat", "--swap", "cat=rex", "--steps", 2, *model)
+    about = (
+        "--prompt",
+        "a photo of a cat",
+        "--swap",
+        "cat=rex",
+        "--steps",
+        2,
+        "--preset",
+        "paper",
+        *model,
+    )
     ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "one.png")
     assert len(list(cache.rglob("sources/*/step-*.safetensors"))) == 2
     ran(capsys, "swap", photo, *about, "--blend", "--paste", "--out", "two.png")
