@@ -286,13 +286,14 @@ def test_sweep_and_explain(
 ) -> None:
     photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
     about = ("--prompt", "a photo of a cat", "--steps", 4, *model)
-    swept = ("sweep", photo, *about, "--swap", "cat=rex", "--method", "direct")
+    about = (*about, "--swap", "cat=rex")
+    swept = ("sweep", photo, *about, "--preset", "paper", "--method", "direct")
     shown = ran(capsys, *swept, "--vary", "self-output=0,1,2", "--vary", "cross-map=0,0.5")
     assert shown["cells"] == 6 and shown["rows"]["swaps"] < 6 * 2 * 4 + 2 * 4
     assert read_recipe("sweep.png").command == "sweep"
     assert run(*swept, "--vary", "nonsense=1") == 2
     assert "one of self-output-steps" in capsys.readouterr().err
-    shown = ran(capsys, "explain", photo, *about, "--swap", "cat=rex", "--out", "maps.png")
+    shown = ran(capsys, "explain", photo, *about, "--out", "maps.png")
     assert shown["words"] == ["a", "photo", "of", "cat"]
     drawn = read_photo("maps.png").pixels
     assert drawn.std() > 10 and read_recipe("maps.png").command == "explain"
