@@ -64,7 +64,7 @@ SUITED: dict[str, dict[str, dict[str, Value]]] = {
         },
         "GenerateSettings": {"guidance": 5.0, "eta": 1.0, "temperature": 0.9},
         "InvertSettings": {"guidance": 3.0, "learning_rate": 0.03},
-        "SwapSettings": {"guidance": 5.0},
+        "SwapSettings": {"guidance": 4.0},
         "EditSettings": {"guidance": 3.0, "inversion_steps": 0, "negative": ""},
     },
     "toybox-gan": {
@@ -100,7 +100,7 @@ SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
 # (fractions .8, 0, .6 of 50 steps by their rules of rounding), which blends latents besides.
 # "best": ours. Fewer steps keep the source's features, and the blend keeps the background. How many
 # is chosen case by case within the budget (swap/schedule_search.py). The inverted noise carries the
-# source's colours and shape; with eta 0.6 each step replaces a part of it by fresh noise, so that
+# source's colours and shape; with eta 0.8 each step replaces a part of it by fresh noise, so that
 # the new subject can take its own. The photo's own pixels are pasted around the subject.
 SWAP_PRESETS: dict[str, dict[str, int | float | str]] = {
     "paper": {"self_output_steps": 10, "self_map_steps": 25, "cross_map_steps": 20, "blend": False},
@@ -118,7 +118,7 @@ SWAP_PRESETS: dict[str, dict[str, int | float | str]] = {
         "where": "difference",
         "budget": 300,
         "paste": True,
-        "eta": 0.6,
+        "eta": 0.8,
     },
 }
 

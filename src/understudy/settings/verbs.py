@@ -268,4 +268,4 @@ class DemoSettings(Settings):
     learning_rate: float = knob(3e-4, "AdamW's learning rate", at_least=0, at_most=1)
     prior_samples: int = knob(16, "class pictures drawn by the model itself", at_least=0)
     steps: int = knob(25, "inversion and swap steps", at_least=1, at_most=1000)
-    guidance: float = knob(5.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
+    guidance: float = knob(4.0, "guidance scale of inversion and swap", at_least=0, at_most=50)
