@@ -306,6 +306,18 @@ def test_project_command(
     assert latent.tuned(model).pictures(latent.ws).shape == (1, 3, 16, 16)
 
 
+def test_progress_is_kept_when_the_result_cannot_be_saved(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: Any) -> None:
+        raise OutputError("the disk is full")
+
+    file = pictures.save(Path("face.png"), pictures.gradient(40, 60))
+    monkeypatch.setattr(Latent, "save", full)
+    assert cli.main(["project", str(file), "--generator", "tiny", *HOW]) == 1
+    assert [path.name for path in Path().glob(".face*")] == [".face.latent.safetensors.progress"]
+
+
 def test_project_goes_on_after_ctrl_c(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

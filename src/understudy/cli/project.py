@@ -76,6 +76,7 @@ def project(
     assert latent is not None, "the last step has the latent"
     latent = latent.placed(square, opened.size)
     latent.save(file)
+    _progress_file(file).unlink(missing_ok=True)  # not before: the disk may have been full
     if picture is not None:
         _draw(picture, latent, model, settings, ingredient)
     told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
@@ -116,11 +117,11 @@ def _followed(
     file: Path,
     fresh: bool,
 ) -> ProjectStep:
-    """Run to the end, noting progress beside the result; the note goes when all is done."""
+    """Run to the end, saving progress beside the result."""
     from understudy.project import Progress, project_steps
     from understudy.vision.perceptual import measure as measure_by_name
 
-    note = file.with_name(f".{file.name}.progress")
+    note = _progress_file(file)
     kept = None if fresh or not note.is_file() else Progress.load(note)
     seen = measure_by_name(measure, model.device)
     steps = project_steps(model, target, seen, settings, progress=kept)
@@ -128,9 +129,13 @@ def _followed(
     for last in show.follow(steps, lambda step: TITLES[step.phase]):
         if last.progress is not None:
             last.progress.save(note)
-    note.unlink(missing_ok=True)
     assert last is not None
     return last
+
+
+def _progress_file(file: Path) -> Path:
+    """Where the progress towards the result `file` is kept until the result is saved."""
+    return file.with_name(f".{file.name}.progress")
 
 
 def _target(
