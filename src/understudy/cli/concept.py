@@ -120,6 +120,8 @@ def import_concept(
     if (folder / stage.MANIFEST).exists():
         raise OutputError(f"{folder} holds a concept already. Give another --name or --out.")
     concept.save(folder)
+    for line in concept.record.get("left_out", []):
+        show.note(f"left out: {line}.")
     facts = {"concept": str(folder), "name": concept.name, "phrase": concept.phrase}
     words_for = f'say {{{concept.name}}} in a prompt; it reads "{concept.phrase}"'
     show.result(facts, json, f"{folder}   {words_for}")

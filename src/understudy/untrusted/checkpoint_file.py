@@ -78,7 +78,10 @@ def _pickled(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}. Wanted named tensors.")
     inner = found.get("state_dict")
-    return {**found, **inner} if isinstance(inner, dict) else found
+    whole = {**found, **inner} if isinstance(inner, dict) else found
+    if odd := [key for key in whole if not isinstance(key, str)]:
+        raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Wanted names as keys.")
+    return whole
 
 
 def _foreign_names(path: Path) -> list[str]:

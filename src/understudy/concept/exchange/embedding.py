@@ -44,15 +44,32 @@ def is_embedding(content: Mapping[str, Any]) -> bool:
 
 
 def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
-    """The rows (n, width) that a file gives each text encoder."""
+    """The rows (n, width) that a file gives each text encoder.
+
+    Raises ConceptError for several embeddings, tensors that belong to none, and values that are
+    not finite.
+    """
     if set(PAIR.values()) <= set(content):
         found = {part: content[name] for part, name in PAIR.items()}
+        others = set(content) - set(PAIR.values())
     else:
         inner = content.get("string_to_param", content)
-        values = [one for one in inner.values() if isinstance(one, Tensor)]
-        if len(values) != 1:
-            raise ConceptError(f"{file} holds {len(values)} embeddings. Wanted one.")
-        found = {"text_encoder": values[0]}
+        names = [key for key, one in inner.items() if isinstance(one, Tensor)]
+        if len(names) != 1:
+            raise ConceptError(f"{file} holds {len(names)} embeddings. Wanted one.")
+        found = {"text_encoder": inner[names[0]]}
+        others = set(inner) - set(names) if inner is not content else set[str]()
+        others |= {k for k in content if isinstance(content[k], Tensor) and inner is not content}
+    if others:
+        raise ConceptError(
+            f"{file} is an embedding and holds {sorted(map(str, others))[0]!r} too, which belongs "
+            "to no embedding of this model. Save the embedding alone."
+        )
+    for part, one in found.items():
+        if not isinstance(one, Tensor) or not one.is_floating_point() or one.ndim < 1:
+            raise ConceptError(f"{file}: the rows for {part} are no floating-point tensor.")
+        if not one.detach().float().isfinite().all():
+            raise ConceptError(f"{file}: the rows for {part} hold values that are not finite.")
     return {part: one.detach().reshape(-1, one.shape[-1]) for part, one in found.items()}
 
 
@@ -73,7 +90,12 @@ def as_tensors(
     found: dict[str, Tensor] = {}
     for part, value in rows.items():
         width = shapes[named[part]][1]
-        if value.shape[1] != width or len(value) != len(ids):
+        if len(value) != len(ids):
+            raise ConceptError(
+                f"{file} has {len(value)} rows for {part} and {len(ids)} for another. Wanted as "
+                "many for each text encoder."
+            )
+        if value.shape[1] != width:
             raise ConceptError(
                 f"{file} is an embedding of width {value.shape[1]}, this model's words have "
                 f"{width}. Load a model of the family it was made for."

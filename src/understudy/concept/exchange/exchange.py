@@ -22,6 +22,7 @@ from torch import Tensor
 
 from understudy.concept import Concept, named_parameters, worn
 from understudy.concept.exchange import embedding, lora
+from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.errors import ConceptError, InputError
 from understudy.files.atomic import replacing
 from understudy.models.interface import DiffusionModel
@@ -97,7 +98,8 @@ def import_concept(
     """A concept out of another program's file, or a fine-tuned diffusers folder, for `model`.
 
     name, class_noun, identifier: what prompts are to say; a file of ours says it itself. words:
-    rare words to put an embedding's rows on, one a row. Raises ConceptError for what does not fit.
+    rare words to put an embedding's rows on, one a row. record["left_out"] of the concept lists
+    what of the file is not used, one line a kind. Raises ConceptError for what does not fit.
     """
     if source.is_dir():
         content, notes = {}, {}
@@ -105,18 +107,19 @@ def import_concept(
     else:
         content, notes = read_file(source)
         tensors, kind = {}, "lora"
+    left_out: tuple[str, ...] = ()
     told = _told(notes)
     word = identifier or told.get("identifier") or ""
     shapes = shapes_of(model)
-    if content and not lora.is_lora(content) and embedding.is_embedding(content):
+    if source.is_file() and not is_lora(content) and embedding.is_embedding(content):
         kind = "textual-inversion"
         rows = embedding.rows_of(content, str(source))
         word = " ".join(_fitting(rows, word, words))
         ids = [model.vocabulary[piece] for piece in model.tokenize(word).pieces]
         tensors = embedding.as_tensors(rows, ids, shapes, str(source))
-    elif content:
-        plain = {key: value for key, value in content.items() if isinstance(value, Tensor)}
-        tensors = lora.as_tensors(lora.from_file(plain, shapes, str(source)))
+    elif source.is_file():
+        read = read_lora(content, notes, shapes, str(source))
+        tensors, left_out = lora.as_tensors(read.pairs), read.left_out
     if kind != "textual-inversion" and not word:
         raise InputError(
             f"{source} does not say which word means its subject. Give the trigger word that it "
@@ -130,7 +133,11 @@ def import_concept(
         base_model=model.name,
         base_fingerprint=model.base_fingerprint,
         tensors=tensors,
-        record={"imported": source.name, **({"notes": dict(notes)} if notes else {})},
+        record={
+            "imported": source.name,
+            **({"notes": dict(notes)} if notes else {}),
+            **({"left_out": list(left_out)} if left_out else {}),
+        },
     )
 
 
@@ -144,7 +151,7 @@ def rows_wanted(source: Path) -> int:
     if source.is_dir():
         return 0
     content, _ = read_file(source)
-    if lora.is_lora(content) or not embedding.is_embedding(content):
+    if is_lora(content) or not embedding.is_embedding(content):
         return 0
     return len(next(iter(embedding.rows_of(content, str(source)).values())))
 

@@ -74,11 +74,13 @@ def _kohya_names(
     part: str, path: str, xl: bool, layers: int, attends: frozenset[int]
 ) -> tuple[str, ...]:
     """The first is the one to write, all are read."""
-    prefix = (KOHYA_XL if xl else KOHYA)[part]
+    prefixes = [(KOHYA_XL if xl else KOHYA)[part]]
+    if part == "text_encoder" and not xl:
+        prefixes.append("lora_te1")  # some trainers count a single text encoder too
     paths = [as_text_model(part, path)]
     if xl and part == "unet":
         paths.insert(0, stability_path(path, layers, attends))
-    return tuple(f"{prefix}_{one.replace('.', '_')}" for one in paths)
+    return tuple(f"{p}_{one.replace('.', '_')}" for p in prefixes for one in paths)
 
 
 def stability_path(path: str, layers: int, attends: frozenset[int]) -> str:
@@ -112,12 +114,24 @@ _OLD_PROCESSOR = re.compile(r"\.processor\.(to_\w+?)_lora$")
 
 
 def diffusers_weight(path: str, weights: Mapping[str, object]) -> str | None:
-    """The weight of ours that a diffusers or PEFT file means by "unet....to_q", if there is one."""
+    """The weight of ours that a diffusers or PEFT file means by "unet....to_q", if there is one.
+
+    A path without its part ("down_blocks.0...") is looked for in every part. It counts where
+    exactly one has it: XL's two text encoders share their paths.
+    """
     path = path.replace("base_model.model.", "")
     path = _OLD_PROCESSOR.sub(r".\1", path).replace(".to_out_lora", ".to_out.0")
     path = re.sub(r"\.to_out$", ".to_out.0", path)
     part, _, inner = path.partition(".")
-    for one in (inner, inner.removeprefix(TEXT_MODEL), TEXT_MODEL + inner):
+    if found := _in_part(part, inner, weights):
+        return found
+    parts = sorted({name.split(".")[0] for name in weights})
+    having = [found for one in parts if (found := _in_part(one, path, weights))]
+    return having[0] if len(having) == 1 else None
+
+
+def _in_part(part: str, path: str, weights: Mapping[str, object]) -> str | None:
+    for one in (path, path.removeprefix(TEXT_MODEL), TEXT_MODEL + path):
         if f"{part}.{one}.weight" in weights:
             return f"{part}.{one}.weight"
     return None
