@@ -189,7 +189,7 @@ def served(folder: Path) -> Iterator[str]:
 
 def ask(url: str, said: Any = None, **headers: str) -> tuple[int, dict[str, Any], dict[str, str]]:
     data = None if said is None else said if isinstance(said, bytes) else json.dumps(said).encode()
-    request = urllib.request.Request(url, data, headers)
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
     try:
         with urllib.request.urlopen(request, timeout=20) as reply:
             body, status, heads = reply.read(), reply.status, dict(reply.headers)

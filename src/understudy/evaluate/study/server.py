@@ -6,8 +6,13 @@ questions that say nothing of methods; study.json itself is never served.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import re
+import socket
+import sys
+import threading
+from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -28,6 +33,10 @@ _RATER = re.compile(r"/r/([\w-]{8,64})")
 _ASK = re.compile(r"/ask/([\w-]{8,64})")
 _PICTURE = re.compile(r"/pictures/([0-9a-f]{20}\.png)")
 MAX_BODY = 4096  # bytes
+THREADS = 64  # requests answered at once; the rest wait in the backlog
+TIMEOUT = 15.0  # seconds that a connection may stay silent
+LOCAL = ("127.0.0.1", "localhost", "::1")
+ANY = ("0.0.0.0", "::", "")
 GUARDS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
@@ -42,14 +51,72 @@ class StudyServer(ThreadingHTTPServer):
     """Serves one study's folder; every vote is on the disk before it is answered."""
 
     daemon_threads = True
+    request_queue_size = 256  # connections that wait: 200 voters may press a key at once
 
     def __init__(self, folder: Path, *, host: str = "127.0.0.1", port: int = 8300) -> None:
         self.votes = Votes(folder / VOTES, read(folder))
         self.pictures = folder / "pictures"
+        self.host = host.lower()
+        self._free = threading.BoundedSemaphore(THREADS)
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
             raise OutputError(f"Cannot listen on {host}:{port}: {error}. Try another.") from error
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Start a thread for the request as soon as fewer than THREADS are at work."""
+        if not self._free.acquire(timeout=TIMEOUT):
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._free.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._free.release()
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A fault in one request never prints a traceback and never stops the server."""
+        error = sys.exc_info()[1]
+        if not isinstance(error, OSError):  # a peer that went away is no news
+            print(f"a request failed: {type(error).__name__}", file=sys.stderr)
+
+    def serves(self, host: str | None) -> bool:
+        """Whether a Host header names the address served.
+
+        This stops DNS rebinding, where a page of a stranger's domain resolves to this machine.
+        When all interfaces are served, any IP address and this machine's own name are accepted.
+        """
+        if host is None:
+            return False
+        try:
+            parts = urlsplit(f"//{host}")
+            name, port = parts.hostname, parts.port
+        except ValueError:
+            return False
+        if name is None or host != parts.netloc or (port or 80) != self.server_address[1]:
+            return False
+        if name == self.host or (self.host in LOCAL and name in LOCAL):
+            return True
+        return self.host in ANY and (_is_address(name) or name in _own_names())
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _own_names() -> tuple[str, ...]:
+    name = socket.gethostname().lower()
+    return ("localhost", name, f"{name}.local")
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -57,9 +124,35 @@ class Handler(BaseHTTPRequestHandler):
 
     server: StudyServer  # pyright: ignore[reportIncompatibleVariableOverride]
     server_version, sys_version = "understudy", ""
+    timeout = TIMEOUT
 
     def do_GET(self) -> None:
-        path = urlsplit(self.path).path
+        self._answer(self._get)
+
+    def do_POST(self) -> None:
+        self._answer(self._post)
+
+    def _answer(self, work: Callable[[str], None]) -> None:
+        """Check the Host, then answer; whatever a request breaks becomes a status code."""
+        try:
+            path = urlsplit(self.path).path
+        except ValueError:
+            self._json({"error": "That is no address."}, HTTPStatus.BAD_REQUEST)
+            return
+        hosts = self.headers.get_all("Host") or [None]
+        if len(hosts) != 1 or not self.server.serves(hosts[0]):
+            said = {"error": "Open the address that understudy printed."}
+            self._json(said, HTTPStatus.MISDIRECTED_REQUEST)
+            return
+        try:
+            work(path)
+        except OSError:  # the rater went away, or was silent for too long
+            self.close_connection = True
+        except Exception as error:
+            print(f"a request failed: {type(error).__name__}", file=sys.stderr)
+            self._json({"error": "That failed."}, HTTPStatus.INTERNAL_SERVER_ERROR)
+
+    def _get(self, path: str) -> None:
         if path == "/" or _RATER.fullmatch(path):
             self._file("page.html", "text/html; charset=utf-8")
         elif path in FILES:
@@ -71,10 +164,8 @@ class Handler(BaseHTTPRequestHandler):
         else:
             self._json({"error": "There is nothing here."}, HTTPStatus.NOT_FOUND)
 
-    def do_POST(self) -> None:
-        path = urlsplit(self.path).path
-        origin = self.headers.get("Origin")
-        if origin is not None and urlsplit(origin).netloc != self.headers.get("Host"):
+    def _post(self, path: str) -> None:
+        if not self._from_our_page():
             self._json({"error": "Votes are taken from our own page only."}, HTTPStatus.FORBIDDEN)
         elif path == "/begin":
             self._guarded(lambda: {"rater": self.server.votes.join()})
@@ -82,6 +173,20 @@ class Handler(BaseHTTPRequestHandler):
             self._guarded(lambda: self._vote(found[1]))
         else:
             self._json({"error": "There is nothing here."}, HTTPStatus.NOT_FOUND)
+
+    def _from_our_page(self) -> bool:
+        """Whether a POST comes from the page itself: browsers say so in one of two headers.
+
+        Without Origin, Sec-Fetch-Site has to say same-origin, or else the body has to be JSON,
+        which a page of another site cannot send without asking first (CORS).
+        """
+        origin = self.headers.get("Origin")
+        if origin is not None:
+            return origin == f"http://{self.headers.get('Host')}"
+        site = self.headers.get("Sec-Fetch-Site")
+        if site is not None:
+            return site == "same-origin"
+        return self.headers.get_content_type() == "application/json"
 
     def _next(self, token: str) -> dict[str, Any]:
         """Where the rater stands, and the next question as it may be shown."""
@@ -93,14 +198,15 @@ class Handler(BaseHTTPRequestHandler):
     def _vote(self, token: str) -> dict[str, Any]:
         said = self._body()
         seconds = said.get("seconds", 0)
-        seconds = min(max(float(seconds), 0), 86400) if isinstance(seconds, int | float) else 0.0
+        seconds = float(min(max(seconds, 0), 86400)) if isinstance(seconds, int | float) else 0.0
         question, answer = str(said.get("question")), str(said.get("answer"))
         self.server.votes.vote(token, question, answer, seconds)
         return self._next(token)
 
     def _body(self) -> dict[str, Any]:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > MAX_BODY:
+        digits = length.isascii() and length.isdigit() and len(length) < 8
+        if not digits or int(length) > MAX_BODY:
             raise InputError(f"A vote has at most {MAX_BODY} bytes.")
         try:
             said = json.loads(self.rfile.read(int(length)))
