@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Mapping
@@ -22,6 +23,7 @@ from torch import Tensor
 
 from understudy.errors import ConceptError, OutputError
 from understudy.files.atomic import replacing, unwritable
+from understudy.files.reading import check_regular, read_json
 
 FORMAT = 1
 MANIFEST = "concept.json"
@@ -64,6 +66,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     manifest = _read_manifest(folder / MANIFEST)
     weights = folder / manifest["weights"]
     try:
+        if weights.exists():
+            check_regular(weights, error=ConceptError)
         tensors = load_file(weights)
     except FileNotFoundError as error:
         raise ConceptError(f"{weights} is missing, so the concept cannot be loaded.") from error
@@ -120,11 +124,12 @@ def _manifest(fields: Mapping[str, Any], weights: str, digest: str) -> str:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     try:
-        manifest: Any = json.loads(path.read_text(encoding="utf-8"))
+        os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConceptError(f"{path.parent} is no concept: there is no {MANIFEST} in it.") from error
-    except (OSError, ValueError) as error:
-        raise ConceptError(f"{path} cannot be read: {error}") from error
+    except (OSError, ValueError):
+        pass  # the reader says why
+    manifest: Any = read_json(path, error=ConceptError)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ConceptError(f"{path} is not a concept of format {FORMAT}, the only one known here.")
     manifest.setdefault("also", {})

@@ -22,6 +22,7 @@ from understudy.drag.engine import Anchor, State
 from understudy.drag.points import Point, as_xy, tensor
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import replacing
+from understudy.files.reading import check_regular, parse_json
 from understudy.settings.drag import DragSettings
 
 FORMAT = "understudy drag 1"
@@ -80,12 +81,13 @@ def save_session(path: str | os.PathLike[str], session: Mapping[str, Any]) -> Pa
 def load_session(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of the `DragSession` in a file. Raises InputError, naming the file, for any
     other file."""
+    check_regular(path)
     try:
         with safe_open(path, "pt") as file:
             header: dict[str, str] = file.metadata() or {}
             if header.get("format") != FORMAT:
                 raise InputError(f"{path} is no drag session; make one with: understudy drag")
-            body: dict[str, Any] = json.loads(header["drag"])
+            body: dict[str, Any] = parse_json(header["drag"], str(path))
             tensors = {name: file.get_tensor(name) for name in file.keys()}
         return _session(body, tensors)
     except InputError as error:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from understudy.errors import ModelError, OutputError
 from understudy.files.atomic import replacing
+from understudy.files.reading import read_json
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.generators.stylegan3.config import StyleGAN3Config
@@ -130,10 +131,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder} is no generator: there is no {MANIFEST} in it. Wanted toybox-gan, or a "
             "folder made by: understudy models convert"
         )
-    try:
-        body: Any = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{path} cannot be read: {error}. Convert it again.") from error
+    body: Any = read_json(path, error=ModelError)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ModelError(f"{path} is no generator of the format {FORMAT!r}. Convert it again.")
     for key, kind in (("kind", str), ("config", dict), ("sha256", str)):

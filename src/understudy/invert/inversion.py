@@ -24,6 +24,7 @@ from torch import Tensor
 from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
 from understudy.errors import InputError, PromptError
 from understudy.files.atomic import replacing
+from understudy.files.reading import check_regular, parse_json
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 
 FORMAT = "understudy inversion 1"
@@ -129,12 +130,13 @@ class Inversion:
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Inversion:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
+        check_regular(path)
         try:
             with safe_open(path, "pt", device=str(device)) as file:
                 header: dict[str, str] = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise InputError(f"{path} is no inversion; make one with: understudy invert")
-                plain: dict[str, Any] = json.loads(header["inversion"])
+                plain: dict[str, Any] = parse_json(header["inversion"], str(path))
                 plain["timesteps"] = tuple(plain["timesteps"])
                 return cls(**plain, **{name: file.get_tensor(name) for name in file.keys()})
         except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:

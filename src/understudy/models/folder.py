@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import ModelError
+from understudy.files import reading
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
@@ -79,8 +80,8 @@ def _weights_in(file: Path) -> int:
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError when it is missing or damaged."""
     try:
-        return dict(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError) as error:
+        return dict(reading.read_json(path, error=ModelError))
+    except (ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
 
 

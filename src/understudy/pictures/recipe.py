@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from understudy._version import __version__
 from understudy.errors import PictureError
+from understudy.files.reading import parse_json
 from understudy.pictures.photo import check_is_file, png_text
 
 KEY = "understudy"
@@ -63,12 +64,7 @@ class Recipe:
     @classmethod
     def from_json(cls, text: str) -> Recipe:
         """The reverse of `to_json`. Raises PictureError for anything else, however hostile."""
-        if len(text) > MAX_JSON:
-            raise PictureError(f"A recipe has at most {MAX_JSON} characters. Got {len(text)}.")
-        try:
-            body = json.loads(text)
-        except (ValueError, RecursionError):
-            raise PictureError("The recipe in this picture is not JSON; it was altered.") from None
+        body = parse_json(text, "The recipe in this picture", most=MAX_JSON, error=PictureError)
         version = (
             cast(dict[str, Json], body).pop("format", None) if isinstance(body, dict) else None
         )

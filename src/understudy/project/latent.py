@@ -22,6 +22,7 @@ from torch import Tensor
 
 from understudy.errors import InputError, ModelError, OutputError
 from understudy.files.atomic import replacing
+from understudy.files.reading import check_regular, parse_json
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.align import Square
 
@@ -110,12 +111,13 @@ class Latent:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Latent:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
+        check_regular(path)
         try:
             with safe_open(path, "pt") as file:
                 header: dict[str, str] = file.metadata() or {}
                 if header.get("format") != FORMAT:
                     raise InputError(f"{path} is no latent; make one with: understudy project")
-                told: dict[str, Any] = json.loads(header["latent"])
+                told: dict[str, Any] = parse_json(header["latent"], str(path))
                 tensors = {name: file.get_tensor(name) for name in file.keys()}
             ws = tensors.pop("ws")
             changes = {name.removeprefix(CHANGE): t for name, t in tensors.items()}
