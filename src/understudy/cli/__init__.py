@@ -32,6 +32,7 @@ from understudy.cli import (
     sweep,
     toybox,
 )
+from understudy.cli.show import printable
 from understudy.errors import UnderstudyError
 
 app = typer.Typer(
@@ -120,7 +121,7 @@ def _quietly(words: list[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    line = " ".join(message.split())
+    line = printable(" ".join(message.split()))
     if line:  # empty when a missing command was answered with the help
         print(f"understudy: {line}", file=sys.stderr)
     return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections import deque
@@ -13,6 +14,21 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
+
+
+# C0 and C1 controls, DEL, line separators, direction overrides and lone surrogates.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as \\uXXXX; line feeds and tabs stay.
+
+    Names and records come from files of others, and an escape sequence in one could rewrite what
+    a terminal shows.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @runtime_checkable
@@ -100,13 +116,13 @@ def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
 def note(*lines: str) -> None:
     """Things worth knowing, on stderr."""
     for line in lines:
-        print(f"note: {line}", file=sys.stderr)
+        print(printable(f"note: {line}"), file=sys.stderr)
 
 
 def result(numbers: dict[str, Any], as_json: bool, *lines: str) -> None:
     """The outcome on stdout: one JSON object for machines, or lines for people."""
     if as_json:
-        print(json.dumps(numbers, ensure_ascii=False))
+        print(printable(json.dumps(numbers, ensure_ascii=False)))
     else:
         for line in lines:
-            print(line)
+            print(printable(line))
