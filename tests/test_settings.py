@@ -118,3 +118,15 @@ def test_official_projection_ends_at_a_distance() -> None:
     assert ProjectSettings.filled({"preset": "official"}).stop_at == 0.06
     assert ProjectSettings.filled({"preset": "official", "stop_at": 0.1}).stop_at == 0.1
     assert ProjectSettings.filled({}) == ProjectSettings()
+
+
+@pytest.mark.parametrize(
+    "steps, phi, self_maps, cross_maps",
+    [(50, 41, 40, 30), (10, 9, 8, 6), (25, 21, 20, 15), (20, 17, 16, 12), (1, 1, 0, 1)],
+)
+def test_official_rounds_as_the_authors_code_does(
+    steps: int, phi: int, self_maps: int, cross_maps: int
+) -> None:
+    filled = SwapSettings.filled({"preset": "official", "steps": steps})
+    assert filled.self_output_steps == phi
+    assert (filled.self_map_steps, filled.cross_map_steps) == (self_maps, cross_maps)

@@ -122,6 +122,21 @@ SWAP_PRESETS: dict[str, dict[str, int | float | str]] = {
     },
 }
 
+
+def official_counts(steps: int) -> dict[str, int]:
+    """Photoswap's three step counts as the authors' code rounds the fractions .8, 0 and .6.
+
+    phi is inclusive, int(.8 n) + 1; M counts from the start, int((0 + .8) n); A is int(.6 (n + 1)),
+    because the code has one window entry more than steps. Integer arithmetic, so that no fraction
+    is truncated twice.
+    """
+    return {
+        "self_output_steps": min(8 * steps // 10 + 1, steps),
+        "self_map_steps": 8 * steps // 10,
+        "cross_map_steps": min(6 * (steps + 1) // 10, steps),
+    }
+
+
 # How the photo is inverted. Where the photo's own path is kept outside the subject anyway, direct
 # inversion costs nothing and holds it better than tuned embeddings.
 SWAP_INVERSIONS = {"paper": "null-text", "official": "null-text", "best": "direct"}

@@ -22,6 +22,7 @@ from understudy.settings.presets import (
     SWAP_COUNTS,
     SWAP_PRESETS,
     Value,
+    official_counts,
 )
 
 METHODS = ("null-text", "ddim", "negative-prompt", "direct")
@@ -116,6 +117,8 @@ class SwapSettings(Settings):
             name: round(int(value) * share) if name in SWAP_COUNTS else value
             for name, value in SWAP_PRESETS[wanted.preset].items()
         }
+        if wanted.preset == "official":
+            named |= official_counts(wanted.steps)
         if any(name in given for name in SWAP_COUNTS):
             named["budget"] = 0
         if not given.get("blend", True):  # nothing says what to paste around
