@@ -121,3 +121,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
         for name in free:
             del needs[name]
     assert not needs
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_the_package_imports_nothing_that_the_wheel_lacks(path: Path) -> None:
+    named = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
+    assert not named & {"training", "tests", "benchmarks", "scripts"}

@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from training.recogniser_examples import TRAITS, Batch, Examples, augment, order, vocabulary
 from understudy.models.precision import half_precision
+from understudy.vision.landmarks import point_losses
 from understudy.vision.recogniser import HEADS, SIZE, Network, peaks
 
 WEIGHTS = {
@@ -62,30 +63,6 @@ def contrast(
     views = positive.sum(dim=1)
     total = log_p.masked_fill(~positive, 0).sum(dim=1)[views > 0] / views[views > 0]
     return -total.mean() if len(total) else z.sum() * 0
-
-
-def point_losses(
-    heat: Float[Tensor, "b k h w"], seen: Float[Tensor, "b k"], points: Float[Tensor, "b k 3"]
-) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
-    """Cross-entropy of each heat map to its point, split over the four nearest cells, and of
-    `seen` to visibility. Points that the class lacks or the frame cuts have no place to learn."""
-    side = heat.shape[-1]
-    at = points[..., :2] * (side / SIZE) - 0.5  # b k 2, in cells
-    there = (at.nan_to_num(-9) >= 0).all(dim=2) & (at.nan_to_num(-9) <= side - 1).all(dim=2)
-    visible = (points[..., 2].nan_to_num(0) > 0.5) & there
-    at = at[there]  # m 2
-    log_p = heat.float().flatten(2).log_softmax(dim=2)[there]  # m hw
-    low = at.floor().clamp(max=side - 2).long()
-    part = at - low
-    total = torch.zeros(len(at))
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        x_part = part[:, 0] if dx else 1 - part[:, 0]
-        y_part = part[:, 1] if dy else 1 - part[:, 1]
-        cell = (low[:, 1] + dy) * side + low[:, 0] + dx
-        total = total - x_part * y_part * log_p.gather(1, cell[:, None])[:, 0]
-    weight = torch.where(visible[there], 1.0, 0.25)  # a hidden point is a guess
-    placed = (total * weight).sum() / weight.sum().clamp(min=1)
-    return placed, F.binary_cross_entropy_with_logits(seen.float(), visible.float())
 
 
 def losses(

@@ -18,7 +18,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from training.recogniser_training import point_losses
 from understudy.errors import ModelError
 from understudy.files.atomic import replacing
 from understudy.vision.recogniser import SIZE, Block, conv, peaks
@@ -136,3 +135,27 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Land
             "reinstall understudy or run training/build_toybox_gan.py finder"
         ) from problem
     return LandmarkFinder(network.requires_grad_(False)).to(device)
+
+
+def point_losses(
+    heat: Float[Tensor, "b k h w"], seen: Float[Tensor, "b k"], points: Float[Tensor, "b k 3"]
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Cross-entropy of each heat map to its point, split over the four nearest cells, and of
+    `seen` to visibility. Points that the class lacks or the frame cuts have no place to learn."""
+    side = heat.shape[-1]
+    at = points[..., :2] * (side / SIZE) - 0.5  # b k 2, in cells
+    there = (at.nan_to_num(-9) >= 0).all(dim=2) & (at.nan_to_num(-9) <= side - 1).all(dim=2)
+    visible = (points[..., 2].nan_to_num(0) > 0.5) & there
+    at = at[there]  # m 2
+    log_p = heat.float().flatten(2).log_softmax(dim=2)[there]  # m hw
+    low = at.floor().clamp(max=side - 2).long()
+    part = at - low
+    total = torch.zeros(len(at))
+    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+        x_part = part[:, 0] if dx else 1 - part[:, 0]
+        y_part = part[:, 1] if dy else 1 - part[:, 1]
+        cell = (low[:, 1] + dy) * side + low[:, 0] + dx
+        total = total - x_part * y_part * log_p.gather(1, cell[:, None])[:, 0]
+    weight = torch.where(visible[there], 1.0, 0.25)  # a hidden point is a guess
+    placed = (total * weight).sum() / weight.sum().clamp(min=1)
+    return placed, F.binary_cross_entropy_with_logits(seen.float(), visible.float())
