@@ -261,9 +261,9 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
         return child, here
     code = 1
     try:
-        from understudy.learn import run
+        from understudy.learn import run as run_module
 
-        keep = run.Course.save
+        keep = run_module.Course.save
 
         def told(self: Any) -> Path | None:
             os.write(there, b"S")
@@ -271,7 +271,7 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
             os.write(there, b"s")
             return saved
 
-        run.Course.save = told  # type: ignore[method-assign]
+        run_module.Course.save = told  # type: ignore[method-assign]
         finished(model, run, resume=resume, save_every=1, steps=12)
         code = 0
     finally:

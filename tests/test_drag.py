@@ -22,6 +22,7 @@ from understudy.drag import DragSession, DragStep, drag, drag_steps
 from understudy.drag.engine import Engine
 from understudy.drag.film import check_film_name, frames, marked, write_film
 from understudy.drag.points import Pair, read_pairs
+from understudy.drag.rules import feature_resolutions
 from understudy.drag.tracking import FeatureTracker, Sight, Tracker, Tracks
 from understudy.errors import ExtraMissing, InputError
 from understudy.generators.interface import HeldLatent, ImageGenerator
@@ -448,3 +449,16 @@ def test_mp4(tmp_path: Path) -> None:
 
 def last_of(steps: Any) -> DragStep:
     return deque(steps, maxlen=1).pop()
+
+
+@pytest.mark.parametrize(
+    "preset, largest, wanted",
+    [("official", 128, 128), ("mirrored", 128, 128), ("official", 512, 128), ("best", 128, 64)]
+    + [("official", 64, 32), ("best", 512, 128)],
+)
+def test_official_reads_features_of_128_whatever_the_size(
+    preset: str, largest: int, wanted: int
+) -> None:
+    """The authors' program takes feature index 5; networks below 128 pixels have none."""
+    generator = small(img_resolution=largest)
+    assert feature_resolutions(generator, set_to(preset)) == (wanted, wanted)

@@ -19,7 +19,10 @@ from understudy.settings.drag import DragSettings
 def feature_resolutions(generator: ImageGenerator, settings: DragSettings) -> tuple[int, int]:
     """The blocks that are supervised and tracked; InputError for one that is not there."""
     known = generator.feature_resolutions
-    usual = settings.feature_resolution or min(128, max(known[-1] // 2, known[0]))
+    half = min(128, max(known[-1] // 2, known[0]))
+    # The authors' program reads feature index 5, 128 x 128, whatever the size of the picture.
+    published = settings.preset in ("official", "mirrored") and 128 in known
+    usual = settings.feature_resolution or (128 if published else half)
     wanted = [usual, settings.tracking_resolution or usual]
     if settings.preset == "paper":
         wanted = [min(one, known[-1]) for one in wanted]

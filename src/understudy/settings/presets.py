@@ -94,6 +94,7 @@ SUITED_METHODS: dict[str, dict[str, dict[str, Value]]] = {
     }
 }
 
+OFFICIAL_FRACTIONS = (0.8, 0.0, 0.6)  # phi, M, A: first example of the authors' notebook
 PUBLISHED_STEPS = 50  # what the numbers of steps below were published for
 SWAP_COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
 # "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook
@@ -123,18 +124,22 @@ SWAP_PRESETS: dict[str, dict[str, int | float | str]] = {
 }
 
 
-def official_counts(steps: int) -> dict[str, int]:
-    """Photoswap's three step counts as the authors' code rounds the fractions .8, 0 and .6.
+def published_counts(
+    steps: int, self_output: float, self_map: float, cross_map: float
+) -> dict[str, int]:
+    """Photoswap's three step counts from the fractions of the authors' code, scaled to `steps`.
 
-    phi is inclusive, int(.8 n) + 1; M counts from the start, int((0 + .8) n); A is int(.6 (n + 1)),
-    because the code has one window entry more than steps. Integer arithmetic, so that no fraction
-    is truncated twice.
+    phi runs through step int(n * phi) inclusive, so that 0 still swaps step 0 and only a negative
+    fraction swaps none; M ends at int(n * (M + phi)); A ends at int((n + 1) * A). Products are
+    truncated in floating point as there (.3 + .6 of 50 is 44). The code itself has 50 in the
+    place of n.
     """
-    return {
-        "self_output_steps": min(8 * steps // 10 + 1, steps),
-        "self_map_steps": 8 * steps // 10,
-        "cross_map_steps": min(6 * (steps + 1) // 10, steps),
-    }
+    ends = (
+        int(self_output * steps) + 1,
+        int(steps * (self_map + self_output)),
+        int(cross_map * (steps + 1)),
+    )
+    return {name: min(max(end, 0), steps) for name, end in zip(SWAP_COUNTS, ends, strict=True)}
 
 
 # How the photo is inverted. Where the photo's own path is kept outside the subject anyway, direct

@@ -16,13 +16,14 @@ from understudy.settings.knobs import Settings, knob, suited
 from understudy.settings.presets import (
     EDIT_PRESETS,
     LEARN_PRESETS,
+    OFFICIAL_FRACTIONS,
     PROPORTIONAL,
     PUBLISHED_STEPS,
     SUITED_METHODS,
     SWAP_COUNTS,
     SWAP_PRESETS,
     Value,
-    official_counts,
+    published_counts,
 )
 
 METHODS = ("null-text", "ddim", "negative-prompt", "direct")
@@ -118,7 +119,7 @@ class SwapSettings(Settings):
             for name, value in SWAP_PRESETS[wanted.preset].items()
         }
         if wanted.preset == "official":
-            named |= official_counts(wanted.steps)
+            named |= published_counts(wanted.steps, *OFFICIAL_FRACTIONS)
         if any(name in given for name in SWAP_COUNTS):
             named["budget"] = 0
         if not given.get("blend", True):  # nothing says what to paste around

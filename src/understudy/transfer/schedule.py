@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from understudy.errors import InputError
 from understudy.invert.source import Part, Parts
+from understudy.settings.presets import published_counts
 
 Share = int | float
 
@@ -87,16 +88,10 @@ def first_steps(steps: int, self_output: Share, self_map: Share, cross_map: Shar
 def as_published(steps: int, self_output: float, self_map: float, cross_map: float) -> SwapSchedule:
     """The schedule of Photoswap's authors' code, from its fractions.
 
-    It differs from the paper: phi runs through step int(n * phi) inclusive, so that 0 still
-    swaps step 0 and only a negative fraction swaps none; M ends at int(n * (M + phi)); A ends
-    at int((n + 1) * A). Products are cut off in floating point as there (.3 + .6 of 50 is 44).
+    It differs from the paper: see `settings.presets.published_counts`.
     """
-    ends = (
-        int(self_output * steps) + 1,
-        int(steps * (self_map + self_output)),
-        int(cross_map * (steps + 1)),
-    )
-    return SwapSchedule(steps, *(range(min(max(end, 0), steps)) for end in ends))
+    counts = published_counts(steps, self_output, self_map, cross_map).values()
+    return SwapSchedule(steps, *map(range, counts))
 
 
 def _count(name: str, share: Share, steps: int) -> int:
