@@ -434,7 +434,7 @@ def test_the_child_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(ModelError, match="took more than"):
         read_checkpoint(file)
     code = (
-        "from understudy.models import quarantine; quarantine.limit(1000)\n"
+        "from understudy.generators import quarantine; quarantine.limit(1000)\n"
         "try: bytes(3 * 2**30)\nexcept MemoryError: print('limited')"
     )
     source = str(Path(quarantine.__file__).parents[2])
