@@ -1,6 +1,5 @@
 """Our errors. Every message says what was wanted, what came, and what to do about it.
 
-::
 
     UnderstudyError                 anything this package refuses or fails to do      exit 1
      ├ InputError (ValueError)      something given is wrong: an option, mask, point  exit 2
