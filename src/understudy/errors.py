@@ -12,15 +12,44 @@
 
 The exit code is what the command line ends with: 2 means "change what you gave me", 1 means
 "what you asked for is fine, but it could not be done". Tracebacks are for bugs alone.
+
+A message often quotes a file or its name. It is made one printable line when the error is made,
+so that no escape sequence of a file reaches a terminal, a log or a test report.
 """
 
 from __future__ import annotations
 
+import re
+
+MAX_MESSAGE = 2_000  # characters
+# C0 and C1 controls, DEL, line separators, direction overrides and lone surrogates.
+_CONTROL = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
+
+
+def printable(text: str) -> str:
+    """The text with control characters written as \\uXXXX. Line feeds and tabs stay.
+
+    Names and records come from files of others, and an escape sequence in one could rewrite what
+    a terminal shows.
+    """
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def one_line(text: str) -> str:
+    """The text on one printable line of at most MAX_MESSAGE characters."""
+    line = printable(" ".join(re.split(r"[ \t\n\r]+", text)))
+    return line if len(line) <= MAX_MESSAGE else line[:MAX_MESSAGE] + "..."
+
 
 class UnderstudyError(Exception):
-    """Base of every error this package raises on purpose."""
+    """Base of every error this package raises on purpose. The message is one printable line."""
 
     exit_code: int = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(one_line(message))
 
 
 class InputError(UnderstudyError, ValueError):

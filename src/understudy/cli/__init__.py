@@ -32,8 +32,7 @@ from understudy.cli import (
     sweep,
     toybox,
 )
-from understudy.cli.show import printable
-from understudy.errors import UnderstudyError
+from understudy.errors import UnderstudyError, one_line
 
 app = typer.Typer(
     name="understudy",
@@ -121,7 +120,7 @@ def _quietly(words: list[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    line = printable(" ".join(message.split()))
+    line = one_line(message).strip()
     if line:  # empty when a missing command was answered with the help
         print(f"understudy: {line}", file=sys.stderr)
     return code

@@ -3,32 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
+from understudy.errors import one_line, printable
+
 if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
-
-
-# C0 and C1 controls, DEL, line separators, direction overrides and lone surrogates.
-_CONTROL = re.compile(
-    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
-)
-
-
-def printable(text: str) -> str:
-    """The text with control characters written as \\uXXXX; line feeds and tabs stay.
-
-    Names and records come from files of others, and an escape sequence in one could rewrite what
-    a terminal shows.
-    """
-    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
 @runtime_checkable
@@ -55,11 +41,12 @@ def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
 
     console = Console(stderr=True)
     started = time.perf_counter()
-    shown = title if isinstance(title, str) else ""
+    shown = one_line(title) if isinstance(title, str) else ""
     for step, words in (_bars if console.is_terminal else _lines)(console, steps, title):
         shown = words
         yield step
-    console.print(f"{shown} took {time.perf_counter() - started:.1f} s", highlight=False)
+    taken = f"{shown} took {time.perf_counter() - started:.1f} s"
+    console.print(taken, highlight=False, markup=False, soft_wrap=True)
 
 
 def _bars(
@@ -70,11 +57,11 @@ def _bars(
     from rich.progress import TimeRemainingColumn as TimeLeft
 
     words, bar = "", None
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn())
     left = TimeLeft(elapsed_when_finished=True)
     with Progress(*columns, left, console=console, transient=True) as progress:
         for step in steps:
-            shown = title if isinstance(title, str) else title(step)
+            shown = _words(title, step)
             if bar is None or shown != words:
                 if bar is not None:
                     progress.remove_task(bar)
@@ -91,7 +78,7 @@ def _lines(
     before: tuple[int, int] | None = None  # index and total of the step before this one
     made, last_seen = 0, began
     for step in steps:
-        shown = title if isinstance(title, str) else title(step)
+        shown = _words(title, step)
         now = time.monotonic()
         # Another total or a smaller index is another phase. The title is no sign of one: it may
         # hold the loss. The time before the first step of a phase belongs to that step.
@@ -106,6 +93,11 @@ def _lines(
             printed = now
         before, last_seen = (step.index, step.total), now
         yield step, shown
+
+
+def _words(title: str | Callable[[S], str], step: S) -> str:
+    """The title of a step on one printable line: it may hold names that come from files."""
+    return one_line(title if isinstance(title, str) else title(step))
 
 
 def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
