@@ -21,6 +21,7 @@ from rulers import untaught
 from tiny import tiny_folder
 from understudy import cli
 from understudy.cli import show
+from understudy.concept import Concept
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
 from understudy.toybox import Scene
@@ -273,12 +274,26 @@ def test_a_swap_leaves_features_for_the_next(
         (("swap", *about), "either a photo or --seed"),
         (("swap", photo, *about, "--seed", 3), "either a photo or --seed"),
         (("swap", photo, *about, "--paste"), "add --blend or a --mask"),
-        (("swap", photo, "--prompt", "a cat", "--swap", "cat#2=rex", *model), 'no "cat" number 2'),
+        (("swap", photo, "--prompt", "a cat", "--swap", "cat#2=rex", *model), "Number 2 was asked"),
+        (("swap", photo, "--prompt", "a toy-cat", "--swap", "cat=rex", *model), "are: a, toy-cat."),
         (("swap", photo, *about, "--swap", "a cat=rex"), "same word"),
         (("swap", photo, *about, "--cross-map-steps", "1.5"), "share from 0.0 to 1.0"),
     ):
         assert run(*words) == 2
         assert told in capsys.readouterr().err
+
+
+def test_a_swap_finds_possessives_and_plurals(
+    learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    """Whatever the first check finds in the prompt is found in the tokens behind the inversion."""
+    how = ("--seed", 1, "--swap", "cat=rex", "--steps", 1, "--preset", "paper", "--blend", *model)
+    for prompt, noted in (("two cats in a box", True), ("the cat's box", False)):
+        assert run("swap", "--prompt", prompt, *how, "--json", "--out", "swapped.png") == 0
+        shown = capsys.readouterr()
+        assert ('"cat" is taken to mean "cats"' in shown.err) == noted
+        expected = prompt.replace("cats", "cat").replace("cat", Concept.load(learnt).phrase)
+        assert json.loads(shown.out)["target_prompt"] == expected
 
 
 def test_sweep_and_explain(

@@ -23,9 +23,9 @@ def test_every_occurrence_is_recast_or_one() -> None:
 
 
 def test_what_is_not_there_is_named() -> None:
-    with pytest.raises(PromptError, match='no "bear" in.*words are: a, photo, of, Cat, dog'):
+    with pytest.raises(PromptError, match='"bear" is not in .*words are: a, photo, of, Cat, dog'):
         cast(PROMPT, [Role("bear", "x")])
-    with pytest.raises(PromptError, match='no "cat" number 3'):
+    with pytest.raises(PromptError, match=r'"cat" 2 time\(s\). Number 3'):
         cast(PROMPT, [Role("cat", "x", 2)])
     with pytest.raises(PromptError, match="categ"):
         cast("a category", [Role("categ", "x")])

@@ -45,7 +45,7 @@ def test_a_word_has_its_own_window_whatever_its_punctuation_and_tokens():
     assert rows[:, [6, 7, 8]].T.tolist() == [[0, 0, 1, 1]] * 3
     assert rows[:, [0, 1, 3, 4, 5, 9, 11]].T.tolist() == [[1, 1, 0, 0]] * 7
     # The published rule takes "cat," for another word than "cat".
-    with pytest.raises(PromptError, match='"cat" is in none'):
+    with pytest.raises(PromptError, match='"cat" is not in'):
         word_windows([CATS], [PIECES], 3, windows, 12, exact=True)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import show, stage, wording
 from understudy.errors import InputError
 from understudy.files.atomic import cache_folder
 from understudy.settings import METHODS, InvertSettings, RunSettings, SwapSettings
@@ -79,6 +79,7 @@ def cast_of(swaps: Sequence[str], prompt: str, photo: Path | None = None) -> Cas
 
     parts = [split(text) for text in swaps]
     cast(prompt, [Role(word, word, place) for word, place, _ in parts])
+    wording.note_forms([prompt], [word for word, _, _ in parts])
     if photo is not None:
         stage.open_photo(photo)
     names = list(dict.fromkeys(name for _, _, name in parts))

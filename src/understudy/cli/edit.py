@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import show, stage, wording
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files.atomic import cache_folder, check_writable
@@ -78,8 +78,12 @@ def edit(
     dress = stage.load_concepts(concept)
     check(settings, dress, seed, inversion)
     words = said_of_words(reweight, window, blend, keep)
+    from understudy.concept import spelled
     from understudy.edit import edit_steps, prepared
 
+    targets = [spelled(each, *dress.concepts) for each in to]
+    if settings.method != "pnp":  # which takes no words at all
+        wording.check_edited_words(prompt, targets, words)
     model = stage.load_model(run)
     region, *drawn = stage.open_mask(mask, opened, model.picture_size) if mask else (None,)
     method = "seed" if seed is not None else inversion or INVERSIONS[settings.method]

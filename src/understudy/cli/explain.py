@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
+from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
 
@@ -44,11 +45,14 @@ def explain(
 
     check_writable(check_png_name(out))
     cast = casting.cast_of(swap, prompt, photo)
+    from understudy.diffusion.prompt_words import words_of
     from understudy.invert.source import nothing
     from understudy.swap.explain import Attention, explain_steps
     from understudy.swap.figures import attention_sheet
     from understudy.swap.photoswap import schedule_of
 
+    if not words_of(prompt):
+        raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")
     model = stage.load_model(run)
     source = casting.source_of(model, photo, seed, prompt, None)
     asked = casting.asked_inversion(method, settings, run)

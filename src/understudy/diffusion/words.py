@@ -8,8 +8,6 @@ A *place* is an index into the padded token row: 0 is the start token, 1 the fir
 
 from __future__ import annotations
 
-import re
-import unicodedata
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
@@ -18,9 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.prompt_words import fold, word_spans
 from understudy.errors import PromptError
-
-_WORD = re.compile(r"\w+(?:['’-]\w+)*")
 
 
 @dataclass(frozen=True)
@@ -36,35 +33,18 @@ class Alignment:
     alphas: tuple[float, ...]
 
 
-def words_of(prompt: str) -> tuple[str, ...]:
-    """The words of a prompt, without punctuation, in order: "a cat, asleep" -> a, cat, asleep."""
-    return tuple(match.group() for match in _WORD.finditer(prompt))
-
-
 def word_places(
     prompt: str, word: str, pieces: Sequence[str], *, occurrence: int | None = None
 ) -> tuple[int, ...]:
     """The places of the tokens that make up a word, or a phrase of several words.
 
-    Letter case, punctuation around a word and the number of tokens a word takes do not matter.
-    Of a repeated word every occurrence counts, or only number `occurrence` (0 is the first).
-
-    Raises:
-        PromptError: the prompt lacks the word, or that occurrence of it; lists the words it has.
+    Finds what `prompt_words.word_spans` finds, whatever number of tokens a word takes, and raises
+    what that raises.
     """
-    found = _occurrences(prompt, word)
-    if not found:
-        listed = ", ".join(dict.fromkeys(words_of(prompt))) or "none at all"
-        raise PromptError(
-            f'the word "{word}" is not in the prompt "{prompt}"; its words are: {listed}. '
-            "Name one of these, or write the word into the prompt."
-        )
-    if occurrence is not None and not 0 <= occurrence < len(found):
-        raise PromptError(
-            f'the prompt "{prompt}" has "{word}" {len(found)} time(s); '
-            f"occurrence must be 0 to {len(found) - 1}. Got {occurrence}."
-        )
-    found = found if occurrence is None else [found[occurrence]]
+    found = [
+        (_squeezed(fold(prompt[:start])), _squeezed(fold(prompt[:end])))
+        for start, end in word_spans(prompt, word, occurrence=occurrence)
+    ]
     spans = _piece_spans(prompt, pieces)
     return tuple(
         place
@@ -205,21 +185,9 @@ def _common_lengths(source: Sequence[int], target: Sequence[int]) -> list[list[i
     return lengths
 
 
-def _occurrences(prompt: str, word: str) -> list[tuple[int, int]]:
-    """Spans, in bytes, of a word or phrase in the prompt with its blanks taken out."""
-    text = _fold(prompt)
-    found = list(_WORD.finditer(text))
-    wanted = words_of(_fold(word))
-    return [
-        (_squeezed(text[: first.start()]), _squeezed(text[: last.end()]))
-        for first, last in zip(found, found[max(len(wanted) - 1, 0) :], strict=False)
-        if wanted and words_of(text[first.start() : last.end()]) == wanted
-    ]
-
-
 def _piece_spans(prompt: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
     """Where each piece lies, in bytes, in the prompt with its blanks taken out."""
-    words = _fold(prompt).split()
+    words = fold(prompt).split()
     for read in (_as_text, _as_bytes):
         parts = [read(piece.removesuffix("</w>")) for piece in pieces]
         if b"".join(parts) == "".join(words).encode():
@@ -234,16 +202,12 @@ def _piece_spans(prompt: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
     return [spans.get(place, (0, 0)) for place in range(1, len(pieces) + 1)]
 
 
-def _fold(text: str) -> str:
-    return unicodedata.normalize("NFC", text).lower()
-
-
 def _squeezed(text: str) -> int:
     return len("".join(text.split()).encode())
 
 
 def _as_text(piece: str) -> bytes:
-    return _fold(piece.strip()).encode()
+    return fold(piece.strip()).encode()
 
 
 def _as_bytes(piece: str) -> bytes:

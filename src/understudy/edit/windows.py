@@ -11,7 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.words import exact_places, word_places, words_of
+from understudy.diffusion.prompt_words import missing
+from understudy.diffusion.words import exact_places, word_places
 from understudy.errors import PromptError
 
 Window = float | tuple[float, float]
@@ -69,16 +70,6 @@ def places_in(
     if not any(found):
         raise missing(word, prompts)
     return found
-
-
-def missing(word: str, prompts: Sequence[str]) -> PromptError:
-    """The error that lists the words there are."""
-    there = ", ".join(dict.fromkeys(w for prompt in prompts for w in words_of(prompt)))
-    named = "; ".join(f'"{prompt}"' for prompt in prompts)
-    return PromptError(
-        f'the word "{word}" is in none of the prompts {named}; their words are: {there}. '
-        "Name one of these, or write the word into a prompt."
-    )
 
 
 def _set(rows: Float[Tensor, "n targets length"], window: Window, places: Sequence[int]) -> None:

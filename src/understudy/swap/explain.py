@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, AttentionSite, Recording
+from understudy.diffusion.prompt_words import words_of
 from understudy.diffusion.sampler import ddim_step, guided, next_lower
-from understudy.diffusion.words import word_places, words_of
+from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel

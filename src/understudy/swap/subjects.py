@@ -5,12 +5,12 @@ Knows prompts; knows no pictures, models but their tokens, and no concepts but t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from understudy.diffusion.words import word_places, words_of
-from understudy.errors import InputError, PromptError
+from understudy.diffusion.prompt_words import word_spans
+from understudy.diffusion.words import word_places
+from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 
 
@@ -35,19 +35,13 @@ class Role:
 def cast(prompt: str, roles: Sequence[Role], target: int = 0) -> str:
     """The prompt with every role's word replaced by its actor.
 
-    Raises PromptError for a word that the prompt lacks, InputError for two roles in one place.
+    Words are found by `prompt_words.word_spans`, as they are for attention later: what passes
+    here is also found in the tokens. Raises PromptError for a word that the prompt lacks,
+    InputError for two roles in one place.
     """
     found: list[tuple[int, int, str]] = []
     for role in roles:
-        spans = [match.span() for match in _pattern(role.word).finditer(prompt)]
-        if not spans or (role.occurrence or 0) >= len(spans):
-            listed = ", ".join(dict.fromkeys(words_of(prompt))) or "none at all"
-            which = "" if role.occurrence is None else f" number {role.occurrence + 1}"
-            raise PromptError(
-                f'there is no "{role.word}"{which} in the prompt "{prompt}"; '
-                f"its words are: {listed}."
-            )
-        spans = spans if role.occurrence is None else [spans[role.occurrence]]
+        spans = word_spans(prompt, role.word, occurrence=role.occurrence)
         found += [(start, end, role.actor_of(target)) for start, end in spans]
     for (_, end, _), (start, _, actor) in zip(sorted(found), sorted(found)[1:], strict=False):
         if start < end:
@@ -75,8 +69,3 @@ def target_places(
 
 def _together(places: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
     return tuple(sorted({place for some in places for place in some}))
-
-
-def _pattern(word: str) -> re.Pattern[str]:
-    """The word as a whole word, in any letter case."""
-    return re.compile(rf"(?<!\w){re.escape(word)}(?!\w)", re.IGNORECASE)
