@@ -78,12 +78,9 @@ def edit(
     dress = stage.load_concepts(concept)
     check(settings, dress, seed, inversion)
     words = said_of_words(reweight, window, blend, keep)
-    from understudy.concept import spelled
     from understudy.edit import edit_steps, prepared
 
-    targets = [spelled(each, *dress.concepts) for each in to]
-    if settings.method != "pnp":  # which takes no words at all
-        wording.check_edited_words(prompt, targets, words)
+    wording.check_edited_words(prompt, to, words, dress.concepts)
     model = stage.load_model(run)
     region, *drawn = stage.open_mask(mask, opened, model.picture_size) if mask else (None,)
     method = "seed" if seed is not None else inversion or INVERSIONS[settings.method]

@@ -10,6 +10,7 @@ from understudy.cli import show
 from understudy.errors import PromptError
 
 if TYPE_CHECKING:
+    from understudy.concept import Concept
     from understudy.edit import WordEdits
 
 
@@ -24,11 +25,16 @@ def note_forms(prompts: Iterable[str], words: Iterable[str]) -> None:
                 show.note(f'"{word}" is taken to mean "{form}" in the prompt "{prompt}".')
 
 
-def check_edited_words(source: str, targets: Sequence[str], words: WordEdits) -> None:
+def check_edited_words(
+    source: str, to: Sequence[str], words: WordEdits, concepts: Sequence[Concept]
+) -> None:
     """Find every word that an edit names in its prompts, and note plurals.
 
-    Raises PromptError for a word that is missing.
+    Raises PromptError for a word that is missing, or a {name} that no concept has.
     """
+    from understudy.concept import spelled
+
+    targets = [spelled(target, *concepts) for target in to]
     everywhere = (source, *targets)
     for prompts, named in ((targets, (*words.weights, *words.windows)), (everywhere, words.keep)):
         for word in named:
