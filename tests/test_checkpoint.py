@@ -31,7 +31,7 @@ QUICK: dict[str, Any] = {
     "method": "lora", "steps": 6, "learning_rate": 1e-3, "prior_samples": 2, "prior_steps": 1,
     "save_every": 2, "rank": 2, "targets": "to_q", "train_text_encoder": False,
 }  # fmt: skip
-SAVE = "understudy.concept.folder.save_file"
+SAVE = "understudy.files.tensors.save_file"
 WRITES = [  # a checkpoint's five: weights, concept.json, state, state.json, the rename
     (SAVE, 1), ("pathlib.Path.write_text", 1), (SAVE, 2), ("pathlib.Path.write_text", 2),
     ("os.rename", 1),

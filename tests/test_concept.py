@@ -177,7 +177,7 @@ def test_a_save_that_fails_leaves_the_old_concept(
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    for place in ("understudy.concept.folder.save_file", "pathlib.Path.write_text"):
+    for place in ("understudy.files.tensors.save_file", "pathlib.Path.write_text"):
         with monkeypatch.context() as patch:
             patch.setattr(place, full)
             with pytest.raises(OutputError, match="full"):

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import errno
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors import SafetensorError
 
 from understudy.errors import OutputError
-from understudy.files import atomic
+from understudy.files import atomic, tensors
 
 FAULTS = {errno.ENOSPC: "full", errno.EROFS: "read-only", errno.EACCES: "permission"}
 
@@ -100,3 +104,40 @@ def test_cache_folder_is_told_by_the_environment(monkeypatch: pytest.MonkeyPatch
     monkeypatch.delenv("UNDERSTUDY_CACHE")
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert atomic.cache_folder() == Path("/elsewhere/understudy")
+
+
+WRITER = """
+import sys, torch
+from pathlib import Path
+from understudy.files.tensors import save_tensors
+base = torch.arange(6.0).reshape(2, 3)
+tensors = {"b": base, "a": base.T, "c": torch.ones(2, dtype=torch.int64), "d": torch.zeros(0)}
+notes = {n: n + ' "é\\u2028' for n in ("format", "owner", "key", "phase", "record", "z")}
+save_tensors(Path(sys.argv[1]), tensors, notes)
+"""
+
+
+def test_tensor_files_have_the_same_bytes_in_every_process(tmp_path: Path) -> None:
+    files = [tmp_path / f"{n}.safetensors" for n in range(3)]
+    for file in files:
+        subprocess.run([sys.executable, "-c", WRITER, str(file)], check=True)
+    assert len({file.read_bytes() for file in files}) == 1
+    found, notes = tensors.load_tensors(files[0])
+    assert notes["owner"] == 'owner "é\u2028' and len(notes) == 6
+    assert torch.equal(found["a"], torch.arange(6.0).reshape(2, 3).T)
+    assert found["c"].tolist() == [1, 1] and found["d"].shape == (0,)
+    (tmp_path / "cut").write_bytes(files[0].read_bytes()[:-3])
+    with pytest.raises(OSError):
+        tensors.load_tensors(tmp_path / "cut")
+
+
+def test_a_full_disk_is_an_output_error_that_names_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(tensors, "save_file", full)
+    with pytest.raises(OutputError, match=r"Cannot write .*a\.safetensors: the disk is full"):
+        tensors.save_tensors(tmp_path / "a.safetensors", {"a": torch.ones(1)})
+    assert everything(tmp_path) == []

@@ -206,7 +206,7 @@ def test_a_full_disk_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def full(*_: object) -> None:
         raise SafetensorError("No space left on device")
 
-    monkeypatch.setattr("understudy.project.latent.save_file", full)
+    monkeypatch.setattr("understudy.files.tensors.save_file", full)
     with pytest.raises(OutputError, match="No space left"):
         latent.save(tmp_path / "a.safetensors")
     assert not list(tmp_path.iterdir())

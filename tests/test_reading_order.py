@@ -15,7 +15,7 @@ ORDER = (
 ).split()
 # `pictures.tensors` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = "_version errors settings files pictures toybox preflight cli".split()
-TORCH = {"pictures/tensors.py", "pictures/paste.py", "pictures/metrics.py"}
+TORCH = {"files/tensors.py", "pictures/tensors.py", "pictures/paste.py", "pictures/metrics.py"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
 

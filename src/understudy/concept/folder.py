@@ -18,12 +18,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.errors import ConceptError, OutputError
 from understudy.files.atomic import replacing, unwritable
 from understudy.files.reading import check_regular, read_json
+from understudy.files.tensors import write_tensors
 
 FORMAT = 1
 MANIFEST = "concept.json"
@@ -46,7 +47,7 @@ def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
     was_there, had_weights = folder.exists(), weights.exists()
     try:
         with replacing(weights) as staged:
-            write_tensors(kept, staged)
+            write_tensors(staged, kept)
         with replacing(folder / MANIFEST) as staged:
             staged.write_text(_manifest(fields, weights.name, digest), encoding="utf-8")
     except OutputError:
@@ -95,14 +96,6 @@ def remove(folder: Path) -> int:
     except OSError as error:
         raise unwritable(folder, error) from error
     return left
-
-
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """A safetensors file; whatever goes wrong is an OSError."""
-    try:
-        save_file(dict(tensors), path)
-    except SafetensorError as error:  # how safetensors reports a full disk
-        raise OSError(str(error)) from error
 
 
 def digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -14,15 +14,13 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.drag.engine import Anchor, State
 from understudy.drag.points import Point, as_xy, tensor
-from understudy.errors import InputError, OutputError
-from understudy.files.atomic import replacing
+from understudy.errors import InputError
 from understudy.files.reading import check_regular, parse_json
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.settings.drag import DragSettings
 
 FORMAT = "understudy drag 1"
@@ -69,13 +67,7 @@ def save_session(path: str | os.PathLike[str], session: Mapping[str, Any]) -> Pa
             for name, s in states.items()
         },
     }
-    plain = {name: t.detach().cpu().clone().contiguous() for name, t in tensors.items()}
-    with replacing(path) as temporary:
-        try:
-            save_file(plain, temporary, {"format": FORMAT, "drag": json.dumps(body)})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OutputError(f"Cannot write {path}: {error}.") from error
-    return Path(path)
+    return save_tensors(path, tensors, {"format": FORMAT, "drag": json.dumps(body)})
 
 
 def load_session(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -83,18 +75,16 @@ def load_session(path: str | os.PathLike[str]) -> dict[str, Any]:
     other file."""
     check_regular(path)
     try:
-        with safe_open(path, "pt") as file:
-            header: dict[str, str] = file.metadata() or {}
-            if header.get("format") != FORMAT:
-                raise InputError(f"{path} is no drag session; make one with: understudy drag")
-            body: dict[str, Any] = parse_json(header["drag"], str(path))
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors, header = load_tensors(path)
+        if header.get("format") != FORMAT:
+            raise InputError(f"{path} is no drag session; make one with: understudy drag")
+        body: dict[str, Any] = parse_json(header["drag"], str(path))
         return _session(body, tensors)
     except InputError as error:
         if str(path) in str(error):
             raise
         raise InputError(f"{path} is damaged: {error}") from error
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
         raise InputError(f"{path} cannot be read as a drag session: {error}") from error
 
 

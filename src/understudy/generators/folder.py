@@ -14,12 +14,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
-from understudy.errors import ModelError, OutputError
+from understudy.errors import ModelError
 from understudy.files.atomic import replacing
 from understudy.files.reading import read_json
+from understudy.files.tensors import write_tensors
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.generators.stylegan3.config import StyleGAN3Config
@@ -56,10 +57,7 @@ def write_folder(
 ) -> Path:
     """Write the two files of a generator of any kind, whole or not at all. Raises OutputError."""
     with replacing(target / WEIGHTS) as staged:
-        try:
-            save_file(dict(tensors), staged)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OutputError(f"Cannot write {target / WEIGHTS}: {error}.") from error
+        write_tensors(staged, tensors)
         digest = _digest(staged)
         body = {
             "format": FORMAT,

@@ -17,14 +17,12 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
 from understudy.errors import InputError, PromptError
-from understudy.files.atomic import replacing
 from understudy.files.reading import check_regular, parse_json
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 
 FORMAT = "understudy inversion 1"
@@ -121,25 +119,23 @@ class Inversion:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {n: v.detach().cpu().contiguous() for n, v in values.items() if _is_tensor(v)}
+        tensors = {name: v for name, v in values.items() if _is_tensor(v)}
         plain = {name: v for name, v in values.items() if v is not None and not _is_tensor(v)}
-        with replacing(path) as temporary:
-            save_file(tensors, temporary, {"format": FORMAT, "inversion": json.dumps(plain)})
-        return Path(path)
+        return save_tensors(path, tensors, {"format": FORMAT, "inversion": json.dumps(plain)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Inversion:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
         check_regular(path)
         try:
-            with safe_open(path, "pt", device=str(device)) as file:
-                header: dict[str, str] = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise InputError(f"{path} is no inversion; make one with: understudy invert")
-                plain: dict[str, Any] = parse_json(header["inversion"], str(path))
-                plain["timesteps"] = tuple(plain["timesteps"])
-                return cls(**plain, **{name: file.get_tensor(name) for name in file.keys()})
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+            tensors, header = load_tensors(path, str(device))
+            if header.get("format") != FORMAT:
+                raise InputError(f"{path} is no inversion; make one with: understudy invert")
+            plain: dict[str, Any] = parse_json(header["inversion"], str(path))
+            plain["timesteps"] = tuple(plain["timesteps"])
+            fields: dict[str, Any] = {**plain, **tensors}
+            return cls(**fields)
+        except (OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} cannot be read as an inversion: {error}") from error

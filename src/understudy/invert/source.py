@@ -22,11 +22,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, AttentionSite, Keep, StoredRow
-from understudy.files.atomic import replacing
+from understudy.files.tensors import save_tensors
 from understudy.invert.inversion import Inversion
 
 # phi of the conditional row, and of the unconditional one; M; A; the maps of the blend's words.
@@ -145,12 +144,13 @@ class SourceFeatures:
 
     def save(self, folder: Path) -> Path:
         """Write one file a step into `folder`. Raises OutputError."""
+        facts = {"format": FORMAT, "owner": self.owner}
         for index, tensors in self._steps.items():
             note = {"parts": json.dumps(sorted(self._parts.get(index, NOTHING)))}
-            _write(folder / f"step-{index:04d}.safetensors", tensors, self.owner, note)
+            save_tensors(folder / f"step-{index:04d}.safetensors", tensors, {**facts, **note})
         known = {"path": self.path, "first_noise": self.first_noise}
         whole = {name: tensor for name, tensor in known.items() if tensor is not None}
-        _write(folder / "source.safetensors", whole, self.owner, {})
+        save_tensors(folder / "source.safetensors", whole, facts)
         return folder
 
     @classmethod
@@ -271,15 +271,6 @@ def source_key(inversion: Inversion, guidance: float) -> str:
             whole.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             whole.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
     return whole.hexdigest()
-
-
-def _write(file: Path, tensors: dict[str, Tensor], owner: str, note: dict[str, str]) -> None:
-    plain = {name: tensor.cpu().contiguous() for name, tensor in tensors.items()}
-    with replacing(file) as temporary:
-        try:
-            save_file(plain, temporary, {"format": FORMAT, "owner": owner, **note})
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OSError(str(error)) from error
 
 
 def _note(file: Path, owner: str) -> dict[str, str] | None:

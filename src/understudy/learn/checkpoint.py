@@ -26,9 +26,9 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.concept import Concept
-from understudy.concept.folder import write_tensors
 from understudy.errors import ConceptError, OutputError, UnderstudyError
 from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
+from understudy.files.tensors import write_tensors
 
 FORMAT = 1
 STATE, TENSORS = "state.json", "state.safetensors"
@@ -84,7 +84,7 @@ class Run:
             return folder
         with staging(folder) as staged:
             concept.save(staged)
-            write_tensors(state, staged / TENSORS)
+            write_tensors(staged / TENSORS, state)
             manifest = {"format": FORMAT, "step": step, "facts": dict(self.facts)}
             (staged / STATE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
         for old in self._folders()[: -self.keep]:

@@ -14,17 +14,17 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save
 from torch import Tensor
 
 from understudy.diffusion.sampler import ddim_step, drawn, guided_noise, noise_streams, timesteps
-from understudy.files.atomic import replacing
+from understudy.errors import OutputError
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.learn.distributed import Team
 from understudy.learn.training import autocasting
 from understudy.models.interface import DiffusionModel, NoiseSchedule
@@ -76,11 +76,11 @@ class PriorStore:
         return [number for number in range(count) if self._find(number) is None]
 
     def keep(self, number: int, latent: Float[Tensor, "c h w"]) -> None:
-        """Store one sample. Raises OutputError where the folder cannot be written."""
+        """Store one sample; where the folder cannot be written, in memory only."""
         self.memory[number] = latent.float().cpu().contiguous()
         if self.folder is not None:
-            with replacing(self._file(self.folder, number)) as staged:
-                staged.write_bytes(save({"latent": self.memory[number]}))
+            with suppress(OutputError):
+                save_tensors(self._file(self.folder, number), {"latent": self.memory[number]})
 
     def latents(self, count: int) -> Float[Tensor, "count c h w"]:
         """Samples 0 .. count - 1, float32 on the CPU; none of them may be missing."""
@@ -90,8 +90,8 @@ class PriorStore:
         if number in self.memory or self.folder is None:
             return self.memory.get(number)
         try:
-            latent = load_file(self._file(self.folder, number))["latent"]
-        except (OSError, SafetensorError, KeyError):
+            latent = load_tensors(self._file(self.folder, number))[0]["latent"]
+        except (OSError, KeyError):
             return None
         if latent.shape != self.latent_size or not bool(latent.isfinite().all()):
             return None

@@ -14,11 +14,11 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.errors import ModelError
 from understudy.files.atomic import cache_folder, replacing
+from understudy.files.tensors import save_tensors
 from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
 from understudy.untrusted.checkpoint_file import read_file
 
@@ -52,8 +52,8 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
             config = config_of(tensors)
             _write_json(folder / part / "config.json", config)
             kind = "model" if part.startswith("text") else "diffusion_pytorch_model"
-            with replacing(folder / part / f"{kind}.safetensors") as staged:
-                save_file(_renamed(part, family, tensors, config), staged, {"format": "pt"})
+            renamed = _renamed(part, family, tensors, config)
+            save_tensors(folder / part / f"{kind}.safetensors", renamed, {"format": "pt"})
     except KeyError as error:
         raise ModelError(f"{file} is incomplete: it has no {error.args[0]}.") from error
     _write_tokenizers(folder, family, find_tokenizer())

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 
 from understudy.errors import OutputError
 from understudy.files.atomic import check_folder_writable, replacing
+from understudy.files.tensors import save_tensors
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
 _WEIGHTS = re.compile(r".*(\.safetensors|\.safetensors\.index\.json|\.bin|\.ckpt|\.msgpack)")
@@ -37,8 +37,7 @@ def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | N
             _published(part, key): value.detach().to("cpu", dtype or value.dtype).contiguous()
             for key, value in network.state_dict().items()
         }
-        with replacing(target / part / f"{name}.safetensors") as staged:
-            save_file(tensors, staged, {"format": "pt"})
+        save_tensors(target / part / f"{name}.safetensors", tensors, {"format": "pt"})
     index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
     for part, entry in index.items():  # what is not in the folder is not announced
         if isinstance(entry, list) and not (target / part).is_dir():

@@ -16,13 +16,11 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from understudy.errors import InputError, ModelError, OutputError
-from understudy.files.atomic import replacing
+from understudy.errors import InputError, ModelError
 from understudy.files.reading import check_regular, parse_json
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.align import Square
 
@@ -101,24 +99,21 @@ class Latent:
 
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
-        tensors = {f"{CHANGE}{name}": t.cpu().contiguous() for name, t in self.changes.items()}
+        tensors = {f"{CHANGE}{name}": t for name, t in self.changes.items()}
         told = {"generator": self.generator, "fingerprint": self.fingerprint}
         told |= {"picture": self.picture, "record": dict(self.record)}
         header = {"format": FORMAT, "latent": json.dumps(told)}
-        write_tensors(path, {"ws": self.ws.cpu().contiguous(), **tensors}, header)
-        return Path(path)
+        return save_tensors(path, {"ws": self.ws, **tensors}, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Latent:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
         check_regular(path)
         try:
-            with safe_open(path, "pt") as file:
-                header: dict[str, str] = file.metadata() or {}
-                if header.get("format") != FORMAT:
-                    raise InputError(f"{path} is no latent; make one with: understudy project")
-                told: dict[str, Any] = parse_json(header["latent"], str(path))
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
+            tensors, header = load_tensors(path)
+            if header.get("format") != FORMAT:
+                raise InputError(f"{path} is no latent; make one with: understudy project")
+            told: dict[str, Any] = parse_json(header["latent"], str(path))
             ws = tensors.pop("ws")
             changes = {name.removeprefix(CHANGE): t for name, t in tensors.items()}
             if ws.ndim != 3 or len(ws) != 1:
@@ -128,21 +123,10 @@ class Latent:
             if not all(isinstance(told[name], str) for name in ("generator", "fingerprint")):
                 raise InputError(f"{path} does not say which generator it belongs to.")
             return cls(ws=ws, changes=changes, **told)
-        except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+        except (OSError, KeyError, TypeError, ValueError) as error:
             if isinstance(error, InputError):
                 raise
             raise InputError(f"{path} cannot be read as a latent: {error}") from error
-
-
-def write_tensors(
-    path: str | os.PathLike[str], tensors: dict[str, Tensor], header: dict[str, str]
-) -> None:
-    """One safetensors file, whole or not at all. Raises OutputError."""
-    with replacing(path) as temporary:
-        try:
-            save_file(tensors, temporary, header)
-        except SafetensorError as error:  # how safetensors reports a full disk
-            raise OutputError(f"Cannot write {path}: {error}.") from error
 
 
 def changes(tuned: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -14,12 +14,12 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from understudy.errors import InputError
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.generators.stylegan2.generator import StyleGAN2
-from understudy.project.latent import Latent, changes, write_tensors
+from understudy.project.latent import Latent, changes
 from understudy.project.pivotal_tuning import Locality, synthesis_parameters, tuning_steps
 from understudy.project.projection import projection_steps
 from understudy.settings.project import ProjectSettings
@@ -44,21 +44,18 @@ class Progress:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
         header = {"format": FORMAT, "key": self.key, "phase": self.phase}
-        write_tensors(path, {name: t.contiguous() for name, t in self.tensors.items()}, header)
-        return Path(path)
+        return save_tensors(path, self.tensors, header)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Progress | None:
         """Read what `save` wrote; None for anything else, since one can always begin again."""
         try:
-            with safe_open(path, "pt") as file:
-                header: dict[str, str] = file.metadata() or {}
-                if header.get("format") != FORMAT or header.get("phase") not in ("project", "tune"):
-                    return None
-                tensors = {name: file.get_tensor(name) for name in file.keys()}
-                phase: Phase = "project" if header["phase"] == "project" else "tune"
-                return cls(header["key"], phase, tensors)
-        except (OSError, SafetensorError, KeyError):
+            tensors, header = load_tensors(path)
+            if header.get("format") != FORMAT or header.get("phase") not in ("project", "tune"):
+                return None
+            phase: Phase = "project" if header["phase"] == "project" else "tune"
+            return cls(header["key"], phase, tensors)
+        except (OSError, KeyError):
             return None
 
 

@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from jaxtyping import Float
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
 from understudy.files.atomic import replacing
+from understudy.files.tensors import save_tensors
 from understudy.vision.recogniser import SIZE, Block, conv, peaks
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "toybox-gan"
@@ -113,8 +114,7 @@ def save_finder(network: FinderNetwork, folder: Path, record: dict[str, float]) 
         for name, value in network.state_dict().items()
     }
     said = {"points": network.points, "width": network.width, "held_out": record}
-    with replacing(folder / WEIGHTS) as staged:
-        save_file(state, staged)
+    save_tensors(folder / WEIGHTS, state)
     with replacing(folder / MANIFEST) as staged:
         staged.write_text(json.dumps(said, indent=1) + "\n")
 

@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from understudy.concept import Concept, named_parameters, worn
 from understudy.concept.exchange import embedding, lora
 from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.errors import ConceptError, InputError
-from understudy.files.atomic import replacing
+from understudy.files.tensors import save_tensors
 from understudy.models.interface import DiffusionModel
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.untrusted.checkpoint_file import read_file
@@ -80,9 +79,8 @@ def export_concept(
             pairs, kept = lora.extracted(concept.tensors, rank, shapes)
         write = lora.to_kohya if format == "kohya" else lora.to_diffusers
         tensors = write(pairs, shapes)
-    whole = {name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}
-    with replacing(path) as staged:
-        save_file(whole, staged, _header(model, concept, format, tensors))
+    whole = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
+    save_tensors(path, whole, _header(model, concept, format, tensors))
     return Exported(path, format, kept)
 
 
