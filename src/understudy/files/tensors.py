@@ -1,4 +1,4 @@
-"""Tensors and a few words about them in one safetensors file: every writer of such files is here.
+"""Tensors and a few words about them in one safetensors file: the same input, the same bytes.
 
 The same tensors and notes give the same bytes. Knows nothing of what the tensors mean.
 """
