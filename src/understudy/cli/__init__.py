@@ -19,6 +19,7 @@ from understudy.cli import (
     check,
     concept,
     demo,
+    doctor,
     drag,
     edit,
     evaluate,
@@ -31,6 +32,7 @@ from understudy.cli import (
     swap,
     sweep,
     toybox,
+    verify,
 )
 from understudy.errors import UnderstudyError, one_line
 
@@ -55,6 +57,8 @@ for command in (
     invert.invert,
     project.project,
     drag.drag,
+    verify.verify,
+    doctor.doctor,
 ):
     app.command()(command)
 app.add_typer(concept.app, name="concept")
