@@ -15,6 +15,7 @@ from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
 from understudy.swap.schedule_search import Audition, Judge, candidates, judging_step, rows_wanted
 from understudy.swap.sweep import Axis, cells, sweep_steps
 
+PAPER = SwapSettings.filled({"preset": "paper"})
 BEST = SwapSettings.filled({"preset": "best"})
 
 
@@ -96,7 +97,7 @@ def test_a_sweep_costs_a_fraction_of_its_swaps():
     inversion = null_text(model, steps=50, guidance=7.5)
     shares = (0.1, 0.2, 0.3, 0.4, 0.5)
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
-    grid = cells(SwapSettings(), *axes)
+    grid = cells(PAPER, *axes)
     assert [(c.row, c.column) for c in grid[:6]] == [(0, n) for n in range(5)] + [(1, 0)]
     before = model.rows
     for step in sweep_steps(model, inversion, SOURCE, TARGET, grid):

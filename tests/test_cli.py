@@ -419,3 +419,16 @@ def test_a_log_file_gets_plain_progress_lines(
         "Learning: step 2 of 2, about 0 s left",
     ]
     assert took.startswith("Learning took ")
+
+
+def test_show_settings_prints_what_a_run_would_use(capsys: pytest.CaptureFixture[str]) -> None:
+    """Model, method and preset count; no photo, prompt or output is needed, and nothing is made."""
+    pnp = ["edit", "--show-settings", "--method", "pnp", "--steps", 20]
+    shown = ran(capsys, *pnp)
+    assert (shown["guidance"], shown["inversion_steps"], shown["feature_steps"]) == (3.0, 0, 16)
+    assert ran(capsys, *pnp, "--preset", "official")["inversion_steps"] == 999
+    assert ran(capsys, *pnp, "--model", "a/b")["guidance"] == 7.5
+    assert ran(capsys, "drag", "--show-settings")["learning_rate"] == 2e-2
+    assert run("learn", "--show-settings", "--lora") == 2
+    assert run("swap", "--show-settings") == 0
+    assert re.search(r"^guidance +4.0$", capsys.readouterr().out, re.MULTILINE)

@@ -17,7 +17,7 @@ from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.source import SourceFeatures
 from understudy.settings import EDIT_METHODS, EditSettings
-from understudy.settings.presets import EDIT_PRESETS
+from understudy.settings.edit import PRESETS
 
 TARGET = "a photo of red dog on the beach"
 STEPS = 2
@@ -138,7 +138,7 @@ def test_later_edits_run_no_source_rows_whatever_their_limit():
 
 
 def test_presets_are_sets_of_values_in_proportion_to_the_steps():
-    assert set(EDIT_PRESETS) == set(EDIT_METHODS)
+    assert set(PRESETS) == set(EDIT_METHODS)
     made = EditSettings.filled({"steps": 25, "preset": "paper"})
     assert (made.cross_map_steps, made.self_map_steps, made.self_map_side) == (20, 10, 16)
     made = EditSettings.filled({"method": "pnp", "steps": 10, "self_map_steps": 1})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -14,6 +16,8 @@ from understudy.swap.explain import components, explain_steps
 from understudy.swap.figures import attention_sheet, heat, schedule_strip, sweep_sheet
 from understudy.swap.sweep import Axis, cells
 from understudy.transfer.schedule import first_steps
+
+PAPER = SwapSettings.filled({"preset": "paper"})
 
 
 def test_attention_is_watched_on_the_photos_own_path():
@@ -64,7 +68,7 @@ def test_figures_are_drawn():
     cold, hot = heat(picture, torch.zeros(4, 4)), heat(picture, torch.ones(4, 4))
     assert cold.mean() == 128 and hot.mean() > cold.mean()
     axis = Axis("self_map_steps", (0, 2, 0.5))
-    grid = cells(SwapSettings(steps=STEPS), None, axis)
+    grid = cells(replace(PAPER, steps=STEPS), None, axis)
     tiles = [np.full((8, 8, 3), 80 * n, np.uint8) for n in range(3)]
     page = sweep_sheet(tiles, grid, (None, axis), "title")
     assert all((page == 80 * n).all(2).any() for n in range(3))

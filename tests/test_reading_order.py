@@ -9,12 +9,12 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors settings files pictures toybox attention untrusted models diffusion "
+    "_version errors files settings pictures toybox attention untrusted models diffusion "
     "generators preflight vision concept generate invert learn transfer swap edit project drag "
     "evaluate demo cli"
 ).split()
 # `pictures.tensors` is the one door to tensors; the toy world and the settings stay free of torch.
-TORCH_FREE = "_version errors settings files pictures toybox preflight cli".split()
+TORCH_FREE = "_version errors files settings pictures toybox preflight cli".split()
 TORCH = {"files/tensors.py", "pictures/tensors.py", "pictures/paste.py", "pictures/metrics.py"}
 FILES = sorted(SOURCE.rglob("*.py"))
 
@@ -87,8 +87,6 @@ STRANGERS = {  # foreign library: the packages that may know it
     "dlib": {"project"},
     "torchvision": {"drag"},
     "lpips": {"vision"},
-    "c2pa": {"pictures"},
-    "cryptography": {"pictures"},
 }
 
 

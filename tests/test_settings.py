@@ -6,11 +6,13 @@ import ast
 import dataclasses
 import json
 import math
+import shutil
 from pathlib import Path
 
 import pytest
 
-from understudy.errors import InputError
+from understudy.errors import InputError, ModelError
+from understudy.files.builtin import builtin_folder
 from understudy.settings import (
     DemoSettings,
     EditSettings,
@@ -19,12 +21,12 @@ from understudy.settings import (
     LearnSettings,
     RunSettings,
     SwapSettings,
-    verbs,
+    suits,
 )
 from understudy.settings.drag import DragSettings
 from understudy.settings.knobs import Settings, check
-from understudy.settings.presets import SWAP_PRESETS
 from understudy.settings.project import ProjectSettings
+from understudy.settings.swap import PRESETS
 
 ALL = [
     DragSettings,
@@ -78,10 +80,10 @@ def test_messages_say_wanted_and_got() -> None:
         GenerateSettings.from_dict({"stepz": 3})
 
 
-@pytest.mark.parametrize("preset", SWAP_PRESETS)
+@pytest.mark.parametrize("preset", PRESETS)
 def test_presets_fill_what_is_not_given(preset: str) -> None:
     filled = SwapSettings.filled({"preset": preset, "guidance": 3.0}).to_dict()
-    wanted = {**SwapSettings().to_dict(), **SWAP_PRESETS[preset]}
+    wanted = {**SwapSettings().to_dict(), **PRESETS[preset]}
     assert filled == {**wanted, "preset": preset, "guidance": 3.0}
     assert SwapSettings.filled({"preset": preset, "cross_map_steps": 3}).cross_map_steps == 3
 
@@ -93,7 +95,7 @@ def test_presets_keep_their_proportions_in_shorter_runs() -> None:
 
 def test_the_default_swap_is_best() -> None:
     assert SwapSettings.filled({}) == SwapSettings.filled({"preset": "best"})
-    assert SWAP_PRESETS["best"].items() <= SwapSettings.filled({}).to_dict().items()
+    assert PRESETS["best"] == {}
 
 
 def test_the_papers_swap_has_the_published_numbers() -> None:
@@ -103,15 +105,134 @@ def test_the_papers_swap_has_the_published_numbers() -> None:
     assert (paper.cross_map_steps, paper.budget, paper.eta, paper.blend) == (20, 0, 0.0, False)
 
 
-def test_free_of_heavy_imports() -> None:
-    tree = ast.parse(Path(verbs.__file__).read_text())
+@pytest.mark.parametrize("group", ALL)
+def test_the_bare_value_is_what_nothing_given_resolves_to(group: type[Settings]) -> None:
+    assert group() == group.filled({})
+
+
+@pytest.mark.parametrize("model", ["", "toybox", "toybox-gan"])
+@pytest.mark.parametrize("group", [g for g in ALL if g.filling.presets])
+def test_naming_best_changes_nothing_for_any_method(group: type[Settings], model: str) -> None:
+    for method, presets in group.filling.presets.items():
+        given = {"method": method} if method else {}
+        unnamed = group.filled(given, model)
+        assert group.filled({**given, "preset": "best"}, model) == unnamed
+        assert presets["best"] == {}
+
+
+# Verb, what is given, model, what comes of it. 50 steps unless given.
+PUBLISHED_GUIDANCE, TOY_GUIDANCE = {"guidance": 7.5}, {"guidance": 3.0}
+UGLY = "ugly, blurry, black, low res, unrealistic"
+RESOLVED = [
+    (LearnSettings, {}, "", {"steps": 400, "learning_rate": 5e-6, "prior_samples": 200}),
+    (LearnSettings, {}, "toybox", {"steps": 100, "learning_rate": 3e-4, "prior_samples": 16}),
+    (LearnSettings, {"steps": 7}, "toybox", {"steps": 7, "learning_rate": 3e-4}),
+    (LearnSettings, {"method": "lora"}, "", {"steps": 500, "learning_rate": 1e-4, "rank": 8}),
+    (LearnSettings, {"method": "lora"}, "toybox", {"steps": 250, "batch_size": 4, "rank": 16}),
+    (
+        LearnSettings,
+        {"preset": "paper"},
+        "toybox",
+        {"steps": 1000, "learning_rate": 5e-6, "batch_size": 1, "flip": False},
+    ),
+    (LearnSettings, {"preset": "paper", "method": "lora"}, "toybox", {"steps": 500, "rank": 4}),
+    (
+        LearnSettings,
+        {"preset": "photoswap", "method": "textual-inversion"},
+        "toybox",
+        {"steps": 1000, "learning_rate": 5e-4, "vectors": 1, "batch_size": 4},
+    ),
+    (EditSettings, {}, "toybox", {"cross_map_steps": 40, "self_map_side": 32, **TOY_GUIDANCE}),
+    (EditSettings, {"preset": "paper"}, "", {"self_map_steps": 20, "self_map_side": 16}),
+    (EditSettings, {"method": "pnp"}, "", {"inversion_steps": 999, "negative": UGLY}),
+    (EditSettings, {"method": "pnp"}, "toybox", {"inversion_steps": 0, "negative": ""}),
+    (
+        EditSettings,
+        {"method": "pnp", "preset": "official"},
+        "toybox",
+        {"inversion_steps": 999, "negative": UGLY, **TOY_GUIDANCE},
+    ),
+    (
+        EditSettings,
+        {"method": "pnp", "preset": "paper"},
+        "toybox",
+        {"inversion_steps": 999, "negative": ""},
+    ),
+    (EditSettings, {"method": "pnp", "steps": 10}, "", {"feature_steps": 8, "self_map_steps": 5}),
+    (EditSettings, {"method": "hiper", "preset": "paper"}, "toybox", {"tail_scale": 1.0}),
+    (SwapSettings, {}, "toybox", {"guidance": 4.0, "paste": True, "blend": True}),
+    (SwapSettings, {"preset": "paper", "steps": 10}, "", {"self_map_steps": 5, "blend": False}),
+    (SwapSettings, {"preset": "paper"}, "toybox", {"eta": 0.0, "budget": 0, "guidance": 4.0}),
+    (SwapSettings, {"cross_map_steps": 0.5}, "", {"cross_map_steps": 0.5, "budget": 0}),
+    (SwapSettings, {"preset": "official", "cross_map_steps": 3}, "", {"cross_map_steps": 3}),
+    (SwapSettings, {"blend": False}, "", {"paste": False}),
+    (SwapSettings, {"blend": False, "paste": True}, "", {"paste": True}),
+    (InvertSettings, {}, "toybox", {"learning_rate": 0.03, **TOY_GUIDANCE}),
+    (InvertSettings, {}, "", {"learning_rate": 0.01, **PUBLISHED_GUIDANCE}),
+    (GenerateSettings, {"eta": 0.5}, "toybox", {"guidance": 5.0, "eta": 0.5, "temperature": 0.9}),
+    (DragSettings, {}, "toybox-gan", {"learning_rate": 2e-2, "feature_resolution": 32}),
+    (DragSettings, {"preset": "official"}, "toybox-gan", {"learning_rate": 1e-3}),
+    (ProjectSettings, {"preset": "official"}, "toybox-gan", {"stop_at": 0.06, "tune_rate": 3e-3}),
+]
+
+
+@pytest.mark.parametrize(("group", "given", "model", "wanted"), RESOLVED)
+def test_each_layer_counts_over_those_below(
+    group: type[Settings], given: dict, model: str, wanted: dict
+) -> None:
+    found = group.filled(given, model).to_dict()
+    assert {name: found[name] for name in wanted} == wanted
+
+
+@pytest.mark.parametrize("name", ["toybox", "toybox-gan"])
+def test_what_suits_a_model_goes_with_its_folder(name: str, tmp_path: Path) -> None:
+    ours = builtin_folder(name)
+    assert ours is not None
+    copy = tmp_path / "another name"
+    copy.mkdir()
+    shutil.copy(ours / suits.FILE, copy)
+    for group in ALL:
+        assert group.filled({}, str(copy)) == group.filled({}, name)
+        assert group.filled({}, str(tmp_path)) == group()
+    for verb in suits.suits(name):
+        (group,) = (g for g in ALL if g.filling.verb == verb.split(" ")[0])
+        assert set(suits.suits(name)[verb]) <= set(group().to_dict())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "{}", '{"format": 2, "settings": {}}', '{"format": 1, "settings": {"swap": 3}}']
+    + ['{"format": 1, "settings": {"swap": {"steps": [1]}}}'],
+)
+def test_a_damaged_file_of_a_model_is_one_line(text: str, tmp_path: Path) -> None:
+    (tmp_path / suits.FILE).write_text(text)
+    with pytest.raises(ModelError, match=suits.FILE):
+        SwapSettings.filled({}, str(tmp_path))
+
+
+def test_a_models_values_are_bounded_like_any_others(tmp_path: Path) -> None:
+    (tmp_path / suits.FILE).write_text('{"format": 1, "settings": {"swap": {"steps": 100000}}}')
+    with pytest.raises(InputError, match="steps must be at most"):
+        SwapSettings.filled({}, str(tmp_path))
+
+
+FILES = sorted(Path(suits.__file__).parent.glob("*.py"))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: file.name)
+def test_free_of_heavy_imports(file: Path) -> None:
+    tree = ast.parse(file.read_text())
     names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
     names |= {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom) and n.module}
-    assert names <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
-        "understudy.errors",
-        "understudy.settings.knobs",
-        "understudy.settings.presets",
+    ours = {name for name in names if name.startswith("understudy")}
+    assert names - ours <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
+        "os",
+        "pathlib",
     }
+    assert all(
+        name.startswith(("understudy.settings", "understudy.files"))
+        for name in ours - {"understudy.errors"}
+    )
 
 
 def test_official_projection_ends_at_a_distance() -> None:

@@ -22,6 +22,7 @@ from understudy.transfer.blend import Blend
 from understudy.transfer.loop import alignment, replay_steps
 from understudy.transfer.schedule import SwapSchedule, as_published, first_steps
 
+PAPER = SwapSettings.filled({"preset": "paper"})
 SOURCE, TARGET = "a photo of cat on the beach", "a photo of sks dog on the beach"
 STEPS = 6
 
@@ -168,7 +169,7 @@ def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
     inversion = null_text(model, guidance=7.5)
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 8:24, 8:24] = 1
-    settings = SwapSettings(steps=STEPS, self_output_steps=1, self_map_steps=2, cross_map_steps=2)
+    settings = replace(PAPER, steps=STEPS, self_output_steps=1, self_map_steps=2, cross_map_steps=2)
     *_, last = swap_steps(model, inversion, SOURCE, TARGET, settings, mask=mask)
     kept = last.mask[0, 0] == 0
     assert torch.equal(last.target[0][:, kept], inversion.replay[-1][:, kept])
@@ -183,7 +184,7 @@ def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
 def test_a_swap_ends_in_pictures():
     model = tiny_model("toy", dtype=torch.float32)
     inversion = null_text(model, guidance=7.5)
-    settings = SwapSettings(steps=STEPS)
+    settings = replace(PAPER, steps=STEPS)
     pictures = swap(model, inversion, SOURCE, [TARGET, TARGET], settings)
     assert pictures.shape == (2, 3, 64, 64)
     assert torch.allclose(pictures[0], pictures[1], atol=1e-5)
@@ -196,7 +197,7 @@ def test_two_subjects_each_with_an_actor_of_its_own():
     target = cast(prompt, roles)
     photo = 0.5 * starting_noise([5], size_of(model), like=model).to(model.dtype)
     *_, made = direct_steps(model, photo, prompt, steps=STEPS)
-    settings = SwapSettings(steps=STEPS, blend=True)
+    settings = replace(PAPER, steps=STEPS, blend=True)
     how = {"guidance": 7.5, "blend": Blend(1, (6, 8), ((6, 8, 9),))}
     *_, last = swap_steps(model, made.inversion, prompt, target, settings, words=roles)
     plan = first_steps(STEPS, 10, 25, 20)
@@ -208,7 +209,7 @@ def test_two_subjects_each_with_an_actor_of_its_own():
 def test_what_does_not_fit_is_refused_by_name():
     model = tiny_model("sd15")
     inversion = null_text(model, guidance=7.5)
-    settings = SwapSettings(steps=STEPS)
+    settings = replace(PAPER, steps=STEPS)
 
     def swapped(source=SOURCE, target=TARGET, settings=settings, inversion=inversion, **how):
         return swap_steps(model, inversion, source, target, settings, **how)
@@ -216,7 +217,7 @@ def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(PromptError, match="a photo of dog"):
         swapped(source="a photo of dog")
     with pytest.raises(InputError, match="inverted in 6 steps.*--steps 50"):
-        swapped(settings=SwapSettings())
+        swapped(settings=PAPER)
     with pytest.raises(InputError, match="guidance 7.5.*--guidance 3"):
         swapped(settings=replace(settings, guidance=3.0))
     with pytest.raises(InputError, match='"other"'):
@@ -236,7 +237,7 @@ def test_closing_a_swap_early_is_fine():
     *_, made = ddim_inversion_steps(
         model, starting_noise([1], size_of(model), like=model), SOURCE, steps=STEPS
     )
-    steps = swap_steps(model, made.inversion, SOURCE, TARGET, SwapSettings(steps=STEPS))
+    steps = swap_steps(model, made.inversion, SOURCE, TARGET, replace(PAPER, steps=STEPS))
     assert next(iter(steps)).index == 0
     steps.close()
     assert torch.is_grad_enabled()

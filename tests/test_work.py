@@ -24,6 +24,7 @@ from understudy.swap.photoswap import swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.batch_layout import SwapControl
 
+PAPER = SwapSettings.filled({"preset": "paper"})
 SELF_ATTENTION = 0.2162  # of a row's multiply-adds
 
 
@@ -112,7 +113,7 @@ def test_a_sweep_keeps_its_bar():
     model = model_of(0)
     shares = (0.1, 0.2, 0.3, 0.4, 0.5)
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
-    grid = cells(SwapSettings(), *axes)
+    grid = cells(PAPER, *axes)
     steps = sweep_steps(model, inverted(model), SOURCE, TARGET, grid)
     assert sum(step.rows for step in steps) == model.rows == 1784 <= 2600
 

@@ -36,7 +36,7 @@ from understudy.settings import (
     LearnSettings,
     SwapSettings,
 )
-from understudy.settings.presets import SWAP_INVERSIONS
+from understudy.settings.swap import INVERSIONS
 from understudy.swap import swap_steps
 from understudy.swap.photoswap import framed
 from understudy.swap.schedule_search import Audition
@@ -136,7 +136,7 @@ def perform(
     target_prompt = given.prompt.replace(given.noun, learnt.phrase, 1)
     run = {"steps": settings.steps, "guidance": settings.guidance}
     with worn(model, learnt):
-        method = SWAP_INVERSIONS["best"]
+        method = INVERSIONS["best"]
         asked = InvertSettings.filled({**run, "method": method}, model.name)
         inverting = inversion_steps(model, source, given.prompt, asked)
         inversion = watch(inverting, "Inverting the source").inversion

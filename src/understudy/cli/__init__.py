@@ -19,7 +19,6 @@ from understudy.cli import (
     check,
     concept,
     demo,
-    doctor,
     drag,
     edit,
     evaluate,
@@ -32,8 +31,8 @@ from understudy.cli import (
     swap,
     sweep,
     toybox,
-    verify,
 )
+from understudy.cli.options import Command
 from understudy.errors import UnderstudyError, one_line
 
 app = typer.Typer(
@@ -57,10 +56,8 @@ for command in (
     invert.invert,
     project.project,
     drag.drag,
-    verify.verify,
-    doctor.doctor,
 ):
-    app.command()(command)
+    app.command(cls=Command)(command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(toybox.app, name="toybox")
 app.add_typer(models.app, name="models")

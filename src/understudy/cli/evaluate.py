@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from understudy.cli import show, stage, study
-from understudy.cli.options import knobs
+from understudy.cli.options import Command, knobs
 from understudy.errors import ExtraMissing, InputError, ModelError
 from understudy.files.atomic import check_folder_writable
 from understudy.settings import RunSettings
@@ -43,7 +43,7 @@ Told = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(cls=Command)
 @knobs
 def swap(
     settings: SwapBenchSettings,
@@ -111,7 +111,7 @@ def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | Non
     return PhotoBench(folder, settings, _eyes(settings, acting.model.device), size)
 
 
-@app.command()
+@app.command(cls=Command)
 @knobs
 def dreambooth(
     data: Annotated[str, typer.Argument(help="The data set's folder, or 'toybox'.")],
@@ -180,7 +180,7 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     return Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
 
 
-@app.command()
+@app.command(cls=Command)
 @knobs
 def drag(
     *,
@@ -236,7 +236,7 @@ def drag(
     _finish(report, out, json)
 
 
-@app.command()
+@app.command(cls=Command)
 @knobs
 def cases(
     settings: CasesSettings,

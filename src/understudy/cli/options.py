@@ -2,7 +2,8 @@
 
 A command takes its settings as parameters; `knobs` replaces each of them by the options of its
 class, and makes the settings when the command runs. An option that was not given stays out of
-the settings' construction, so that a preset may fill it.
+the settings' construction, so that a preset may fill it. --help shows the values that the command's
+default model gets; --show-settings prints those of the model, method and preset that were given.
 """
 
 from __future__ import annotations
@@ -10,14 +11,17 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, get_type_hints
 
 import typer
+from typer.core import TyperCommand
 
+from understudy.cli import show
 from understudy.errors import InputError
 from understudy.settings import RunSettings
 from understudy.settings.knobs import Settings, option
+from understudy.settings.resolve import Value
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:
@@ -25,10 +29,15 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Settings]] = {}
     parameters: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command).parameters.items():
+    taken = inspect.signature(command).parameters
+    usual = taken["generator"].default if "generator" in taken else RunSettings().model
+    for name, parameter in taken.items():
         if isinstance(hints[name], type) and issubclass(hints[name], Settings):
             groups[name] = hints[name]
-            parameters += [as_parameter(field) for field in dataclasses.fields(hints[name])]
+            defaults = hints[name].filled({}, usual).to_dict()
+            parameters += [
+                as_parameter(f, defaults[f.name]) for f in dataclasses.fields(groups[name])
+            ]
         else:
             parameters.append(
                 parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
@@ -36,8 +45,14 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(**given: Any) -> None:
-        model = given.get("model") or given.get("generator") or RunSettings().model
-        command(**{name: make(group, given, model) for name, group in groups.items()}, **given)
+        model = given.get("model") or given.get("generator") or usual
+        made = {name: make(group, given, model) for name, group in groups.items()}
+        if given.pop("show_settings"):
+            show_settings(made.values(), bool(given.get("json")))
+        else:
+            command(**made, **given)
+
+    parameters.append(SHOW_SETTINGS)
 
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -45,14 +60,47 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def as_parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
-    """One knob as a keyword-only parameter that typer understands; None means "not given"."""
+SHOW = "--show-settings"
+SHOW_SETTINGS = inspect.Parameter(
+    "show_settings",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[bool, typer.Option(SHOW, help="Print the settings' values and exit.")],
+)
+
+
+class Command(TyperCommand):
+    """A command that needs no arguments where only its settings are to be shown."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if SHOW in args:
+            for parameter in self.params:
+                parameter.required = False
+        return super().parse_args(ctx, args)
+
+
+def show_settings(settings: Iterable[Settings], json: bool) -> None:
+    """Print every value that a run would use, as JSON or one a line."""
+    values = {name: value for group in settings for name, value in group.to_dict().items()}
+    width = max(map(len, values), default=0)
+    show.result(values, json, *(f"{name:{width}}  {said(v)}" for name, v in values.items()))
+
+
+def said(value: Value) -> str:
+    """A value as --help shows it."""
+    return f"{value}".lower() if isinstance(value, bool) else f"{value}" or "empty"
+
+
+def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Parameter:
+    """One knob as a keyword-only parameter that typer understands; None means "not given".
+
+    default: the value that --help shows.
+    """
     name, share = option(field.name), field.metadata["share"]
     spelling = f"{name}/--no-{name[2:]}" if isinstance(field.default, bool) else name
-    default = f"{field.default}".lower() if isinstance(field.default, bool) else f"{field.default}"
     info: Any = typer.Option(
         spelling,
-        help=f"{field.metadata['help']} [default: {default or 'empty'}]",
+        help=f"{field.metadata['help']} [default: {said(default)}]",
         metavar="|".join(field.metadata["choices"]) or ("COUNT|SHARE" if share else None),
         show_default=False,
         parser=count_or_share if share else None,

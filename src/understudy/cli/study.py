@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from understudy.cli import show
-from understudy.cli.options import knobs
+from understudy.cli.options import Command, knobs
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.settings.evaluate import StudySettings
@@ -18,7 +18,7 @@ Folder = Annotated[Path, typer.Argument(help="The folder of the study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-@app.command()
+@app.command(cls=Command)
 @knobs
 def make(
     results: Annotated[Path, typer.Argument(help="A folder of results of evaluate swap or so.")],

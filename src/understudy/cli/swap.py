@@ -12,7 +12,7 @@ from understudy.cli import casting, show, stage
 from understudy.cli.options import knobs
 from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
-from understudy.settings.presets import SWAP_COUNTS, SWAP_INVERSIONS
+from understudy.settings.swap import COUNTS, INVERSIONS
 
 if TYPE_CHECKING:
     from understudy.invert.inversion import Inversion
@@ -56,7 +56,7 @@ def swap(
 
     model = stage.load_model(run)
     source = casting.source_of(model, photo, seed, prompt, mask)
-    method = method or SWAP_INVERSIONS[settings.preset]
+    method = method or INVERSIONS[settings.preset]
     asked = casting.asked_inversion(method, settings, run)
     parts = partial(parts_read, settings)
     facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target}
@@ -126,4 +126,4 @@ def _chosen(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
     plans = candidates(settings)
     plan = plans[last.targets[0] % len(plans)]
     ends = (plan.self_output, plan.self_map, plan.cross_map)
-    return dict(zip(SWAP_COUNTS, (len(steps) for steps in ends), strict=True))
+    return dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))

@@ -31,7 +31,7 @@ from understudy.settings import (
     Settings,
     SwapSettings,
 )
-from understudy.settings.presets import SWAP_INVERSIONS, SWAP_PRESETS
+from understudy.settings.swap import INVERSIONS, PRESETS
 from understudy.swap import swap
 from understudy.swap.schedule_search import Audition
 from understudy.swap.scorer import judge_for
@@ -189,7 +189,7 @@ def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings
     swap's preset unless another is told."""
     found = stage.settings(InvertSettings).to_dict()
     if isinstance(how, SwapSettings) and "method" not in stage.told.get("invert", {}):
-        found["method"] = SWAP_INVERSIONS[how.preset]
+        found["method"] = INVERSIONS[how.preset]
     return InvertSettings.from_dict({**found, "steps": how.steps, "guidance": how.guidance})
 
 
@@ -236,5 +236,5 @@ METHODS: Mapping[str, Method] = {
         lambda stage: (stage.settings(LearnSettings), stage.settings(GenerateSettings)),
     ),
     **{name: _of_edit(name) for name in ("p2p", "pnp")},
-    **{f"photoswap-{preset}": _of_preset(preset) for preset in SWAP_PRESETS},
+    **{f"photoswap-{preset}": _of_preset(preset) for preset in PRESETS},
 }

@@ -9,17 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.errors import InputError, ModelError
+from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
 
 if TYPE_CHECKING:
     import torch
 
     from understudy.models.interface import DiffusionModel
-
-WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
-
-# Names of models that ship in the package, and their folders under weights/.
-BUILT_IN = {"toybox": "toybox-diffusion"}
-GENERATORS = ("toybox-gan",)  # likewise, those that --generator takes
 
 # Hub ids that were taken down or renamed, and where the same weights are now.
 ALIASES = {

@@ -1,8 +1,8 @@
 """What made a picture: command, settings, inputs by hash, model, seed, versions; in its PNG.
 
 A recipe holds no path, no time and no picture of the inputs: file names and SHA-256 alone, so the
-same command writes the same recipe and nothing private travels. Stored as JSON in the iTXt chunk
-"understudy" of a PNG, in the XMP packet of a JPEG or WebP.
+same command writes the same bytes and nothing private travels. Stored as JSON in the iTXt chunk
+"understudy" of a PNG.
 """
 
 from __future__ import annotations
@@ -21,8 +21,7 @@ from typing import Any, cast
 from understudy._version import __version__
 from understudy.errors import PictureError
 from understudy.files.reading import parse_json
-from understudy.pictures import xmp
-from understudy.pictures.photo import check_is_file, texts
+from understudy.pictures.photo import check_is_file, png_text
 
 KEY = "understudy"
 FORMAT = 1
@@ -84,8 +83,7 @@ class Recipe:
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe a picture carries. Raises PictureError when it carries none."""
-    chunks, packet = texts(path)
-    text = chunks.get(KEY) or xmp.recipe_text(packet)
+    text = png_text(path).get(KEY)
     if text is None:
         raise PictureError(f"{path} carries no recipe: it was not made here, or was saved anew.")
     return Recipe.from_json(text)

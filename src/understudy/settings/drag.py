@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
-from understudy.settings.knobs import Settings, knob, suited
-from understudy.settings.presets import Value
+from understudy.settings.knobs import Settings, knob
+from understudy.settings.resolve import Layers, Value
 
 # "official": the authors' program as it runs (its docs say otherwise in places: see
 # docs/methods.md); "mirrored": the same before July 2023. "paper": the text and its equations.
@@ -45,6 +44,8 @@ PRESETS: dict[str, dict[str, Value]] = {
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DragSettings(Settings):
     """DragGAN (Pan et al. 2023). Lengths are in pixels of a 512-pixel picture."""
+
+    filling: ClassVar[Layers] = Layers(verb="drag", presets={"": PRESETS})
 
     preset: str = knob("best", "named set of values to start from", choices=tuple(PRESETS))
     space: str = knob("w+", "w+ moves every layer by itself, w all alike", choices=("w+", "w"))
@@ -87,9 +88,3 @@ class DragSettings(Settings):
         60, "stop when the way left has not shrunk for so many steps; 0: never", at_least=0
     )
     keep_every: int = knob(5, "keep each so manieth latent for films and undo", at_least=1)
-
-    @classmethod
-    def filled(cls, given: Mapping[str, Any], model: str = "") -> DragSettings:
-        """The values given; then the preset's; then what suits the generator."""
-        named = PRESETS[cls.from_dict(given).preset]
-        return cls.from_dict({**suited(cls, model), **named, **given})

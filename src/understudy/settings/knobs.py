@@ -1,6 +1,7 @@
 """What a setting is: its default, its help, its bounds, and the check of all three.
 
 Free of torch. Knows no verb: the settings of the verbs are in the other files of this package.
+Which values fill what is not given is said in `resolve.py`.
 """
 
 from __future__ import annotations
@@ -8,10 +9,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from understudy.errors import InputError
-from understudy.settings.presets import SUITED, Value
+from understudy.settings.resolve import Layers, Value, resolve
+from understudy.settings.suits import suits
 
 T = TypeVar("T", bound="Settings")
 
@@ -38,6 +40,8 @@ def knob(
 class Settings:
     """Base of all settings: checks every knob against its bounds when made."""
 
+    filling: ClassVar[Layers] = Layers()
+
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             check(field, getattr(self, field.name))
@@ -57,9 +61,14 @@ class Settings:
 
     @classmethod
     def filled(cls: type[T], given: Mapping[str, Any], model: str = "") -> T:
-        """Settings from the values given; a preset among them, what suits the model, and the
-        defaults fill the rest, in this order."""
-        return cls.from_dict({**suited(cls, model), **given})
+        """Settings from the values given; `resolve` fills the rest.
+
+        model: name or folder of the model they are for; "" for none in particular. Raises
+        InputError for a value out of bounds and for a preset that the method does not have.
+        """
+        cls.from_dict(given)
+        defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)}
+        return cls.from_dict(resolve(cls.filling, defaults, given, suits(model)))
 
 
 def check(field: dataclasses.Field[Any], value: Any) -> None:
@@ -89,8 +98,3 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def option(name: str) -> str:
     """The command-line spelling of a knob: ``self_map_steps`` -> ``--self-map-steps``."""
     return "--" + name.replace("_", "-")
-
-
-def suited(kind: type[Settings], model: str) -> Mapping[str, Value]:
-    """The values of `kind` that suit a built-in model; none for any other."""
-    return SUITED.get(model, {}).get(kind.__name__, {})

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import Any
+from typing import ClassVar
 
-from understudy.settings.knobs import Settings, knob, suited
-from understudy.settings.presets import Value
+from understudy.settings.knobs import Settings, knob
+from understudy.settings.resolve import Layers, Value
 
 # "official": the authors' program, which ends tuning at an LPIPS distance (--measure lpips).
 # "best": the same to the end of its steps, whatever the measure.
@@ -18,6 +17,8 @@ PRESETS: dict[str, dict[str, Value]] = {"best": {}, "official": {"stop_at": 0.06
 class ProjectSettings(Settings):
     """A photo to a latent of a generator: projection (Karras et al. 2020), then pivotal tuning
     (Roich et al. 2021)."""
+
+    filling: ClassVar[Layers] = Layers(verb="project", presets={"": PRESETS})
 
     preset: str = knob("best", "named set of values to start from", choices=tuple(PRESETS))
     space: str = knob("w", "one w for all layers, or one a layer", choices=("w", "w+"))
@@ -34,9 +35,3 @@ class ProjectSettings(Settings):
     locality: float = knob(0.0, "tuning: weight of nearby latents staying the same", at_least=0)
     seed: int = knob(0, "seed of every random draw", at_least=0)
     keep_every: int = knob(100, "steps between two notes of progress", at_least=1)
-
-    @classmethod
-    def filled(cls, given: Mapping[str, Any], model: str = "") -> ProjectSettings:
-        """The values given; then the preset's; then what suits the generator."""
-        named = PRESETS[cls.from_dict(given).preset]
-        return cls.from_dict({**suited(cls, model), **named, **given})

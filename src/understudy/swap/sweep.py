@@ -21,7 +21,7 @@ from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.settings.knobs import option
-from understudy.settings.presets import SWAP_COUNTS
+from understudy.settings.swap import COUNTS
 from understudy.swap.photoswap import blend_of, check, schedule_of
 from understudy.swap.subjects import Role
 from understudy.transfer.blend import Blend
@@ -37,8 +37,8 @@ class Axis:
     values: tuple[int | float, ...]
 
     def __post_init__(self) -> None:
-        if self.name not in SWAP_COUNTS:
-            known = ", ".join(option(name)[2:] for name in SWAP_COUNTS)
+        if self.name not in COUNTS:
+            known = ", ".join(option(name)[2:] for name in COUNTS)
             raise InputError(f"a sweep varies one of {known}. Got {self.name!r}.")
         if not self.values:
             raise InputError(f"{option(self.name)} needs at least one value to vary over.")

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from understudy.errors import InputError
 from understudy.invert.source import Part, Parts
-from understudy.settings.presets import published_counts
+from understudy.settings.swap import published_counts
 
 Share = int | float
 
@@ -88,7 +88,7 @@ def first_steps(steps: int, self_output: Share, self_map: Share, cross_map: Shar
 def as_published(steps: int, self_output: float, self_map: float, cross_map: float) -> SwapSchedule:
     """The schedule of Photoswap's authors' code, from its fractions.
 
-    It differs from the paper: see `settings.presets.published_counts`.
+    It differs from the paper: see `settings.swap.published_counts`.
     """
     counts = published_counts(steps, self_output, self_map, cross_map).values()
     return SwapSchedule(steps, *map(range, counts))

@@ -32,7 +32,7 @@ from understudy.pictures.recipe import Recipe, versions
 from understudy.pictures.tensors import write_picture
 from understudy.settings.drag import DragSettings
 from understudy.settings.evaluate import DragTableSettings
-from understudy.settings.presets import Value
+from understudy.settings.resolve import Value
 from understudy.vision.landmarks import LandmarkFinder, Landmarks
 
 VERSION = 1

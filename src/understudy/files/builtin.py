@@ -1,0 +1,17 @@
+"""Where the models that ship with the package lie. Knows nothing of what is in them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+WEIGHTS = Path(__file__).resolve().parent.parent / "weights"
+
+# Names of the built-in models, and their folders under weights/.
+BUILT_IN = {"toybox": "toybox-diffusion"}
+GENERATORS = ("toybox-gan",)  # likewise, those that --generator takes
+
+
+def builtin_folder(name: str) -> Path | None:
+    """The folder of a built-in model or generator; None for any other name."""
+    folder = BUILT_IN.get(name, name if name in GENERATORS else None)
+    return None if folder is None else WEIGHTS / folder

@@ -1,0 +1,78 @@
+"""The settings of `edit`, and its presets. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from understudy.settings.knobs import Settings, knob
+from understudy.settings.resolve import Layers, Value
+
+EDIT_METHODS = ("p2p", "pnp", "hiper")
+
+# p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
+# generated pictures, and "official" those of their notebook for real photos (null-text inversion).
+# pnp: Tumanyan et al. 2023, section 4, and the authors' second code. hiper: Han et al. 2023, and
+# the factor on the tail in the authors' code. "best" is what each method starts from: the official
+# values, unless something else suits the model. Step counts are for PUBLISHED_STEPS steps.
+NEGATIVE = "ugly, blurry, black, low res, unrealistic"
+_COUNTS = ("cross_map_steps", "self_map_steps", "feature_steps")
+_P2P: dict[str, Value] = {"cross_map_steps": 40, "self_map_steps": 20, "self_map_side": 16}
+_PNP: dict[str, Value] = {"self_map_steps": 25, "feature_steps": 40, "inversion_steps": 999}
+_HIPER: dict[str, Value] = {"cross_map_steps": 0, "self_map_steps": 0, "tail_scale": 1.0}
+_METHODS: dict[str, dict[str, Value]] = {
+    "p2p": {**_P2P, "self_map_steps": 25, "self_map_side": 32, "blend_start": 0.2},
+    "pnp": {**_PNP, "negative": NEGATIVE},
+    "hiper": {**_HIPER, "tail_scale": 0.8},
+}
+PRESETS: dict[str, dict[str, dict[str, Value]]] = {
+    "p2p": {"best": {}, "paper": {**_P2P, "blend_start": 0.0}, "official": _METHODS["p2p"]},
+    "pnp": {"best": {}, "paper": {**_PNP, "negative": ""}, "official": _METHODS["pnp"]},
+    "hiper": {"best": {}, "paper": _HIPER, "official": _METHODS["hiper"]},
+}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EditSettings(Settings):
+    """New words for a photo: prompt-to-prompt, plug-and-play (pnp) or HiPer."""
+
+    filling: ClassVar[Layers] = Layers(
+        verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
+    )
+
+    method: str = knob("p2p", "how to edit", choices=EDIT_METHODS)
+    preset: str = knob(
+        "best", "named set of values to start from", choices=("best", "paper", "official")
+    )
+    steps: int = knob(50, "denoising steps; p2p, hiper: as inverted", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "guidance scale; null-text: as inverted", at_least=0, at_most=50)
+    alignment: str = knob(
+        "auto",
+        "p2p: words replace words, or are added; auto: replace where there are as many",
+        choices=("auto", "replace", "refine"),
+    )
+    cross_map_steps: int = knob(
+        40, "p2p, hiper: steps that keep the source's cross-attention map", at_least=0
+    )
+    self_map_steps: int = knob(25, "steps that keep the source's self-attention map", at_least=0)
+    self_map_side: int = knob(
+        32, "p2p, hiper: side of the largest layers that keep it, 16 or 32", at_least=1
+    )
+    feature_steps: int = knob(40, "pnp: steps that keep the source's features", at_least=0)
+    negative: str = knob("", "pnp: prompt to be guided away from")
+    inversion_steps: int = knob(
+        0, "pnp: steps of the inversion; 0 is as many as --steps", at_least=0, at_most=1000
+    )
+    blend_start: float = knob(0.2, "share of the run before blending", at_least=0, at_most=1)
+    blend_threshold: float = knob(
+        0.3, "share of the strongest attention that is the blended word's", at_least=0, at_most=1
+    )
+    keep_threshold: float = knob(0.3, "the same for words to keep", at_least=0, at_most=1)
+    eta: float = knob(
+        0.0, "p2p, hiper: fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+    )
+    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
+    noise_seed: int = knob(0, "seed of that noise", at_least=0)
+    tail_scale: float = knob(
+        0.0, "factor on a learnt tail; 0 is what it was learnt for", at_least=0, at_most=10
+    )

@@ -1,0 +1,18 @@
+"""Which model, and on what: settings of every verb that uses one. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from understudy.settings.knobs import Settings, knob
+
+DTYPES = ("float32", "float16", "bfloat16")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunSettings(Settings):
+    """Which model, and on what: the same for every command that uses one."""
+
+    model: str = knob("toybox", "built-in name, folder, checkpoint file or hub id")
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+    dtype: str = knob("float32", "precision of the weights", choices=DTYPES)

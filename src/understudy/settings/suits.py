@@ -1,0 +1,49 @@
+"""What suits a model: values in understudy.json in the model's own folder.
+
+::
+
+    {"format": 1, "settings": {"learn": {"steps": 100}, "learn lora": {"steps": 250}}}
+
+A key is a verb, or a verb and one of its methods. The file lies beside the weights and is copied
+with them, so a model behaves alike by name and by path. A model without the file (a hub id, a
+checkpoint file) takes the defaults.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from understudy.errors import ModelError
+from understudy.files.builtin import builtin_folder
+from understudy.files.reading import read_json
+from understudy.settings.resolve import Value, Values
+
+FILE, FORMAT = "understudy.json", 1
+MAX_BYTES = 100_000
+
+
+def suits(model: str) -> Mapping[str, Values]:
+    """The values that suit the model of this name or folder; empty where it says nothing.
+
+    Raises ModelError, naming the file, for one that is not as described above. Whether a value is
+    within its bounds is checked where the settings are made.
+    """
+    folder = builtin_folder(model)
+    if folder is None and model:
+        folder = Path(model).expanduser()
+    if folder is None or not os.path.lexists(file := folder / FILE):
+        return {}
+    body = read_json(file, most=MAX_BYTES, error=ModelError)
+    found: Any = body.get("settings") if isinstance(body, dict) else None
+    if not isinstance(found, dict) or cast(dict[str, Any], body).get("format") != FORMAT:
+        raise ModelError(f"{file} must hold format {FORMAT} and settings. Remove or correct it.")
+    for verb, values in cast(dict[str, Any], found).items():
+        plain = isinstance(values, dict) and all(
+            isinstance(value, Value) for value in cast(dict[str, Any], values).values()
+        )
+        if not plain:
+            raise ModelError(f"{file}: {verb} must hold names and values. Remove or correct it.")
+    return cast(dict[str, Values], found)

@@ -1,0 +1,135 @@
+"""The settings of `swap`, `sweep` and `explain`, and their presets. Free of torch."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import ClassVar
+
+from understudy.errors import InputError
+from understudy.settings.knobs import Settings, knob
+from understudy.settings.resolve import PUBLISHED_STEPS, Layers, Value, Values
+
+# Photoswap's three step counts, for a run of PUBLISHED_STEPS: phi, M and A.
+COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
+OFFICIAL_FRACTIONS = (0.8, 0.0, 0.6)  # phi, M, A: first example of the authors' notebook
+
+
+def published_counts(
+    steps: int, self_output: float, self_map: float, cross_map: float
+) -> dict[str, int]:
+    """Photoswap's three step counts from the fractions of the authors' code, scaled to `steps`.
+
+    phi runs through step int(n * phi) inclusive, so that 0 still swaps step 0 and only a negative
+    fraction swaps none; M ends at int(n * (M + phi)); A ends at int((n + 1) * A). Products are
+    truncated in floating point as there (.3 + .6 of 50 is 44). The code itself has 50 in the
+    place of n.
+    """
+    ends = (
+        int(self_output * steps) + 1,
+        int(steps * (self_map + self_output)),
+        int(cross_map * (steps + 1)),
+    )
+    return {name: min(max(end, 0), steps) for name, end in zip(COUNTS, ends, strict=True)}
+
+
+# "best" is ours: the defaults of the class below. It keeps the source's features for fewer steps;
+# the blend keeps the background. How many steps is chosen for each picture within the budget
+# (swap/schedule_search.py). The inverted noise carries the source's colours and shape; eta 0.8
+# replaces a part of it by fresh noise at each step, so that the new subject can take its own.
+# "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook, which
+# blends latents besides; its step counts are published_counts(steps, *OFFICIAL_FRACTIONS).
+_PUBLISHED: dict[str, Value] = {
+    "where": "attention",
+    "budget": 0,
+    "paste": False,
+    "eta": 0.0,
+}
+PRESETS: dict[str, dict[str, Value]] = {
+    "best": {},
+    "paper": {
+        **_PUBLISHED,
+        "self_output_steps": 10,
+        "self_map_steps": 25,
+        "cross_map_steps": 20,
+        "blend": False,
+    },
+    "official": {
+        **_PUBLISHED,
+        **published_counts(PUBLISHED_STEPS, *OFFICIAL_FRACTIONS),
+        "blend": True,
+    },
+}
+
+# How the photo is inverted. Where the photo's own path is kept outside the subject anyway, direct
+# inversion costs nothing and holds it better than tuned embeddings.
+INVERSIONS = {"paper": "null-text", "official": "null-text", "best": "direct"}
+
+
+def _rule(values: Values, given: Values) -> Values:
+    """`official` rounds as its authors' code does at any number of steps; a step count that is
+    given leaves nothing to search; without a blend nothing says what to paste around."""
+    found = dict(values)
+    if values["preset"] == "official":
+        found |= published_counts(int(values["steps"]), *OFFICIAL_FRACTIONS)
+    if any(name in given for name in COUNTS):
+        found["budget"] = 0
+    if not values["blend"]:
+        found["paste"] = False
+    return found
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SwapSettings(Settings):
+    """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
+
+    filling: ClassVar[Layers] = Layers(
+        verb="swap", presets={"": PRESETS}, counts=COUNTS, rule=_rule
+    )
+
+    preset: str = knob("best", "named set of values to start from", choices=tuple(PRESETS))
+    steps: int = knob(50, "denoising steps, as inverted", at_least=1, at_most=1000)
+    guidance: float = knob(7.5, "guidance scale, as inverted", at_least=0, at_most=50)
+    self_output_steps: int | float = knob(
+        5,
+        "steps, or share of them, that keep the source's self-attention output (the paper's phi)",
+        at_least=0,
+        share=True,
+    )
+    self_map_steps: int | float = knob(
+        12,
+        "steps, or share of them, that keep the source's self-attention map (the paper's M)",
+        at_least=0,
+        share=True,
+    )
+    cross_map_steps: int | float = knob(
+        10,
+        "steps, or share of them, that keep the source's cross-attention map (the paper's A)",
+        at_least=0,
+        share=True,
+    )
+    blend: bool = knob(True, "keep the photo's own latent outside the swapped subject")
+    where: str = knob(
+        "difference", "what finds the subject for --blend", choices=("attention", "difference")
+    )
+    budget: int = knob(
+        300,
+        "U-Net rows that may be spent on choosing the three numbers; 0 takes them as they are",
+        at_least=0,
+    )
+    eta: float = knob(
+        0.8, "fresh noise a step for the new subject: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+    )
+    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
+    noise_seed: int = knob(0, "seed of that noise", at_least=0)
+    paste: bool = knob(True, "at the end, the photo's own pixels wherever it is unchanged")
+    feather: int = knob(4, "pixels over which pasted and swapped picture meet", at_least=0)
+    keep: float = knob(
+        0.5,
+        "gigabytes of the photo's features kept on disk for later swaps; 0 keeps none",
+        at_least=0,
+    )
+
+    def check_place(self, masked: bool) -> None:
+        """Raise InputError where a swap is to be pasted and nothing says what it took."""
+        if self.paste and not (self.blend or masked):
+            raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
