@@ -129,7 +129,7 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, file: str) -> None:
     stopped_after(model, tmp_path, 2)
     bad = tmp_path / "checkpoints" / "step-000002" / file
     bad.write_bytes(bad.read_bytes()[:9])
-    with pytest.raises(ConceptError, match=f"step-000002/{file} is damaged"):
+    with pytest.raises(ConceptError, match=f"step-000002/{file} (is damaged|cannot be read)"):
         finished(model, tmp_path, resume=True)
 
 

@@ -31,6 +31,7 @@ CASES: tuple[tuple[spec.Kind, tuple[Any, ...], tuple[Any, ...]], ...] = (
     ),
     (spec.Record({}, others=spec.Number()), ({"x": 1}, {}), ({"x": "y"},)),
     (spec.Data(), (None, {"a": [1]}), ()),
+    (spec.Scalar(), (None, True, 1, -0.5, "a"), (math.nan, math.inf, [1], {}, 10**400)),
 )
 
 

@@ -15,6 +15,7 @@ from understudy import toybox
 from understudy.errors import InputError, PictureError
 from understudy.evaluate import swapbench
 from understudy.files.atomic import replacing
+from understudy.files.reading import read_bytes
 from understudy.pictures.photo import list_folder, write_pixels
 
 PROMPTS = "prompts_and_classes.txt"
@@ -77,7 +78,7 @@ def read_data_set(folder: Path) -> DataSet:
 
 def _lists(file: Path) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]]:
     """Classes, object prompts, live prompts."""
-    text = file.read_text(encoding="utf-8", errors="replace").replace("\r\n", "\n")
+    text = read_bytes(file).decode("utf-8", errors="replace").replace("\r\n", "\n")
     head, _, rest = text.partition("Object Prompts")
     objects, found, live = rest.partition("Live Subject Prompts")
     classes = {name: noun.strip() for name, noun in _CLASS.findall(head) if name != "subject_name"}

@@ -25,8 +25,11 @@ from understudy.errors import InputError, PictureError
 from understudy.evaluate.bench import Measure, Task, side_of
 from understudy.evaluate.stage import seed_of
 from understudy.evaluate.swap_scores import CEILING
+from understudy.files import spec
+from understudy.files.reading import read_json
 from understudy.pictures import metrics
 from understudy.pictures.photo import SUFFIXES, list_folder, read_photo
+from understudy.pictures.recipe import ingredient
 from understudy.pictures.tensors import read_mask, read_picture
 from understudy.settings.evaluate import CasesSettings
 from understudy.swap.subjects import Role, cast
@@ -34,7 +37,11 @@ from understudy.vision.features import Eyes
 
 NAME = "photos"
 FILE = "case.json"
-SAID = ("prompt", "swap", "class")  # what case.json must say
+DECLARED = spec.Record(
+    {name: spec.Text(2_000, pattern=r"(?s).*\S.*") for name in ("prompt", "swap", "class")},
+    {"photos": spec.Text(4096), "subject": spec.Text(400)},
+    others=spec.Data(),
+)
 
 
 @dataclass(frozen=True)
@@ -68,7 +75,7 @@ class PhotoCase:
     def digest(self) -> str:
         """Of all that is in its files."""
         files = [self.source, *self.photos, *([self.mask] if self.mask else [])]
-        marks = [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+        marks = [ingredient("file", file).sha256 for file in files]
         words = [self.name, self.subject, self.class_noun, self.prompt, self.noun]
         return hashlib.sha256(json.dumps([words, marks]).encode()).hexdigest()
 
@@ -96,16 +103,14 @@ def read_cases(folder: Path) -> tuple[list[PhotoCase], list[str]]:
 
 def _case(here: Path, whole: set[Path]) -> PhotoCase:
     """The case of a folder. whole: photos known to decode; those of this case join them."""
+    if not (here / FILE).exists():
+        raise InputError(f"it has no {FILE}.")
+    said: dict[str, Any] = read_json(here / FILE)
     try:
-        said = json.loads((here / FILE).read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"it has no {FILE}.") from None
-    except (OSError, ValueError) as error:
-        raise InputError(f"{here / FILE} cannot be read: {error}") from error
-    missing = [name for name in SAID if not isinstance(said, dict) or not said.get(name)]
-    if missing:
-        raise InputError(f"{here / FILE} does not say {', '.join(missing)}.")
-    words = {name: str(said[name]) for name in SAID}
+        DECLARED.check(said, "it")
+    except spec.Unfit as problem:
+        raise InputError(f"{here / FILE} does not say what is wanted: {problem}.") from None
+    words = {name: said[name] for name in DECLARED.fields}
     cast(words["prompt"], [Role(words["swap"], words["class"])])  # the word is there
     elsewhere = said.get("photos")
     files = list_folder(here / elsewhere if elsewhere else here).files
@@ -119,7 +124,7 @@ def _case(here: Path, whole: set[Path]) -> PhotoCase:
     if source is None:
         raise InputError(f"{here} has no source.png.")
     read_photo(source)
-    subject = str(said.get("subject") or (Path(elsewhere).name if elsewhere else here.name))
+    subject = said.get("subject") or (Path(elsewhere).name if elsewhere else here.name)
     return PhotoCase(
         here.name, subject, words["class"], words["prompt"], words["swap"], source, photos,
         _named(here, "mask"),

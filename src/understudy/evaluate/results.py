@@ -17,25 +17,88 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, OutputError, UnderstudyError
+from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
+from understudy.files.reading import parse_json, read_bytes, read_json
 
 Row = dict[str, Any]
+MAX_ROWS = 2**30  # bytes of a file of rows
+# Every measure is a scalar; a few columns are lists (seeds, pictures).
+DECLARED_ROW = spec.Record(
+    {"method": spec.Text(400), "case": spec.Text(400)},
+    {
+        "mark": spec.Text(400),
+        "error": spec.Text(),
+        "seconds": spec.Number(),
+        "subject": spec.Text(400),
+        "kind": spec.Text(400),
+        "count": spec.Text(400),
+        "pair": spec.Number(0, whole=True),
+        "seed": spec.Number(0, 2**64, whole=True),
+        "text": spec.Text(),
+        "prompt": spec.Text(),
+        **{name: spec.Text(4096) for name in ("picture", "before", "goal")},
+        "pictures": spec.Items(spec.Text(4096), 1, 10_000),
+        "seeds": spec.Items(spec.Number(0, 2**64, whole=True), 0, 10_000),
+    },
+    others=spec.Scalar(),
+)
+DECLARED_RUN = spec.Record(
+    {"methods": spec.Table(spec.Data(), most=10_000)},
+    {
+        "bench": spec.Data(),
+        "protocol": spec.Text(400),
+        "choices": spec.Table(spec.Data(), most=10_000),
+        "versions": spec.Data(),
+        "side": spec.Number(1, 65_536, whole=True),
+        "folder": spec.Text(4096),
+        "truncation": spec.Number(-100, 100),
+    },
+    others=spec.Data(),
+)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """All whole rows of a file, in the order they were written; none if there is no file."""
+    """All whole rows of a file, in the order they were written; none if there is no file.
+
+    A line that is no row of ours counts as never written, like one cut short by a kill. Raises
+    InputError for a file that cannot be read.
+    """
     if not path.exists():
         return []
     found: list[Row] = []
+    text = read_bytes(path, most=MAX_ROWS).decode("utf-8", errors="replace")
     # Not str.splitlines: it also splits at U+0085, U+2028 and U+2029, which JSON keeps.
-    for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+    for line in text.split("\n"):
         try:
-            row = json.loads(line)
-        except ValueError:
-            continue  # cut short by a kill
-        if isinstance(row, dict):
-            found.append(row)
+            row = parse_json(line, str(path))
+            DECLARED_ROW.check(row, "row")
+        except (InputError, spec.Unfit):
+            continue
+        found.append(row)
     return found
+
+
+def require(rows: Iterable[Row], columns: Iterable[str], path: Path) -> None:
+    """Raise InputError, naming the file and the case, for a row without one of the columns."""
+    wanted = tuple(columns)
+    for row in rows:
+        for name in wanted:
+            if name not in row:
+                raise InputError(
+                    f"{path} has a row without {name!r}: method {spec.shown(row['method'])}, case "
+                    f"{spec.shown(row['case'])}. Remove that line and run the evaluation again."
+                )
+
+
+def number(row: Row, name: str) -> float:
+    """A measure of a row; NaN where it is absent. Raises InputError where it is no number."""
+    value = row.get(name)
+    if value is None:
+        return math.nan
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise InputError(f"A row has {name} {spec.shown(value)}. Wanted a number.")
+    return float(value)
 
 
 def add_row(path: Path, row: Row) -> None:
@@ -139,14 +202,15 @@ class Run:
 
     def read(self) -> dict[str, Any]:
         """What run.json says. Raises InputError where there is none, or none of ours."""
+        if not self.manifest.exists():
+            raise InputError(f"{self.folder} holds no results: no {self.manifest.name}.")
+        said = read_json(self.manifest)
         try:
-            said = json.loads(self.manifest.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{self.folder} holds no results: no {self.manifest.name}.") from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{self.manifest} cannot be read: {error}") from error
-        if not isinstance(said, dict) or not isinstance(said.get("methods"), dict):
-            raise InputError(f"{self.manifest} is not the record of an evaluation.")
+            DECLARED_RUN.check(said, "it")
+        except spec.Unfit as problem:
+            raise InputError(
+                f"{self.manifest} is not the record of an evaluation: {problem}."
+            ) from None
         return said
 
     def begin(self, said: dict[str, Any], *, resume: bool) -> None:
@@ -170,7 +234,7 @@ class Run:
         self._write({**said, "methods": {**before["methods"], **said["methods"]}})
 
     def _same(self, name: str, before: Any, now: Any) -> None:
-        if json.loads(json.dumps(now)) != before:
+        if as_json(now) != before:
             raise InputError(
                 f"{self.folder} was begun with another {name}: {_short(before)}, now "
                 f"{_short(now)}. Give another --out; the two must not be averaged."
@@ -179,6 +243,11 @@ class Run:
     def _write(self, said: dict[str, Any]) -> None:
         with replacing(self.manifest) as temporary:
             temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+
+
+def as_json(value: Any) -> Any:
+    """What a JSON file gives back of a value: lists for tuples."""
+    return json.loads(json.dumps(value))
 
 
 def _short(value: Any) -> str:

@@ -57,9 +57,9 @@ class Number:
         kind = "a whole number" if self.whole else "a number"
         fits = isinstance(value, int if self.whole else (int, float))
         if not fits or isinstance(value, bool) or not self.least <= value <= self.most:
-            raise Unfit(
-                f"{name} must be {kind} from {self.least:g} to {self.most:g}. Got {shown(value)}"
-            )
+            bounds = f"{kind} from {self.least:g} to {self.most:g}"
+            wanted = f"{self.least:g}" if self.least == self.most else bounds
+            raise Unfit(f"{name} must be {wanted}. Got {shown(value)}")
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,17 @@ class Data:
 
     def check(self, value: Any, name: str) -> None:
         return
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """null, true, false, a finite number or text."""
+
+    def check(self, value: Any, name: str) -> None:
+        if isinstance(value, str):
+            Text().check(value, name)
+        elif value is not None and not isinstance(value, bool):
+            Number().check(value, name)
 
 
 @dataclass(frozen=True)
@@ -154,7 +165,7 @@ class Record:
             kind.check(entry, word if word in self.optional else f"{name}[{shown(word)}]")
 
 
-Kind = Text | Number | Flag | Data | Maybe | Items | Table | Record
+Kind = Text | Number | Flag | Data | Scalar | Maybe | Items | Table | Record
 
 
 @dataclass(frozen=True)

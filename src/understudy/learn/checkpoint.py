@@ -26,12 +26,32 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.concept import Concept
-from understudy.errors import ConceptError, OutputError, UnderstudyError
+from understudy.errors import ConceptError, InputError, OutputError, UnderstudyError
+from understudy.files import spec
 from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
+from understudy.files.reading import read_json
 from understudy.files.tensors import write_tensors
 
 FORMAT = 1
 STATE, TENSORS = "state.json", "state.safetensors"
+DECLARED = spec.Record(
+    {
+        "format": spec.Number(FORMAT, FORMAT, whole=True),
+        "step": spec.Number(0, 1e9, whole=True),
+        "facts": spec.Record(
+            {},
+            {
+                "settings": spec.Record(
+                    {}, {"steps": spec.Number(0, 1e9, whole=True)}, others=spec.Data()
+                )
+            },
+            others=spec.Data(),
+        ),
+    }
+)
+OWNER = spec.Record(
+    {"pid": spec.Number(0, 2**32, whole=True), "host": spec.Text(400), "since": spec.Text(400)}
+)
 # What may change when a run is resumed: it does not change what the next step does.
 FREE = ("steps", "save_every", "keep", "preview_every")
 
@@ -135,12 +155,12 @@ class Run:
 def read_checkpoint(folder: Path) -> Checkpoint:
     """What a checkpoint's manifest says. Raises ConceptError naming a file that is damaged."""
     file = folder / STATE
+    manifest: Any = read_json(file, error=ConceptError)
     try:
-        manifest: Any = json.loads(file.read_text(encoding="utf-8"))
-        assert manifest["format"] == FORMAT
-        return Checkpoint(folder, int(manifest["step"]), dict(manifest["facts"]))
-    except (OSError, ValueError, KeyError, TypeError, AssertionError) as error:
-        raise ConceptError(f"{file} is damaged or of another version: {error!r}.") from error
+        DECLARED.check(manifest, "it")
+    except spec.Unfit as problem:
+        raise ConceptError(f"{file} is damaged or of another version: {problem}.") from None
+    return Checkpoint(folder, manifest["step"], manifest["facts"])
 
 
 @contextmanager
@@ -195,10 +215,11 @@ def memory_advice(step: int, saved: Path | None, batch: int) -> UnderstudyError:
 
 def _owner(file: Path) -> str:
     try:
-        facts = json.loads(file.read_text(encoding="utf-8"))
-        return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
-    except (OSError, ValueError, KeyError):
+        facts = read_json(file, most=100_000)
+        OWNER.check(facts, "it")
+    except (InputError, spec.Unfit):
         return "another process"
+    return f"process {facts['pid']} on {facts['host']} since {facts['since']}"
 
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:

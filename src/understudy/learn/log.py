@@ -15,12 +15,22 @@ from typing import Any
 import torch
 
 from understudy.errors import OutputError
+from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
+from understudy.files.reading import parse_json, read_bytes
 from understudy.learn.preview import Look, Verdict, alarms
 from understudy.learn.training import TrainStep
 from understudy.pictures.photo import write_pixels
 from understudy.pictures.sheet import Curve, Row, Tile, chart, contact_sheet
 from understudy.pictures.tensors import to_pixels
+
+MAX_JOURNAL = 2**30  # bytes
+# One line is a step or a look: numbers by name, and the alarms of a look.
+DECLARED = spec.Record(
+    {"step": spec.Number(0, 1e9, whole=True)},
+    {"alarms": spec.Items(spec.Text(2_000), most=1_000)},
+    others=spec.Maybe(spec.Number(-1e300, 1e300)),
+)
 
 
 class Journal:
@@ -76,7 +86,7 @@ class Journal:
         return path
 
     def _add(self, line: dict[str, Any]) -> None:
-        plain = {k: v for k, v in line.items() if not (isinstance(v, float) and math.isnan(v))}
+        plain = {k: v for k, v in line.items() if not isinstance(v, float) or math.isfinite(v)}
         self.lines.append(plain)
         try:
             with self.file.open("a", encoding="utf-8") as stream:
@@ -87,14 +97,18 @@ class Journal:
 
 def read_journal(file: Path) -> list[dict[str, Any]]:
     """The whole lines of a journal; a torn last one is left out. Raises OutputError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not file.exists():
         return []
-    except OSError as error:
-        raise OutputError(f"{file} cannot be read: {error.strerror}.") from error
-    whole = text[: text.rfind("\n") + 1]
-    return [json.loads(line) for line in whole.split("\n")[:-1]]
+    text = read_bytes(file, most=MAX_JOURNAL, error=OutputError).decode("utf-8", errors="replace")
+    found: list[dict[str, Any]] = []
+    for number, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
+        said = parse_json(line, f"line {number} of {file}", error=OutputError)
+        try:
+            DECLARED.check(said, "it")
+        except spec.Unfit as problem:
+            raise OutputError(f"Line {number} of {file} was altered: {problem}.") from None
+        found.append(said)
+    return found
 
 
 def _points(lines: Sequence[dict[str, Any]], name: str) -> list[tuple[float, float]]:

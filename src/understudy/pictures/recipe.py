@@ -20,6 +20,7 @@ from typing import Any, cast
 
 from understudy._version import __version__
 from understudy.errors import PictureError
+from understudy.files import spec
 from understudy.files.reading import parse_json
 from understudy.pictures.photo import check_is_file, png_text
 
@@ -28,6 +29,18 @@ FORMAT = 1
 MAX_JSON = 1_000_000  # characters
 VERSIONED = ("torch", "diffusers", "transformers", "numpy", "pillow")
 Json = Any  # what json.loads gives
+_FILE = spec.Record({"role": spec.Text(), "name": spec.Text(), "sha256": spec.Text(most=64)})
+DECLARED = spec.Record(
+    {"command": spec.Text(), "ingredients": spec.Items(_FILE)},
+    {
+        "settings": spec.Table(spec.Data()),
+        "arguments": spec.Table(spec.Data()),
+        "model": spec.Text(),
+        "model_fingerprint": spec.Text(),
+        "seed": spec.Maybe(spec.Number(0, 2**64, whole=True)),
+        "versions": spec.Table(spec.Text()),
+    },
+)
 
 
 @dataclass(frozen=True)
@@ -69,12 +82,15 @@ class Recipe:
             cast(dict[str, Json], body).pop("format", None) if isinstance(body, dict) else None
         )
         if version != FORMAT:
-            raise PictureError(f"Wanted a recipe of format {FORMAT}, got {version!r}. Update.")
+            raise PictureError(
+                f"Wanted a recipe of format {FORMAT}, got {spec.shown(version)}. Update."
+            )
         try:
-            files = tuple(Ingredient(**entry) for entry in body.pop("ingredients"))
-            return cls(ingredients=files, **body)
-        except (TypeError, KeyError, AttributeError):
-            raise PictureError("The recipe in this picture lacks parts; it was altered.") from None
+            DECLARED.check(body, "The recipe in this picture")
+        except spec.Unfit as problem:
+            raise PictureError(f"The recipe in this picture was altered: {problem}.") from None
+        files = tuple(Ingredient(**entry) for entry in body.pop("ingredients"))
+        return cls(ingredients=files, **body)
 
     def to_text(self) -> dict[str, str]:
         """The PNG text chunk to write with the picture."""

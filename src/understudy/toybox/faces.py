@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from understudy.errors import InputError
+from understudy.files import spec
+from understudy.files.reading import parse_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,9 +65,13 @@ class Face:
     def from_json(cls, text: str) -> Face:
         """The face that `to_json` wrote. Raises InputError for anything else."""
         try:
-            return cls(**json.loads(text))
-        except (json.JSONDecodeError, TypeError) as error:
-            raise InputError(f"Wanted a toy face as JSON, got this: {error}") from None
+            told = parse_json(text, "A toy face")
+            spec.Record({}, {name: spec.Number(0, 1) for name in PARAMETERS}).check(
+                told, "the face"
+            )
+        except spec.Unfit as problem:
+            raise InputError(f"Wanted a toy face as JSON, got this: {problem}.") from None
+        return cls(**told)
 
     def numbers(self) -> tuple[float, ...]:
         """All numbers, in the order of `PARAMETERS`."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from understudy.errors import InputError
+from understudy.files import spec
+from understudy.files.reading import parse_json
 from understudy.toybox import vocabulary as words
 
 Colour = tuple[float, float, float]
@@ -137,15 +139,41 @@ class Scene:
     def from_json(cls, text: str) -> Scene:
         """The scene that `to_json` wrote. Raises InputError for anything else."""
         try:
-            return _scene(json.loads(text))
-        except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
-            raise InputError(f"Wanted a toybox scene as JSON, got this: {error}") from None
+            record = parse_json(text, "A toybox scene")
+            DECLARED.check(record, "the scene")
+            return _scene(record)
+        except spec.Unfit as problem:
+            raise InputError(f"Wanted a toybox scene as JSON, got this: {problem}.") from None
+
+
+def _declared(kind: type[Any]) -> spec.Record:
+    """What the JSON of one of the dataclasses above may hold, by the types of its fields."""
+    kinds: dict[str, spec.Kind] = {"str": spec.Text(400), "float": spec.Number(-1e4, 1e4)}
+    numbers = spec.Items(kinds["float"], most=64)
+    needed = {f.name for f in fields(kind) if f.default is dataclasses.MISSING}
+    found = {f.name: kinds.get(str(f.type), numbers) for f in fields(kind)}
+    return spec.Record(
+        {name: one for name, one in found.items() if name in needed},
+        {name: one for name, one in found.items() if name not in needed},
+    )
+
+
+DECLARED = spec.Record(
+    {
+        "subjects": spec.Items(
+            spec.Record({"identity": _declared(Identity), "pose": _declared(Pose)}), most=1_000
+        ),
+        "background": _declared(Background),
+    },
+    {
+        "props": spec.Items(_declared(Prop), most=1_000),
+        "light": _declared(Light),
+        "camera": _declared(Camera),
+    },
+)
 
 
 def _value(kind: type[Any], record: dict[str, Any]) -> Any:
-    unknown = set(record) - {field.name for field in fields(kind)}
-    if unknown:
-        raise InputError(f"{kind.__name__} has no {', '.join(sorted(unknown))}.")
     return kind(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
 
 

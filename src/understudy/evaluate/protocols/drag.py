@@ -7,7 +7,6 @@ rows, one by one, and are kept; a killed run goes on. What the paper leaves open
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from understudy.errors import InputError
 from understudy.evaluate.results import Job, Row, RowStep, Run, row_steps, sharded
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.models.registry import device_of
-from understudy.pictures.recipe import Recipe, versions
+from understudy.pictures.recipe import Recipe, ingredient, versions
 from understudy.pictures.tensors import write_picture
 from understudy.settings.drag import DragSettings
 from understudy.settings.evaluate import DragTableSettings
@@ -141,7 +140,7 @@ def with_raft(study: Study, weights: Path, device: str) -> Study:
     Raises ExtraMissing without torchvision, ModelError for weights that are none of RAFT's.
     """
     tracker = raft_tracker(weights, device_of(device))
-    mark = hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    mark = ingredient("weights", weights).sha256[:12]
     said = f"official, at our learning rate, handles followed by optical flow (weights {mark})"
     raft = Method(said, {"preset": "official"}, tracker, our_rate=True)
     return replace(study, methods={**study.methods, "raft": raft})

@@ -10,7 +10,7 @@ from understudy.errors import InputError
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.evaluate.protocols.drag import VERSION, Column, Study
 from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
-from understudy.evaluate.results import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, number, read_rows, require
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.pictures.metrics import frechet_distance
@@ -33,13 +33,15 @@ def summed(run: Run, study: Study, generator: StyleGAN2, ruler: Recogniser) -> R
     said, rows = run.read(), list(latest(read_rows(run.rows)).values())
     if said.get("bench") != {"name": study.title, "version": VERSION}:
         raise InputError(f"{run.folder} holds results of {said.get('bench')}, not {study.title!r}.")
-    good = [_whole(run, ruler, study, row) for row in rows if "error" not in row]
+    whole = [row for row in rows if "error" not in row]
+    require(whole, ("pair", "count", "picture", "before"), run.rows)
+    good = [_whole(run, ruler, study, row) for row in whole]
     by = {name: {r["case"]: r for r in good if r["method"] == name} for name in said["methods"]}
     by = {name: found for name, found in by.items() if found}
     counts = list(dict.fromkeys(row["count"] for row in good))
     first, faces = study.columns[0], None
     if study.fid:
-        drawn = drawn_pictures(generator, range(FIRST, FIRST + FACES), said["truncation"])
+        drawn = drawn_pictures(generator, range(FIRST, FIRST + FACES), said.get("truncation", 1.0))
         faces = trunk_features(ruler, drawn)
     return Report(
         title=f"{study.title}, {len({row['pair'] for row in good})} pairs",
@@ -87,7 +89,7 @@ def _of(rows: Mapping[str, Row], count: str) -> list[Row]:
 
 def _estimates(by: By, column: Column, count: str) -> dict[str, Estimate]:
     return {
-        name: estimate([float(r[column.key]) for r in _of(rows, count) if column.key in r])
+        name: estimate([number(r, column.key) for r in _of(rows, count) if column.key in r])
         for name, rows in by.items()
     }
 
@@ -128,7 +130,7 @@ def _sheet(run: Run, study: Study, by: By, count: str) -> Sheet:
         one = next(iter(found.values()))
         tiles = [Tile(read_photo(run.folder / one["before"]).pixels, "before")]
         tiles += [
-            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {r[first.key]:.2f}")
+            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {number(r, first.key):.2f}")
             for name, r in found.items()
             if study.methods[name].settings is not None
         ]

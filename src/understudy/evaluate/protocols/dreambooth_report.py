@@ -12,7 +12,7 @@ from understudy.evaluate.dreambench import BenchSubject
 from understudy.evaluate.protocols.dreambooth import CLASS_SECONDS, PLAIN, REAL, SECONDS
 from understudy.evaluate.protocols.published import LOWER, MEASURES, beside, orders, own
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.results import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, number, read_rows, require
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.pictures.photo import Pixels
 from understudy.pictures.sheet import Row as SheetRow
@@ -95,12 +95,17 @@ def _read(run: Run) -> tuple[dict[str, Any], list[Row]]:
     said = run.read()
     if said.get("protocol") != "DreamBooth":
         raise InputError(f"{run.folder} holds results of another protocol.")
-    return said, list(latest(read_rows(run.rows)).values())
+    rows = list(latest(read_rows(run.rows)).values())
+    good = [row for row in rows if "error" not in row]
+    require(good, ("subject",), run.rows)
+    require((row for row in good if "text" in row), ("pictures", "prompt"), run.rows)
+    return said, rows
 
 
 def _columns(said: dict[str, Any], rows: Sequence[Row]) -> list[str]:
     """The names of all measures, subject fidelity first."""
-    names = [name for name in said["choices"] if isinstance(said["choices"][name], dict)]
+    choices: dict[str, Any] = said.get("choices", {})
+    names = [name for name in choices if isinstance(choices[name], dict)]
     there = {name for row in rows for name in row}
     drift = sorted(n for n in there if n.startswith(("PRES", "DIV", "class DIV")))
     return [n for n in (*names, *drift, "copy score", SECONDS, CLASS_SECONDS) if n in there]
@@ -109,7 +114,7 @@ def _columns(said: dict[str, Any], rows: Sequence[Row]) -> list[str]:
 def _estimate(rows: Sequence[Row], method: str, name: str) -> Estimate:
     """Over a method's rows that have the column; subjects are drawn together."""
     own = [r for r in rows if r["method"] == method and r.get(name) is not None]
-    return estimate([float(r[name]) for r in own], [r["subject"] for r in own])
+    return estimate([number(r, name) for r in own], [r["subject"] for r in own])
 
 
 def _table(
@@ -128,18 +133,24 @@ def _table(
     return Table(title, [*body.heads, "subjects"], lines)
 
 
+def _found(row: Row, name: str) -> float:
+    """A measure of a row, 0 where it is absent."""
+    value = number(row, name)
+    return 0.0 if math.isnan(value) else value
+
+
 def _sheets(run: Run, rows: Sequence[Row], methods: Sequence[str], name: str) -> list[Sheet]:
     """Best, median and worst prompt of each method, by subject fidelity."""
     sheets: list[Sheet] = []
     for method in methods:
         own = [r for r in rows if r["method"] == method and "text" in r]
-        order = sorted(own, key=lambda r: (-float(r.get(name) or 0), r["case"]))
+        order = sorted(own, key=lambda r: (-_found(r, name), r["case"]))
         places = sorted({0, len(order) // 2, len(order) - 1}) if order else []
         lines: list[SheetRow] = []
         for place in places:
             row = order[place]
             tiles = [_tile(run.folder / f) for f in row["pictures"] if (run.folder / f).is_file()]
-            words = f"{row['prompt']}: {name} {float(row.get(name) or 0):.3f}"
+            words = f"{row['prompt']}: {name} {_found(row, name):.3f}"
             lines += [SheetRow(words, tiles)] if tiles else []
         if lines:
             sheets.append(Sheet(f"{method}: best, median and worst prompt", lines))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from understudy.evaluate.report import Table, written
-from understudy.evaluate.results import Row
+from understudy.evaluate.results import Row, number
 from understudy.evaluate.statistics import Estimate, estimate
 
 # A measure of the papers, and our columns that are the same; the first that is there counts.
@@ -121,8 +121,8 @@ def beside(columns: Sequence[str], methods: Sequence[str], found: Estimates) -> 
         lines: list[list[str]] = []
         for method, (label, numbers) in paper.lines.items():
             cells = [label, method if method in methods else "not run"]
-            for (_, name), number in zip(names.items(), numbers, strict=True):
-                cells.append("-" if number is None else f"{number:.3f}")
+            for (_, name), value in zip(names.items(), numbers, strict=True):
+                cells.append("-" if value is None else f"{value:.3f}")
                 cells += [written(found(name, method))] if name else []
             lines.append(cells)
         if any(method in methods for method in paper.lines if method != "real-images"):
@@ -170,5 +170,5 @@ def _means(rows: Sequence[Row], method: str, column: str | None) -> dict[str, fl
     values: dict[str, list[float]] = {}
     for row in rows:
         if row["method"] == method and column is not None and row.get(column) is not None:
-            values.setdefault(row["subject"], []).append(float(row[column]))
+            values.setdefault(row["subject"], []).append(number(row, column))
     return {subject: sum(found) / len(found) for subject, found in values.items()}

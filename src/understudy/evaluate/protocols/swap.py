@@ -152,13 +152,14 @@ def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]
     """The record of a run of this bench, its rows without error by case, and the errors said."""
     said = run.read()
     for name, now in bench.conditions.items():
-        if said.get(name) != json.loads(json.dumps(now)):
+        if said.get(name) != results.as_json(now):
             raise InputError(
                 f"{run.folder} holds results of another {name}: {said.get(name)}, not {now}. "
                 "Score the pictures again with this version."
             )
     rows = results.latest(results.read_rows(run.rows)).values()
     good = [row for row in rows if "error" not in row and row["case"] in bench.names]
+    results.require(good, ("subject", "picture"), run.rows)
     errors = [f"{r['method']} {r['case']}: {r['error']}" for r in rows if "error" in r]
     return said, sorted(good, key=lambda row: bench.names.index(row["case"])), errors
 
@@ -171,12 +172,7 @@ def _column(by: By, name: str) -> dict[str, Estimate]:
 
 
 def _estimate(rows: Sequence[Row], name: str) -> Estimate:
-    return estimate([_number(r, name) for r in rows], [r["subject"] for r in rows])
-
-
-def _number(row: Row, name: str) -> float:
-    value = row.get(name)
-    return float("nan") if value is None else float(value)
+    return estimate([results.number(r, name) for r in rows], [r["subject"] for r in rows])
 
 
 def _overview(
@@ -237,7 +233,9 @@ def _duel(
     shared = sorted(one.keys() & other.keys())
     cells: list[str] = []
     for m in deciding:
-        ours, theirs = ([_number(rows[case], m.name) for case in shared] for rows in (one, other))
+        ours, theirs = (
+            [results.number(rows[case], m.name) for case in shared] for rows in (one, other)
+        )
         cells.append(_shares(duel(ours, theirs, tie=m.tie, higher=m.higher).shares()))
     return [*cells, str(len(shared))]
 
@@ -252,7 +250,9 @@ def _sheets(run: Run, bench: Bench, by: By) -> list[Sheet]:
     sign = -1 if deciding.higher else 1
     sheets: list[Sheet] = []
     for method, rows in by.items():
-        order = sorted(rows.values(), key=lambda r: (sign * _number(r, deciding.name), r["case"]))
+        order = sorted(
+            rows.values(), key=lambda r: (sign * results.number(r, deciding.name), r["case"])
+        )
         places = dict.fromkeys((0, len(order) // 2, len(order) - 1))
         lines: list[SheetRow] = []
         for k, name in zip(places, ("best", "median", "worst"), strict=False):
@@ -289,7 +289,7 @@ def _line(run: Run, bench: Bench, case: str, rows: Mapping[str, Row], heading: s
 
 def _tile(run: Run, bench: Bench, name: str, row: Row) -> Tile:
     """The row's picture over the numbers that the duels look at; black where it is gone."""
-    numbers = [f"{_number(row, measure):.2f}" for measure in bench.duels.values()]
+    numbers = [f"{results.number(row, measure):.2f}" for measure in bench.duels.values()]
     try:
         return Tile(read_photo(run.folder / row["picture"]).pixels, f"{name} {' '.join(numbers)}")
     except PictureError:

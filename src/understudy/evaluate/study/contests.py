@@ -8,7 +8,7 @@ from pathlib import Path
 from understudy.errors import InputError
 from understudy.evaluate import photo_bench, swapbench, truth
 from understudy.evaluate.dreambench import read_data_set
-from understudy.evaluate.results import Row, Run, latest, read_rows
+from understudy.evaluate.results import Row, Run, latest, read_rows, require
 from understudy.evaluate.stage import pick
 from understudy.evaluate.study.questions import Contest
 from understudy.pictures.tensors import to_pixels
@@ -34,12 +34,17 @@ def contests(
         raise InputError(f"A study compares two methods or more. {folder} has {', '.join(there)}.")
     good = [row for (method, _), row in rows.items() if method in chosen and "error" not in row]
     if said.get("protocol") == "DreamBooth":
+        require((row for row in good if "text" in row), ("subject", "pictures"), run.rows)
         if data is None:
             raise InputError("Give --data, the data set whose photos are to be shown.")
         return _drawn(folder, good, data), DREAMBOOTH_TASKS
-    side = int(said["side"])
-    if said["bench"]["name"] == photo_bench.NAME:
+    require(good, ("picture",), run.rows)
+    side, bench = said.get("side", 0), said.get("bench")
+    if not side or not isinstance(bench, dict):
+        raise InputError(f"{run.manifest} does not say which bench and side it is of.")
+    if bench.get("name") == photo_bench.NAME and "folder" in said:
         return _between_photos(folder, good, Path(said["folder"]), side), SWAP_TASKS
+    require(good, ("seed",), run.rows)
     return _swapped(folder, good, side), SWAP_TASKS
 
 

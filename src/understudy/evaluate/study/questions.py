@@ -17,7 +17,9 @@ from typing import Any, Literal
 import numpy as np
 
 from understudy.errors import InputError, OutputError
+from understudy.files import spec
 from understudy.files.atomic import replacing
+from understudy.files.reading import read_json
 from understudy.pictures.photo import Pixels, read_photo, write_pixels
 from understudy.settings.evaluate import StudySettings
 
@@ -32,6 +34,33 @@ ASKED = {  # DreamBooth's own two questions; Photoswap names its three without p
     "of the two images does that better overall?",
 }
 Side = Literal["left", "right"]
+_PICTURE = spec.Text(pattern=r"[0-9a-f]{20}\.png")
+_QUESTION = spec.Record(
+    {
+        "id": spec.Text(pattern="[0-9a-f]{12}"),
+        "kind": spec.Text(choices=("ask", "repeat", "catch")),
+        "task": spec.Text(choices=tuple(ASKED)),
+        "case": spec.Text(400),
+        "references": spec.Items(_PICTURE, 0, 1_000),
+        "source": spec.Text(pattern=r"([0-9a-f]{20}\.png)?"),
+        "text": spec.Text(),
+        "left": _PICTURE,
+        "right": _PICTURE,
+        "methods": spec.Record({"left": spec.Text(400), "right": spec.Text(400)}),
+    },
+    {
+        "of": spec.Text(pattern="([0-9a-f]{12})?"),
+        "answer": spec.Text(choices=("", "left", "right")),
+    },
+)
+DECLARED = spec.Record(
+    {
+        "format": spec.Number(FORMAT, FORMAT, whole=True),
+        "raters": spec.Number(1, 100_000, whole=True),
+        "sheets": spec.Items(spec.Items(_QUESTION, 1, 100_000), 1, 100_000),
+    },
+    {"settings": spec.Table(spec.Data())},
+)
 
 
 @dataclass(frozen=True)
@@ -129,16 +158,21 @@ def make(
 def read(folder: Path) -> Study:
     """The study of a folder. Raises InputError, naming the file, for anything else."""
     file = folder / MANIFEST
+    if not file.exists():
+        raise InputError(f"{folder} holds no study: there is no {MANIFEST} in it.")
+    said: Any = read_json(file)
+    if isinstance(said, dict) and said.get("format") != FORMAT:
+        written = spec.shown(said.get("format"))
+        raise InputError(f"{file} is of format {written}; wanted {FORMAT}.")
     try:
-        said: Any = json.loads(file.read_text(encoding="utf-8"))
-        if said["format"] != FORMAT:
-            raise InputError(f"{file} is of format {said['format']}; wanted {FORMAT}.")
-        sheets = tuple(tuple(_question_of(q) for q in sheet) for sheet in said["sheets"])
-        return Study(sheets, int(said["raters"]))
-    except FileNotFoundError:
-        raise InputError(f"{folder} holds no study: there is no {MANIFEST} in it.") from None
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise InputError(f"{file} is damaged: {error}") from error
+        DECLARED.check(said, "it")
+    except spec.Unfit as problem:
+        raise InputError(f"{file} is damaged: {problem}.") from None
+    sheets = tuple(tuple(_question_of(q) for q in sheet) for sheet in said["sheets"])
+    ids = [question.id for sheet in sheets for question in sheet]
+    if len(set(ids)) != len(ids):
+        raise InputError(f"{file} is damaged: two questions have the same id.")
+    return Study(sheets, said["raters"])
 
 
 def _question_of(said: dict[str, Any]) -> Question:

@@ -22,6 +22,7 @@ from urllib.parse import urlsplit
 from understudy.errors import InputError, OutputError, UnderstudyError
 from understudy.evaluate.study.questions import read
 from understudy.evaluate.study.votes import Votes
+from understudy.files.reading import parse_json
 
 VOTES = "votes.sqlite"
 HERE = Path(__file__).parent
@@ -208,10 +209,7 @@ class Handler(BaseHTTPRequestHandler):
         digits = length.isascii() and length.isdigit() and len(length) < 8
         if not digits or int(length) > MAX_BODY:
             raise InputError(f"A vote has at most {MAX_BODY} bytes.")
-        try:
-            said = json.loads(self.rfile.read(int(length)))
-        except (ValueError, RecursionError):
-            raise InputError("A vote is a JSON object.") from None
+        said = parse_json(self.rfile.read(int(length)), "A vote", most=MAX_BODY)
         if not isinstance(said, dict):
             raise InputError("A vote is a JSON object.")
         return said

@@ -12,6 +12,7 @@ from collections.abc import Generator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from understudy.errors import InputError, OutputError
 from understudy.evaluate.study.questions import Question, Study
@@ -89,7 +90,16 @@ class Votes:
             "ORDER BY rater, question"
         )
         with self._open() as db:
-            return [Vote(str(r), int(s), str(q), str(a)) for r, s, q, a in db.execute(words)]
+            rows = list(db.execute(words))
+        return [self._checked(*row) for row in rows]
+
+    def _checked(self, rater: Any, sheet: Any, question: Any, answer: Any) -> Vote:
+        """A row of the file, which may hold values of any type. Raises InputError."""
+        whole = isinstance(sheet, int) and 0 <= sheet < len(self.study.sheets)
+        known = whole and self.study.question(sheet, question) is not None
+        if not known or not isinstance(rater, str) or answer not in ANSWERS:
+            raise InputError(f"{self.path} holds votes that do not belong to this study.")
+        return Vote(rater, sheet, question, answer)
 
     @contextmanager
     def _open(self) -> Generator[sqlite3.Connection]:
