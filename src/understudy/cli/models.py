@@ -86,9 +86,9 @@ def check(
 
         told = {"model": model, **_facts(check_generator(folder))}
     else:
-        from understudy.models.folder import check_folder
+        from understudy.models.parts import check_model
 
-        check_folder(find(model))
+        check_model(find(model))
         told = {"model": model, "kind": "stable diffusion"}
     show.result(told, json, f"{model}   {_line(told)}")
 
@@ -96,12 +96,15 @@ def check(
 def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
     """The folder that --model would make of the file in the cache, at a place of the user's."""
     from understudy.files.atomic import check_folder_writable
+    from understudy.models.parts import check_model
     from understudy.models.registry import find
     from understudy.models.write_folder import copy_folder
 
     check_folder_writable(folder)
     told = {"folder": str(folder), "kind": "stable diffusion"}
-    copy_folder(find(str(file)), folder)
+    made = find(str(file))
+    check_model(made)
+    copy_folder(made, folder)
     show.result(told, json, f"{folder}   {_line(told)}")
 
 

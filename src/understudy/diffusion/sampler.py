@@ -1,8 +1,8 @@
 """The sampler: timesteps, the DDIM step in both directions, guidance, and the loop as a generator.
 
 DDIM: Song et al. 2020, arXiv:2010.02502, equation 12, with the sigma of equation 16. Guidance: Ho &
-Salimans 2022, arXiv:2207.12598. Timesteps are spaced as diffusers' DDIM does ("leading"). Knows
-models through their protocol only; knows no prompts, and decodes nothing.
+Salimans 2022, arXiv:2207.12598. Timesteps are spaced as diffusers' DDIM spaces them. Knows models
+through their protocol only; knows no prompts, and decodes nothing.
 """
 
 from __future__ import annotations
@@ -37,10 +37,17 @@ class SampleStep:
 def timesteps(schedule: NoiseSchedule, steps: int) -> list[int]:
     """The sampling timesteps, descending; inversion walks them the other way.
 
-    Raises InputError when the schedule has not that many timesteps.
+    Spacing (Lin et al. 2023, arXiv:2305.08891, table 2): "leading" is i * (T // steps) + offset,
+    "trailing" is round(T - i * T / steps) - 1, "linspace" from T - 1 to 0. Raises InputError when
+    the schedule has not that many timesteps.
     """
     if not 1 <= steps <= schedule.length:
         raise InputError(f"--steps must be from 1 to {schedule.length}. Got {steps}.")
+    if schedule.timestep_spacing == "trailing":
+        return [round(schedule.length - i * schedule.length / steps) - 1 for i in range(steps)]
+    if schedule.timestep_spacing == "linspace":
+        apart = (schedule.length - 1) / max(steps - 1, 1)
+        return [round(i * apart) for i in range(steps)][::-1]
     ascending = [i * (schedule.length // steps) + schedule.steps_offset for i in range(steps)]
     if ascending[-1] >= schedule.length:
         raise InputError(

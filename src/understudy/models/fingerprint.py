@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from understudy.models.weight_files import weight_files
+
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Fingerprint:
@@ -63,9 +63,12 @@ class Fingerprint:
 def files_digest(folder: Path) -> str:
     """SHA-256 over the files of a diffusers folder that decide what it computes.
 
-    Configurations count without their private keys (library versions, paths).
+    Configurations count without their private keys (library versions, paths); of the weights, the
+    files that are loaded. Raises ModelError where those are missing or damaged.
     """
     whole = hashlib.sha256()
+    parts = [folder / part for part in ("unet", "vae", "text_encoder", "text_encoder_2")]
+    loaded = {file for part in parts if part.is_dir() for file in weight_files(part)}
     for file in sorted(folder.glob("*/*")):
         name = file.relative_to(folder).as_posix()
         if name.startswith("tokenizer") and file.suffix in (".json", ".txt"):
@@ -74,7 +77,7 @@ def files_digest(folder: Path) -> str:
             values = json.loads(file.read_text(encoding="utf-8"))
             public = {key: value for key, value in values.items() if not key.startswith("_")}
             digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
-        elif file.suffix == ".safetensors" and name.startswith(("unet/", "vae/", "text_encoder")):
+        elif file in loaded:
             digest = _file_digest(file)
         else:
             continue
@@ -98,8 +101,6 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 
 def _file_digest(file: Path) -> str:
-    # The hub's cache names large files by their SHA-256.
-    if file.is_symlink() and _SHA256.fullmatch(file.resolve().name):
-        return file.resolve().name
+    # The hub's cache names large files by their SHA-256. A name proves nothing, so all are read.
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

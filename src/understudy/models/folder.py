@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import Any
 
 from understudy.errors import ModelError
 from understudy.files import reading
+from understudy.models.network_configs import network_config
+from understudy.models.weight_files import entries
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
-HEADER = 100 * 2**20  # bytes of a safetensors header, by its specification
 
 
 def check_folder(folder: Path) -> None:
@@ -49,32 +49,19 @@ def empty_is_zero(folder: Path) -> bool:
 
 def native_size(folder: Path) -> tuple[int, int]:
     """Height and width in pixels of the pictures a model was trained on, by its configurations."""
-    side = read_json(folder / "unet" / "config.json").get("sample_size", 64)
-    levels = read_json(folder / "vae" / "config.json").get("block_out_channels", [0] * 4)
+    side = network_config(folder, "unet")["sample_size"]
+    levels = network_config(folder, "vae").get("block_out_channels", [0])
     height, width = (side, side) if isinstance(side, int) else side
     return height << (len(levels) - 1), width << (len(levels) - 1)
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:
     """How many weights each network has, read from the headers of its files alone."""
-    counts: dict[str, int] = {}
-    for part in ("unet", "vae", "text_encoder", "text_encoder_2"):
-        files = sorted((folder / part).glob("*.safetensors"))
-        whole = [file for file in files if ".fp16." not in file.name] or files
-        if whole:
-            counts[part] = sum(_weights_in(file) for file in whole)
-    return counts
-
-
-def _weights_in(file: Path) -> int:
-    try:
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            header = json.loads(stream.read(min(length, HEADER)))
-    except (OSError, ValueError) as error:
-        raise ModelError(f"{file} is damaged: {error}. Copy or download it again.") from error
-    shapes = [entry["shape"] for name, entry in header.items() if name != "__metadata__"]
-    return sum(math.prod(shape) for shape in shapes)
+    return {
+        part: sum(math.prod(entry.shape) for entry in entries(folder / part).values())
+        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+        if (folder / part).is_dir()
+    }
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -83,20 +70,3 @@ def read_json(path: Path) -> dict[str, Any]:
         return dict(reading.read_json(path, error=ModelError))
     except (ValueError, TypeError) as error:
         raise ModelError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
-
-
-def weights_variant(part: Path) -> str | None:
-    """None, or "fp16" where a part has only its half precision file.
-
-    Raises ModelError where there are no safetensors at all.
-    """
-    files = [file.name for file in part.glob("*.safetensors*")]
-    if files:
-        return "fp16" if all(".fp16." in file for file in files) else None
-    pickled = sorted(file.name for file in [*part.glob("*.bin"), *part.glob("*.ckpt")])
-    if pickled:
-        raise ModelError(
-            f"{part} has only pickled weights ({pickled[0]}), which are not read because that can "
-            "run code hidden in them. Get the .safetensors files of this model."
-        )
-    raise ModelError(f"{part} has no weights (*.safetensors). Copy or download it again.")

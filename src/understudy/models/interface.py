@@ -28,11 +28,14 @@ class NoiseSchedule:
         is part of a published model).
     steps_offset: 0 or 1, added to every sampling timestep.
     set_alpha_to_one: whether the step past the last timestep has a = 1, or a of timestep 0.
+    timestep_spacing: how sampling timesteps are chosen: "leading", "trailing" or "linspace"
+        (Lin et al. 2023, arXiv:2305.08891, table 2).
     """
 
     alphas_cumprod: Float[Tensor, " timesteps"]
     steps_offset: int = 0
     set_alpha_to_one: bool = False
+    timestep_spacing: str = "leading"
 
     @property
     def length(self) -> int:

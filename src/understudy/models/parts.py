@@ -1,83 +1,204 @@
-"""The parts of a diffusers folder, loaded one by one: strictly, from safetensors, dtype given.
+"""The parts of a diffusers folder: planned from configurations and headers, then loaded strictly.
 
-No pipeline and no Auto class: what a folder may hold is in KINDS. Whatever the libraries raise
-becomes one line that names the part.
+No pipeline, no Auto class and no from_pretrained for weights: a network is built without memory
+from the keys of network_configs.py, compared with the headers of its files, and only then filled.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
 
 from understudy.errors import ModelError
-from understudy.models.folder import is_xl, read_json, weights_variant
-from understudy.models.interface import NoiseSchedule, PredictionType
+from understudy.models.folder import check_folder, is_xl
+from understudy.models.network_configs import blocks_in, network_config
+from understudy.models.quiet import explained, quietly
+from understudy.models.schedule_config import load_schedule
+from understudy.models.tokenizer_files import load_tokenizer
+from understudy.models.weight_files import Entry, entries
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+FLOATS = ("F64", "F32", "F16", "BF16")
+# Names of the autoencoder's attention in folders written before 2023, and now.
+OLD_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+_OLD_VAE = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
+# Tensors that a text encoder's files may have and that its class here does not read.
+UNREAD = re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale|text_projection\.weight")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A part that can be loaded: its network without memory, and the entry of every tensor.
+
+    sources: for each tensor of the network its name in the files, and where it is there.
+    """
+
+    path: Path
+    network: nn.Module
+    config: Mapping[str, Any]
+    sources: Mapping[str, tuple[str, Entry]] = field(repr=False)
+
+
+def check_model(folder: Path) -> None:
+    """Everything that loading checks, without reading the weights. Raises ModelError."""
+    check_folder(folder)
+    plan_parts(folder)
+    load_schedule(folder)
+
+
+def plan_parts(folder: Path) -> tuple[dict[str, Planned], dict[str, Any]]:
+    """The networks and the tokenizers of a folder by the names of its sub-folders.
+
+    Raises ModelError for a part that is damaged, or that does not fit the others.
+    """
+    names = [part for part in NETWORKS if part != "text_encoder_2" or is_xl(folder)]
+    with quietly():
+        planned = {part: _planned(folder, part) for part in names}
+        tokenizers = {
+            name: load_tokenizer(folder / name)
+            for part in names
+            if part.startswith("text_encoder")
+            for name in [part.replace("text_encoder", "tokenizer")]
+        }
+    _check_fit(folder, {part: one.network for part, one in planned.items()}, tokenizers)
+    return planned, tokenizers
 
 
 def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     """The networks and tokenizers of a folder by the names of its sub-folders, on the CPU.
 
-    Raises ModelError for a part that is damaged, or that does not fit the others.
+    Raises ModelError as plan_parts does, and for weights that are not finite.
     """
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
-
-    kinds: dict[str, Any] = {
-        "unet": UNet2DConditionModel,
-        "vae": AutoencoderKL,
-        "text_encoder": CLIPTextModel,
-    }
-    tokenizers = ["tokenizer"]
-    if is_xl(folder):
-        kinds["text_encoder_2"] = CLIPTextModelWithProjection
-        tokenizers.append("tokenizer_2")
-    parts: dict[str, Any] = {}
-    with quietly():
-        for part, kind in kinds.items():
-            parts[part] = _load_network(kind, folder / part, _precision(folder, part, dtype))
-        for part in tokenizers:
-            with explained(folder / part):
-                parts[part] = CLIPTokenizer.from_pretrained(folder / part, local_files_only=True)
-    _check_fit(folder, parts)
-    for part in tokenizers:
-        _pool_at_the_end(parts[part.replace("tokenizer", "text_encoder")], parts[part])
+    planned, tokenizers = plan_parts(folder)
+    parts: dict[str, Any] = dict(tokenizers)
+    for part, plan in planned.items():
+        parts[part] = _filled(plan, _precision(plan, dtype, xl="text_encoder_2" in planned))
+    for part, tokenizer in tokenizers.items():
+        _pool_at_the_end(parts[part.replace("tokenizer", "text_encoder")], tokenizer)
     return parts
 
 
-def _precision(folder: Path, part: str, dtype: torch.dtype) -> torch.dtype:
+def _precision(plan: Planned, dtype: torch.dtype, *, xl: bool) -> torch.dtype:
     # XL's autoencoder overflows in half precision, as its configuration says.
-    if part == "vae" and dtype == torch.float16 and is_xl(folder):
-        if read_json(folder / part / "config.json").get("force_upcast", True):
-            return torch.float32
-    return dtype
+    upcast = plan.path.name == "vae" and dtype == torch.float16 and xl
+    return torch.float32 if upcast and plan.config.get("force_upcast", True) else dtype
 
 
-def _load_network(kind: Any, part: Path, dtype: torch.dtype) -> Any:
-    variant = weights_variant(part)
-    with explained(part):
-        network, told = kind.from_pretrained(
-            part,
-            dtype=dtype,
-            variant=variant,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
+def _planned(folder: Path, part: str) -> Planned:
+    path = folder / part
+    config = network_config(folder, part)
+    found = entries(path)
+    if blocks_in(config) > len(found):
+        raise ModelError(
+            f"{path / 'config.json'} asks for {blocks_in(config)} blocks, and the weights have "
+            f"only {len(found)} tensors. Copy or download it again."
         )
-    # What the libraries only warn of: a tensor that is not in the file is filled with noise.
-    missing = sorted(told["missing_keys"])
+    with explained(path):
+        network = _built(part, config)
+    return Planned(path, network, config, _sources(path, network, found))
+
+
+def _built(part: str, config: Mapping[str, Any]) -> nn.Module:
+    """The network of a part with its parameters on the meta device."""
+    from accelerate import init_empty_weights
+    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
+    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    with init_empty_weights(include_buffers=False):
+        if part in ("unet", "vae"):
+            kind: Any = UNet2DConditionModel if part == "unet" else AutoencoderKL
+            return kind.from_config(dict(config))
+        text: Any = cast(Any, CLIPTextConfig)(**config, attn_implementation="sdpa")
+        return (CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection)(text)
+
+
+def _sources(
+    path: Path, network: nn.Module, found: Mapping[str, Entry]
+) -> dict[str, tuple[str, Entry]]:
+    """Every tensor of the network with its entry. Raises ModelError unless the two agree."""
+    wanted = network.state_dict()
+    sources: dict[str, tuple[str, Entry]] = {}
+    left: list[str] = []
+    for name, entry in found.items():
+        own = _own_name(path.name, name, wanted)
+        if own in sources:
+            raise ModelError(f"{path} holds {sources[own][0][:90]!r} and {name[:90]!r}, one twice.")
+        if own is not None:
+            sources[own] = (name, entry)
+        elif not _unread(path.name, name, network):
+            left.append(name)
+    missing = sorted(wanted.keys() - sources.keys())
     if missing:
         raise ModelError(
-            f"The weights of {part} lack {len(missing)} tensors, the first is {missing[0]}. "
+            f"The weights of {path} lack {len(missing)} tensors, the first is {missing[0]}. "
             "Copy or download it again."
         )
-    return network
+    for own, (name, entry) in sources.items():
+        if tuple(wanted[own].shape) != entry.shape:
+            raise ModelError(
+                f"{path} cannot be loaded: its configuration asks for {name[:90]} of shape "
+                f"{tuple(wanted[own].shape)}, {entry.file.name} has {entry.shape}."
+            )
+        if entry.dtype not in FLOATS:
+            raise ModelError(
+                f"{path} holds {name[:90]} as {entry.dtype}. Wanted one of {', '.join(FLOATS)}: "
+                "quantised weights are not supported."
+            )
+    if left:
+        raise ModelError(
+            f"The weights of {path} have {len(left)} tensors that the configuration does not use, "
+            f"the first is {left[0][:90]!r}. Use the configuration they were saved with."
+        )
+    return sources
+
+
+def _own_name(part: str, name: str, wanted: Mapping[str, Tensor]) -> str | None:
+    """The network's name of a tensor in a file: old names, and with or without "text_model."."""
+    if part == "vae":
+        name = _OLD_VAE.sub(lambda match: f"{match[1]}.{OLD_VAE[match[2]]}.", name)
+    forms = [name]
+    if part.startswith("text_encoder"):
+        forms += [name.removeprefix("text_model."), f"text_model.{name}"]
+    return next((form for form in forms if form in wanted), None)
+
+
+def _unread(part: str, name: str, network: Any) -> bool:
+    """Whether a tensor may be left unread: positions, or layers that the configuration cuts off."""
+    if not part.startswith("text_encoder"):
+        return False
+    layer = re.match(r"(text_model\.)?encoder\.layers\.(\d{1,4})\.", name)
+    cut = layer is not None and int(layer[2]) >= network.config.num_hidden_layers
+    return cut or UNREAD.fullmatch(name) is not None
+
+
+def _filled(plan: Planned, dtype: torch.dtype) -> nn.Module:
+    """The network with its weights, each tensor a copy in memory."""
+    from safetensors import safe_open
+
+    by_file: dict[Path, list[tuple[str, str]]] = {}
+    for own, (name, entry) in plan.sources.items():
+        by_file.setdefault(entry.file, []).append((own, name))
+    state: dict[str, Tensor] = {}
+    with explained(plan.path):
+        for file, names in by_file.items():
+            with safe_open(file, "pt") as opened:
+                for own, name in names:
+                    state[own] = opened.get_tensor(name).to(dtype, copy=True)
+        for own, tensor in state.items():
+            if not tensor.isfinite().all():
+                raise ModelError(
+                    f"{plan.path} cannot be loaded: {own} holds values that are not finite in "
+                    f"{str(dtype).removeprefix('torch.')}. Copy or download it again."
+                )
+        plan.network.load_state_dict(state, strict=True, assign=True)
+    return plan.network
 
 
 def _pool_at_the_end(encoder: Any, tokenizer: Any) -> None:
@@ -90,31 +211,21 @@ def _pool_at_the_end(encoder: Any, tokenizer: Any) -> None:
             module.eos_token_id = tokenizer.eos_token_id
 
 
-@contextmanager
-def explained(part: Path) -> Generator[None]:
-    """Whatever the libraries raise for a damaged part becomes a ModelError that names it."""
-    try:
-        yield
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300]
-        raise ModelError(f"{part} cannot be loaded: {reason}") from error
-
-
-def _check_fit(folder: Path, parts: Mapping[str, Any]) -> None:
+def _check_fit(folder: Path, networks: Mapping[str, Any], tokenizers: Mapping[str, Any]) -> None:
     """Whether the parts were made for each other, by their configurations."""
-    unet, vae, text = (parts[name].config for name in ("unet", "vae", "text_encoder"))
-    second = parts["text_encoder_2"].config if "text_encoder_2" in parts else None
+    unet, vae, text = (networks[name].config for name in ("unet", "vae", "text_encoder"))
+    second = networks["text_encoder_2"].config if "text_encoder_2" in networks else None
     width = text.hidden_size + (second.hidden_size if second else 0)
     pairs = [
         ("unet takes", unet.in_channels, "latent channels, vae gives", vae.latent_channels),
         ("unet gives", unet.out_channels, "latent channels, vae takes", vae.latent_channels),
         ("unet reads", unet.cross_attention_dim, "wide text, encoder gives", width),
     ]
-    for name in ("text_encoder", "text_encoder_2"):
-        if name in parts:
-            rows = parts[name].config.vocab_size
-            words = len(parts[name.replace("text_encoder", "tokenizer")])
-            pairs.append((f"{name} has", min(rows, words), "words, its tokenizer", words))
+    for name, tokenizer in tokenizers.items():
+        part = name.replace("tokenizer", "text_encoder")
+        rows, words = networks[part].config.vocab_size, len(tokenizer)
+        words = max(words, 1 + max(tokenizer.get_vocab().values()))
+        pairs.append((f"{part} has", min(rows, words), "words, its tokenizer", words))
     if second:
         added = second.projection_dim + 6 * (unet.addition_time_embed_dim or 0)
         taken = unet.projection_class_embeddings_input_dim
@@ -127,39 +238,3 @@ def _check_fit(folder: Path, parts: Mapping[str, Any]) -> None:
             )
     if unet.addition_embed_type != ("text_time" if second else None) or unet.class_embed_type:
         raise ModelError(f"The unet of {folder} wants inputs beyond text; it is not supported.")
-
-
-def load_schedule(folder: Path) -> tuple[NoiseSchedule, PredictionType]:
-    """The schedule as diffusers' DDIM reads this configuration, whatever scheduler it names."""
-    from diffusers.schedulers.scheduling_ddim import DDIMScheduler
-
-    config = read_json(folder / "scheduler" / "scheduler_config.json")
-    kind = config.get("prediction_type", "epsilon")
-    if kind not in ("epsilon", "v_prediction"):
-        raise ModelError(
-            f"{folder} predicts {kind!r}. Supported prediction types: epsilon, v_prediction."
-        )
-    with quietly():
-        ddim = cast(Any, DDIMScheduler).from_config(config)
-    offset, to_one = int(ddim.config.steps_offset), bool(ddim.config.set_alpha_to_one)
-    return NoiseSchedule(ddim.alphas_cumprod, offset, to_one), kind
-
-
-@contextmanager
-def quietly() -> Generator[None]:
-    """No progress bars or notices from the libraries while loading; as before afterwards."""
-    from diffusers.utils import logging as diffusers_log
-    from transformers.utils import logging as transformers_log
-
-    logs = (diffusers_log, transformers_log)
-    before = [(log.get_verbosity(), log.is_progress_bar_enabled()) for log in logs]
-    for log in logs:
-        log.set_verbosity_error()
-        log.disable_progress_bar()
-    try:
-        yield
-    finally:
-        for log, (verbosity, bars) in zip(logs, before, strict=True):
-            log.set_verbosity(verbosity)
-            if bars:
-                log.enable_progress_bar()

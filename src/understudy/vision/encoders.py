@@ -17,8 +17,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from understudy.errors import ModelError
-from understudy.models.folder import read_json, weights_variant
+from understudy.models.folder import read_json
 from understudy.models.registry import find
+from understudy.models.weight_files import entries
 from understudy.pictures.recipe import ingredient
 
 WANTED = (
@@ -99,7 +100,7 @@ def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
         raise ModelError(
             f"{name} is a {config.get('model_type')!r} model. Wanted one of type {kind!r}."
         )
-    weights_variant(folder)
+    entries(folder)
     return folder, config
 
 

@@ -18,7 +18,8 @@ from understudy.errors import InputError
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import check_folder, empty_is_zero
 from understudy.models.interface import NoiseSchedule, PredictionType, Tokens
-from understudy.models.parts import NETWORKS, load_parts, load_schedule
+from understudy.models.parts import NETWORKS, load_parts
+from understudy.models.schedule_config import load_schedule
 from understudy.models.text_encoders import TextReader
 from understudy.models.unet.denoiser import Denoiser
 
