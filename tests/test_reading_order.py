@@ -87,6 +87,8 @@ STRANGERS = {  # foreign library: the packages that may know it
     "dlib": {"project"},
     "torchvision": {"drag"},
     "lpips": {"vision"},
+    "c2pa": {"pictures"},
+    "cryptography": {"pictures"},
 }
 
 

@@ -19,6 +19,7 @@ from understudy.cli import (
     check,
     concept,
     demo,
+    doctor,
     drag,
     edit,
     evaluate,
@@ -31,6 +32,7 @@ from understudy.cli import (
     swap,
     sweep,
     toybox,
+    verify,
 )
 from understudy.cli.options import Command
 from understudy.errors import UnderstudyError, one_line
@@ -56,6 +58,8 @@ for command in (
     invert.invert,
     project.project,
     drag.drag,
+    verify.verify,
+    doctor.doctor,
 ):
     app.command(cls=Command)(command)
 app.add_typer(concept.app, name="concept")

@@ -183,17 +183,24 @@ def check_png_name(path: str | os.PathLike[str]) -> Path:
 
 def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
     """The text chunks of a PNG; empty for any other picture."""
+    return texts(path)[0]
+
+
+def texts(path: str | os.PathLike[str]) -> tuple[dict[str, str], str]:
+    """The text chunks of a PNG, and the XMP packet of any picture; empty where there is none."""
     file = Path(path)
     check_is_file(file)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             with _opened(file) as image:
-                return {str(k): str(v) for k, v in getattr(image, "text", {}).items()}
+                found = {str(k): str(v) for k, v in getattr(image, "text", {}).items()}
+                packet = image.info.get("xmp") or found.get("XML:com.adobe.xmp", "")
         except PictureError:
             raise
         except Exception as error:
             raise PictureError(f"{file} is damaged ({error}). Its text cannot be read.") from error
+    return found, packet.decode(errors="replace") if isinstance(packet, bytes) else str(packet)
 
 
 def check_is_file(file: Path) -> None:

@@ -1,8 +1,8 @@
 """What made a picture: command, settings, inputs by hash, model, seed, versions; in its PNG.
 
 A recipe holds no path, no time and no picture of the inputs: file names and SHA-256 alone, so the
-same command writes the same bytes and nothing private travels. Stored as JSON in the iTXt chunk
-"understudy" of a PNG.
+same command writes the same recipe and nothing private travels. Stored as JSON in the iTXt chunk
+"understudy" of a PNG, in the XMP packet of a JPEG or WebP.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from understudy._version import __version__
 from understudy.errors import PictureError
 from understudy.files import spec
 from understudy.files.reading import parse_json
-from understudy.pictures.photo import check_is_file, png_text
+from understudy.pictures import xmp
+from understudy.pictures.photo import check_is_file, texts
 
 KEY = "understudy"
 FORMAT = 1
@@ -99,7 +100,8 @@ class Recipe:
 
 def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     """The recipe a picture carries. Raises PictureError when it carries none."""
-    text = png_text(path).get(KEY)
+    chunks, packet = texts(path)
+    text = chunks.get(KEY) or xmp.recipe_text(packet)
     if text is None:
         raise PictureError(f"{path} carries no recipe: it was not made here, or was saved anew.")
     return Recipe.from_json(text)
