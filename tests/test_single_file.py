@@ -76,7 +76,7 @@ def test_a_single_file_is_the_model_of_its_folder(kind: str, name: str, tmp_path
 def test_what_a_second_generation_file_predicts(
     said: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:
-    from understudy.models.single_file import prediction_of
+    from understudy.models.single_file_marks import prediction_of
     from understudy.untrusted.checkpoint_file import read_file
 
     if "yaml" in said:

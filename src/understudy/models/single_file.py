@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,12 @@ from torch import Tensor
 from understudy.errors import ModelError
 from understudy.files.atomic import cache_folder, replacing
 from understudy.files.tensors import save_tensors
+from understudy.models.pipeline_index import config_of, index_of
+from understudy.models.single_file_marks import scaling_factor_of, scheduler_of, sidecar
 from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
 from understudy.untrusted.checkpoint_file import read_file
 
-V_PREDICTION = re.compile(r"""parameterization:\s*["']?v\b""")
-GLOBAL_STEP_OF_2_BASE = 875_000
-FORMAT = 1
+FORMAT = 2
 
 
 def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
@@ -34,7 +33,7 @@ def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
     for a file that is damaged, not a whole model, or of another family.
     """
     status = file.resolve().stat()
-    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, _sidecar(file), FORMAT)
+    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     folder = cache_folder() / "models" / f"{file.stem[:60]}-{key}"
     if not (folder / "model_index.json").is_file():
@@ -47,65 +46,28 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
     found, notes = read_file(file)
     tensors = {name: value for name, value in found.items() if isinstance(value, Tensor)}
     family = family_of(file, tensors)
+    scheduler = scheduler_of(file, family, found, notes)
+    velocity = scheduler["prediction_type"] == "v_prediction"
+    size = {"xl": 128, "2": 96 if velocity else 64}.get(family, 64)
     try:
-        for part, config_of in CONFIGS[family].items():
-            config = config_of(tensors)
-            _write_json(folder / part / "config.json", config)
+        for part, shape_of in CONFIGS[family].items():
+            config = shape_of(tensors)
+            if part == "unet":
+                config["sample_size"] = size
+            elif part == "vae":
+                config["scaling_factor"] = scaling_factor_of(file, config["scaling_factor"])
             kind = "model" if part.startswith("text") else "diffusion_pytorch_model"
             renamed = _renamed(part, family, tensors, config)
+            dtype = next(iter(renamed.values())).dtype if renamed else None
+            _write_json(
+                folder / part / "config.json", config_of(part, "config.json", config, dtype)
+            )
             save_tensors(folder / part / f"{kind}.safetensors", renamed, {"format": "pt"})
     except KeyError as error:
         raise ModelError(f"{file} is incomplete: it has no {error.args[0]}.") from error
     _write_tokenizers(folder, family, find_tokenizer())
-    prediction = prediction_of(file, family, found, notes)
-    _write_json(folder / "scheduler" / "scheduler_config.json", _scheduler(prediction))
-    size = {"xl": 128, "2": 96 if prediction == "v_prediction" else 64}.get(family, 64)
-    unet = folder / "unet" / "config.json"
-    _write_json(unet, {**json.loads(unet.read_text()), "sample_size": size})
-    index: dict[str, Any] = {"_class_name": "StableDiffusionPipeline"}
-    if family == "xl":
-        index = {"_class_name": "StableDiffusionXLPipeline", "force_zeros_for_empty_prompt": True}
-    _write_json(folder / "model_index.json", index)
-
-
-def prediction_of(
-    file: Path, family: str, found: Mapping[str, Any], notes: Mapping[str, str]
-) -> str:
-    """ "epsilon" or "v_prediction": as the file's header, its marks, or NAME.yaml beside it say.
-
-    Where nothing says it, 2.x predicts velocity (its "base" versions do not: give those a
-    .yaml) and the others noise.
-    """
-    said = notes.get("modelspec.prediction_type")
-    if said:
-        return "v_prediction" if said.startswith("v") else "epsilon"
-    if "v_pred" in found:
-        return "v_prediction"
-    sidecar = _sidecar(file)
-    if sidecar:
-        return "v_prediction" if V_PREDICTION.search(sidecar) else "epsilon"
-    if family == "2" and found.get("global_step") != GLOBAL_STEP_OF_2_BASE:
-        return "v_prediction"
-    return "epsilon"
-
-
-def _sidecar(file: Path) -> str:
-    path = file.with_suffix(".yaml")
-    return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-
-
-def _scheduler(prediction: str) -> dict[str, Any]:
-    return {
-        "_class_name": "DDIMScheduler",
-        "num_train_timesteps": 1000,
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "set_alpha_to_one": False,
-        "steps_offset": 1,
-        "prediction_type": prediction,
-    }
+    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    _write_json(folder / "model_index.json", index_of(folder, {}))
 
 
 def _renamed(

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +13,12 @@ import torch
 from understudy.errors import OutputError
 from understudy.files.atomic import check_folder_writable, replacing
 from understudy.files.tensors import save_tensors
+from understudy.models.folder import read_json
+from understudy.models.parts import NETWORKS
+from understudy.models.pipeline_index import CLASSES, SETTINGS, config_of, index_of
 from understudy.models.unet.stable_diffusion import StableDiffusion
-
-_WEIGHTS = re.compile(r".*(\.safetensors|\.safetensors\.index\.json|\.bin|\.ckpt|\.msgpack)")
+from understudy.models.weight_files import weight_files
+from understudy.settings.suits import FILE as SUITS
 
 
 def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | None = None) -> Path:
@@ -25,35 +28,63 @@ def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | N
     folder that holds something already.
     """
     _refuse_full(target)
-    for part in sorted(entry for entry in model.folder.iterdir() if entry.is_dir()):
-        for file in sorted(part.iterdir()):
-            if file.is_file() and not _WEIGHTS.fullmatch(file.name):
-                _copy(file, target / part.name / file.name)
-        if part.name.startswith("tokenizer"):
-            _write_old_tokenizer(part, target / part.name)
-    for part, network in {**model.trainable_modules(), "vae": model.vae}.items():
+    networks = {**model.trainable_modules(), "vae": model.vae}
+    _write_settings(
+        model.folder,
+        target,
+        {part: dtype or next(net.parameters()).dtype for part, net in networks.items()},
+    )
+    for part, network in networks.items():
         name = "model" if part.startswith("text_encoder") else "diffusion_pytorch_model"
         tensors = {
             _published(part, key): value.detach().to("cpu", dtype or value.dtype).contiguous()
             for key, value in network.state_dict().items()
         }
         save_tensors(target / part / f"{name}.safetensors", tensors, {"format": "pt"})
-    index = json.loads((model.folder / "model_index.json").read_text(encoding="utf-8"))
-    for part, entry in index.items():  # what is not in the folder is not announced
-        if isinstance(entry, list) and not (target / part).is_dir():
-            index[part] = [None, None]
-    with replacing(target / "model_index.json") as staged:
-        staged.write_text(json.dumps(_complete(index, target), indent=2) + "\n", encoding="utf-8")
+    _write_index(model.folder, target)
     return target
 
 
 def copy_folder(source: Path, target: Path) -> Path:
     """Copy a model folder, model_index.json last. Raises OutputError as `write_folder` does."""
     _refuse_full(target)
-    files = [file for file in sorted(source.glob("*/*")) if file.is_file()]
-    for file in (*files, source / "model_index.json"):
-        _copy(file, target / file.relative_to(source))
+    _write_settings(source, target, {})
+    for part in CLASSES:
+        if part in NETWORKS and (source / part).is_dir():
+            for file in weight_files(source / part):
+                _copy(file, target / part / file.name)
+            for index in sorted((source / part).glob("*.safetensors.index*.json")):
+                _copy(index, target / part / index.name)
+    _write_index(source, target)
     return target
+
+
+def _write_settings(source: Path, target: Path, dtypes: Mapping[str, torch.dtype]) -> None:
+    """Configurations and tokenizers of the parts; dtypes: of the weights that are written."""
+    for part in CLASSES:
+        for name in SETTINGS:
+            if (source / part / name).is_file():
+                if name.endswith("config.json"):
+                    told = read_json(source / part / name)
+                    _write_json(target / part / name, config_of(part, name, told, dtypes.get(part)))
+                else:
+                    _copy(source / part / name, target / part / name)
+        if part.startswith("tokenizer") and (source / part).is_dir():
+            _write_old_tokenizer(source / part, target / part)
+
+
+def _write_index(source: Path, target: Path) -> None:
+    """model_index.json, and before it what suits the model (see settings/suits.py)."""
+    if (source / SUITS).is_file():
+        _copy(source / SUITS, target / SUITS)
+    told = read_json(source / "model_index.json")
+    scheduler = read_json(source / "scheduler" / "scheduler_config.json").get("_class_name")
+    _write_json(target / "model_index.json", index_of(target, told, scheduler))
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    with replacing(path) as staged:
+        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _refuse_full(target: Path) -> None:
@@ -67,21 +98,6 @@ def _published(part: str, key: str) -> str:
     if not part.startswith("text_encoder") or key.startswith(("text_model.", "text_projection.")):
         return key
     return f"text_model.{key}"
-
-
-def _complete(index: dict[str, Any], target: Path) -> dict[str, Any]:
-    """The index with its parts' classes, which a folder made from a single file leaves out."""
-    classes = {
-        "unet": ["diffusers", "UNet2DConditionModel"],
-        "vae": ["diffusers", "AutoencoderKL"],
-        "scheduler": ["diffusers", "DDIMScheduler"],
-        "text_encoder": ["transformers", "CLIPTextModel"],
-        "tokenizer": ["transformers", "CLIPTokenizer"],
-        "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-        "tokenizer_2": ["transformers", "CLIPTokenizer"],
-    }
-    missing = {part: pair for part, pair in classes.items() if (target / part).is_dir()}
-    return {**missing, **index}
 
 
 def _write_old_tokenizer(source: Path, target: Path) -> None:
