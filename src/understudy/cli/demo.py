@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import time
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import results, show, stage
 from understudy.cli.options import knobs
 from understudy.files.atomic import check_folder_writable
 from understudy.settings import DemoSettings, RunSettings
+from understudy.settings.marks import MarkSettings
 
 
 @knobs
 def demo(
     settings: DemoSettings,
     run: RunSettings,
+    provenance: MarkSettings,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo_out"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -31,8 +34,7 @@ def demo(
     started = time.perf_counter()
     from understudy import demo as stages
     from understudy.files.atomic import replacing
-    from understudy.pictures.photo import write_pixels
-    from understudy.pictures.tensors import write_picture
+    from understudy.pictures.tensors import to_pixels
     from understudy.vision.recogniser import load as load_ruler
 
     model = stage.load_model(run)
@@ -44,10 +46,11 @@ def demo(
     # What was made, each picture with its recipe.
     prompts = {"prompt": made.case.prompt, "target_prompt": made.target_prompt}
     recipe = stage.made_by("demo", model, (settings, run), arguments=prompts, seed=settings.seed)
-    text = recipe.to_text()
-    write_pixels(out / "sheet.png", stages.sheet(made, scores), text)
-    for name in ("source", "swapped", "right"):
-        write_picture(out / f"{name}.png", getattr(made, name), text)
+    write = partial(results.write_edited, marks=provenance, photo=None, keeps_photo=True)
+    write(out / "sheet.png", stages.sheet(made, scores), recipe)
+    write(out / "swapped.png", made.swapped, recipe)
+    for name in ("source", "right"):
+        results.write_rendered(out / f"{name}.png", to_pixels(getattr(made, name)), recipe)
     words = stages.table(scores)
     with replacing(out / "table.txt") as temporary:
         temporary.write_text(words + "\n", encoding="utf-8")

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show
+from understudy.cli import results, show
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.settings import DTYPES
 from understudy.settings.drag import DragSettings
+from understudy.settings.marks import MarkSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +37,7 @@ def drag(
         "toybox-gan"
     ),
     settings: DragSettings,
+    provenance: MarkSettings,
     points: Annotated[
         str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
     ] = "",
@@ -50,7 +52,9 @@ def drag(
     mask: Annotated[
         Path | None, typer.Option(help="Picture of the same size; white may change.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("dragged.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "dragged.png"
+    ),
     film: Annotated[Path | None, typer.Option(help="Also a film: .gif, or .mp4.")] = None,
     marks: Annotated[
         bool, typer.Option("--marks/--no-marks", help="Handles and targets in the film.")
@@ -83,8 +87,10 @@ def drag(
     done = last.session
     facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
     recipe = _recipe(model, done, facts, begin)
-    _write(begin.framed(model, done), out, recipe)
-    _write_others(model, done, others, out, recipe)
+    begin.write(out, begin.framed(model, done), recipe, provenance)
+    for other in others:
+        picture, its = _other(model, done, other, recipe)
+        results.write_generated(_beside(out, other), picture, its, provenance)
     if film is not None:
         _write_film(film, done, model, marks)
     if save is not None:
@@ -154,6 +160,13 @@ class _Begin:
         (pixels, square), before = self.frame, _picture(model, self.projected.ws)
         return put_back(to_tensor(pixels), before.cpu(), edited.cpu(), square)
 
+    def write(self, out: Path, picture: Tensor, recipe: Recipe, marks: MarkSettings) -> None:
+        """The result with its marks: an edited photo if the latent is a projected one's."""
+        if self.latent is None:
+            return results.write_generated(out, picture, recipe, marks)
+        kept = self.photo is not None
+        results.write_edited(out, picture, recipe, marks, photo=self.photo, keeps_photo=kept)
+
     def follower(self, model: ImageGenerator) -> Tracker | None:
         """What follows the handles, where features do not."""
         if self.raft is None:
@@ -189,14 +202,13 @@ class _Begin:
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
 
 
-def _write_others(
-    model: ImageGenerator, done: DragSession, seeds: list[int], out: Path, recipe: Recipe
-) -> None:
-    """The same edit on other seeds, each beside `out`."""
-    for seed in seeds:
-        ws = model.latents(model.draw_z(seed), truncation=done.settings.truncation)
-        copied = replace(recipe, seed=seed, arguments={**recipe.arguments, "edit_of": recipe.seed})
-        _write(_picture(model, done.applied(ws)), _beside(out, seed), copied)
+def _other(
+    model: ImageGenerator, done: DragSession, seed: int, recipe: Recipe
+) -> tuple[Tensor, Recipe]:
+    """The same edit on another seed, and its recipe."""
+    ws = model.latents(model.draw_z(seed), truncation=done.settings.truncation)
+    copied = replace(recipe, seed=seed, arguments={**recipe.arguments, "edit_of": recipe.seed})
+    return _picture(model, done.applied(ws)), copied
 
 
 def _write_film(film: Path, done: DragSession, model: ImageGenerator, marks: bool) -> None:
@@ -219,13 +231,13 @@ def _check_tracker(tracker: str, weights: Path | None) -> None:
 
 def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:
     """Raise before minutes of work what would be raised after them."""
-    from understudy.pictures.photo import check_png_name
-
     if film is not None:
         from understudy.drag.film import check_film_name
 
         check_film_name(film)
-    for path in (check_png_name(out), save, film, *(_beside(out, other) for other in others)):
+    for path in (out, *(_beside(out, other) for other in others)):
+        results.check_place(path)
+    for path in (save, film):
         if path is not None:
             check_writable(path)
 
@@ -242,7 +254,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _beside(out: Path, seed: int) -> Path:
-    return out.with_name(f"{out.stem}-{seed}.png")
+    return out.with_name(f"{out.stem}-{seed}{out.suffix}")
 
 
 def _mask(path: Path | None) -> Tensor | None:
@@ -261,13 +273,6 @@ def _picture(model: ImageGenerator, latent: Tensor) -> Tensor:
 
     with no_grad():
         return model.pictures(latent.to(model.device)).clamp(-1, 1)
-
-
-def _write(picture: Tensor, out: Path, recipe: Recipe) -> None:
-    """A picture, with how it was made."""
-    from understudy.pictures.tensors import write_picture
-
-    write_picture(out, picture, recipe.to_text())
 
 
 def _recipe(

@@ -8,20 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage, wording
+from understudy.cli import results, show, stage, wording
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files.atomic import cache_folder, check_writable
+from understudy.files.atomic import cache_folder
 from understudy.settings import METHODS, EditSettings, InvertSettings, RunSettings
+from understudy.settings.marks import MarkSettings
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from understudy.edit import WordEdits
     from understudy.invert import Inversion
     from understudy.models.interface import DiffusionModel
     from understudy.pictures.photo import Photo
-    from understudy.pictures.recipe import Recipe
 
 INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}  # what suits each method
 
@@ -56,6 +54,7 @@ def edit(
     to: Annotated[list[str], typer.Option(help="What it is to show; may be repeated.")],
     settings: EditSettings,
     run: RunSettings,
+    provenance: MarkSettings,
     inversion: Method = None,
     concept: Concepts = [],  # noqa: B006
     reweight: Weights = [],  # noqa: B006
@@ -66,7 +65,9 @@ def edit(
         Path | None, typer.Option(help="Picture of the photo's size; white may change.")
     ] = None,
     seed: Seed = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("edited.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "edited.png"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Edit a photo by its words: prompt-to-prompt, plug-and-play, or HiPer with a learnt tail.
@@ -106,20 +107,21 @@ def edit(
         seed=seed,
     )
     for file, target, picture in zip(outs, to, edited.split(1), strict=True):
-        _write(file, picture, made_by(arguments={**facts, "target_prompt": target}))
+        recipe = made_by(arguments={**facts, "target_prompt": target})
+        if seed is None:
+            results.write_edited(file, picture, recipe, provenance, photo=photo, keeps_photo=False)
+        else:
+            results.write_generated(file, picture, recipe, provenance)
     shown = [f'{file}   "{target}"' for file, target in zip(outs, to, strict=True)]
     show.result({"pictures": [str(f) for f in outs], "target_prompts": to, **facts}, json, *shown)
 
 
 def files(out: Path, count: int) -> list[Path]:
     """The file of each target, writable: --out itself, or numbered where there are several."""
-    from understudy.pictures.photo import check_png_name
-
-    check_png_name(out)
     outs = [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, count + 1)]
     outs = outs if count > 1 else [out]
     for file in outs:
-        check_writable(file)
+        results.check_place(file)
     return outs
 
 
@@ -162,12 +164,6 @@ def _seeded(model: DiffusionModel, prompt: str, seed: int, settings: EditSetting
     height, width = (side // model.downscale for side in model.picture_size)
     noise = starting_noise([seed], (model.latent_channels, height, width), like=model)
     return from_noise(model, noise, prompt, steps=settings.steps)
-
-
-def _write(file: Path, picture: Tensor, recipe: Recipe) -> None:
-    from understudy.pictures.tensors import write_picture
-
-    write_picture(file, picture, recipe.to_text())
 
 
 def said_of_words(

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import casting, show, stage
+from understudy.cli import casting, results, show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
+from understudy.settings.marks import MarkSettings
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,13 +27,16 @@ def explain(
     prompt: Annotated[str, typer.Option(help="What the photo shows.")],
     settings: SwapSettings,
     run: RunSettings,
+    provenance: MarkSettings,
     photo: casting.PhotoOption = None,
     seed: casting.SeedOption = None,
     swap: Annotated[
         list[str], typer.Option(help="WORD=CONCEPT: also draw where that swap may change.")
     ] = [],  # noqa: B006
     method: casting.MethodOption = "direct",
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("explained.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "explained.png"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw what the model attends to.
@@ -41,9 +44,7 @@ def explain(
     Where each word looks, the components of self-attention, the steps that a swap takes from the
     source, and with --swap where it may change.
     """
-    from understudy.pictures.photo import check_png_name, write_pixels
-
-    check_writable(check_png_name(out))
+    results.check_place(out)
     cast = casting.cast_of(swap, prompt, photo)
     from understudy.diffusion.prompt_words import words_of
     from understudy.invert.source import nothing
@@ -79,7 +80,7 @@ def explain(
     recipe = stage.made_by(
         "explain", model, (settings, run), arguments=facts, ingredients=files, seed=seed
     )
-    write_pixels(out, sheet, recipe.to_text())
+    results.write_edited(out, sheet, recipe, provenance, photo=photo, keeps_photo=True)
     told = {"picture": str(out), "words": list(average.words), **facts}
     show.result(told, json, str(out))
 

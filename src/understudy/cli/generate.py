@@ -9,12 +9,14 @@ from typing import Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import results, show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
-from understudy.files.atomic import check_folder_writable, check_writable
+from understudy.files.atomic import check_folder_writable
 from understudy.settings import GenerateSettings, RunSettings
+from understudy.settings.marks import MarkSettings
 
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of one picture; anything else is a folder
 AT_ONCE = 4  # pictures in a batch; the batch never changes a picture
 
 
@@ -23,7 +25,10 @@ def generate(
     prompt: Annotated[str, typer.Argument(help='Like "a photo of {rex} in the snow".')],
     settings: GenerateSettings,
     run: RunSettings,
-    out: Annotated[Path, typer.Option(help="A folder, or a .png for one picture.")] = Path("out"),
+    provenance: MarkSettings,
+    out: Annotated[
+        Path, typer.Option(help="A folder, or a .png, .jpg or .webp for one picture.")
+    ] = Path("out"),
     concept: Annotated[list[str], typer.Option(help="Name or folder; may be repeated.")] = [],  # noqa: B006
     count: Annotated[int, typer.Option(help="How many pictures.")] = 1,
     seed: Annotated[int, typer.Option(help="Seed of the first; the next has the next.")] = 0,
@@ -37,7 +42,6 @@ def generate(
     dress = stage.load_concepts(concept)
     from understudy.concept import spelled, with_articles
     from understudy.generate import generate_steps
-    from understudy.pictures.tensors import write_picture
 
     asked = with_articles(prompt)
     text = spelled(asked, *dress.concepts)
@@ -66,7 +70,8 @@ def generate(
             title = f"Generating {len(some)} of {count}"
             pictures = stage.decoded(model, show.last(steps, title).latents)
             for one, picture in zip(some, pictures.split(1), strict=True):
-                write_picture(files[one], picture, replace(recipe, seed=one).to_text())
+                seeded = replace(recipe, seed=one)
+                results.write_generated(files[one], picture, seeded, provenance)
     written = [str(file) for file in files.values()]
     show.result({"pictures": written, "prompt": text}, json, *written)
 
@@ -82,10 +87,10 @@ def _names(out: Path, count: int, seed: int) -> dict[int, Path]:
         raise InputError(f"--count must be at least 1. Got {count}.")
     if seed < 0:
         raise InputError(f"--seed must be at least 0. Got {seed}.")
-    if out.suffix.lower() == ".png":
+    if out.suffix.lower() in SUFFIXES:
         if count > 1:
             raise InputError(f"--out {out} is one file for {count} pictures. Give a folder.")
-        check_writable(out)
+        results.check_place(out)
         return {seed: out}
     check_folder_writable(out)
     return {one: out / f"seed-{one:04d}.png" for one in range(seed, seed + count)}

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import results, show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
+from understudy.settings.marks import MarkSettings
 from understudy.settings.project import ProjectSettings
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from understudy.generators.stylegan2.generator import StyleGAN2
     from understudy.pictures.photo import Photo
-    from understudy.pictures.recipe import Ingredient
+    from understudy.pictures.recipe import Ingredient, Recipe
     from understudy.project.align import Square
     from understudy.project.latent import Latent
     from understudy.project.project import ProjectStep
@@ -36,6 +37,7 @@ def project(
         "toybox-gan"
     ),
     settings: ProjectSettings,
+    provenance: MarkSettings,
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
     ] = None,
@@ -61,10 +63,7 @@ def project(
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     if picture is not None:
-        from understudy.pictures.photo import check_png_name
-
-        check_png_name(picture)
-        check_writable(picture)
+        results.check_place(picture)
     check_writable(file)
     opened, ingredient = stage.open_photo(photo)
     from understudy.generators.folder import load_generator, stylegan2
@@ -78,35 +77,34 @@ def project(
     latent.save(file)
     _progress_file(file).unlink(missing_ok=True)  # not before: the disk may have been full
     if picture is not None:
-        _draw(picture, latent, model, settings, ingredient)
+        recipe = _recipe(latent, model, settings, ingredient)
+        drawn = _drawn(latent, model)
+        results.write_edited(picture, drawn, recipe, provenance, photo=photo, keeps_photo=False)
     told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
     told |= {"tuned": bool(latent.changes), "bytes": file.stat().st_size}
     show.result(told, json, f"{file}   {last.psnr:.1f} dB, {measure} {last.perceptual:.4f}")
 
 
-def _draw(
-    picture: Path,
-    latent: Latent,
-    model: StyleGAN2,
-    settings: ProjectSettings,
-    photo: Ingredient,
-) -> None:
-    """Write what the latent draws, with how it was made."""
+def _drawn(latent: Latent, model: StyleGAN2) -> Tensor:
+    """What the latent draws, "1 3 h w"."""
     from torch import no_grad
 
-    from understudy.pictures.recipe import Recipe
-    from understudy.pictures.tensors import write_picture
-
     with no_grad():
-        drawn = latent.tuned(model).pictures(latent.ws)
-    recipe = Recipe(
+        return latent.tuned(model).pictures(latent.ws)
+
+
+def _recipe(
+    latent: Latent, model: StyleGAN2, settings: ProjectSettings, photo: Ingredient
+) -> Recipe:
+    from understudy.pictures.recipe import Recipe
+
+    return Recipe(
         command="project",
         settings=settings.to_dict(),
         ingredients=(photo,),
         model=model.name,
         model_fingerprint=latent.tuned_fingerprint,
     )
-    write_picture(picture, drawn, recipe.to_text())
 
 
 def _followed(

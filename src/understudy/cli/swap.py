@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import casting, show, stage
+from understudy.cli import casting, results, show, stage
 from understudy.cli.options import knobs
-from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
+from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, INVERSIONS
 
 if TYPE_CHECKING:
@@ -34,24 +34,24 @@ def swap(
     ],
     settings: SwapSettings,
     run: RunSettings,
+    provenance: MarkSettings,
     photo: casting.PhotoOption = None,
     seed: casting.SeedOption = None,
     method: casting.SuitedMethodOption = None,
     mask: casting.MaskOption = None,
     photos: casting.PhotosOption = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("swapped.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "swapped.png"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Swap concepts into a photo: its pose, its stage.
 
     The photo is inverted first; a second swap of it finds that, and more, in the cache.
     """
-    from understudy.pictures.photo import check_png_name
-
-    check_writable(check_png_name(out))
+    results.check_place(out)
     settings.check_place(mask is not None)
     cast = casting.cast_of(swap, prompt, photo)
-    from understudy.pictures.tensors import write_picture
     from understudy.swap.photoswap import framed, parts_read
 
     model = stage.load_model(run)
@@ -73,7 +73,8 @@ def swap(
     recipe = stage.made_by(
         "swap", model, (settings, run), arguments=facts, ingredients=files, seed=seed
     )
-    write_picture(out, swapped, recipe.to_text())
+    kept = settings.paste and photo is not None
+    results.write_edited(out, swapped, recipe, provenance, photo=photo, keeps_photo=kept)
     show.result({"picture": str(out), **facts}, json, f'{out}   "{cast.target}"')
 
 

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import casting, show, stage
+from understudy.cli import casting, results, show, stage
 from understudy.cli.options import count_or_share, knobs
 from understudy.errors import InputError
-from understudy.files.atomic import check_writable
 from understudy.settings import RunSettings, SwapSettings
+from understudy.settings.marks import MarkSettings
 
 if TYPE_CHECKING:
     from understudy.invert.source import Parts
@@ -31,6 +31,7 @@ def sweep(
     swap: Annotated[list[str], typer.Option(help="WORD=CONCEPT, like cat=rex; may be repeated.")],
     settings: SwapSettings,
     run: RunSettings,
+    provenance: MarkSettings,
     photo: casting.PhotoOption = None,
     seed: casting.SeedOption = None,
     vary: Annotated[
@@ -43,7 +44,9 @@ def sweep(
     method: casting.MethodOption = "null-text",
     mask: casting.MaskOption = None,
     photos: casting.PhotosOption = None,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("sweep.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "sweep.png"
+    ),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Swap with many numbers of steps at once.
@@ -51,9 +54,7 @@ def sweep(
     The cells of the grid share the photo's run, and each other's as long as they agree. Where
     somebody can judge them, identity and layout are drawn as curves besides.
     """
-    from understudy.pictures.photo import check_png_name, write_pixels
-
-    check_writable(check_png_name(out))
+    results.check_place(out)
     if len(vary) > 2:
         raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
     cast = casting.cast_of(swap, prompt, photo)
@@ -75,7 +76,7 @@ def sweep(
     )
     title = f'"{prompt}"  to  "{cast.target}"'
     sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
-    write_pixels(out, sheet, recipe.to_text())
+    results.write_edited(out, sheet, recipe, provenance, photo=photo, keeps_photo=True)
     told = f"{out}   {len(grid)} swaps in {swept.rows['swaps']} rows"
     show.result({"picture": str(out), "cells": len(grid), "rows": swept.rows, **facts}, json, told)
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show
+from understudy.cli import results, show
 from understudy.errors import InputError
-from understudy.files.atomic import check_folder_writable, check_writable
+from understudy.files.atomic import check_folder_writable
 
 if TYPE_CHECKING:
     from understudy.toybox import Scene
@@ -25,7 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def render(
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="The PNG to write.")] = Path("scene.png"),
+    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
+        "scene.png"
+    ),
     size: Size = 128,
     truth: Annotated[
         bool, typer.Option("--truth", help="Also write scene, masks and key points beside it.")
@@ -36,10 +38,7 @@ def render(
 
     Its caption and the scene itself travel in the PNG.
     """
-    from understudy.pictures.photo import check_png_name
-
-    check_png_name(out)
-    check_writable(out)
+    results.check_place(out)
     from understudy.toybox import caption, sample_scene
 
     scene = sample_scene(seed)
@@ -99,10 +98,9 @@ def _write_truth(out: Path, scene: Scene, size: int, words: str) -> list[str]:
 def _write(
     file: Path, scene: Scene, size: int, command: str, *, seed: int, **arguments: str | int
 ) -> None:
-    from understudy.pictures.photo import write_pixels
     from understudy.pictures.recipe import Recipe
     from understudy.toybox import render as draw
 
     facts = {"size": size, **arguments, "scene": scene.to_json()}
     recipe = Recipe(command=command, arguments=facts, seed=seed)
-    write_pixels(file, draw(scene, size).picture, recipe.to_text())
+    results.write_rendered(file, draw(scene, size).picture, recipe)

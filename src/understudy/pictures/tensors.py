@@ -60,9 +60,21 @@ def write_picture(
 
     Raises InputError unless the name ends in .png, OutputError if it cannot be written.
     """
+    return photo.write_pixels(path, finite_pixels(picture, path), text)
+
+
+def finite_pixels(
+    picture: Float[Tensor, "1 3 h w"] | Pixels, path: str | os.PathLike[str]
+) -> Pixels:
+    """`to_pixels` for a result that will be written to `path`; pixels stay as they are.
+
+    Raises InputError, naming `path`, for NaN and infinities.
+    """
+    if isinstance(picture, np.ndarray):
+        return picture
     if not bool(torch.isfinite(picture).all()):
         raise InputError(f"The picture for {path} holds numbers that are not finite; not written.")
-    return photo.write_pixels(path, to_pixels(picture), text)
+    return to_pixels(picture)
 
 
 def read_mask(
