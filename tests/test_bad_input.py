@@ -176,7 +176,7 @@ def test_outputs_that_cannot_be(
     refused(capsys, 1, *words, here / "file" / "a.png", naming="not a folder")
     refused(capsys, 1, *words, here / "folder.png", naming="is a folder")
     if command == "toybox render":
-        refused(capsys, 2, *words, here / "a.jpg", naming="a.jpg")
+        refused(capsys, 2, *words, here / "a.bmp", naming="a.bmp")
 
 
 @pytest.mark.parametrize("code", [errno.EROFS, errno.ENOSPC])

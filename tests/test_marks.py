@@ -150,6 +150,7 @@ def test_a_users_own_key_signs(tmp_path: Path, pixels: Pixels) -> None:
 
 
 def test_keys_that_do_not_fit_are_refused(tmp_path: Path, pixels: Pixels, config: Path) -> None:
+    signing._local.cache_clear()
     signing.credentials()  # the local key exists
     bad = tmp_path / "bad.pem"
     bad.write_text("no key")
@@ -164,7 +165,18 @@ def test_keys_that_do_not_fit_are_refused(tmp_path: Path, pixels: Pixels, config
     assert not (tmp_path / "out.png").exists()
 
 
+def test_a_home_that_cannot_be_written_does_not_lose_the_picture(
+    tmp_path: Path, pixels: Pixels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "file" / "inside"))
+    file = write_result(tmp_path / "out.png", pixels, recipe_of(), Origin())
+    marks = read_marks(file)
+    assert marks.signature is not None and marks.signature.state == "valid"
+
+
 def test_the_local_key_is_private(config: Path) -> None:
+    signing._local.cache_clear()
     signing.credentials()
     assert (config / "understudy/signing.pem").stat().st_mode & 0o077 == 0
 

@@ -29,6 +29,11 @@ if TYPE_CHECKING:
     from understudy.project.align import Square
     from understudy.project.latent import Latent
 
+_Tracker = Annotated[str, typer.Option(help="What follows the handles.", metavar="features|raft")]
+_TrackerWeights = Annotated[
+    Path | None, typer.Option(help="Weights of --tracker raft: torchvision's raft_large.")
+]
+
 
 @knobs
 def drag(
@@ -52,21 +57,15 @@ def drag(
     mask: Annotated[
         Path | None, typer.Option(help="Picture of the same size; white may change.")
     ] = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "dragged.png"
-    ),
+    out: results.OutOption = Path("dragged.png"),
     film: Annotated[Path | None, typer.Option(help="Also a film: .gif, or .mp4.")] = None,
     marks: Annotated[
         bool, typer.Option("--marks/--no-marks", help="Handles and targets in the film.")
     ] = True,
     save: Annotated[Path | None, typer.Option(help="Also the drag, to go on later.")] = None,
     also: Annotated[str, typer.Option(help="The same edit on other seeds, like 4,5,6.")] = "",
-    tracker: Annotated[
-        str, typer.Option(help="What follows the handles.", metavar="features|raft")
-    ] = "features",
-    tracker_weights: Annotated[
-        Path | None, typer.Option(help="Weights of --tracker raft: torchvision's raft_large.")
-    ] = None,
+    tracker: _Tracker = "features",
+    tracker_weights: _TrackerWeights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[
         str, typer.Option(help="Precision of the higher blocks.", metavar="|".join(DTYPES))
@@ -88,9 +87,7 @@ def drag(
     facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
     recipe = _recipe(model, done, facts, begin)
     begin.write(out, begin.framed(model, done), recipe, provenance)
-    for other in others:
-        picture, its = _other(model, done, other, recipe)
-        results.write_generated(_beside(out, other), picture, its, provenance)
+    _write_others(model, done, others, out, recipe, provenance)
     if film is not None:
         _write_film(film, done, model, marks)
     if save is not None:
@@ -202,13 +199,20 @@ class _Begin:
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
 
 
-def _other(
-    model: ImageGenerator, done: DragSession, seed: int, recipe: Recipe
-) -> tuple[Tensor, Recipe]:
-    """The same edit on another seed, and its recipe."""
-    ws = model.latents(model.draw_z(seed), truncation=done.settings.truncation)
-    copied = replace(recipe, seed=seed, arguments={**recipe.arguments, "edit_of": recipe.seed})
-    return _picture(model, done.applied(ws)), copied
+def _write_others(
+    model: ImageGenerator,
+    done: DragSession,
+    seeds: list[int],
+    out: Path,
+    recipe: Recipe,
+    marks: MarkSettings,
+) -> None:
+    """The same edit on other seeds, each beside `out`."""
+    for seed in seeds:
+        ws = model.latents(model.draw_z(seed), truncation=done.settings.truncation)
+        copied = replace(recipe, seed=seed, arguments={**recipe.arguments, "edit_of": recipe.seed})
+        picture = _picture(model, done.applied(ws))
+        results.write_generated(_beside(out, seed), picture, copied, marks)
 
 
 def _write_film(film: Path, done: DragSession, model: ImageGenerator, marks: bool) -> None:

@@ -16,10 +16,13 @@ from understudy.settings import METHODS, EditSettings, InvertSettings, RunSettin
 from understudy.settings.marks import MarkSettings
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from understudy.edit import WordEdits
     from understudy.invert import Inversion
     from understudy.models.interface import DiffusionModel
     from understudy.pictures.photo import Photo
+    from understudy.pictures.recipe import Recipe
 
 INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}  # what suits each method
 
@@ -42,6 +45,8 @@ Windows = Annotated[
 Blended = Annotated[
     str | None, typer.Option(help="WORD, or OLD=NEW: change only where these words are.")
 ]
+Kept = Annotated[list[str], typer.Option(help="With --blend: words that stay.")]
+Mask = Annotated[Path | None, typer.Option(help="Picture of the photo's size; white may change.")]
 Seed = Annotated[
     int | None, typer.Option(help="hiper: start from a seed's noise, not the photo's.")
 ]
@@ -60,14 +65,10 @@ def edit(
     reweight: Weights = [],  # noqa: B006
     window: Windows = [],  # noqa: B006
     blend: Blended = None,
-    keep: Annotated[list[str], typer.Option(help="With --blend: words that stay.")] = [],  # noqa: B006
-    mask: Annotated[
-        Path | None, typer.Option(help="Picture of the photo's size; white may change.")
-    ] = None,
+    keep: Kept = [],  # noqa: B006
+    mask: Mask = None,
     seed: Seed = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "edited.png"
-    ),
+    out: results.OutOption = Path("edited.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Edit a photo by its words: prompt-to-prompt, plug-and-play, or HiPer with a learnt tail.
@@ -106,14 +107,20 @@ def edit(
         ingredients=(ingredient, *dress.ingredients, *drawn),
         seed=seed,
     )
+    origin = photo if seed is None else None
     for file, target, picture in zip(outs, to, edited.split(1), strict=True):
         recipe = made_by(arguments={**facts, "target_prompt": target})
-        if seed is None:
-            results.write_edited(file, picture, recipe, provenance, photo=photo, keeps_photo=False)
-        else:
-            results.write_generated(file, picture, recipe, provenance)
+        _write(file, picture, recipe, provenance, origin)
     shown = [f'{file}   "{target}"' for file, target in zip(outs, to, strict=True)]
     show.result({"pictures": [str(f) for f in outs], "target_prompts": to, **facts}, json, *shown)
+
+
+def _write(
+    file: Path, picture: Tensor, recipe: Recipe, marks: MarkSettings, photo: Path | None
+) -> None:
+    if photo is None:
+        return results.write_generated(file, picture, recipe, marks)
+    results.write_edited(file, picture, recipe, marks, photo=photo, keeps_photo=False)
 
 
 def files(out: Path, count: int) -> list[Path]:

@@ -34,9 +34,7 @@ def explain(
         list[str], typer.Option(help="WORD=CONCEPT: also draw where that swap may change.")
     ] = [],  # noqa: B006
     method: casting.MethodOption = "direct",
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "explained.png"
-    ),
+    out: results.OutOption = Path("explained.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Draw what the model attends to.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from understudy.files.atomic import check_writable
 from understudy.settings.marks import MarkSettings
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from understudy.pictures.photo import Pixels
     from understudy.pictures.recipe import Recipe
 
+OutOption = Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")]
 UNSIGNED = MarkSettings(watermark="off", c2pa="off")  # of files that are the same byte for byte
 
 

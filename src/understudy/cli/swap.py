@@ -40,9 +40,7 @@ def swap(
     method: casting.SuitedMethodOption = None,
     mask: casting.MaskOption = None,
     photos: casting.PhotosOption = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "swapped.png"
-    ),
+    out: results.OutOption = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Swap concepts into a photo: its pose, its stage.

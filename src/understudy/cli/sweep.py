@@ -44,9 +44,7 @@ def sweep(
     method: casting.MethodOption = "null-text",
     mask: casting.MaskOption = None,
     photos: casting.PhotosOption = None,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "sweep.png"
-    ),
+    out: results.OutOption = Path("sweep.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Swap with many numbers of steps at once.

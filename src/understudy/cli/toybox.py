@@ -25,9 +25,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def render(
     seed: Seed = 0,
-    out: Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")] = Path(
-        "scene.png"
-    ),
+    out: results.OutOption = Path("scene.png"),
     size: Size = 128,
     truth: Annotated[
         bool, typer.Option("--truth", help="Also write scene, masks and key points beside it.")

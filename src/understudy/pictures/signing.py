@@ -11,6 +11,7 @@ import datetime
 import io
 import json
 import os
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
@@ -80,7 +81,9 @@ def credentials(pem: str = "") -> Credentials:
 
     Raises InputError for a file without both, or of a kind of key that C2PA does not allow.
     """
-    return _from_pem(Path(pem)) if pem else _local(_config_folder() / "signing.pem")
+    if not pem:
+        return _local(_config_folder() / "signing.pem")
+    return _from_pem(read_bytes(pem, most=MAX_KEY), Path(pem))
 
 
 def signed(data: bytes, mime: str, claim: Claim, signer: Credentials) -> bytes:
@@ -179,12 +182,11 @@ def _photo_mime(photo: Path | None, c2pa: Any) -> str:
     return found if found in c2pa.Builder.get_supported_mime_types() else ""
 
 
-def _from_pem(file: Path) -> Credentials:
+def _from_pem(data: bytes, file: Path) -> Credentials:
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
-    data = read_bytes(file, most=MAX_KEY)
     wanted = f"{file} needs a private key without a password and its certificate chain, as PEM"
     try:
         key = serialization.load_pem_private_key(data, password=None)
@@ -209,13 +211,17 @@ def _from_pem(file: Path) -> Credentials:
 
 @cache
 def _local(file: Path) -> Credentials:
-    """The key of this installation, made when it is first needed; readable by its owner alone."""
-    if not file.exists():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(file) as temporary:
-            temporary.touch(mode=0o600)
-            temporary.write_bytes(_new_key())
-    return _from_pem(file)
+    """The key of this installation, made when it is first needed; readable by its owner alone.
+
+    Where it cannot be kept (a read-only or full home), a key for this process alone signs.
+    """
+    if file.exists():
+        return _from_pem(read_bytes(file, most=MAX_KEY), file)
+    pem = _new_key()
+    with suppress(OutputError), replacing(file) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_bytes(pem)
+    return _from_pem(pem, file)
 
 
 def _new_key() -> bytes:
