@@ -97,7 +97,7 @@ def test_a_learnt_tail_edits_from_the_photo_or_from_a_seed(photo: Path, capsys) 
         (("--alignment", "replace"), "needs equally many words"),
         (("--method", "instruct"), "--method must be one of p2p, pnp, hiper"),
         (("--inversion", "magic"), "--inversion must be one of null-text, ddim"),
-        (("--out", "new.jpg"), "png"),
+        (("--out", "new.bmp"), "png"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(words, said: str, photo: Path, capsys) -> None:
