@@ -17,10 +17,10 @@ from pathlib import Path
 
 import torch
 
+from training.held_out import reserved_toys
 from training.recogniser_examples import Examples
 from training.recogniser_training import Trainer, accuracy, save_weights, train_steps
-from understudy import toybox
-from understudy.vision.recogniser import BUILT_IN, Network
+from understudy.vision.recogniser import BUILT_IN, PictureNetwork
 
 CARD = """# The toy world's recogniser
 
@@ -77,17 +77,7 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def reserved_toys(count: int) -> list[tuple[toybox.Scene, int]]:
-    """`count` toys of the reserved kinds, each in four scenes, some of them with company."""
-    toys = [toybox.sample_identity(n, held_out=True) for n in range(count)]
-    return [
-        (toybox.sample_scene(10_000_000 + 4 * n + k, identity=toy, held_out=True), n)
-        for n, toy in enumerate(toys)
-        for k in range(4)
-    ]
-
-
-def finish(wish: argparse.Namespace, network: Network, trained: int, minutes: float) -> None:
+def finish(wish: argparse.Namespace, network: PictureNetwork, trained: int, minutes: float) -> None:
     """Measure the averaged weights on reserved toys, ship them, write the card."""
     held_out = Examples.draw(reserved_toys(wish.held_out))
     figures = accuracy(network, held_out)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
@@ -140,8 +140,15 @@ class Batch:
     groups: Int[Tensor, " b"]
     told: Bool[Tensor, " b"]  # whether the network is told where the subject is
 
-    def hints(self) -> Float[Tensor, "b 1 16 16"]:
-        return hint(self.masks) * self.told[:, None, None, None]
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on another device."""
+        return Batch(**{field.name: getattr(self, field.name).to(device) for field in fields(self)})
+
+    def hints(self) -> Float[Tensor, "b 1 s s"]:
+        """Where the subject is, for those that are told; a cell for 8 x 8 pixels."""
+        cells = self.pictures.shape[-1] // 8
+        hints = F.interpolate(hint(self.masks), size=(cells, cells), mode="area")
+        return hints * self.told[:, None, None, None]
 
 
 def augment(batch: Batch, generator: torch.Generator) -> Batch:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from training.recogniser_examples import TRAITS, Batch, Examples, augment, order, vocabulary
 from understudy.models.precision import half_precision
 from understudy.vision.landmarks import point_losses
-from understudy.vision.recogniser import HEADS, SIZE, Network, peaks
+from understudy.vision.recogniser import HEADS, SIZE, Network, PictureNetwork, Vocabulary, peaks
 
 WEIGHTS = {
     "mask": 2.0,
@@ -36,27 +36,38 @@ LIKE = math.log(4.0)  # a negative of the anchor's own class counts as four
 
 
 class Memory:
-    """The newest embeddings with their groups and classes, a ring."""
+    """The newest embeddings with their labels (group, then what makes toys alike), a ring."""
 
-    def __init__(self, width: int) -> None:
-        self.z = torch.zeros(0, width)
-        self.labels = torch.zeros(0, 2, dtype=torch.long)  # group, class
+    def __init__(self, width: int, labels: int = 2, device: torch.device | str = "cpu") -> None:
+        self.z = torch.zeros(0, width, device=device)
+        self.labels = torch.zeros(0, labels, dtype=torch.long, device=device)
 
-    def add(self, z: Float[Tensor, "b d"], labels: Int[Tensor, "b 2"]) -> None:
+    def add(self, z: Float[Tensor, "b d"], labels: Int[Tensor, "b marks"]) -> None:
         self.z = torch.cat([self.z, z.detach()])[-MEMORY:]
         self.labels = torch.cat([self.labels, labels])[-MEMORY:]
 
 
 def contrast(
-    z: Float[Tensor, "b d"], labels: Int[Tensor, "b 2"], memory: Memory, temperature: float = 0.12
+    z: Float[Tensor, "b d"],
+    labels: Int[Tensor, "b marks"],
+    memory: Memory,
+    temperature: float = 0.12,
+    alike: Sequence[float] = (LIKE,),
 ) -> Float[Tensor, ""]:
-    """Supervised contrastive loss; labels are (group, class). Anchors without a view: left out."""
+    """Supervised contrastive loss. Anchors without a second view are left out.
+
+    labels: the group, then one column for each way to be alike (the class, the colours and
+    pattern). alike: what each of these adds to the logit of a negative that shares it with the
+    anchor; ln(4) counts the negative as four.
+    """
     b = len(z)
     against = torch.cat([z, memory.z])
-    group, kind = (torch.cat([labels, memory.labels])[:, i] for i in (0, 1))
-    same = group == labels[:, :1]  # b m
-    logits = z @ against.T / temperature + LIKE * ((kind == labels[:, 1:]) & ~same)
-    itself = torch.eye(b, len(against), dtype=torch.bool)
+    marks = torch.cat([labels, memory.labels])
+    same = marks[:, 0] == labels[:, :1]  # b m
+    logits = z @ against.T / temperature
+    for column, weight in enumerate(alike, start=1):
+        logits = logits + weight * ((marks[:, column] == labels[:, column, None]) & ~same)
+    itself = torch.eye(b, len(against), dtype=torch.bool, device=z.device)
     logits = logits.masked_fill(itself, -torch.inf)
     positive = same & ~itself
     log_p = logits - logits.logsumexp(dim=1, keepdim=True)
@@ -65,8 +76,21 @@ def contrast(
     return -total.mean() if len(total) else z.sum() * 0
 
 
+def marks_of(batch: Batch, columns: int) -> Int[Tensor, "b marks"]:
+    """The group, the class, and (with three columns) one number for both colours and pattern."""
+    primary, secondary, pattern = (
+        batch.labels[:, HEADS.index(head)] for head in ("primary", "secondary", "pattern")
+    )
+    look = (primary * 100 + secondary) * 100 + pattern
+    return torch.stack([batch.groups, batch.labels[:, HEADS.index("class")], look], 1)[:, :columns]
+
+
 def losses(
-    out: dict[str, Tensor], batch: Batch, memory: Memory, recall: nn.Module
+    out: dict[str, Tensor],
+    batch: Batch,
+    memory: Memory,
+    recall: nn.Module,
+    alike: Sequence[float] = (LIKE,),
 ) -> dict[str, Float[Tensor, ""]]:
     """One number a head, unweighted."""
     result = {
@@ -75,14 +99,14 @@ def losses(
     mask = F.interpolate(batch.masks, size=out["mask"].shape[-2:], mode="area")[:, 0]
     result["mask"] = F.binary_cross_entropy_with_logits(out["mask"].float(), mask)
     result["heat"], result["seen"] = point_losses(out["heat"], out["seen"], batch.points)
-    marks = torch.stack([batch.groups, batch.labels[:, 0]], dim=1)
-    result["identity"] = contrast(out["identity"], marks, memory)
+    marks = marks_of(batch, 1 + len(alike))
+    result["identity"] = contrast(out["identity"], marks, memory, alike=alike)
     result["traits"] = F.mse_loss(recall(out["identity"]).float(), batch.traits)
     memory.add(out["identity"], marks)
     return result
 
 
-def save_weights(network: Network, folder: Path, record: dict[str, object]) -> None:
+def save_weights(network: PictureNetwork, folder: Path, record: dict[str, object]) -> None:
     """Half-precision weights and what they mean, ready for `recogniser.load`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -106,14 +130,27 @@ class TrainStep:
 class Trainer:
     """Everything that changes while the recogniser learns; `save` and `load` resume exactly."""
 
-    def __init__(self, *, seed: int = 0, rate: float = 2e-3, averaging: float = 0.996) -> None:
+    def __init__(
+        self,
+        *,
+        seed: int = 0,
+        rate: float = 2e-3,
+        averaging: float = 0.996,
+        build: Callable[[Vocabulary], PictureNetwork] = Network,
+        alike: Sequence[float] = (LIKE,),
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """build: makes the network of a vocabulary, with an identity of 64 numbers; alike: see
+        `contrast`."""
         torch.manual_seed(seed)
         self.seed, self.rate, self.averaging, self.index = seed, rate, averaging, 0
-        self.network = Network(vocabulary())
+        self.device, self.alike, self.seconds = torch.device(device), alike, 0.0
+        self.network = build(vocabulary()).to(self.device)
         self.network.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.recall = nn.Sequential(nn.Linear(64, 128), nn.ReLU(), nn.Linear(128, TRAITS))
+        self.recall.to(self.device)
         self.averaged = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.memory = Memory(64)
+        self.memory = Memory(64, 1 + len(alike), self.device)
         weights = [*self.network.parameters(), *self.recall.parameters()]
         self.optimiser = torch.optim.AdamW(
             [{"params": [w for w in weights if w.ndim > 1], "weight_decay": 0.02},
@@ -122,13 +159,14 @@ class Trainer:
         )  # fmt: skip
 
     def step(self, batch: Batch, rate: float) -> dict[str, float]:
-        """One AdamW step, in bfloat16 autocast if the CPU has it, then the moving average."""
+        """One AdamW step, in bfloat16 autocast if the device has it, then the moving average."""
         self.network.train()
+        batch = batch.to(self.device)
         pictures = batch.pictures.contiguous(memory_format=torch.channels_last)
-        half = half_precision(torch.device("cpu")) is not None
-        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        half = half_precision(self.device) is not None
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             out = self.network(pictures, batch.hints())
-        parts = losses(out, batch, self.memory, self.recall)
+        parts = losses(out, batch, self.memory, self.recall, self.alike)
         total = torch.stack([WEIGHTS.get(name, 1.0) * part for name, part in parts.items()]).sum()
         for group in self.optimiser.param_groups:
             group["lr"] = rate
@@ -151,15 +189,17 @@ class Trainer:
     def save(self, path: Path) -> None:
         parts = ("network", "recall", "averaged", "optimiser")
         state = {part: getattr(self, part).state_dict() for part in parts}
-        state |= {"index": self.index, "z": self.memory.z, "labels": self.memory.labels}
+        state |= {"index": self.index, "seconds": self.seconds}
+        state |= {"z": self.memory.z, "labels": self.memory.labels}
         torch.save(state, path.with_suffix(".partial"))
         path.with_suffix(".partial").replace(path)
 
     def load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, weights_only=True, map_location=self.device)
         for part in ("network", "recall", "averaged", "optimiser"):
             getattr(self, part).load_state_dict(state[part])
         self.index, self.memory.z, self.memory.labels = state["index"], state["z"], state["labels"]
+        self.seconds = state.get("seconds", 0.0)
 
 
 def train_steps(
@@ -185,7 +225,7 @@ def train_steps(
 
 
 @torch.no_grad()
-def accuracy(network: Network, examples: Examples, batch: int = 64) -> dict[str, float]:
+def accuracy(network: PictureNetwork, examples: Examples, batch: int = 64) -> dict[str, float]:
     """Shares of right words, mask overlap, key-point error in pixels, and how well the identity
     embedding tells a new view of one toy from another toy of its class (area under the ROC)."""
     network.eval()

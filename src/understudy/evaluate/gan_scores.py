@@ -22,10 +22,10 @@ def trunk_features(
 ) -> Float[Tensor, "n d"]:
     """The recogniser's deepest features, averaged over the picture: what FID compares here, as
     Inception's last pooling elsewhere."""
-    network, found = ruler.network, list[Tensor]()
+    found = list[Tensor]()
     for part in pictures:
-        at16 = network.at16(network.to16(network.at32(network.stem(ruler.prepare(part)))))
-        found.append(network.at8(at16).mean(dim=(2, 3)).float().cpu())
+        deepest = ruler.network.levels(ruler.prepare(part))[-1]
+        found.append(deepest.mean(dim=(2, 3)).float().cpu())
     return torch.cat(found)
 
 

@@ -21,7 +21,8 @@ from torch.nn import functional as F
 from understudy.errors import ModelError
 from understudy.files.atomic import replacing
 from understudy.files.tensors import save_tensors
-from understudy.vision.recogniser import SIZE, Block, conv, peaks
+from understudy.vision.layers import Block, conv
+from understudy.vision.recogniser import SIZE, peaks
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "toybox-gan"
 MANIFEST, WEIGHTS = "landmarks.json", "landmarks.safetensors"
@@ -150,7 +151,7 @@ def point_losses(
     log_p = heat.float().flatten(2).log_softmax(dim=2)[there]  # m hw
     low = at.floor().clamp(max=side - 2).long()
     part = at - low
-    total = torch.zeros(len(at))
+    total = torch.zeros(len(at), device=at.device)
     for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
         x_part = part[:, 0] if dx else 1 - part[:, 0]
         y_part = part[:, 1] if dy else 1 - part[:, 1]

@@ -34,10 +34,7 @@ class RecogniserFeatures:
         self.recogniser = recogniser
 
     def features(self, pictures: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, ...]:
-        network, x = self.recogniser.network, self.recogniser.prepare(pictures)
-        at32 = network.at32(network.stem(x))
-        at16 = network.at16(network.to16(at32))
-        levels = (at32, at16, network.at8(at16))
+        levels = self.recogniser.network.levels(self.recogniser.prepare(pictures))
         return tuple(F.normalize(level.float(), dim=1, eps=1e-6) for level in levels)
 
     def distance(self, ours: tuple[Tensor, ...], theirs: tuple[Tensor, ...]) -> Float[Tensor, " b"]:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
+from understudy.vision.layers import Block, conv, pool
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "recogniser"
 SIZE = 128  # pixels a side that the network sees
@@ -77,33 +78,26 @@ class Recognition:
         return self.visible > threshold
 
 
-class Block(nn.Module):
-    """Bottleneck residual block, batch-normalised (He et al. 2016, fig. 5 right)."""
+class PictureNetwork(nn.Module):
+    """What a `Recogniser` asks of its network: the recogniser's own, or the examiner's."""
 
-    def __init__(self, width: int, inner: int) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            conv(width, inner, 1),
-            conv(inner, inner, 3),
-            nn.Conv2d(inner, width, 1, bias=False),
-            last := nn.BatchNorm2d(width),
-        )
-        nn.init.zeros_(last.weight)  # a new block passes its input on
+    vocabulary: Vocabulary
 
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        return F.relu(x + self.layers(x))
+    def levels(
+        self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Trunk features "b c h w" at a quarter, an eighth and a sixteenth of the sides."""
+        raise NotImplementedError
 
-
-def conv(inputs: int, outputs: int, size: int, stride: int = 1) -> nn.Sequential:
-    """Convolution, batch norm, ReLU; the side shrinks by exactly `stride`."""
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, size, stride, (size - stride + 1) // 2, bias=False),
-        nn.BatchNorm2d(outputs),
-        nn.ReLU(),
-    )
+    def forward(
+        self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
+    ) -> dict[str, Tensor]:
+        """Raw outputs: a logit table per head, "mask" b h/2 w/2, "heat" b k h/4 w/4, "seen" b k,
+        "identity" b d (unit). A `where` of zeros says nothing, as None does."""
+        raise NotImplementedError
 
 
-class Network(nn.Module):
+class Network(PictureNetwork):
     """Residual trunk 128 -> 32 -> 16 -> 8, one step back up to 16, then the heads.
 
     All heads read two means of the features: inside the network's own coarse mask, and outside.
@@ -145,15 +139,20 @@ class Network(nn.Module):
             }
         )
 
+    def levels(
+        self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Trunk features: "b w 32 32", "b 2w 16 16", "b 4w 8 8"."""
+        at32 = self.at32(self.stem(x))
+        at16 = self.to16(at32)
+        at16 = self.at16(at16 if where is None else at16 + self.where(where))
+        return at32, at16, self.at8(at16)
+
     def forward(
         self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None
     ) -> dict[str, Tensor]:
-        """Raw outputs: a logit table per head, "mask" b 64 64, "heat" b k 32 32, "seen" b k,
-        "identity" b d (unit). A `where` of zeros says nothing, as None does."""
-        at32 = self.at32(self.stem(x))  # b w 32 32
-        at16 = self.to16(at32)  # b 2w 16 16
-        at16 = self.at16(at16 if where is None else at16 + self.where(where))
-        at8 = self.at8(at16)  # b 4w 8 8
+        """Raw outputs; see `PictureNetwork.forward`."""
+        at32, at16, at8 = self.levels(x, where)
         joint = self.mix(self.across(at16) + F.interpolate(self.down_to(at8), scale_factor=2.0))
         mask = F.pixel_shuffle(self.mask(joint), 4)  # b 1 64 64
         colours = F.avg_pool2d(x, 4).to(
@@ -179,23 +178,12 @@ def hint(masks: Float[Tensor, "b 1 h w"]) -> Float[Tensor, "b 1 16 16"]:
     return blurred / blurred.amax(dim=(2, 3), keepdim=True).clamp(min=1e-3)
 
 
-def pool(features: Float[Tensor, "b c h w"], mask: Float[Tensor, "b 1 s s"]) -> Tensor:
-    """Mean features inside the mask (logits) and outside it, "b 2c"; it lets no gradient through.
-
-    A little weight everywhere keeps both means defined, whatever the mask.
-    """
-    inside = F.adaptive_avg_pool2d(
-        mask.detach().float().sigmoid(), (features.shape[2], features.shape[3])
-    )
-    weights = torch.cat([inside, 1 - inside], dim=1).flatten(2) + 1e-3  # b 2 hw
-    weights = (weights / weights.sum(dim=2, keepdim=True)).to(features.dtype)
-    return (weights @ features.flatten(2).transpose(1, 2)).flatten(1)
-
-
 class Recogniser(nn.Module):
     """The network with its door: pictures of any size in [-1, 1] in, a `Recognition` out."""
 
-    def __init__(self, network: Network) -> None:
+    network: PictureNetwork
+
+    def __init__(self, network: PictureNetwork) -> None:
         super().__init__()
         self.network = network.eval()
 
