@@ -18,7 +18,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
 
 from training.examiner_data import FAMILIES_PER_FILE, render_file
 from training.examiner_measures import figures, held_out, table
@@ -26,6 +25,7 @@ from training.examiner_training import TOYS, VIEWS, train_until, trainer
 from training.recogniser_examples import Examples, vocabulary
 from training.recogniser_training import Trainer
 from understudy.files.atomic import replacing
+from understudy.files.tensors import save_tensors
 from understudy.vision import recogniser
 from understudy.vision.examiner import BUILT_IN, MANIFEST, WEIGHTS
 from understudy.vision.recogniser import PictureNetwork
@@ -148,11 +148,10 @@ def save(network: PictureNetwork, folder: Path, record: dict[str, object]) -> No
     """Half-precision weights and what they mean, ready for `examiner.load`."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
-        name: (value.half() if value.is_floating_point() else value).contiguous()
+        name: value.half() if value.is_floating_point() else value
         for name, value in network.state_dict().items()
     }
-    with replacing(folder / WEIGHTS) as staged:
-        save_file(state, staged)
+    save_tensors(folder / WEIGHTS, state)
     described = {**record, "vocabulary": vocabulary().to_json()}
     with replacing(folder / MANIFEST) as staged:
         staged.write_text(json.dumps(described, indent=1) + "\n")

@@ -15,12 +15,11 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
+from understudy.files.tensors import load_tensors
 from understudy.vision.layers import Block, conv, pool
 from understudy.vision.recogniser import SCENE_HEADS, PictureNetwork, Recogniser, Vocabulary
 
@@ -128,7 +127,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
     """
     try:
         config = json.loads((folder / MANIFEST).read_text())
-        weights = load_file(folder / WEIGHTS)
+        weights, _ = load_tensors(folder / WEIGHTS)
         network = ExaminerNetwork(
             Vocabulary.from_json(config["vocabulary"]),
             width=config["width"],
@@ -136,7 +135,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
             queries=config["queries"],
         )
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+    except (OSError, ValueError, KeyError, RuntimeError) as problem:
         raise ModelError(
             f"no examiner in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_examiner.py"
