@@ -161,7 +161,7 @@ def test_told_apart_of_perfect_and_of_reversed_scores() -> None:
 
 
 def test_small_pictures_come_first() -> None:
-    sides = [examiner_training.side_at(p) for p in (0.0, 0.49, 0.6, 0.9, 1.0)]
+    sides = [examiner_training.side_at(p) for p in (0.0, 0.39, 0.6, 0.9, 1.0)]
     assert sides == [64, 64, 96, 128, 128]
 
 

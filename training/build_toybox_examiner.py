@@ -57,16 +57,20 @@ class Renders:
 
     def __init__(self, folder: Path, grow: int) -> None:
         self.folder, self.grow = folder, grow
-        self.files: list[Path] = []
+        self.read: set[Path] = set()
         self.examples: Examples | None = None
 
     def __call__(self, epoch: int) -> Examples:
         if self.grow and epoch and epoch % self.grow == 0:
             taken = [int(file.stem) for file in self.folder.glob("*.npz")]
             render_file(self.folder, max(taken, default=-FAMILIES_PER_FILE) + FAMILIES_PER_FILE)
-        files = sorted(self.folder.glob("*.npz"))
-        if self.examples is None or files != self.files:
-            self.examples, self.files = Examples.read(files), files
+        new = sorted(set(self.folder.glob("*.npz")) - self.read)
+        if new:
+            more = Examples.read(new)
+            self.examples = more if self.examples is None else self.examples.with_more(more)
+            self.read.update(new)
+        if self.examples is None:
+            raise SystemExit(f"{self.folder} holds no renders: run training.examiner_data first.")
         return self.examples
 
 

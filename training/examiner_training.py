@@ -26,7 +26,7 @@ from understudy.vision.examiner import ExaminerNetwork
 
 ALIKE = (LIKE, math.log(8.0))  # a negative of the same class counts as 4, of the same look as 8
 WARM_UP = 200  # steps
-SIDES = ((0.5, 64), (0.8, 96), (1.0, SIZE))  # until this share of the time: pixels a side
+SIDES = ((0.4, 64), (0.7, 96), (1.0, SIZE))  # until this share of the time: pixels a side
 TOYS = 2  # of each family in a batch
 VIEWS = 2  # of each toy in a batch
 

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -112,6 +113,15 @@ class Examples:
             groups=torch.tensor(list(groups)),
             alone=torch.tensor([len(scene.subjects) == 1 for scene in scenes]),
         )
+
+    def with_more(self, other: Examples) -> Examples:
+        """These examples, then those of `other`."""
+        joined: dict[str, Any] = {}
+        for field in fields(self):
+            both = getattr(self, field.name), getattr(other, field.name)
+            arrays = isinstance(both[0], np.ndarray)
+            joined[field.name] = np.concatenate(both) if arrays else torch.cat(both)
+        return Examples(**joined)
 
     def take(self, rows: Int[Tensor, " b"]) -> Batch:
         """The scenes of these rows as tensors, pictures in [-1, 1], masks in [0, 1]."""

@@ -155,7 +155,7 @@ class Trainer:
         self.optimiser = torch.optim.AdamW(
             [{"params": [w for w in weights if w.ndim > 1], "weight_decay": 0.02},
              {"params": [w for w in weights if w.ndim <= 1], "weight_decay": 0.0}],
-            lr=rate, betas=(0.9, 0.99),
+            lr=rate, betas=(0.9, 0.99), fused=True,
         )  # fmt: skip
 
     def step(self, batch: Batch, rate: float) -> dict[str, float]:
