@@ -114,7 +114,8 @@ def attended(
 ) -> Float[Tensor, "b qc"]:
     """Features averaged under each of q attention maps: softmax(scores) over the places, times
     the mask (logits; no gradient goes through it), which a place outside keeps 2 % of."""
-    inside = F.adaptive_avg_pool2d(mask.detach().float().sigmoid(), features.shape[2:])
+    size = (features.shape[2], features.shape[3])
+    inside = F.adaptive_avg_pool2d(mask.detach().float().sigmoid(), size)
     logits = scores.float() + (inside + 0.02).log()
     weights = logits.flatten(2).softmax(dim=2).to(features.dtype)  # b q hw
     return (weights @ features.flatten(2).transpose(1, 2)).flatten(1)
