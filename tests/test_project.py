@@ -354,7 +354,7 @@ BAD: dict[str, tuple[int, tuple[str, ...], str]] = {
     "no extra": (1, ("face.png", "--landmarks", "x.dat"), "understudy[faces]"),
     "another measure": (2, ("face.png", "--measure", "taste"), "--measure"),
     "out of another kind": (2, ("face.png", "--out", "a.pt"), ".safetensors"),
-    "picture of another kind": (2, ("face.png", "--picture", "a.jpg"), ".png"),
+    "picture of another kind": (2, ("face.png", "--picture", "a.bmp"), ".png"),
     "no steps": (2, ("face.png", "--steps", "0"), "--steps"),
     "no such space": (2, ("face.png", "--space", "z"), "--space"),
     "nowhere to write": (1, ("face.png", "--out", "face.png/a.safetensors"), "face.png"),
