@@ -39,7 +39,7 @@ from understudy.errors import UnderstudyError, one_line
 
 app = typer.Typer(
     name="understudy",
-    help="Learn a subject from a few photos, then let it take another subject's place in a photo.",
+    help="Personalised image editing: learn a subject from a few photos and put it into any photo.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

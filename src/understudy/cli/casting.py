@@ -29,20 +29,18 @@ if TYPE_CHECKING:
 # The options that all of them have.
 PhotoOption = Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)]
 SeedOption = Annotated[
-    int | None, typer.Option(help="Instead of a photo, the picture of this seed.", min=0)
+    int | None, typer.Option(help="Use the picture of this seed instead of a photo.", min=0)
 ]
-MethodOption = Annotated[str, typer.Option(help="how to invert", metavar="|".join(METHODS))]
+MethodOption = Annotated[str, typer.Option(help="inversion method", metavar="|".join(METHODS))]
 SuitedMethodOption = Annotated[
     str | None,
-    typer.Option(
-        help="how to invert; what suits the preset if not said", metavar="|".join(METHODS)
-    ),
+    typer.Option(help="inversion method; default: by preset", metavar="|".join(METHODS)),
 ]
 MaskOption = Annotated[
-    Path | None, typer.Option(help="Picture of the photo's size; white may change.")
+    Path | None, typer.Option(help="Mask of the same size as the photo; white may change.")
 ]
 PhotosOption = Annotated[
-    Path | None, typer.Option(help="Photos of the concept that results are compared with.")
+    Path | None, typer.Option(help="Photos of the concept, to score results with.")
 ]
 
 _SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*")

@@ -23,16 +23,17 @@ GB = 10**9
 
 def check(
     photos: Annotated[Path, typer.Argument(help="A folder with photos of the subject.")],
-    model: Annotated[str, typer.Option(help="The model that will learn.")] = "toybox",
-    method: Annotated[str, typer.Option(help="How it will learn.")] = "dreambooth",
+    model: Annotated[str, typer.Option(help="The model to learn with.")] = "toybox",
+    method: Annotated[str, typer.Option(help="The learning method.")] = "dreambooth",
     clip_model: Annotated[
-        str | None, typer.Option(help="Folder or hub id of CLIP: proposes the class noun.")
+        str | None,
+        typer.Option(help="Folder or hub id of a CLIP model, which proposes the class noun."),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check photos before learning from them.
 
-    Reads every file, warns of what would spoil learning, and loads no model but CLIP.
+    Reads every file and warns of what would harm learning. Loads no model except CLIP, if given.
     """
     if method not in LEARN_METHODS:
         raise InputError(f"--method must be one of {', '.join(LEARN_METHODS)}. Got {method!r}.")

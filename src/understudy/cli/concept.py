@@ -15,7 +15,9 @@ from understudy.settings import RunSettings
 if TYPE_CHECKING:
     from understudy.concept import Concept
 
-app = typer.Typer(name="concept", help="Learnt subjects, in and out.", no_args_is_help=True)
+app = typer.Typer(
+    name="concept", help="Show, export, import and remove concepts.", no_args_is_help=True
+)
 
 Name = Annotated[str, typer.Argument(help="A concept's name, or its folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
@@ -26,12 +28,12 @@ Model = Annotated[
 
 @app.callback()
 def options() -> None:
-    """Learnt subjects, in and out."""
+    """Show, export, import and remove concepts."""
 
 
 @app.command("show")
 def show_concept(name: Name, json: Json = False) -> None:
-    """Show what a concept is: its words, how it was learnt, and on what."""
+    """Show a concept: its words, learning method, settings and model."""
     folder = stage.concept_folder(name)
     from understudy.concept import Concept
 
@@ -60,14 +62,18 @@ def _facts(concept: Concept, folder: Path) -> dict[str, Any]:
 @app.command()
 def export(
     name: Name,
-    to: Annotated[str, typer.Option(help="kohya, lora, embedding or folder.")],
-    out: Annotated[Path, typer.Option(help="A .safetensors file; a new folder for folder.")],
-    rank: Annotated[int, typer.Option(help="Of the LoRA a full change is brought to.")] = 32,
-    full: Annotated[bool, typer.Option("--full", help="Write float32, not float16.")] = False,
+    to: Annotated[str, typer.Option(help="Format: kohya, lora, embedding or folder.")],
+    out: Annotated[
+        Path, typer.Option(help="A .safetensors file, or a new folder for --to folder.")
+    ],
+    rank: Annotated[
+        int, typer.Option(help="Rank of the LoRA that approximates a full change.")
+    ] = 32,
+    full: Annotated[bool, typer.Option("--full", help="Write float32 instead of float16.")] = False,
     model: Model = None,
     json: Json = False,
 ) -> None:
-    """Write a concept as other programs read it.
+    """Write a concept in the format of another program.
 
     kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. lora: one for diffusers. embedding: a Textual
     Inversion. folder: a whole diffusers model.
@@ -91,18 +97,20 @@ def export(
 @app.command("import")
 def import_concept(
     source: Annotated[Path, typer.Argument(help="A LoRA or embedding file, or a model folder.")],
-    name: Annotated[str | None, typer.Option(help="What prompts call it: {rex}.")] = None,
-    class_noun: Annotated[str | None, typer.Option("--class", help="What it is: cat.")] = None,
-    identifier: Annotated[str | None, typer.Option(help="The word it was trained with.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name in prompts: {rex}.")] = None,
+    class_noun: Annotated[str | None, typer.Option("--class", help="Class noun, like cat.")] = None,
+    identifier: Annotated[
+        str | None, typer.Option(help="The trigger word it was trained with.")
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="concepts/NAME")
     ] = None,
     model: Annotated[str, typer.Option(help="The model it was made for.")] = "toybox",
     json: Json = False,
 ) -> None:
-    """Take over what another program learnt, from kohya, diffusers, PEFT or A1111.
+    """Import a LoRA or embedding of kohya, diffusers, PEFT or A1111.
 
-    Nothing that a file may hide is run.
+    No code in the file is executed.
     """
     if not source.exists():
         raise InputError(f"There is no file {source}. Check the path.")
@@ -130,7 +138,7 @@ def import_concept(
 @app.command()
 def remove(
     name: Name,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
     json: Json = False,
 ) -> None:
     """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""

@@ -25,10 +25,10 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo_out"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Learn a toy, swap it into a photo, compare.
+    """Learn a toy, swap it into a scene, and compare with the right answer.
 
-    A toy the model has never seen takes another toy's place in a picture; the toy world knows
-    what that should look like. Writes sheet.png, the pictures alone, and table.txt.
+    The toy was not in the model's training data. The toy world renders the right answer. Writes
+    sheet.png, the single pictures and table.txt.
     """
     check_folder_writable(out)
     started = time.perf_counter()

@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from understudy.project.align import Square
     from understudy.project.latent import Latent
 
-_Tracker = Annotated[str, typer.Option(help="What follows the handles.", metavar="features|raft")]
+_Tracker = Annotated[str, typer.Option(help="How handles are tracked.", metavar="features|raft")]
 _TrackerWeights = Annotated[
-    Path | None, typer.Option(help="Weights of --tracker raft: torchvision's raft_large.")
+    Path | None, typer.Option(help="Weights file for --tracker raft (torchvision's raft_large).")
 ]
 
 
@@ -48,35 +48,38 @@ def drag(
     ] = "",
     seed: Annotated[int | None, typer.Option(help="Seed of the picture to drag.")] = None,
     latent: Annotated[
-        Path | None, typer.Option(help="A projected photo, instead of a seed.")
+        Path | None, typer.Option(help="A projected photo (file of `project`), instead of a seed.")
     ] = None,
-    session: Annotated[Path | None, typer.Option(help="A saved drag to go on from.")] = None,
+    session: Annotated[Path | None, typer.Option(help="A saved drag to continue.")] = None,
     into: Annotated[
-        Path | None, typer.Option(help="The photo of --latent: what changes is put back into it.")
+        Path | None,
+        typer.Option(help="The photo that --latent was made from; the change is pasted into it."),
     ] = None,
     mask: Annotated[
-        Path | None, typer.Option(help="Picture of the same size; white may change.")
+        Path | None, typer.Option(help="Mask of the same size; white may change.")
     ] = None,
     out: results.OutOption = Path("dragged.png"),
-    film: Annotated[Path | None, typer.Option(help="Also a film: .gif, or .mp4.")] = None,
+    film: Annotated[Path | None, typer.Option(help="Also write a film: .gif or .mp4.")] = None,
     marks: Annotated[
-        bool, typer.Option("--marks/--no-marks", help="Handles and targets in the film.")
+        bool, typer.Option("--marks/--no-marks", help="Draw handles and targets in the film.")
     ] = True,
-    save: Annotated[Path | None, typer.Option(help="Also the drag, to go on later.")] = None,
-    also: Annotated[str, typer.Option(help="The same edit on other seeds, like 4,5,6.")] = "",
+    save: Annotated[
+        Path | None, typer.Option(help="Also save the drag, to continue later with --session.")
+    ] = None,
+    also: Annotated[str, typer.Option(help="Apply the same edit to other seeds, like 4,5,6.")] = "",
     tracker: _Tracker = "features",
     tracker_weights: _TrackerWeights = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     dtype: Annotated[
-        str, typer.Option(help="Precision of the higher blocks.", metavar="|".join(DTYPES))
+        str, typer.Option(help="Precision of the high-resolution blocks.", metavar="|".join(DTYPES))
     ] = "float32",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Drag points of a picture to where they should be.
+    """Drag points of a picture to new positions (DragGAN).
 
-    The picture is that of a --seed, of a --latent that `project` made of a photo, or of a saved
-    --session, which goes on with its own settings, and without --points with its own points; a
-    session of a projected photo wants its --latent too.
+    The picture comes from a --seed, from the --latent of a photo (see `project`), or from a saved
+    --session, which continues with its own settings and, without --points, its own points. A
+    session of a projected photo needs its --latent as well.
     """
     _check_places(out, save, film, others := _seeds(also))
     _check_tracker(tracker, tracker_weights)

@@ -30,33 +30,41 @@ INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}  # what suits 
 Method = Annotated[
     str | None,
     typer.Option(
-        help="How to invert.  [default: null-text for p2p, else ddim]", metavar="|".join(METHODS)
+        help="Inversion method.  [default: null-text for p2p, else ddim]", metavar="|".join(METHODS)
     ),
 ]
 Concepts = Annotated[
-    list[str], typer.Option(help="Worn, or the learnt tail; may be repeated. Say {name} in --to.")
+    list[str],
+    typer.Option(help="Concept to apply, by name or folder; use {name} in --to. May be repeated."),
 ]
 Weights = Annotated[
-    list[str], typer.Option(help="WORD=2.0: factor on the attention to a word of --to.")
+    list[str],
+    typer.Option(help="WORD=2.0: factor on the attention to a word of --to. May be repeated."),
 ]
 Windows = Annotated[
-    list[str], typer.Option(help="WORD=0.4 or WORD=0.1:0.4: when it takes the source's attention.")
+    list[str],
+    typer.Option(
+        help="WORD=0.4 or WORD=0.1:0.4: share of the steps in which it uses the source's attention."
+    ),
 ]
 Blended = Annotated[
-    str | None, typer.Option(help="WORD, or OLD=NEW: change only where these words are.")
+    str | None, typer.Option(help="WORD or OLD=NEW: limit the change to the region of these words.")
 ]
-Kept = Annotated[list[str], typer.Option(help="With --blend: words that stay.")]
-Mask = Annotated[Path | None, typer.Option(help="Picture of the photo's size; white may change.")]
+Kept = Annotated[list[str], typer.Option(help="With --blend: words whose region must not change.")]
+Mask = Annotated[
+    Path | None, typer.Option(help="Mask of the same size as the photo; white may change.")
+]
 Seed = Annotated[
-    int | None, typer.Option(help="hiper: start from a seed's noise, not the photo's.")
+    int | None,
+    typer.Option(help="hiper: start from the noise of this seed instead of the photo's."),
 ]
 
 
 @knobs
 def edit(
     photo: Annotated[Path, typer.Argument(help="The photo.")],
-    prompt: Annotated[str, typer.Option(help="What the photo shows.")],
-    to: Annotated[list[str], typer.Option(help="What it is to show; may be repeated.")],
+    prompt: Annotated[str, typer.Option(help="Prompt that describes the photo.")],
+    to: Annotated[list[str], typer.Option(help="Prompt of the result; may be repeated.")],
     settings: EditSettings,
     run: RunSettings,
     provenance: MarkSettings,
@@ -71,9 +79,9 @@ def edit(
     out: results.OutOption = Path("edited.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Edit a photo by its words: prompt-to-prompt, plug-and-play, or HiPer with a learnt tail.
+    """Edit a photo by text: prompt-to-prompt, plug-and-play, or HiPer.
 
-    The photo is inverted first; a second edit of it finds that in the cache.
+    The photo is inverted first. The inversion is cached for later edits of the photo.
     """
     outs = files(out, len(to))
     opened, ingredient = stage.open_photo(photo)

@@ -32,13 +32,15 @@ if TYPE_CHECKING:
 TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
 PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
 app = typer.Typer(
-    name="evaluate", help="Compare methods; every number says how sure it is.", no_args_is_help=True
+    name="evaluate",
+    help="Compare methods by the papers' protocols, with confidence intervals.",
+    no_args_is_help=True,
 )
 app.add_typer(study.app, name="study")
-Resume = Annotated[bool, typer.Option("--resume", help="Go on where a run of --out stopped.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Told = Annotated[
     list[str],
-    typer.Option("--set", help="VERB.KNOB=VALUE, like learn.steps=200; may be repeated."),
+    typer.Option("--set", help="VERB.SETTING=VALUE, like learn.steps=200; may be repeated."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -50,14 +52,14 @@ def swap(
     run: RunSettings,
     folder: Annotated[
         Path | None,
-        typer.Argument(help="A folder of real cases, as `cases` writes them; else SwapBench."),
+        typer.Argument(help="Folder of real cases in the format of `cases`; without it SwapBench."),
     ] = None,
     methods: Annotated[
-        str, typer.Option(help="Names, comma between; 'list' says which there are.")
+        str, typer.Option(help="Names separated by commas; 'list' prints them.")
     ] = "",
     outside: Annotated[
         list[str],
-        typer.Option(help="NAME=FOLDER of PNGs, one a case (003-shape.png); may be repeated."),
+        typer.Option(help="NAME=FOLDER of PNGs, one per case (003-shape.png); may be repeated."),
     ] = [],  # noqa: B006
     told: Told = [],  # noqa: B006
     resume: Resume = False,
@@ -114,11 +116,11 @@ def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | Non
 @app.command(cls=Command)
 @knobs
 def dreambooth(
-    data: Annotated[str, typer.Argument(help="The data set's folder, or 'toybox'.")],
+    data: Annotated[str, typer.Argument(help="Folder of the data set, or 'toybox'.")],
     settings: DreamBoothSettings,
     run: RunSettings,
     methods: Annotated[
-        str, typer.Option(help="Names, comma between; 'list' says which there are.")
+        str, typer.Option(help="Names separated by commas; 'list' prints them.")
     ] = "untuned,dreambooth",
     told: Told = [],  # noqa: B006
     resume: Resume = False,
@@ -189,10 +191,13 @@ def drag(
     ),
     settings: DragTableSettings,
     methods: Annotated[
-        str, typer.Option(help="Names, comma between; default: all; 'list' says which there are.")
+        str, typer.Option(help="Names separated by commas; default: all; 'list' prints them.")
     ] = "",
     tracker_weights: Annotated[
-        Path | None, typer.Option(help="Also the method raft: torchvision's raft_large.")
+        Path | None,
+        typer.Option(
+            help="Also evaluate the tracker raft, with these weights (torchvision's raft_large)."
+        ),
     ] = None,
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),

@@ -24,23 +24,24 @@ MOMENTS = (0.1, 0.5, 1.0)  # shares of the steps whose attention is drawn
 
 @knobs
 def explain(
-    prompt: Annotated[str, typer.Option(help="What the photo shows.")],
+    prompt: Annotated[str, typer.Option(help="Prompt that describes the photo.")],
     settings: SwapSettings,
     run: RunSettings,
     provenance: MarkSettings,
     photo: casting.PhotoOption = None,
     seed: casting.SeedOption = None,
     swap: Annotated[
-        list[str], typer.Option(help="WORD=CONCEPT: also draw where that swap may change.")
+        list[str],
+        typer.Option(help="WORD=CONCEPT: also draw the region that this swap may change."),
     ] = [],  # noqa: B006
     method: casting.MethodOption = "direct",
     out: results.OutOption = Path("explained.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Draw what the model attends to.
+    """Draw the attention of the model on a photo.
 
-    Where each word looks, the components of self-attention, the steps that a swap takes from the
-    source, and with --swap where it may change.
+    Cross-attention maps of each word, components of self-attention, the schedule of a swap, and
+    with --swap the region that it may change.
     """
     results.check_place(out)
     cast = casting.cast_of(swap, prompt, photo)

@@ -29,14 +29,18 @@ def generate(
     out: Annotated[
         Path, typer.Option(help="A folder, or a .png, .jpg or .webp for one picture.")
     ] = Path("out"),
-    concept: Annotated[list[str], typer.Option(help="Name or folder; may be repeated.")] = [],  # noqa: B006
-    count: Annotated[int, typer.Option(help="How many pictures.")] = 1,
-    seed: Annotated[int, typer.Option(help="Seed of the first; the next has the next.")] = 0,
+    concept: Annotated[
+        list[str], typer.Option(help="Concept, by name or folder; may be repeated.")
+    ] = [],  # noqa: B006
+    count: Annotated[int, typer.Option(help="Number of pictures.")] = 1,
+    seed: Annotated[
+        int, typer.Option(help="Seed of the first picture; the following ones count up.")
+    ] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make pictures from a prompt.
+    """Generate pictures from a prompt.
 
-    {rex} in it is the concept named rex; a missing article before it is put in.
+    {rex} in the prompt stands for the concept named rex; a missing article is added.
     """
     files = _names(out, count, seed)
     dress = stage.load_concepts(concept)

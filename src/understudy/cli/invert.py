@@ -25,16 +25,18 @@ SUFFIX = ".inversion.safetensors"
 @knobs
 def invert(
     photo: Annotated[Path, typer.Argument(help="The photo to invert.")],
-    prompt: Annotated[str, typer.Option(help="What the photo shows.")],
+    prompt: Annotated[str, typer.Option(help="Prompt that describes the photo.")],
     settings: InvertSettings,
     run: RunSettings,
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
     ] = None,
-    concept: Annotated[list[str], typer.Option(help="Worn while inverting; may be repeated.")] = [],  # noqa: B006
+    concept: Annotated[
+        list[str], typer.Option(help="Concept to apply while inverting; may be repeated.")
+    ] = [],  # noqa: B006
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Invert a photo, so that a swap can replay it."""
+    """Invert a photo: find the noise from which the model draws it."""
     file = out or Path(photo.stem + SUFFIX)
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")

@@ -25,20 +25,34 @@ if TYPE_CHECKING:
 
 Noun = Annotated[
     str | None,
-    typer.Option("--class", help="What it is: cat, mug.", show_default="asked of CLIP"),
+    typer.Option("--class", help="Class noun, like cat or mug.", show_default="asked of CLIP"),
 ]
 Clip = Annotated[
-    str | None, typer.Option(help="Folder or hub id of CLIP: names the class, judges previews.")
+    str | None,
+    typer.Option(
+        help="Folder or hub id of a CLIP model: proposes the class noun, scores previews."
+    ),
 ]
 Dino = Annotated[
-    str | None, typer.Option(help="Folder or hub id of DINO: judges identity, beside CLIP.")
+    str | None,
+    typer.Option(help="Folder or hub id of a DINO model: scores the identity of previews."),
+]
+Masks = Annotated[
+    Path | None, typer.Option(help="Folder of masks named like the photos; white is the subject.")
+]
+Also = Annotated[
+    list[str],
+    typer.Option(help="NAME:CLASS:PHOTOS of another subject to learn together; may be repeated."),
+]
+After = Annotated[
+    list[str], typer.Option(help="An earlier concept to preserve while learning; may be repeated.")
 ]
 
 
 @knobs
 def learn(
     photos: Annotated[Path, typer.Argument(help="A folder with 3 to 5 photos of the subject.")],
-    name: Annotated[str, typer.Option(help="What prompts call it: {rex}.")],
+    name: Annotated[str, typer.Option(help="Name in prompts: {rex}.")],
     settings: LearnSettings,
     run: RunSettings,
     class_noun: Noun = None,
@@ -48,23 +62,17 @@ def learn(
         Path | None, typer.Option(help="Folder to write.", show_default="concepts/NAME")
     ] = None,
     identifier: Annotated[
-        str | None, typer.Option(help="A rare word of your own.", show_default="chosen")
+        str | None, typer.Option(help="Identifier to use, a rare word.", show_default="chosen")
     ] = None,
-    masks: Annotated[
-        Path | None, typer.Option(help="Folder of masks named like the photos; white counts.")
-    ] = None,
-    also: Annotated[
-        list[str], typer.Option(help="NAME:CLASS:PHOTOS of one more subject; may be repeated.")
-    ] = [],  # noqa: B006
-    after: Annotated[
-        list[str], typer.Option(help="A concept learnt before, which is to stay; may be repeated.")
-    ] = [],  # noqa: B006
-    resume: Annotated[bool, typer.Option("--resume", help="Go on where a run stopped.")] = False,
+    masks: Masks = None,
+    also: Also = [],  # noqa: B006
+    after: After = [],  # noqa: B006
+    resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Learn the subject of a few photos as a concept.
 
-    Stopped by Ctrl-C, it keeps what it has: --resume goes on.
+    After Ctrl-C the last checkpoint is kept; --resume continues.
     """
     folder = out or stage.STORE / name
     check_folder_writable(folder)

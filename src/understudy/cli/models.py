@@ -11,7 +11,7 @@ from understudy.cli import show
 
 DIFFUSION = (".safetensors", ".ckpt")  # a Stable Diffusion checkpoint in a single file
 
-app = typer.Typer(name="models", help="The models there are.", no_args_is_help=True)
+app = typer.Typer(name="models", help="List, convert and check models.", no_args_is_help=True)
 
 
 @app.callback()
@@ -22,13 +22,13 @@ def options() -> None:
 @app.command("list")
 def list_models(
     folder: Annotated[
-        Path | None, typer.Argument(help="One that holds models of yours: these instead.")
+        Path | None, typer.Argument(help="List the models in this folder instead.")
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """List what --model and --generator take by name.
+    """List the names that --model and --generator accept.
 
-    Any diffusers folder or hub id, and any generator's folder, is taken as well.
+    They also accept a diffusers folder, a hub id, or the folder of a generator.
     """
     from understudy.models.registry import available, generators, models_in
 
@@ -53,7 +53,7 @@ def convert(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Convert a checkpoint file to a model folder without running anything in it.
+    """Convert a checkpoint file to a model folder without executing any of it.
 
     NVIDIA's, PTI's, StyleGAN-Human's, rosinality's and TensorFlow-era files are told apart by
     their contents. A Stable Diffusion file becomes a diffusers folder; --model takes it as it is.
@@ -73,7 +73,7 @@ def check(
     model: Annotated[str, typer.Argument(help="A name, folder or StyleGAN checkpoint.")],
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Say what a model is and whether all of it is there; nothing is written or run."""
+    """Report what a model is and whether it is complete; nothing is written or executed."""
     from understudy.models.registry import find, generator_folder
 
     folder = generator_folder(model)

@@ -41,23 +41,27 @@ def project(
     out: Annotated[
         Path | None, typer.Option(help="File to write.", show_default=f"PHOTO{SUFFIX}")
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="PNG of what the latent draws.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also write the picture of the latent.")
+    ] = None,
     crop: Annotated[str, typer.Option(help='Part of the photo: "x0,y0,x1,y1".')] = "",
     eyes: Annotated[str, typer.Option(help='To align a face: "x,y; x,y", left and right.')] = "",
     mouth: Annotated[str, typer.Option(help='Its mouth\'s corners: "x,y; x,y".')] = "",
     landmarks: Annotated[
-        Path | None, typer.Option(help="dlib's 68-point model, to align a face by itself.")
+        Path | None, typer.Option(help="dlib's 68-point model, to align a face automatically.")
     ] = None,
     measure: Annotated[str, typer.Option(help="Perceptual distance: recogniser or lpips.")] = (
         "recogniser"
     ),
-    fresh: Annotated[bool, typer.Option("--fresh", help="Do not go on where it stopped.")] = False,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start anew instead of continuing a stopped run.")
+    ] = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Find the latent that draws a photo, then bend the generator around it (PTI).
+    """Find the latent of a photo, then tune the generator on it (pivotal tuning inversion).
 
-    Stopped by Ctrl-C it goes on from its last note of progress when started again.
+    A stopped run continues from its last checkpoint when the command is repeated.
     """
     file = out or Path(photo.stem + SUFFIX)
     if file.suffix != ".safetensors":

@@ -13,7 +13,9 @@ from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.settings.evaluate import StudySettings
 
-app = typer.Typer(name="study", help="People compare results blindly.", no_args_is_help=True)
+app = typer.Typer(
+    name="study", help="Studies in which people compare results blindly.", no_args_is_help=True
+)
 Folder = Annotated[Path, typer.Argument(help="The folder of the study.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -21,16 +23,18 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command(cls=Command)
 @knobs
 def make(
-    results: Annotated[Path, typer.Argument(help="A folder of results of evaluate swap or so.")],
+    results: Annotated[
+        Path, typer.Argument(help="Result folder of `evaluate swap` or `evaluate dreambooth`.")
+    ],
     settings: StudySettings,
     methods: Annotated[
-        str, typer.Option(help="Names, comma between; empty takes all but the controls.")
+        str, typer.Option(help="Names separated by commas; empty: all but the controls.")
     ] = "",
     tasks: Annotated[
-        str, typer.Option(help="Questions, like subject,background; empty takes the papers'.")
+        str, typer.Option(help="Questions, like subject,background; empty: the papers' questions.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option(help="The data set that evaluate dreambooth ran on.")
+        Path | None, typer.Option(help="The data set of `evaluate dreambooth`.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("study"),
     json: Json = False,
@@ -56,9 +60,12 @@ def make(
 @app.command()
 def serve(
     study: Folder,
-    port: Annotated[int, typer.Option(help="Where to listen.", min=0, max=65535)] = 8300,
+    port: Annotated[int, typer.Option(help="Port to listen on.", min=0, max=65535)] = 8300,
     host: Annotated[
-        str, typer.Option(help="127.0.0.1 is this machine; 0.0.0.0 lets phones nearby in.")
+        str,
+        typer.Option(
+            help="Address to listen on: 127.0.0.1 for this machine only, 0.0.0.0 for the network."
+        ),
     ] = "127.0.0.1",
 ) -> None:
     """Serve the questions as a page, until Ctrl-C.
@@ -76,7 +83,7 @@ def serve(
 def tally(
     study: Folder,
     keep_careless: Annotated[
-        bool, typer.Option("--keep-careless", help="Count raters who failed a catch question.")
+        bool, typer.Option("--keep-careless", help="Include raters who failed a control question.")
     ] = False,
     json: Json = False,
 ) -> None:

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 @knobs
 def swap(
-    prompt: Annotated[str, typer.Option(help="What the photo shows, its subjects included.")],
+    prompt: Annotated[
+        str, typer.Option(help="Prompt that describes the photo, subjects included.")
+    ],
     swap: Annotated[
         list[str],
         typer.Option(
@@ -43,9 +45,9 @@ def swap(
     out: results.OutOption = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Swap concepts into a photo: its pose, its stage.
+    """Replace subjects of a photo by concepts, keeping pose and background (Photoswap).
 
-    The photo is inverted first; a second swap of it finds that, and more, in the cache.
+    The photo is inverted first. Inversion and features are cached for later swaps of the photo.
     """
     results.check_place(out)
     settings.check_place(mask is not None)

@@ -27,7 +27,9 @@ MARKS = ("identity", "layout")  # of the actor, of the photo; 1 is all of it
 
 @knobs
 def sweep(
-    prompt: Annotated[str, typer.Option(help="What the photo shows, its subjects included.")],
+    prompt: Annotated[
+        str, typer.Option(help="Prompt that describes the photo, subjects included.")
+    ],
     swap: Annotated[list[str], typer.Option(help="WORD=CONCEPT, like cat=rex; may be repeated.")],
     settings: SwapSettings,
     run: RunSettings,
@@ -47,10 +49,10 @@ def sweep(
     out: results.OutOption = Path("sweep.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Swap with many numbers of steps at once.
+    """Swap with a grid of step counts.
 
-    The cells of the grid share the photo's run, and each other's as long as they agree. Where
-    somebody can judge them, identity and layout are drawn as curves besides.
+    The cells share the source and all steps for which their schedules agree. If a scorer is
+    available for the model, identity and layout are drawn as curves as well.
     """
     results.check_place(out)
     if len(vary) > 2:

@@ -15,9 +15,11 @@ from understudy.files.atomic import check_folder_writable
 if TYPE_CHECKING:
     from understudy.toybox import Scene
 
-app = typer.Typer(name="toybox", help="Pictures of the built-in toy world.", no_args_is_help=True)
+app = typer.Typer(
+    name="toybox", help="Render pictures of the built-in toy world.", no_args_is_help=True
+)
 
-Seed = Annotated[int, typer.Option(help="Same seed, same bytes.", min=0)]
+Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same file.", min=0)]
 Size = Annotated[int, typer.Option(help="Height and width in pixels.", min=16, max=2048)]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
@@ -28,13 +30,13 @@ def render(
     out: results.OutOption = Path("scene.png"),
     size: Size = 128,
     truth: Annotated[
-        bool, typer.Option("--truth", help="Also write scene, masks and key points beside it.")
+        bool, typer.Option("--truth", help="Also write the scene, masks and key points.")
     ] = False,
     json: Json = False,
 ) -> None:
     """Render the scene of a seed.
 
-    Its caption and the scene itself travel in the PNG.
+    The caption and the scene are stored in the metadata of the picture.
     """
     results.check_place(out)
     from understudy.toybox import caption, sample_scene
@@ -50,15 +52,12 @@ def render(
 @app.command()
 def subject(
     seed: Seed = 0,
-    photos: Annotated[int, typer.Option(help="How many photos.", min=1, max=100)] = 4,
-    out: Annotated[Path, typer.Option(help="The folder to fill.")] = Path("subject"),
+    photos: Annotated[int, typer.Option(help="Number of photos.", min=1, max=100)] = 4,
+    out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("subject"),
     size: Size = 128,
     json: Json = False,
 ) -> None:
-    """Photograph one toy in several scenes.
-
-    As a user would photograph it: what `understudy learn` takes.
-    """
+    """Render one toy in several scenes, as photos for `understudy learn`."""
     check_folder_writable(out)
     if out.is_dir() and any(out.glob("*.png")):
         raise InputError(f"--out {out} holds pictures already. Give an empty or a new folder.")

@@ -40,39 +40,64 @@ class EditSettings(Settings):
         verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
     )
 
-    method: str = knob("p2p", "how to edit", choices=EDIT_METHODS)
+    method: str = knob("p2p", "editing method", choices=EDIT_METHODS)
     preset: str = knob(
-        "best", "named set of values to start from", choices=("best", "paper", "official")
+        "best", "preset: a named set of values", choices=("best", "paper", "official")
     )
-    steps: int = knob(50, "denoising steps; p2p, hiper: as inverted", at_least=1, at_most=1000)
-    guidance: float = knob(7.5, "guidance scale; null-text: as inverted", at_least=0, at_most=50)
+    steps: int = knob(
+        50,
+        "denoising steps; p2p, hiper: the photo is inverted with as many",
+        at_least=1,
+        at_most=1000,
+    )
+    guidance: float = knob(
+        7.5, "guidance scale; with null-text also of the inversion", at_least=0, at_most=50
+    )
     alignment: str = knob(
         "auto",
-        "p2p: words replace words, or are added; auto: replace where there are as many",
+        "p2p: replace words, or refine by adding words; auto: replace if the counts are equal",
         choices=("auto", "replace", "refine"),
     )
     cross_map_steps: int = knob(
-        40, "p2p, hiper: steps that keep the source's cross-attention map", at_least=0
+        40, "p2p, hiper: steps that use the source's cross-attention map", at_least=0
     )
-    self_map_steps: int = knob(25, "steps that keep the source's self-attention map", at_least=0)
+    self_map_steps: int = knob(25, "steps that use the source's self-attention map", at_least=0)
     self_map_side: int = knob(
-        32, "p2p, hiper: side of the largest layers that keep it, 16 or 32", at_least=1
+        32, "p2p, hiper: largest resolution of those self-attention maps, 16 or 32", at_least=1
     )
-    feature_steps: int = knob(40, "pnp: steps that keep the source's features", at_least=0)
-    negative: str = knob("", "pnp: prompt to be guided away from")
+    feature_steps: int = knob(40, "pnp: steps that use the source's features", at_least=0)
+    negative: str = knob("", "pnp: negative prompt")
     inversion_steps: int = knob(
-        0, "pnp: steps of the inversion; 0 is as many as --steps", at_least=0, at_most=1000
+        0, "pnp: steps of the inversion; 0: as many as --steps", at_least=0, at_most=1000
     )
-    blend_start: float = knob(0.2, "share of the run before blending", at_least=0, at_most=1)
+    blend_start: float = knob(
+        0.2, "share of the steps before blending starts", at_least=0, at_most=1
+    )
     blend_threshold: float = knob(
-        0.3, "share of the strongest attention that is the blended word's", at_least=0, at_most=1
+        0.3,
+        "attention threshold of the blended words, as a share of the maximum",
+        at_least=0,
+        at_most=1,
     )
-    keep_threshold: float = knob(0.3, "the same for words to keep", at_least=0, at_most=1)
+    keep_threshold: float = knob(
+        0.3,
+        "attention threshold of the words of --keep, as a share of the maximum",
+        at_least=0,
+        at_most=1,
+    )
     eta: float = knob(
-        0.0, "p2p, hiper: fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+        0.0,
+        "p2p, hiper: noise added at each step: 0 is DDIM, 1 ancestral sampling",
+        at_least=0,
+        at_most=1,
     )
-    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
-    noise_seed: int = knob(0, "seed of that noise", at_least=0)
+    temperature: float = knob(
+        1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
+    )
+    noise_seed: int = knob(0, "seed of the noise of --eta", at_least=0)
     tail_scale: float = knob(
-        0.0, "factor on a learnt tail; 0 is what it was learnt for", at_least=0, at_most=10
+        0.0,
+        "factor on the learnt embeddings; 0: the factor they were learnt with",
+        at_least=0,
+        at_most=10,
     )

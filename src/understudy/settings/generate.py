@@ -17,6 +17,10 @@ class GenerateSettings(Settings):
 
     steps: int = knob(50, "denoising steps", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
-    negative: str = knob("", "prompt to be guided away from")
-    eta: float = knob(0.0, "fresh noise a step: 0 DDIM, 1 ancestral", at_least=0, at_most=1)
-    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
+    negative: str = knob("", "negative prompt")
+    eta: float = knob(
+        0.0, "noise added at each step: 0 is DDIM, 1 ancestral sampling", at_least=0, at_most=1
+    )
+    temperature: float = knob(
+        1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
+    )

@@ -87,48 +87,65 @@ class LearnSettings(Settings):
 
     filling: ClassVar[Layers] = Layers(verb="learn", methods=_METHODS, presets=PRESETS)
 
-    method: str = knob("dreambooth", "how to learn", choices=LEARN_METHODS)
-    preset: str = knob("best", "named set of values to start from", choices=LEARN_PRESET_NAMES)
+    method: str = knob("dreambooth", "learning method", choices=LEARN_METHODS)
+    preset: str = knob("best", "preset: a named set of values", choices=LEARN_PRESET_NAMES)
     steps: int = knob(400, "optimiser steps", at_least=1, at_most=1_000_000)
     learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
-    batch_size: int = knob(1, "photos at once, each with one class picture", at_least=1)
-    accumulate: int = knob(1, "such batches a step; as a larger batch, in less memory", at_least=1)
-    rank: int = knob(8, "lora: rank of the changes", at_least=1, at_most=1024)
-    alpha: float = knob(0.0, "lora: changes count alpha / rank; 0 for the rank", at_least=0)
+    batch_size: int = knob(1, "photos per batch; each comes with one class image", at_least=1)
+    accumulate: int = knob(1, "gradient accumulation: batches per optimiser step", at_least=1)
+    rank: int = knob(8, "lora: rank", at_least=1, at_most=1024)
+    alpha: float = knob(
+        0.0, "lora: alpha; the change is scaled by alpha / rank; 0 means alpha = rank", at_least=0
+    )
     targets: str = knob(
-        "to_q,to_k,to_v,to_out.0", "lora: the U-Net's layers whose names end in one of these"
+        "to_q,to_k,to_v,to_out.0", "lora: layers of the U-Net to adapt, by the end of their names"
     )
-    vectors: int = knob(1, "textual-inversion: words that are learnt", at_least=1, at_most=75)
-    initialiser: str = knob("", "textual-inversion: word to begin as; the class noun if empty")
-    tail: int = knob(5, "hiper: learnt embeddings behind the prompt", at_least=1, at_most=75)
-    tail_scale: float = knob(0.8, "hiper: what they are multiplied by in use", at_least=0)
-    prior_weight: float = knob(1.0, "weight of the class's own pictures (lambda)", at_least=0)
-    prior_samples: int = knob(200, "class pictures drawn by the model itself", at_least=0)
-    prior_steps: int = knob(25, "sampling steps of a class picture", at_least=1, at_most=1000)
-    prior_guidance: float = knob(7.5, "guidance scale of the class pictures", at_least=0)
-    prior_temperature: float = knob(1.0, "scale of the noise they are drawn with", at_least=0)
+    vectors: int = knob(1, "textual-inversion: number of embedding vectors", at_least=1, at_most=75)
+    initialiser: str = knob(
+        "", "textual-inversion: word whose embedding is the start; empty: the class noun"
+    )
+    tail: int = knob(5, "hiper: number of embeddings after the prompt", at_least=1, at_most=75)
+    tail_scale: float = knob(
+        0.8, "hiper: factor on these embeddings when they are used", at_least=0
+    )
+    prior_weight: float = knob(1.0, "weight of the prior-preservation loss (lambda)", at_least=0)
+    prior_samples: int = knob(
+        200, "class images for prior preservation, drawn by the model; 0: none", at_least=0
+    )
+    prior_steps: int = knob(25, "sampling steps of a class image", at_least=1, at_most=1000)
+    prior_guidance: float = knob(7.5, "guidance scale of the class images", at_least=0)
+    prior_temperature: float = knob(
+        1.0, "scale of the sampling noise of the class images", at_least=0
+    )
     train_text_encoder: bool = knob(True, "train the text encoder too")
-    prompt: str = knob("a photo of a {subject}", "what the photos show; keep {subject} in it")
-    varied_prompts: bool = knob(False, "say it in several ways, drawn at random")
-    flip: bool = knob(False, "mirrored photos count as photos too")
-    crops: int = knob(0, "random crops of each photo that count as photos too", at_least=0)
+    prompt: str = knob("a photo of a {subject}", "training prompt; must contain {subject}")
+    varied_prompts: bool = knob(False, "draw the training prompt from several templates")
+    flip: bool = knob(False, "also train on mirrored photos")
+    crops: int = knob(0, "number of random crops of each photo to train on as well", at_least=0)
     mask_weight: float = knob(
-        0.1, "what a photo counts outside its mask, if it has one", at_least=0, at_most=1
+        0.1, "loss weight outside the mask, for photos with a mask", at_least=0, at_most=1
     )
-    snr_gamma: float = knob(0.0, "Min-SNR's gamma, commonly 5; 0: plain loss", at_least=0)
+    snr_gamma: float = knob(
+        0.0, "gamma of Min-SNR weighting, commonly 5; 0: no weighting", at_least=0
+    )
     average: float = knob(
-        0.0, "decay of the weights' running average (EMA); 0: none", at_least=0, at_most=0.99999
+        0.0,
+        "decay of the exponential moving average (EMA) of the weights; 0: none",
+        at_least=0,
+        at_most=0.99999,
     )
     optimiser: str = knob("adamw", "optimiser", choices=("adamw", "adamw8bit"))
     weight_decay: float = knob(1e-2, "AdamW's weight decay", at_least=0, at_most=1)
-    clip: float = knob(1.0, "largest norm of the gradient; 0: any", at_least=0)
+    clip: float = knob(1.0, "largest norm of the gradient (clipping); 0: no clipping", at_least=0)
     precision: str = knob(
         "float32",
-        "arithmetic of training; auto: bfloat16 if the hardware has it, else float32",
+        "precision of training; auto: bfloat16 if the hardware supports it, else float32",
         choices=("auto", *DTYPES),
     )
-    gradient_checkpointing: bool = knob(False, "much less memory, a third slower")
-    preview_every: int = knob(0, "steps between looks (previews, scores); 0: none", at_least=0)
+    gradient_checkpointing: bool = knob(
+        False, "save memory by recomputing activations; a third slower"
+    )
+    preview_every: int = knob(0, "steps between previews and their scores; 0: none", at_least=0)
     save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)
-    keep: int = knob(2, "checkpoints that stay", at_least=1)
+    keep: int = knob(2, "checkpoints to keep", at_least=1)
     seed: int = knob(0, "seed of noise, timesteps and batches", at_least=0)

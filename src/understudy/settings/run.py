@@ -14,5 +14,5 @@ class RunSettings(Settings):
     """Which model, and on what: the same for every command that uses one."""
 
     model: str = knob("toybox", "built-in name, folder, checkpoint file or hub id")
-    device: str = knob("auto", "auto, cpu, cuda, cuda:1, mps; auto takes a GPU if there is one")
+    device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one")
     dtype: str = knob("float32", "precision of the weights", choices=DTYPES)

@@ -86,46 +86,55 @@ class SwapSettings(Settings):
         verb="swap", presets={"": PRESETS}, counts=COUNTS, rule=_rule
     )
 
-    preset: str = knob("best", "named set of values to start from", choices=tuple(PRESETS))
-    steps: int = knob(50, "denoising steps, as inverted", at_least=1, at_most=1000)
-    guidance: float = knob(7.5, "guidance scale, as inverted", at_least=0, at_most=50)
+    preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
+    steps: int = knob(
+        50, "denoising steps; the photo is inverted with as many", at_least=1, at_most=1000
+    )
+    guidance: float = knob(7.5, "guidance scale, also of the inversion", at_least=0, at_most=50)
     self_output_steps: int | float = knob(
         5,
-        "steps, or share of them, that keep the source's self-attention output (the paper's phi)",
+        "number or share of steps that use the source's self-attention output (phi in the paper)",
         at_least=0,
         share=True,
     )
     self_map_steps: int | float = knob(
         12,
-        "steps, or share of them, that keep the source's self-attention map (the paper's M)",
+        "number or share of steps that use the source's self-attention map (M in the paper)",
         at_least=0,
         share=True,
     )
     cross_map_steps: int | float = knob(
         10,
-        "steps, or share of them, that keep the source's cross-attention map (the paper's A)",
+        "number or share of steps that use the source's cross-attention map (A in the paper)",
         at_least=0,
         share=True,
     )
-    blend: bool = knob(True, "keep the photo's own latent outside the swapped subject")
+    blend: bool = knob(True, "keep the photo's latent outside the subject")
     where: str = knob(
-        "difference", "what finds the subject for --blend", choices=("attention", "difference")
+        "difference", "how --blend locates the subject", choices=("attention", "difference")
     )
     budget: int = knob(
         300,
-        "U-Net rows that may be spent on choosing the three numbers; 0 takes them as they are",
+        "network evaluations for searching the three numbers above; 0: no search",
         at_least=0,
     )
     eta: float = knob(
-        0.8, "fresh noise a step for the new subject: 0 DDIM, 1 ancestral", at_least=0, at_most=1
+        0.8,
+        "noise added at each step inside the subject: 0 is DDIM, 1 ancestral sampling",
+        at_least=0,
+        at_most=1,
     )
-    temperature: float = knob(1.0, "scale of that noise; less is plainer", at_least=0, at_most=2)
-    noise_seed: int = knob(0, "seed of that noise", at_least=0)
-    paste: bool = knob(True, "at the end, the photo's own pixels wherever it is unchanged")
-    feather: int = knob(4, "pixels over which pasted and swapped picture meet", at_least=0)
+    temperature: float = knob(
+        1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
+    )
+    noise_seed: int = knob(0, "seed of the noise of --eta", at_least=0)
+    paste: bool = knob(True, "paste the photo's own pixels where the picture did not change")
+    feather: int = knob(
+        4, "width of the transition at the edge of the pasted region, in pixels", at_least=0
+    )
     keep: float = knob(
         0.5,
-        "gigabytes of the photo's features kept on disk for later swaps; 0 keeps none",
+        "disk space for caching the photo's attention features, in GB; 0: no cache",
         at_least=0,
     )
 
