@@ -10,9 +10,10 @@ from typing import Annotated
 
 import typer
 
-from understudy.cli import results, show, stage
+from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.files.atomic import check_folder_writable
+from understudy.jobs import results
 from understudy.settings import DemoSettings, RunSettings
 from understudy.settings.marks import MarkSettings
 

@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import results, show
+from understudy.cli import show
 from understudy.cli.options import knobs
+from understudy.cli.results import OutOption
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
+from understudy.jobs import results
 from understudy.settings import DTYPES
 from understudy.settings.drag import DragSettings
 from understudy.settings.marks import MarkSettings
@@ -58,7 +60,7 @@ def drag(
     mask: Annotated[
         Path | None, typer.Option(help="Mask of the same size; white may change.")
     ] = None,
-    out: results.OutOption = Path("dragged.png"),
+    out: OutOption = Path("dragged.png"),
     film: Annotated[Path | None, typer.Option(help="Also write a film: .gif or .mp4.")] = None,
     marks: Annotated[
         bool, typer.Option("--marks/--no-marks", help="Draw handles and targets in the film.")

@@ -18,9 +18,8 @@ import typer
 from typer.core import TyperCommand
 
 from understudy.cli import show
-from understudy.errors import InputError
 from understudy.settings import RunSettings
-from understudy.settings.knobs import Settings, option
+from understudy.settings.knobs import Settings, count_or_share, option
 from understudy.settings.resolve import Value
 
 
@@ -108,14 +107,6 @@ def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Param
     annotation = Annotated[Any if share else type(field.default) | None, info]
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=None, annotation=annotation)
-
-
-def count_or_share(text: str | float) -> int | float:
-    """ "20" counts, "0.4" is a share. Raises InputError for anything else."""
-    try:
-        return int(text) if isinstance(text, int) or "." not in str(text) else float(text)
-    except ValueError:
-        raise InputError(f"wanted a count like 20 or a share like 0.4. Got {text!r}.") from None
 
 
 def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:

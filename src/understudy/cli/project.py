@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import results, show, stage
+from understudy.cli import show, stage
 from understudy.cli.options import knobs
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
+from understudy.jobs import results
 from understudy.settings.marks import MarkSettings
 from understudy.settings.project import ProjectSettings
 

@@ -7,24 +7,17 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
+from operator import attrgetter
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from understudy.errors import one_line, printable
+from understudy.jobs.events import Event, Note, Progress, Result, Step
+from understudy.jobs.request import Job
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
-
-
-@runtime_checkable
-class Step(Protocol):
-    """Anything that knows where it stands: `index` of `total`."""
-
-    @property
-    def index(self) -> int: ...
-    @property
-    def total(self) -> int: ...
 
 
 S = TypeVar("S", bound=Step)
@@ -103,6 +96,38 @@ def _words(title: str | Callable[[S], str], step: S) -> str:
 def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
     """Follow steps to the end and return the last one."""
     return deque(follow(steps, title), maxlen=1).pop()
+
+
+def job(wish: Job, as_json: bool) -> None:
+    """Run a job, show its progress and notes on stderr, and its result on stdout."""
+    from understudy.jobs.runner import run
+
+    outcome = drawn(run(wish))
+    result(outcome.values, as_json, *outcome.lines)
+
+
+def drawn(events: Iterator[Event]) -> Result:
+    """Draw a job's progress and print its notes; returns its result."""
+    for event in events:
+        if isinstance(event, Result):
+            return event
+        if isinstance(event, Note):
+            note(event.text)
+        elif isinstance(event, Progress):
+            deque(follow(_phase(event, events), attrgetter("phase")), maxlen=0)
+    raise AssertionError("a job ends with its result")
+
+
+def _phase(first: Progress, events: Iterator[Event]) -> Iterator[Progress]:
+    """The progress of one phase; notes in between are printed."""
+    yield first
+    for event in events:
+        if isinstance(event, Progress):
+            yield event
+        elif isinstance(event, Note):
+            note(event.text)
+        else:
+            return
 
 
 def note(*lines: str) -> None:

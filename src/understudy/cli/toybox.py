@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import results, show
+from understudy.cli import show
+from understudy.cli.results import OutOption
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
+from understudy.jobs import results
 
 if TYPE_CHECKING:
     from understudy.toybox import Scene
@@ -27,7 +29,7 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 @app.command()
 def render(
     seed: Seed = 0,
-    out: results.OutOption = Path("scene.png"),
+    out: OutOption = Path("scene.png"),
     size: Size = 128,
     truth: Annotated[
         bool, typer.Option("--truth", help="Also write the scene, masks and key points.")

@@ -68,6 +68,11 @@ class SourceFeatures:
         """Bytes in memory."""
         return sum(t.nbytes for step in self._steps.values() for t in step.values())
 
+    @property
+    def stored(self) -> bool:
+        """Whether an earlier edit left something of it on disk."""
+        return bool(self._files)
+
     def claim(self, inversion: Inversion, guidance: float) -> None:
         """Belong to the source of `inversion` from now on; what was another's is forgotten."""
         owner = source_key(inversion, guidance)

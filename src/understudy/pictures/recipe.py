@@ -40,6 +40,8 @@ DECLARED = spec.Record(
         "model_fingerprint": spec.Text(),
         "seed": spec.Maybe(spec.Number(0, 2**64, whole=True)),
         "versions": spec.Table(spec.Text()),
+        "job": spec.Table(spec.Data()),
+        "output": spec.Number(0, 100_000, whole=True),
     },
 )
 
@@ -59,6 +61,8 @@ class Recipe:
 
     arguments: what the command was given beside its settings, like the prompt; JSON values.
     model, model_fingerprint: name and SHA-256 of the model; empty when none took part.
+    job: what `understudy rerun` runs again (`jobs.request.Job` as JSON). output: which of its
+    pictures this is, from 0.
     """
 
     command: str
@@ -69,6 +73,8 @@ class Recipe:
     model_fingerprint: str = ""
     seed: int | None = None
     versions: dict[str, str] = field(default_factory=lambda: versions())
+    job: dict[str, Json] = field(default_factory=dict[str, Json])
+    output: int = 0
 
     def to_json(self) -> str:
         """One line of JSON with sorted keys."""

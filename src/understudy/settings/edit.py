@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value
 
@@ -101,3 +102,15 @@ class EditSettings(Settings):
         at_least=0,
         at_most=10,
     )
+
+
+# What inverts the photo for each method.
+INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}
+
+
+def inversion_for(settings: EditSettings, model: str, method: str | None = None) -> InvertSettings:
+    """The inversion that an edit wants: as guided; as long, unless pnp asks for another length; by
+    the way that suits its method unless one is named."""
+    steps = settings.inversion_steps if settings.method == "pnp" else 0
+    given = {"steps": steps or settings.steps, "guidance": settings.guidance}
+    return InvertSettings.filled({**given, "method": method or INVERSIONS[settings.method]}, model)

@@ -98,3 +98,11 @@ KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "
 def option(name: str) -> str:
     """The command-line spelling of a knob: ``self_map_steps`` -> ``--self-map-steps``."""
     return "--" + name.replace("_", "-")
+
+
+def count_or_share(text: str | float) -> int | float:
+    """ "20" counts, "0.4" is a share. Raises InputError for anything else."""
+    try:
+        return int(text) if isinstance(text, int) or "." not in str(text) else float(text)
+    except ValueError:
+        raise InputError(f"wanted a count like 20 or a share like 0.4. Got {text!r}.") from None

@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.errors import InputError
+from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import PUBLISHED_STEPS, Layers, Value, Values
 
@@ -142,3 +143,10 @@ class SwapSettings(Settings):
         """Raise InputError where a swap is to be pasted and nothing says what it took."""
         if self.paste and not (self.blend or masked):
             raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
+
+
+def inversion_for(settings: SwapSettings, model: str, method: str | None = None) -> InvertSettings:
+    """The inversion that a swap wants: as long and as guided; by the method that suits its preset
+    unless one is named."""
+    given = {"steps": settings.steps, "guidance": settings.guidance}
+    return InvertSettings.filled({**given, "method": method or INVERSIONS[settings.preset]}, model)

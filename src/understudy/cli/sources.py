@@ -1,0 +1,26 @@
+"""The options of all commands that begin with a photo, or with the picture of a seed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from understudy.settings import METHODS
+
+PhotoOption = Annotated[Path | None, typer.Argument(help="The photo.", show_default=False)]
+SeedOption = Annotated[
+    int | None, typer.Option(help="Use the picture of this seed instead of a photo.", min=0)
+]
+MethodOption = Annotated[str, typer.Option(help="inversion method", metavar="|".join(METHODS))]
+SuitedMethodOption = Annotated[
+    str | None,
+    typer.Option(help="inversion method; default: by preset", metavar="|".join(METHODS)),
+]
+MaskOption = Annotated[
+    Path | None, typer.Option(help="Mask of the same size as the photo; white may change.")
+]
+PhotosOption = Annotated[
+    Path | None, typer.Option(help="Photos of the concept, to score results with.")
+]

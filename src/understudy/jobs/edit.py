@@ -1,0 +1,152 @@
+"""The job `edit`: new words for a photo, by prompt-to-prompt, plug-and-play or HiPer.
+
+Invert the photo with the concepts applied, edit, write a picture for each target prompt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.concept import Concept
+from understudy.diffusion.sampler import starting_noise
+from understudy.edit import WordEdits, edit_steps, prepared
+from understudy.edit.personalised import from_noise
+from understudy.errors import InputError
+from understudy.invert import Inversion
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
+from understudy.jobs.source import Source, inversions, inverted, source_of
+from understudy.jobs.word_edits import said_of_words
+from understudy.jobs.words import check_edited_words
+from understudy.jobs.work import Work, applied, decoded
+from understudy.models.interface import DiffusionModel
+from understudy.settings import EditSettings, InvertSettings, RunSettings
+from understudy.settings.edit import inversion_for
+from understudy.settings.marks import MarkSettings
+
+
+def edit(
+    work: Work,
+    settings: EditSettings,
+    run: RunSettings,
+    invert: InvertSettings | None = None,
+    marks: MarkSettings | None = None,
+    *,
+    photo: Path,
+    prompt: str,
+    to: list[str],
+    out: Path,
+    concept: list[str] = [],  # noqa: B006
+    reweight: list[str] = [],  # noqa: B006
+    window: list[str] = [],  # noqa: B006
+    blend: str | None = None,
+    keep: list[str] = [],  # noqa: B006
+    mask: Path | None = None,
+    seed: int | None = None,
+) -> Events[Result]:
+    """Edit a photo by its words; one picture for each target prompt."""
+    outs = files(out, len(to))
+    work.photo(photo)
+    concepts = work.concepts(concept)
+    check(settings, concepts, seed)
+    words = said_of_words(reweight, window, blend, keep)
+    check_edited_words(work, prompt, to, words, concepts)
+    asked = invert or inversion_for(settings, run.model)
+    with work.model(run) as model:
+        source = source_of(work, model, prompt, photo, None, mask)
+        source = source if seed is None else replace(source, seed=seed)
+        edited = yield from reworded(
+            model, source, to, settings, asked, words=words, concepts=concepts, cache=inversions()
+        )
+        method = "seed" if seed is not None else asked.method
+        facts = {"prompt": prompt, "inversion": method, "reweight": reweight, "window": window}
+        facts |= {"blend": blend, "keep": keep}
+        said = {**facts, "cache": edited.found}
+        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
+    for number, (file, target) in enumerate(zip(outs, to, strict=True)):
+        arguments = {**recipe.arguments, "target_prompt": target}
+        picture = edited.pictures[number : number + 1]
+        whole = replace(recipe, arguments=arguments, output=number)
+        if seed is None:
+            write_edited(file, picture, whole, marks, photo=photo, keeps_photo=False)
+        else:
+            write_generated(file, picture, whole, marks)
+    written = tuple(str(file) for file in outs)
+    shown = tuple(f'{file}   "{target}"' for file, target in zip(outs, to, strict=True))
+    return Result({"pictures": list(written), "target_prompts": to, **facts}, shown, written)
+
+
+@dataclass(frozen=True)
+class Edited:
+    """Edited pictures, one a target prompt; found: what of the source was in the cache."""
+
+    pictures: Float[Tensor, "k 3 h w"]
+    found: str
+
+
+def reworded(
+    model: DiffusionModel,
+    source: Source,
+    to: list[str],
+    settings: EditSettings,
+    asked: InvertSettings,
+    *,
+    words: WordEdits | None = None,
+    concepts: tuple[Concept, ...] = (),
+    cache: Path | None = None,
+) -> Events[Edited]:
+    """Invert the source and edit it, with the concepts applied to the model.
+
+    A source with a seed starts from that seed's noise instead of the photo's. cache: a folder of
+    inversions; None keeps nothing.
+    """
+    with applied(model, concepts):
+        prepared(model, source.prompt, to, settings, words=words, concepts=concepts)
+        found = "nothing"
+        if source.seed is None:
+            made = yield from inverted(model, source, asked, cache=cache)
+            inversion, found = made.inversion, made.found
+        else:
+            inversion = _seeded(model, source.prompt, source.seed, settings)
+        steps = edit_steps(
+            model,
+            inversion,
+            source.prompt,
+            to,
+            settings,
+            words=words,
+            concepts=concepts,
+            mask=source.mask,
+        )
+        last = yield from watched(steps, "Editing")
+        return Edited(decoded(model, last.target).cpu(), found)
+
+
+def files(out: Path, count: int) -> list[Path]:
+    """The file of each target, writable: --out itself, or numbered where there are several."""
+    outs = [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, count + 1)]
+    outs = outs if count > 1 else [out]
+    for file in outs:
+        check_place(file)
+    return outs
+
+
+def check(settings: EditSettings, concepts: tuple[Concept, ...], seed: int | None) -> None:
+    """Refuse what HiPer lacks, and what only HiPer has, before a model is loaded."""
+    if settings.method == "hiper" and all(c.tail is None for c in concepts):
+        raise InputError(
+            "--method hiper edits with a learnt tail. Learn one from the photo with understudy "
+            "learn --method hiper, and name it with --concept."
+        )
+    if seed is not None and settings.method != "hiper":
+        raise InputError(f"--seed goes with --method hiper alone. Got {settings.method}.")
+
+
+def _seeded(model: DiffusionModel, prompt: str, seed: int, settings: EditSettings) -> Inversion:
+    height, width = (side // model.downscale for side in model.picture_size)
+    noise = starting_noise([seed], (model.latent_channels, height, width), like=model)
+    return from_noise(model, noise, prompt, steps=settings.steps)

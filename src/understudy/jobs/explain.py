@@ -1,0 +1,95 @@
+"""The job `explain`: what a model attends to in a photo, and what a swap would take from it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from torch import Tensor
+
+from understudy.diffusion.prompt_words import words_of
+from understudy.errors import InputError
+from understudy.invert.inversion import Inversion
+from understudy.jobs.casting import Cast, cast_of, check_swaps
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.results import check_place, recipe_of, write_edited
+from understudy.jobs.source import check_source, inversions, inverted, source_of
+from understudy.jobs.work import Work, applied, decoded
+from understudy.models.interface import DiffusionModel
+from understudy.settings import InvertSettings, RunSettings, SwapSettings
+from understudy.settings.marks import MarkSettings
+from understudy.settings.swap import inversion_for
+from understudy.swap import swap_steps
+from understudy.swap.explain import Attention, ExplainStep, explain_steps
+from understudy.swap.figures import attention_sheet
+from understudy.swap.photoswap import schedule_of
+
+MOMENTS = (0.1, 0.5, 1.0)  # shares of the steps whose attention is drawn
+
+
+def explain(
+    work: Work,
+    settings: SwapSettings,
+    run: RunSettings,
+    invert: InvertSettings | None = None,
+    marks: MarkSettings | None = None,
+    *,
+    prompt: str,
+    out: Path,
+    photo: Path | None = None,
+    seed: int | None = None,
+    swap: list[str] = [],  # noqa: B006
+) -> Events[Result]:
+    """Draw what the model attends to, and with `swap` where that swap may change the photo."""
+    check_place(out)
+    check_source(photo, seed, None)
+    check_swaps(work, swap, prompt)
+    if not words_of(prompt):
+        raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")
+    if photo is not None:
+        work.photo(photo)
+    cast = cast_of(work, swap, prompt)
+    asked = invert or inversion_for(settings, run.model, "direct")
+    with work.model(run) as model:
+        source = source_of(work, model, prompt, photo, seed)
+        with applied(model, cast.concepts):
+            found = yield from inverted(model, source, asked, cache=inversions())
+            shown, average = yield from _attention(model, found.inversion, settings)
+            mask = (yield from _mask(model, found.inversion, cast, settings)) if swap else None
+            picture = source.picture
+            if picture is None:
+                picture = decoded(model, found.inversion.trajectory[:1]).cpu()
+        facts = {"prompt": prompt, "swap": swap, "method": asked.method}
+        said = {**facts, "cache": found.found}
+        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
+    sheet = attention_sheet(
+        picture, shown, average, f'"{prompt}"', schedule=schedule_of(settings), mask=mask
+    )
+    write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
+    values = {"picture": str(out), "words": list(average.words), **facts}
+    return Result(values, (str(out),), (str(out),))
+
+
+def _attention(
+    model: DiffusionModel, inversion: Inversion, settings: SwapSettings
+) -> Events[tuple[list[tuple[str, Attention]], Attention]]:
+    """What is attended to at MOMENTS and on the average of all steps."""
+    wanted = {max(round(share * settings.steps) - 1, 0) for share in MOMENTS}
+    shown: list[tuple[str, Attention]] = []
+
+    def look(step: ExplainStep) -> None:
+        if step.index in wanted:
+            shown.append((f"step {step.index + 1}", step.attention))
+
+    steps = explain_steps(model, inversion, guidance=settings.guidance)
+    average = (yield from watched(steps, "Watching", look)).average
+    return [*shown, ("all steps averaged", average)], average
+
+
+def _mask(
+    model: DiffusionModel, inversion: Inversion, cast: Cast, settings: SwapSettings
+) -> Events[Tensor | None]:
+    """Where the latents of this swap may change in the end."""
+    asked = replace(settings, blend=True, budget=0)
+    steps = swap_steps(model, inversion, inversion.prompt, cast.target, asked, words=cast.roles)
+    return (yield from watched(steps, "Swapping")).mask

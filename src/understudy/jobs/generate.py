@@ -1,0 +1,82 @@
+"""The job `generate`: a prompt, and concepts in it, to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from understudy.concept import spelled, with_articles
+from understudy.errors import InputError
+from understudy.files.atomic import check_folder_writable
+from understudy.generate import generate_steps
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.results import check_place, recipe_of, write_generated
+from understudy.jobs.work import Work, applied, decoded
+from understudy.settings import GenerateSettings, RunSettings
+from understudy.settings.marks import MarkSettings
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of one picture; anything else is a folder
+AT_ONCE = 4  # pictures in a batch; the batch never changes a picture
+
+
+def generate(
+    work: Work,
+    settings: GenerateSettings,
+    run: RunSettings,
+    marks: MarkSettings | None = None,
+    *,
+    prompt: str,
+    out: Path,
+    concept: list[str] = [],  # noqa: B006
+    count: int = 1,
+    seed: int = 0,
+) -> Events[Result]:
+    """Make pictures of consecutive seeds from a prompt."""
+    files = _names(out, count, seed)
+    concepts = work.concepts(concept)
+    asked = with_articles(prompt)
+    text = spelled(asked, *concepts)
+    with work.model(run) as model:
+        model.tokenize(text)  # a prompt too long fails before any work
+        recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})
+        with applied(model, concepts):
+            for some in _batches(list(files)):
+                steps = generate_steps(
+                    model,
+                    [asked] * len(some),
+                    some,
+                    steps=settings.steps,
+                    guidance=settings.guidance,
+                    negative=settings.negative,
+                    eta=settings.eta,
+                    temperature=settings.temperature,
+                    concepts=concepts,
+                )
+                last = yield from watched(steps, f"Generating {len(some)} of {count}")
+                pictures = decoded(model, last.latents)
+                for one, picture in zip(some, pictures.split(1), strict=True):
+                    whole = replace(recipe, seed=one, output=one - seed)
+                    write_generated(files[one], picture, whole, marks)
+    written = tuple(str(file) for file in files.values())
+    return Result({"pictures": list(written), "prompt": text}, written, written)
+
+
+def _batches(seeds: list[int]) -> Iterator[list[int]]:
+    for first in range(0, len(seeds), AT_ONCE):
+        yield seeds[first : first + AT_ONCE]
+
+
+def _names(out: Path, count: int, seed: int) -> dict[int, Path]:
+    """The file of each seed, checked to be writable before minutes of work."""
+    if count < 1:
+        raise InputError(f"--count must be at least 1. Got {count}.")
+    if seed < 0:
+        raise InputError(f"--seed must be at least 0. Got {seed}.")
+    if out.suffix.lower() in SUFFIXES:
+        if count > 1:
+            raise InputError(f"--out {out} is one file for {count} pictures. Give a folder.")
+        check_place(out)
+        return {seed: out}
+    check_folder_writable(out)
+    return {one: out / f"seed-{one:04d}.png" for one in range(seed, seed + count)}

@@ -1,0 +1,58 @@
+"""The job `invert`: a photo to what the model can replay."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import Tensor, no_grad
+
+from understudy.errors import InputError
+from understudy.files.atomic import check_writable
+from understudy.invert.inversion import Inversion
+from understudy.jobs.events import Events, Result
+from understudy.jobs.source import inversions, inverted, source_of
+from understudy.jobs.work import Work, applied
+from understudy.models.interface import DiffusionModel
+from understudy.pictures.metrics import psnr
+from understudy.settings import InvertSettings, RunSettings
+
+SUFFIX = ".inversion.safetensors"
+
+
+def invert(
+    work: Work,
+    settings: InvertSettings,
+    run: RunSettings,
+    *,
+    photo: Path,
+    prompt: str,
+    out: Path | None = None,
+    concept: list[str] = [],  # noqa: B006
+) -> Events[Result]:
+    """Invert a photo with the concepts applied, and say how well it can be replayed."""
+    file = out or Path(photo.stem + SUFFIX)
+    if file.suffix != ".safetensors":
+        raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
+    check_writable(file)
+    work.photo(photo)
+    concepts = work.concepts(concept)
+    with work.model(run) as model:
+        source = source_of(work, model, prompt, photo, None)
+        with applied(model, concepts):
+            found = yield from inverted(model, source, settings, cache=inversions())
+        found.inversion.save(file)
+        assert source.picture is not None, "a photo was given"
+        quality = _quality(model, source.picture, found.inversion)
+    values = {"inversion": str(file), "method": settings.method, **quality}
+    told = ", ".join(f"{name} {value:.1f} dB" for name, value in quality.items())
+    return Result(values, (f"{file}   {told}",), (str(file),))
+
+
+def _quality(model: DiffusionModel, picture: Tensor, inversion: Inversion) -> dict[str, float]:
+    """PSNR in dB of the photo through the autoencoder alone, and replayed where that is known."""
+    with no_grad():
+        known = {"autoencoder": model.encode(picture.to(model.device))}
+        if inversion.path is not None:
+            known["replayed"] = inversion.path[-1:].to(model.device)
+        decoded = {name: model.decode(latents).cpu() for name, latents in known.items()}
+    return {name: round(psnr(made, picture).item(), 2) for name, made in decoded.items()}

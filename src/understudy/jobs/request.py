@@ -1,0 +1,151 @@
+"""A job: which verb, with which settings, on which inputs. Data only, JSON in and out.
+
+The inputs a verb takes are the keyword parameters of its function; `bound` checks a job against
+them. Free of torch.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Union, cast, get_args, get_origin, get_type_hints
+
+from understudy.errors import InputError
+from understudy.files.reading import parse_json
+from understudy.settings.knobs import Settings
+from understudy.settings.resolve import Value
+
+FORMAT = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What is to be done.
+
+    settings: group ("swap", "run") -> setting -> value; what is left out is resolved for the
+    model. inputs: prompts, and paths as text. seed: of the picture, where a verb has one.
+    """
+
+    verb: str
+    settings: Mapping[str, Mapping[str, Value]] = field(default_factory=dict[str, Any])
+    inputs: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    seed: int | None = None
+
+    @classmethod
+    def of(cls, verb: str, *settings: Settings, seed: int | None = None, **inputs: Any) -> Job:
+        """A job from settings and inputs; an input that is None is left out."""
+        groups = {group_name(type(group)): group.to_dict() for group in settings}
+        given = {name: _plain(value) for name, value in inputs.items() if value is not None}
+        return cls(verb=verb, settings=groups, inputs=given, seed=seed)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The job as plain JSON data."""
+        settings = {name: dict(values) for name, values in self.settings.items()}
+        body = {"format": FORMAT, "verb": self.verb, "settings": settings}
+        return {**body, "inputs": dict(self.inputs), "seed": self.seed}
+
+    def to_json(self) -> str:
+        """One line of JSON with sorted keys."""
+        return json.dumps(self.to_dict(), sort_keys=True, ensure_ascii=False, allow_nan=False)
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Job:
+        """The reverse of `to_json`. Raises InputError for anything else."""
+        return cls.from_dict(parse_json(text, "This job"))
+
+    @classmethod
+    def from_dict(cls, body: Any) -> Job:
+        """The reverse of `to_dict`. Raises InputError for anything else."""
+        if not isinstance(body, dict):
+            raise InputError("A job must be a JSON object with verb, settings, inputs and seed.")
+        values: dict[str, Any] = dict(cast(dict[str, Any], body))
+        found = values.pop("format", None)
+        if found != FORMAT:
+            raise InputError(f"Wanted a job of format {FORMAT}. Got {found!r}.")
+        kinds = {"verb": str, "settings": dict, "inputs": dict, "seed": int | None}
+        for name, value in values.items():
+            if name not in kinds:
+                raise InputError(f"A job has no {name!r}. It has: {', '.join(kinds)}.")
+            if not isinstance(value, kinds[name]) or isinstance(value, bool):
+                raise InputError(f"A job's {name} has the wrong kind: {value!r}.")
+        if "verb" not in values:
+            raise InputError("A job must name its verb.")
+        groups = cast(dict[str, Any], values.get("settings", {}))
+        if not all(isinstance(group, dict) for group in groups.values()):
+            raise InputError("A job's settings must be groups of values, like swap and run.")
+        return cls(**values)
+
+
+def group_name(kind: type[Settings]) -> str:
+    """SwapSettings -> "swap": what a job calls this group of settings."""
+    return kind.__name__.removesuffix("Settings").lower()
+
+
+def bound(function: Callable[..., Any], job: Job) -> dict[str, Any]:
+    """The keyword arguments of a verb's function for a job.
+
+    Its first parameter, the work, is left to the runner. Settings are filled for the model of the
+    job. Raises InputError, naming it, for an input or group that the verb does not have, for one
+    of another kind, and for one that is missing.
+    """
+    hints = get_type_hints(function)
+    wanted = dict(list(inspect.signature(function).parameters.items())[1:])
+    groups = {name: kind for name in wanted if (kind := settings_kind(hints[name])) is not None}
+    unknown = set(job.settings) - {group_name(kind) for kind in groups.values()}
+    inputs = {**job.inputs, **({} if job.seed is None else {"seed": job.seed})}
+    unknown |= set(inputs) - (wanted.keys() - groups.keys())
+    if unknown:
+        names = ", ".join(name for name in wanted if name not in groups)
+        raise InputError(f"{job.verb} has no {min(unknown)!r}. Its inputs are: {names}.")
+    model = str(job.settings.get("run", {}).get("model") or inputs.get("generator") or "toybox")
+    found: dict[str, Any] = {}
+    for name, parameter in wanted.items():
+        if name in groups:
+            given = job.settings.get(group_name(groups[name]))
+            if given is not None or parameter.default is inspect.Parameter.empty:
+                found[name] = groups[name].filled(given or {}, model)
+        elif name in inputs:
+            found[name] = _converted(job.verb, name, inputs[name], hints[name])
+        elif parameter.default is inspect.Parameter.empty:
+            raise InputError(f"{job.verb} needs {name!r}.")
+    return found
+
+
+def path_inputs(function: Callable[..., Any]) -> frozenset[str]:
+    """The inputs of a verb's function that are paths."""
+    hints = get_type_hints(function)
+    return frozenset(n for n, h in hints.items() if Path in (h, *get_args(h)))
+
+
+def settings_kind(hint: Any) -> type[Settings] | None:
+    """The Settings class of a type hint, optional or not."""
+    for kind in (hint, *get_args(hint)):
+        if isinstance(kind, type) and issubclass(kind, Settings):
+            return kind
+    return None
+
+
+def _plain(value: Any) -> Any:
+    """A path as text, a tuple as a list."""
+    if isinstance(value, Path):
+        return str(value)
+    return [_plain(one) for one in value] if isinstance(value, list | tuple) else value
+
+
+def _converted(verb: str, name: str, value: Any, hint: Any) -> Any:
+    """An input as its type hint wants it."""
+    choices = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+    for kind in choices:
+        if kind is Path and isinstance(value, str):
+            return Path(value)
+        if get_origin(kind) is list and isinstance(value, list):
+            (item,) = get_args(kind)
+            return [_converted(verb, name, one, item) for one in cast(list[Any], value)]
+        plain = isinstance(kind, type) and isinstance(value, kind)
+        if plain and isinstance(value, bool) == (kind is bool):
+            return value
+    raise InputError(f"{verb}: {name} has the wrong kind: {value!r}.")

@@ -1,0 +1,134 @@
+"""The picture that swap, sweep, explain and edit begin with: given or drawn, then inverted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.errors import InputError, OutputError
+from understudy.files.atomic import cache_folder
+from understudy.invert import inversion_steps
+from understudy.invert.inversion import Inversion
+from understudy.invert.seeded import seeded_steps
+from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, nothing, source_key
+from understudy.jobs.events import Events, watched
+from understudy.jobs.work import Work
+from understudy.models.interface import DiffusionModel
+from understudy.pictures.photo import fit
+from understudy.pictures.tensors import to_tensor
+from understudy.settings import InvertSettings
+
+
+@dataclass(frozen=True)
+class Source:
+    """The picture an edit begins with, and what it shows.
+
+    picture is None for one that the seed will draw.
+    """
+
+    prompt: str
+    picture: Float[Tensor, "1 3 h w"] | None
+    seed: int | None = None
+    mask: Float[Tensor, "1 1 h w"] | None = None
+
+
+@dataclass(frozen=True)
+class Inverted:
+    """An inverted source, and what is kept of it for this edit and later ones.
+
+    found: what was in the cache: "nothing", the "inversion", or its "features" besides. Results
+    differ by rounding between these, because other rows are evaluated together.
+    """
+
+    inversion: Inversion
+    features: SourceFeatures | None = None
+    found: Literal["nothing", "inversion", "features"] = "nothing"
+
+    def keep(self, guidance: float) -> None:
+        """Leave the features for the next edit; a full disk loses nothing else."""
+        if self.features is not None:
+            with suppress(OutputError):
+                self.features.save(features_folder(self.inversion, guidance))
+
+
+def check_source(photo: Path | None, seed: int | None, mask: Path | None) -> None:
+    """Raise InputError unless there is a photo or a seed, and no mask without a photo."""
+    if (photo is None) == (seed is None):
+        raise InputError("wanted either a photo or --seed for a picture of the model's own.")
+    if photo is None and mask is not None:
+        raise InputError("--mask is drawn on a photo; with --seed there is none.")
+
+
+def source_of(
+    work: Work,
+    model: DiffusionModel,
+    prompt: str,
+    photo: Path | None,
+    seed: int | None,
+    mask: Path | None = None,
+) -> Source:
+    """The source of an edit: a photo fitted to the model, or the picture of a seed."""
+    check_source(photo, seed, mask)
+    if photo is None:
+        return Source(prompt, None, seed)
+    opened = work.photo(photo)
+    picture = to_tensor(fit(opened.pixels, model.picture_size))
+    region = None if mask is None else work.mask(mask, opened, model.picture_size)
+    return Source(prompt, picture, mask=region)
+
+
+def inverted(
+    model: DiffusionModel,
+    source: Source,
+    asked: InvertSettings,
+    *,
+    cache: Path | None,
+    parts: Callable[[int], Parts] = nothing,
+    keep: float = 0,
+) -> Events[Inverted]:
+    """Invert a source by the model as it is now, concepts applied.
+
+    cache: a folder of inversions; None keeps nothing. keep: gigabytes of features, 0 for none.
+    """
+    features = SourceFeatures(room=int(keep * GIGABYTE)) if keep else None
+    if source.picture is None:
+        assert source.seed is not None, "a source has a picture or a seed"
+        drawn = seeded_steps(
+            model,
+            source.prompt,
+            source.seed,
+            steps=asked.steps,
+            guidance=asked.guidance,
+            features=features,
+            parts=parts,
+        )
+        inversion, cached = (yield from watched(drawn, "Drawing")).inversion, False
+    else:
+        steps = inversion_steps(
+            model, source.picture, source.prompt, asked, cache=cache, features=features, parts=parts
+        )
+        step = yield from watched(steps, "Inverting")
+        inversion, cached = step.inversion, step.total < asked.steps
+    assert inversion is not None, "the last step carries the inversion"
+    found = Inverted(inversion, features, "inversion" if cached else "nothing")
+    if features is None or features.nbytes:
+        return found
+    folder = features_folder(inversion, asked.guidance)
+    stored = SourceFeatures.load(folder, inversion, asked.guidance, features.room)
+    return replace(found, features=stored, found="features" if stored.stored else found.found)
+
+
+def inversions() -> Path:
+    """Where inversions are kept."""
+    return cache_folder() / "inversions"
+
+
+def features_folder(inversion: Inversion, guidance: float) -> Path:
+    """Where a source's features lie."""
+    return cache_folder() / "sources" / source_key(inversion, guidance)

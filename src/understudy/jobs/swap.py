@@ -1,0 +1,167 @@
+"""The job `swap`: concepts take the places of a photo's subjects.
+
+Invert the photo with the concepts applied, choose the schedule, swap, put the photo's own pixels
+around the result.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.generate import generate
+from understudy.jobs.casting import Cast, cast_of, check_swaps
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.results import check_place, recipe_of, write_edited
+from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
+from understudy.jobs.work import Work, applied, decoded
+from understudy.models.interface import DiffusionModel
+from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
+from understudy.settings.marks import MarkSettings
+from understudy.settings.swap import COUNTS, inversion_for
+from understudy.swap import swap_steps
+from understudy.swap.photoswap import framed, parts_read
+from understudy.swap.schedule_search import Audition, candidates
+from understudy.swap.scorer import judge_for
+from understudy.transfer.step import SwapStep
+
+DRAWN, DRAWING_STEPS = 2, 20  # pictures of the concept, where no photos of it are given
+
+
+def swap(
+    work: Work,
+    settings: SwapSettings,
+    run: RunSettings,
+    invert: InvertSettings | None = None,
+    marks: MarkSettings | None = None,
+    *,
+    prompt: str,
+    swap: list[str],
+    out: Path,
+    photo: Path | None = None,
+    seed: int | None = None,
+    mask: Path | None = None,
+    photos: Path | None = None,
+) -> Events[Result]:
+    """Swap concepts into a photo, or into the picture of a seed."""
+    check_place(out)
+    settings.check_place(mask is not None)
+    check_source(photo, seed, mask)
+    check_swaps(work, swap, prompt)
+    if photo is not None:
+        work.photo(photo)
+    cast = cast_of(work, swap, prompt)
+    asked = invert or inversion_for(settings, run.model)
+    with work.model(run) as model:
+        source = source_of(work, model, prompt, photo, seed, mask)
+        shown = None if photos is None else work.photos(photos, model.picture_size)
+        made = yield from swapped(model, source, cast, settings, asked, shown, inversions())
+        if settings.budget and not made.scored:
+            work.note("no scorer is available for this model; using the preset's values.")
+        facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target, "swap": swap}
+        facts |= {"method": asked.method, **made.facts}
+        recipe = recipe_of(work, model, settings, run, asked, facts=facts, seed=seed)
+    kept = settings.paste and photo is not None
+    write_edited(out, made.picture, recipe, marks, photo=photo, keeps_photo=kept)
+    told = {key: value for key, value in facts.items() if key != "cache"}
+    return Result({"picture": str(out), **told}, (f'{out}   "{cast.target}"',), (str(out),))
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """A swapped picture. chosen: step counts of the schedule taken, where a search chose it.
+
+    scored: a scorer compared candidates. found: what of the source was in the cache.
+    """
+
+    picture: Float[Tensor, "1 3 h w"]
+    scored: bool
+    chosen: dict[str, int] | None
+    found: str
+
+    @property
+    def facts(self) -> dict[str, object]:
+        """What the recipe says of it."""
+        found: dict[str, object] = {"cache": self.found}
+        return {**found, "chosen": self.chosen} if self.scored else found
+
+
+def swapped(
+    model: DiffusionModel,
+    source: Source,
+    cast: Cast,
+    settings: SwapSettings,
+    asked: InvertSettings,
+    photos: Float[Tensor, "n 3 h w"] | None = None,
+    cache: Path | None = None,
+) -> Events[Swapped]:
+    """Invert the source and swap, with the concepts applied to the model.
+
+    photos: of the concept; the search compares candidates with them. Without them the model draws
+    the concept. cache: a folder of inversions; None keeps nothing, features neither.
+    """
+    keep = settings.keep if cache is not None else 0
+    parts = partial(parts_read, settings)
+    with applied(model, cast.concepts):
+        found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
+        search = audition(model, settings, source, cast, photos)
+        steps = swap_steps(
+            model,
+            found.inversion,
+            source.prompt,
+            cast.target,
+            settings,
+            words=cast.roles,
+            mask=source.mask,
+            features=found.features,
+            audition=search,
+        )
+        last = yield from watched(steps, "Swapping")
+        picture = decoded(model, last.target)
+        how = (settings, source.picture, source.mask)
+        picture = framed(model, found.inversion, picture, last, *how).cpu()
+    found.keep(asked.guidance)
+    scored = search is not None
+    return Swapped(picture, scored, taken(last, settings) if scored else None, found.found)
+
+
+def audition(
+    model: DiffusionModel,
+    settings: SwapSettings,
+    source: Source,
+    cast: Cast,
+    photos: Float[Tensor, "n 3 h w"] | None,
+) -> Audition | None:
+    """What compares candidates with the concept and with the photo; None where nothing can, or
+    nothing is to be chosen. The concepts must be applied."""
+    return scorer_of(model, settings.guidance, source, cast, photos) if settings.budget else None
+
+
+def scorer_of(
+    model: DiffusionModel,
+    guidance: float,
+    source: Source,
+    cast: Cast,
+    photos: Float[Tensor, "n 3 h w"] | None,
+) -> Audition | None:
+    """The scorer of pictures of this cast in this photo; None where there is none."""
+    judge = judge_for(model)
+    if judge is None or source.picture is None or len(cast.roles) != 1:
+        return None
+    if photos is None:
+        drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=guidance)
+        prompts, seeds = [f"a photo of a {cast.roles[0].actor}"] * DRAWN, list(range(DRAWN))
+        photos = generate(model, prompts, seeds, drawing).cpu()
+    return Audition(judge, judge.identity(photos), source.picture)
+
+
+def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
+    """The step counts of the candidate that was taken."""
+    plans = candidates(settings)
+    plan = plans[last.targets[0] % len(plans)]
+    ends = (plan.self_output, plan.self_map, plan.cross_map)
+    return dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))

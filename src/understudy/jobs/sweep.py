@@ -1,0 +1,136 @@
+"""The job `sweep`: what each number of swapped steps does, as one picture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, cat
+
+from understudy.errors import InputError
+from understudy.invert.source import Parts
+from understudy.jobs.casting import Cast, cast_of, check_swaps
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.results import check_place, recipe_of, write_edited
+from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
+from understudy.jobs.swap import scorer_of
+from understudy.jobs.work import Work, applied, decoded
+from understudy.models.interface import DiffusionModel
+from understudy.pictures.photo import Pixels
+from understudy.pictures.tensors import to_pixels
+from understudy.settings import InvertSettings, RunSettings, SwapSettings
+from understudy.settings.knobs import count_or_share
+from understudy.settings.marks import MarkSettings
+from understudy.settings.swap import inversion_for
+from understudy.swap.figures import sweep_sheet
+from understudy.swap.photoswap import parts_read
+from understudy.swap.sweep import Axis, Cell, cells, sweep_steps, trade_off
+
+MARKS = ("identity", "layout")  # of the concept, of the photo; 1 is all of it
+
+
+def sweep(
+    work: Work,
+    settings: SwapSettings,
+    run: RunSettings,
+    invert: InvertSettings | None = None,
+    marks: MarkSettings | None = None,
+    *,
+    prompt: str,
+    swap: list[str],
+    out: Path,
+    photo: Path | None = None,
+    seed: int | None = None,
+    vary: list[str] = [],  # noqa: B006
+    mask: Path | None = None,
+    photos: Path | None = None,
+) -> Events[Result]:
+    """Swap with many numbers of steps at once, and draw the grid."""
+    check_place(out)
+    if len(vary) > 2:
+        raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
+    check_source(photo, seed, mask)
+    check_swaps(work, swap, prompt)
+    axes = [_axis(text) for text in vary] or list(trade_off(settings.steps))
+    rows, columns = (axes[0], axes[1]) if len(axes) == 2 else (None, axes[0])
+    grid = cells(settings, rows, columns)
+    if photo is not None:
+        work.photo(photo)
+    cast = cast_of(work, swap, prompt)
+    asked = invert or inversion_for(settings, run.model, "null-text")
+    with work.model(run) as model:
+        source = source_of(work, model, prompt, photo, seed, mask)
+        shown = None if photos is None else work.photos(photos, model.picture_size)
+        swept = yield from _swept(model, cast, source, asked, grid, settings.keep, shown)
+        facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
+        facts |= swept.marks
+        said = {**facts, "cache": swept.found}
+        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
+    title = f'"{prompt}"  to  "{cast.target}"'
+    sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
+    write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
+    told = f"{out}   {len(grid)} swaps in {swept.rows['swaps']} rows"
+    values = {"picture": str(out), "cells": len(grid), "rows": swept.rows, **facts}
+    return Result(values, (told,), (str(out),))
+
+
+@dataclass(frozen=True)
+class Swept:
+    """The cells' pictures, the U-Net rows they took, their scores, what was in the cache."""
+
+    pictures: list[Pixels]
+    rows: dict[str, int]
+    marks: dict[str, list[float]]
+    found: str
+
+
+def _swept(
+    model: DiffusionModel,
+    cast: Cast,
+    source: Source,
+    asked: InvertSettings,
+    grid: Sequence[Cell],
+    keep: float,
+    photos: Tensor | None,
+) -> Events[Swept]:
+    """Invert, swap every cell, and score what came out."""
+
+    def parts(index: int) -> Parts:
+        return frozenset(part for cell in grid for part in parts_read(cell.settings, index))
+
+    before = model.rows
+    with applied(model, cast.concepts):
+        found = yield from inverted(
+            model, source, asked, cache=inversions(), parts=parts, keep=keep
+        )
+        spent = model.rows
+        steps = sweep_steps(
+            model,
+            found.inversion,
+            source.prompt,
+            cast.target,
+            grid,
+            words=cast.roles,
+            mask=source.mask,
+            features=found.features,
+        )
+        last = yield from watched(steps, f"Swapping {len(grid)} ways")
+        cost = {"inversion": spent - before, "swaps": model.rows - spent}
+        shown = [decoded(model, one).cpu() for one in last.target.split(1)]
+        scorer = scorer_of(model, asked.guidance, source, cast, photos)
+    found.keep(asked.guidance)
+    marks = dict[str, list[float]]()
+    if scorer is not None:
+        for name, seen in zip(MARKS, scorer.seen(cat(shown)), strict=True):
+            marks[name] = [round(value, 3) for value in seen.tolist()]
+    return Swept([to_pixels(picture) for picture in shown], cost, marks, found.found)
+
+
+def _axis(text: str) -> Axis:
+    """ "cross-map=0,10,0.8" as an axis."""
+    name, equals, values = text.partition("=")
+    if not equals or not values.strip():
+        raise InputError(f"--vary must be KNOB=V1,V2,.. like cross-map=0,10,20. Got {text!r}.")
+    knob = name.strip().removesuffix("-steps").replace("-", "_") + "_steps"
+    return Axis(knob, tuple(count_or_share(value.strip()) for value in values.split(",")))

@@ -1,0 +1,139 @@
+"""A job at work: what it notes, the files that went in, the model it was lent.
+
+Every file that a verb reads is opened here, so that its hash is in the recipe of the results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from understudy.errors import ConceptError
+from understudy.jobs.events import Note
+from understudy.jobs.pool import Pool
+from understudy.jobs.request import Job
+from understudy.settings import RunSettings
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from understudy.concept import Concept
+    from understudy.models.interface import DiffusionModel
+    from understudy.pictures.photo import Photo
+    from understudy.pictures.recipe import Ingredient
+
+STORE = Path("concepts")
+MANIFEST = "concept.json"
+
+
+class Work:
+    """What a verb's function is given beside settings and inputs.
+
+    ingredients: the files read so far, each once, in the order of reading. notes: lines that
+    the runner will report with the next event. paths: names of the inputs that are paths.
+    """
+
+    def __init__(self, job: Job, pool: Pool, paths: Collection[str] = ()) -> None:
+        self.job, self.pool, self.paths = job, pool, paths
+        self.notes: list[str] = []
+        self._noted = set[str]()
+        self.ingredients: list[Ingredient] = []
+
+    def note(self, *lines: str) -> None:
+        """Things worth knowing; said once, however often a file is read."""
+        new = [line for line in lines if line not in self._noted]
+        self._noted |= set(new)
+        self.notes += new
+
+    def reported(self) -> Iterator[Note]:
+        """The notes that were not reported yet, as events."""
+        lines, self.notes = self.notes, []
+        yield from map(Note, lines)
+
+    @contextmanager
+    def model(self, run: RunSettings) -> Generator[DiffusionModel]:
+        """The model of `--model` on `--device` in `--dtype`, until the block ends."""
+        from understudy.models.registry import renamed
+
+        self.note(*filter(None, [renamed(run.model)]))
+        with self.pool.model(run) as model:
+            yield model
+
+    def used(self, role: str, path: Path, name: str = "") -> None:
+        """Put a file into the recipe. Raises PictureError where it cannot be read."""
+        from dataclasses import replace
+
+        from understudy.pictures.recipe import ingredient
+
+        found = ingredient(role, path)
+        found = replace(found, name=name) if name else found
+        if found not in self.ingredients:
+            self.ingredients.append(found)
+
+    def photo(self, path: Path, role: str = "photo") -> Photo:
+        """A photo of the user's, its notes reported."""
+        from understudy.pictures.photo import read_photo
+
+        photo = read_photo(path)
+        self.note(*photo.notes)
+        self.used(role, path)
+        return photo
+
+    def mask(self, path: Path, photo: Photo, size: tuple[int, int]) -> Tensor:
+        """A mask "1 1 h w" drawn on a photo, fitted as the photo is."""
+        from understudy.pictures.tensors import read_mask
+
+        drawn = read_mask(path, photo.size, size)
+        self.used("mask", path)
+        return drawn
+
+    def photos(self, folder: Path, size: tuple[int, int]) -> Tensor:
+        """The photos "n 3 h w" of a folder."""
+        from understudy.pictures.tensors import read_folder
+
+        pictures, listing = read_folder(folder, size)
+        for file in listing.files:
+            self.used("photos", file)
+        return pictures
+
+    def concepts(self, names: Iterable[str]) -> tuple[Concept, ...]:
+        """Concepts by name or folder."""
+        from understudy.concept import Concept
+
+        folders = [concept_folder(name) for name in names]
+        for folder in folders:
+            self.used("concept", folder / MANIFEST, folder.name)
+        return tuple(Concept.load(folder) for folder in folders)
+
+
+def concept_folder(name: str) -> Path:
+    """Where the concept `--concept NAME` lies: that folder, or concepts/NAME.
+
+    Raises ConceptError that lists what there is.
+    """
+    for folder in (Path(name), STORE / name):
+        if (folder / MANIFEST).is_file():
+            return folder
+    there = sorted(entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}"))
+    known = f"There are: {', '.join(there)}." if there else "None was learnt here yet."
+    raise ConceptError(
+        f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
+        f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"
+    )
+
+
+def applied(model: DiffusionModel, concepts: tuple[Concept, ...]) -> AbstractContextManager[object]:
+    """The model with the concepts applied, inside the block."""
+    from understudy.concept import worn
+
+    return worn(model, *concepts) if concepts else ExitStack()
+
+
+def decoded(model: DiffusionModel, latents: Tensor) -> Tensor:
+    """Pictures "b 3 h w" of latents "b c h w"."""
+    from torch import no_grad
+
+    with no_grad():
+        return model.decode(latents)
