@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from understudy.pictures.photo import Pixels
     from understudy.pictures.recipe import Recipe
 
+HIDDEN = ("invert", "mark")  # groups that a recipe does not show flat
 UNSIGNED = MarkSettings(watermark="off", c2pa="off")  # of files that are the same byte for byte
 
 
@@ -42,7 +43,9 @@ def recipe_of(
     from understudy.pictures.recipe import Recipe
 
     groups = {group_name(type(group)): group.to_dict() for group in settings}
-    shown = {k: v for name, group in groups.items() if name != "invert" for k, v in group.items()}
+    if "mark" in work.job.settings:  # the key that signs is whose key it is, not what was made
+        groups["mark"] = {k: v for k, v in work.job.settings["mark"].items() if k != "sign_key"}
+    shown = {k: v for name, group in groups.items() if name not in HIDDEN for k, v in group.items()}
     inputs = {name: bare(name, value, work.paths) for name, value in work.job.inputs.items()}
     job = Job(verb=work.job.verb, settings=groups, inputs=inputs, seed=work.job.seed)
     return Recipe(
