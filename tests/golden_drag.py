@@ -33,6 +33,11 @@ class DragCase:
         file = self.path / "config.json" if self.path.is_dir() else self.path
         return json.loads(file.read_text())
 
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of these settings that was recorded."""
+        told = self.settings
+        return next((told[name] for name in names if told.get(name) is not None), default)
+
     def arrays(self) -> dict[str, Tensor]:
         """The recorded arrays."""
         if self.path.is_dir():
@@ -48,12 +53,18 @@ class DragCase:
 @cache
 def network(folder: Path) -> StyleGAN2:
     """A recorded network."""
-    told = json.loads((folder / "config.json").read_text())
-    arguments = told.get("layout_nested") or told["init_kwargs"]
-    config = StyleGAN2Config.from_arguments(arguments)
+    config = StyleGAN2Config.from_arguments(
+        arguments_of(json.loads((folder / "config.json").read_text()))
+    )
     return StyleGAN2.from_tensors(
         config, load_file(folder / "weights.safetensors"), name=folder.name, fingerprint="golden"
     )
+
+
+def arguments_of(told: Mapping[str, Any]) -> dict[str, Any]:
+    """The recorded arguments of a network, in whichever layout they are."""
+    layouts = ("layout_nested", "init_kwargs", "layout_flat")
+    return dict(next(told[layout] for layout in layouts if told.get(layout)))
 
 
 def golden_drag_folders() -> list[Path]:
@@ -63,13 +74,17 @@ def golden_drag_folders() -> list[Path]:
     return [folder / "drag" for folder in folders if (folder / "drag").is_dir()]
 
 
-def drag_cases(group: str, pattern: str = "*") -> Any:
-    """Parametrise a test over `case`; one skipped test when no golden data is there."""
+def drag_cases(group: str, pattern: str = "*", where: Any = lambda case: True) -> Any:
+    """Parametrise a test over `case`; one skipped test when no golden data is there.
+
+    pattern: of file names, which tell the kind of a file; where(case) filters by what it records.
+    """
     cases: list[DragCase] = []
     for root in golden_drag_folders():
         for path in sorted((root / group).glob(pattern)):
             if path.is_dir() or path.suffix == ".json":
                 cases.append(DragCase(root, path))
+    cases = [case for case in cases if where(case)]
     if cases:
         ids = [f"{case.root.parent.name}-{case.path.stem}" for case in cases]
         return pytest.mark.parametrize("case", cases, ids=ids)

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
 from golden_model import GoldenCase, GoldenModel
-from golden_swaps import alignment_of, apart, with_path
+from golden_swaps import alignment_of, apart, prompts_of, with_path
 from understudy.diffusion.sampler import timesteps
-from understudy.diffusion.words import exact_places, replace_matrix
+from understudy.diffusion.words import Alignment, exact_places, replace_matrix
 from understudy.edit.columns import Columns, refined, replaced
+from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
 from understudy.edit.windows import word_windows
 from understudy.invert.inversion import Inversion
 from understudy.transfer.blend import Blend
+from understudy.transfer.loop import SwapStep
+
+MAP_TOKENS = 32**2  # of the authors' notebook for photos
 
 
 def paired(windows: Any) -> Any:
@@ -25,6 +29,35 @@ def paired(windows: Any) -> Any:
     if isinstance(windows, dict):
         return {word: paired(window) for word, window in windows.items()}
     return tuple(windows) if isinstance(windows, list) else windows
+
+
+def refined_steps(
+    case: GoldenCase, model: GoldenModel, inversion: Inversion, how: Any
+) -> list[SwapStep]:
+    """Refinement of the case's two prompts, by the recorded numbers `how`; all steps, ours."""
+    prompts, steps = prompts_of(case), case.settings["steps"]
+    target = prompts[1]
+    first, end = pair_of(how["self_replace_steps"])
+    windows = paired(how["cross_replace_steps"])
+    pieces = [model.tokenize(target).pieces]
+    return list(
+        prompt_to_prompt_steps(
+            model,
+            inversion,
+            [target],
+            [refined(alignment_of(model, prompts))],
+            word_windows([target], pieces, steps, windows, model.max_tokens, exact=True),
+            range(int(first * steps), int(end * steps)),
+            guidance=case.settings["guidance"],
+            map_tokens=how.get("self_map_max_tokens", MAP_TOKENS),
+        )
+    )
+
+
+def pair_of(share: float | list[float]) -> tuple[float, float]:
+    """Where a window of steps begins and ends, as shares of the run."""
+    first, end = share if isinstance(share, list) else (0.0, share)
+    return first, end
 
 
 @dataclass
@@ -36,15 +69,28 @@ class Recorded:
 
     @property
     def targets(self) -> list[str]:
-        return self.case.settings["targets"]
+        return self.case.get("targets", default=self.prompts[1:])
 
     @property
     def prompts(self) -> list[str]:
-        return [self.case.settings["prompts"][0], *self.targets]
+        return self.case.settings["prompts"]
 
     @property
     def steps(self) -> int:
         return self.case.settings["steps"]
+
+    @property
+    def self_steps(self) -> range:
+        """The steps that take self-attention maps."""
+        first, end = pair_of(self.case.get("self_replace_steps", default=0.0))
+        ours = [int(first * self.steps), int(end * self.steps)]
+        recorded = self.case.get("self_step_range", default=ours)
+        assert recorded == ours or "self_replace_steps" not in self.case.settings
+        return range(*recorded)
+
+    @property
+    def map_tokens(self) -> int:
+        return self.case.get("self_map_max_tokens", default=MAP_TOKENS)
 
     def inversion(self) -> Inversion:
         """The recorded noise, and the path its source takes."""
@@ -59,11 +105,12 @@ class Recorded:
             picture="",
             trajectory=self.case.array(f"/{want['source']}/x_T")[None],
         )
-        key = (self.case.folder, want["source_final"])
+        key = (self.case.folder, want["source"], self.steps, want["guidance"])
         if key not in _walked:
             _walked[key] = with_path(self.model, bare)
-            recorded = self.case.array("/" + want["source_final"])
-            assert apart(_walked[key].path[-1], recorded) < 1e-6
+        final = f"/{want.get('source_final', '')}"
+        if self.case.has(final):
+            assert apart(_walked[key].path[-1], self.case.array(final)) < 1e-6
         return _walked[key]
 
     def pieces(self, prompt: str) -> Sequence[str]:
@@ -78,37 +125,62 @@ class Recorded:
             self.model.max_tokens,
             exact=True,
         )
-        assert torch.equal(rows.long(), self.case.array("word_schedule").long())
+        if self.case.has("word_schedule"):
+            assert torch.equal(rows.long(), self.case.array("word_schedule").long())
         return rows
 
     def columns(self) -> list[Columns]:
-        want = self.case.settings
-        found = [self._column(target, want.get("prev", want["kind"])) for target in self.targets]
-        return [column.weighed(self.weights()) for column in found]
+        return [
+            self._column(n, target).weighed(self.weights(n))
+            for n, target in enumerate(self.targets)
+        ]
 
-    def _column(self, target: str, kind: str) -> Columns:
-        pair = self.prompts[0], target
-        if kind == "refine":
-            aligned, n = alignment_of(self.model, pair), self.targets.index(target)
-            assert list(aligned.mapper) == self.case.array("mapper")[n].tolist()
-            assert list(aligned.alphas) == self.case.array("alphas")[n].tolist()
-            return refined(aligned)
+    @property
+    def kind(self) -> str:
+        """What passes maps on: "replace", "refine", or "reweight" for place by place."""
+        return self.case.get("prev", "kind")
+
+    def aligned(self, n: int) -> Alignment:
+        """Target token -> source token of target n, by the published rule of the kind."""
+        length = self.model.max_tokens
+        if self.kind != "refine":
+            return Alignment(tuple(range(length)), (1.0,) * length)
+        found = alignment_of(self.model, (self.prompts[0], self.targets[n]))
+        for name in ("mapper", "alphas"):
+            if self.case.has(name):
+                assert list(getattr(found, name)) == self.case.array(name)[n].tolist()
+        return found
+
+    def matrix(self, n: int) -> Tensor:
+        """The published matrix of replacement, slip included."""
+        pair = self.prompts[0], self.targets[n]
         pieces = [self.pieces(prompt) for prompt in pair]
-        return replaced(replace_matrix(*pair, *pieces, self.model.max_tokens, drift=True))
+        matrix = replace_matrix(*pair, *pieces, self.model.max_tokens, drift=True)
+        recorded = self.case.get("replace_mapper_off_identity")
+        if recorded is not None:
+            off = (matrix - torch.eye(len(matrix))).nonzero().tolist()
+            told = {(i, j): value for i, j, value in recorded[n]}
+            assert {(i, j): matrix[i, j].item() for i, j in off} == pytest.approx(told)
+        return matrix
 
-    def weights(self) -> dict[int, float]:
-        want = self.case.settings
-        if "eq" not in want:
-            return {}
-        target, named = self.targets[0], zip(want["eq"]["words"], want["eq"]["values"], strict=True)
+    def _column(self, n: int, target: str) -> Columns:
+        return replaced(self.matrix(n)) if self.kind == "replace" else refined(self.aligned(n))
+
+    def weights(self, n: int) -> dict[int, float]:
+        """The factors on the words of target n; the authors find them in the first target."""
+        want = self.case.get("eq", default={"words": [], "values": []})
         found = {
             place: value
-            for word, value in named
-            for place in exact_places(target, word, self.pieces(target))
+            for word, value in zip(want["words"], want["values"], strict=False)
+            for place in exact_places(self.targets[0], word, self.pieces(self.targets[0]))
         }
-        factor = torch.ones(self.model.max_tokens).double()
-        factor[list(found)] = torch.tensor(list(found.values())).double()
-        assert torch.equal(factor, self.case.array("equalizer")[0])
+        if self.case.has("equalizer"):
+            rows = self.case.array("equalizer")
+            factor = torch.ones(self.model.max_tokens).double()
+            factor[list(found)] = torch.tensor(list(found.values())).double()
+            assert len(rows) > 1 or torch.equal(factor, rows[0])
+            row = rows[min(n, len(rows) - 1)].tolist()
+            found = {place: value for place, value in enumerate(row) if value != 1}
         return found
 
     def places(self, words: Sequence[Any]) -> tuple[tuple[int, ...], ...]:
@@ -127,12 +199,29 @@ class Recorded:
         if want is None:
             return None
         stable = "threshold" in want
-        start = 0 if stable else int(want.get("start_blend", 0.2) * self.steps)
-        assert start == self.case.settings["blend_first_active_step_index"]
-        threshold = [want["threshold"]] if stable else want["th"]
+        start = int(want.get("start_blend", 0.0 if stable else 0.2) * self.steps)
+        assert self.case.get("blend_first_active_step_index", default=start) == start
+        threshold = want.get("threshold" if stable else "th", 0.3)
+        threshold = threshold if isinstance(threshold, list) else [threshold]
         source, *targets = self.places(want["words"])
-        kept = self.places(want["substruct_words"]) if "substruct_words" in want else ()
+        kept = self.places(want["substruct_words"]) if want.get("substruct_words") else ()
         return Blend(start, source, tuple(targets), threshold[0], None, kept, threshold[-1])
+
+    def run(self, inversion: Inversion | None = None) -> list[SwapStep]:
+        """All steps, ours."""
+        return list(
+            prompt_to_prompt_steps(
+                self.model,
+                inversion or self.inversion(),
+                self.targets,
+                self.columns(),
+                self.windows(),
+                self.self_steps,
+                guidance=self.case.settings["guidance"],
+                map_tokens=self.map_tokens,
+                blend=self.blend(),
+            )
+        )
 
 
 _walked: dict[Any, Inversion] = {}
@@ -140,15 +229,14 @@ _walked: dict[Any, Inversion] = {}
 
 def compare(case: GoldenCase, latents: Sequence[Tensor], mask: Tensor | None) -> dict[str, float]:
     """Largest difference of targets after each step (k, c, h, w) to every recorded array."""
-    errors = {"targets_final": apart(latents[-1], case.array("targets_final"))}
-    for key in case.keys():
-        if found := re.fullmatch(rf"{case.name}/targets_after_step_(\d+)_sub(\d)", key):
-            every = int(found[2])
-            ours = latents[int(found[1])][..., ::every, ::every]
-            errors[key] = apart(ours, case.array("/" + key))
-    if f"{case.name}/mask_last" in case.keys():
+    errors: dict[str, float] = {}
+    for key, found in case.matching(r"targets_(?:final|after_step_(\d+))(?:_sub(\d+))?"):
+        every = int(found[2] or 1)
+        errors[key] = apart(latents[int(found[1] or -1)][..., ::every, ::every], case.array(key))
+    if case.has("mask_last"):
         assert mask is not None
         recorded = case.array("mask_last")[1:].double()
         every = mask.shape[-1] // recorded.shape[-1]
         errors["mask_last"] = apart(mask[:, 0, ::every, ::every].double(), recorded)
+    assert errors, f"{case.name} records nothing to compare"
     return errors

@@ -1,12 +1,13 @@
 """The golden U-Net as a DiffusionModel, and the recorded cases of every golden folder.
 
+Whatever a case can say is read from its record; what it does not say is not compared.
 Folders come from UNDERSTUDY_GOLDEN (several joined by os.pathsep), else ../shared/golden beside the
 repository. A folder without diffusion/model uses the default folder's. Without any, golden tests
 are skipped with one line.
 
     @golden_cases("a_ddim")
     def test_golden_inversion(case):        # case: GoldenCase
-        model = case.model(steps_offset=case.settings["steps_offset"])
+        model = case.model()
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from understudy.models.interface import NoiseSchedule, Tokens
 from understudy.models.unet.denoiser import Denoiser
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
+SCHEDULE = ("steps_offset", "set_alpha_to_one")
 BOS, EOS, LENGTH = 49406, 49407, 77
 
 
@@ -52,28 +54,71 @@ class GoldenCase:
     name: str
     settings: Mapping[str, Any]
 
-    def array(self, key: str, file: str | None = None) -> Tensor:
-        """`<case>/<key>` as float64 (integers stay), from `<group>.safetensors`.
+    def array(self, key: str) -> Tensor:
+        """`<case>/<key>` as float64 (integers stay), from whichever file of the folder has it.
 
-        A key that starts with "/" is taken as it is, without the case's name.
+        A key that starts with "/" is taken as it is, without the case's name. Raises KeyError.
         """
-        full = key[1:] if key.startswith("/") else f"{self.name}/{key}"
-        with safe_open(self.folder / f"{file or self.group}.safetensors", "pt") as arrays:
+        full = self._full(key)
+        with safe_open(self._file(full), "pt") as arrays:
             found: Tensor = arrays.get_tensor(full)
         return found.double() if found.is_floating_point() else found
 
-    def keys(self, file: str | None = None) -> list[str]:
-        """Names of all arrays of the file."""
-        with safe_open(self.folder / f"{file or self.group}.safetensors", "pt") as arrays:
-            return list(arrays.keys())
+    def has(self, key: str) -> bool:
+        """Whether the array was recorded."""
+        return self._full(key) in _index(self.folder)
+
+    def matching(self, pattern: str) -> list[tuple[str, re.Match[str]]]:
+        """Recorded arrays "/..." of this case whose name behind `<case>/` matches wholly.
+
+        A pattern that starts with "/" is matched with the whole name.
+        """
+        full = pattern[1:] if pattern.startswith("/") else f"{re.escape(self.name)}/(?:{pattern})"
+        found = ((key, re.fullmatch(full, key)) for key in _index(self.folder))
+        return [(f"/{key}", match) for key, match in found if match]
+
+    def get(self, *names: str, default: Any = None) -> Any:
+        """The first of these settings that was recorded."""
+        found = (self.settings[name] for name in names if self.settings.get(name) is not None)
+        return next(found, default)
+
+    def prompt(self, *, text: str, emb: str, default: str | None = None) -> str:
+        """A prompt that is recorded as text, or by the name of its embedding."""
+        if self.get(text) is not None:
+            return self.settings[text]
+        if self.get(emb) is not None:
+            return _prompts(self.folder)[self.settings[emb]]
+        if default is None:
+            raise KeyError(f"{self.name} records neither {text} nor {emb}")
+        return default
+
+    def _full(self, key: str) -> str:
+        return key[1:] if key.startswith("/") else f"{self.name}/{key}"
+
+    def _file(self, full: str) -> Path:
+        """Of several files with such an array the one named most like the group."""
+        files = _index(self.folder)[full]
+        return max(files, key=lambda file: len(os.path.commonprefix([file.stem, self.group])))
 
     def text(self, name: str) -> Tensor:
         """Embedding `p00`.. of this folder, (1, 77, 32) float64."""
         return _tables(self.folder)[name].double()[None]
 
-    def model(self, *, steps_offset: int = 0, set_alpha_to_one: bool = False) -> GoldenModel:
-        """A fresh model (own row count) with this folder's text table."""
-        return GoldenModel(self.folder, steps_offset, set_alpha_to_one)
+    @property
+    def empty(self) -> Tensor:
+        """Embedding of the empty prompt, or of what the record says stands for it."""
+        named = self.get("uncond", "uncond_original", "uncond_start", "empty_emb")
+        if named is None:
+            named = next(name for name, said in _prompts(self.folder).items() if not said)
+        return self.text(named)
+
+    def model(self, **schedule: Any) -> GoldenModel:
+        """A fresh model (own row count) with this folder's text table.
+
+        The schedule is the recorded one: of the case, or as given (steps_offset and so on).
+        """
+        told = {name: self.settings[name] for name in SCHEDULE if name in self.settings}
+        return GoldenModel(self.folder, **(told | schedule))
 
 
 def load_cases(group: str, file: str | None = None) -> list[GoldenCase]:
@@ -99,6 +144,11 @@ def golden_cases(group: str, file: str | None = None, where: Any = lambda case: 
         return pytest.mark.parametrize("case", cases, ids=ids)
     reason = f"no golden data: set UNDERSTUDY_GOLDEN to a folder with diffusion/ ({group})"
     return pytest.mark.parametrize("case", [pytest.param(None, marks=pytest.mark.skip(reason))])
+
+
+def rows_per_step(guidance: float) -> int:
+    """Rows of the U-Net in a guided step; guidance 1 needs no unconditional row."""
+    return 1 if guidance == 1 else 2
 
 
 class GoldenModel:
@@ -138,7 +188,7 @@ class GoldenModel:
         return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(pieces, prompt)))
 
     def embed(self, prompts: Sequence[str]) -> Tensor:
-        entries = {e["prompt"]: e["id"] for e in json.loads(_read(self.folder / "text.json"))}
+        entries = {prompt: name for name, prompt in _prompts(self.folder).items()}
         return torch.stack([_tables(self.folder)[entries[prompt]].double() for prompt in prompts])
 
     def trainable_modules(self) -> dict[str, nn.Module]:
@@ -177,6 +227,23 @@ def _unet(home: Path) -> Any:
     unet.load_state_dict(load_file(home / "unet.safetensors"))
     unet.time_proj = _TableProjection(load_file(home / "tables.safetensors")["time_projection"])
     return unet.double().eval().requires_grad_(False)
+
+
+@cache
+def _index(folder: Path) -> dict[str, list[Path]]:
+    """Every array of the folder, and the files that hold one of that name."""
+    found: dict[str, list[Path]] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        with safe_open(file, "pt") as arrays:
+            for key in arrays.keys():
+                found.setdefault(key, []).append(file)
+    return found
+
+
+@cache
+def _prompts(folder: Path) -> dict[str, str]:
+    """Name of an embedding -> its prompt."""
+    return {entry["id"]: entry["prompt"] for entry in json.loads(_read(folder / "text.json"))}
 
 
 @cache

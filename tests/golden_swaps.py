@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -20,7 +21,9 @@ from understudy.transfer.blend import Blend
 from understudy.transfer.loop import SwapStep, replay_steps, steady
 from understudy.transfer.schedule import SwapSchedule, as_published
 
-FILES = {64: "c_photoswap_64", 32: "c_photoswap_32"}
+START_BLEND, THRESHOLD = 0.2, 0.3  # of Photoswap's authors, where a record does not say
+_AT = r"(?:final|after_step_(?P<step>\d+))(?:_sub(?P<every>\d+))?"
+LATENTS, SOURCE = rf"target_{_AT}", _AT
 
 
 def apart(a: Tensor, b: Tensor) -> float:
@@ -28,14 +31,20 @@ def apart(a: Tensor, b: Tensor) -> float:
     return (a - b).abs().max().item()
 
 
-def side(case: GoldenCase) -> int:
-    """Side of the latents of a recorded swap, 64 or 32."""
-    key = f"{case.name}/target_final"
-    return next(size for size, file in FILES.items() if key in case.keys(file))
+def is_swap(side: Callable[[int], bool] = lambda side: True) -> Callable[[GoldenCase], bool]:
+    """Whether a case is a swap, of latents of such a side."""
+    return lambda case: (
+        "self_output_replace_steps" in case.settings
+        and side(case.array(f"/{case.settings['source']}/x_T").shape[-1])
+    )
 
 
-def is_swap(size: int):
-    return lambda case: "target_prompt" in case.settings and side(case) == size
+def prompts_of(case: GoldenCase) -> tuple[str, str]:
+    """Source and target prompt."""
+    return (
+        case.prompt(text="source_prompt", emb="source_emb"),
+        case.prompt(text="target_prompt", emb="target_emb"),
+    )
 
 
 def schedule_of(case: GoldenCase) -> SwapSchedule:
@@ -56,20 +65,26 @@ def alignment_of(model: GoldenModel, prompts: Sequence[str]) -> Alignment:
 
 def inversion_of(case: GoldenCase, model: GoldenModel) -> Inversion:
     """The recorded noise and null embeddings, as an inversion whose path is not known."""
-    want = case.settings
-    note = settings_of(case.folder)[f"source/{want['source']}"]["null"]
-    stored = re.match(r"\w+/null_embeddings", note)
+    source, nulls = case.settings["source"], null_key(case)
     return Inversion(
         method="seed",
-        prompt=want["source_prompt"],
+        prompt=prompts_of(case)[0],
         model=model.name,
         fingerprint=model.fingerprint,
-        guidance=want["guidance"],
-        timesteps=tuple(timesteps(model.schedule, want["steps"])),
+        guidance=case.settings["guidance"],
+        timesteps=tuple(timesteps(model.schedule, case.settings["steps"])),
         picture="",
-        trajectory=case.array(f"/{want['source']}/x_T", FILES[side(case)])[None],
-        null_embeddings=case.array("/" + stored[0], FILES[64]) if stored else None,
+        trajectory=case.array(f"/{source}/x_T")[None],
+        null_embeddings=case.array(nulls) if nulls else None,
     )
+
+
+def null_key(case: GoldenCase) -> str:
+    """The array of null embeddings that the source's note names; "" for the empty prompt's own."""
+    source = case.settings["source"]
+    note = settings_of(case.folder).get(f"source/{source}", {}).get("null", "")
+    named = [f"/{word}" for word in [*re.split(r"[\s(),;]+", note), f"{source}/null_embeddings"]]
+    return next((key for key in named if case.has(key)), "")
 
 
 @cache
@@ -96,33 +111,37 @@ def with_path(model: GoldenModel, inversion: Inversion) -> Inversion:
 
 def blend_of(case: GoldenCase, model: GoldenModel) -> Blend | None:
     """The recorded blend, its words found by the published rule."""
-    want = case.settings
-    if not want["local_blend"]:
+    if not case.get("local_blend"):
         return None
-    local, places = want["local_blend_settings"], list[tuple[int, ...]]()
-    for which in ("source", "target"):
-        prompt = want[f"{which}_prompt"]
+    local = case.get("local_blend_settings", default={})
+    places: list[tuple[int, ...]] = []
+    for which, prompt in zip(("source", "target"), prompts_of(case), strict=True):
+        recorded = local.get(f"{which}_token_positions")
+        word = case.get(f"{which}_word")
+        if word is None:
+            places.append(tuple(recorded))
+            continue
+        words = [word] if isinstance(word, str) else word
         pieces = model.tokenize(prompt).pieces
-        places.append(exact_places(prompt, want[f"{which}_word"], pieces))
-        assert list(places[-1]) == local[f"{which}_token_positions"]
-    start = int(local["start_blend"] * want["steps"])
-    assert start == local["first_active_step_index"]
-    return Blend(start, places[0], (places[1],), local["threshold"])
+        places.append(tuple(place for w in words for place in exact_places(prompt, w, pieces)))
+        assert recorded in (None, list(places[-1]))
+    start = int(local.get("start_blend", START_BLEND) * case.settings["steps"])
+    assert start == local.get("first_active_step_index", start)
+    return Blend(start, places[0], (places[1],), local.get("threshold", THRESHOLD))
 
 
 def run(case: GoldenCase, model: GoldenModel, inversion: Inversion) -> list[SwapStep]:
     """All steps of a recorded swap, ours."""
-    want = case.settings
-    aligned = alignment_of(model, (want["source_prompt"], want["target_prompt"]))
-    assert list(aligned.mapper) == want["mapper"]
-    assert list(aligned.alphas) == want["alphas"]
+    aligned = alignment_of(model, prompts_of(case))
+    for name in ("mapper", "alphas"):
+        assert case.get(name) in (None, list(getattr(aligned, name)))
     return list(
         replay_steps(
             model,
             inversion,
-            (want["target_prompt"],),
+            prompts_of(case)[1:],
             schedule_of(case),
-            guidance=want["guidance"],
+            guidance=case.settings["guidance"],
             blend=blend_of(case, model),
             mixes=steady(model, [aligned]),
         )
@@ -131,23 +150,30 @@ def run(case: GoldenCase, model: GoldenModel, inversion: Inversion) -> list[Swap
 
 def compare(case: GoldenCase, steps: list[SwapStep]) -> dict[str, float]:
     """Largest difference to every recorded latent of the case and of its source."""
-    file = FILES[side(case)]
-    source = f"{case.settings['source']}/source_cfg{case.settings['guidance']}"
-    errors = {"target_final": apart(steps[-1].target[0], case.array("target_final", file))}
-    if steps[-1].source is not None:
-        final = case.array(f"/{source}/final", file)
-        errors["source_final"] = apart(steps[-1].source[0], final)
-    pattern = rf"({re.escape(case.name)}/target_|{re.escape(source)}/)after_step_(\d+)_sub(\d)"
-    for key in case.keys(file):
-        if found := re.fullmatch(pattern, key):
-            step, every = steps[int(found[2])], int(found[3])
-            latents = step.target if found[1].endswith("target_") else step.source
-            if latents is not None:
-                recorded = case.array("/" + key, file)
-                errors[key] = apart(latents[0, :, ::every, ::every], recorded)
-        elif found := re.fullmatch(rf"{re.escape(case.name)}/mask_step_(\d+)", key):
-            mask, recorded = steps[int(found[1])].mask, case.array("/" + key, file)[1]
-            assert mask is not None
-            every = mask.shape[-1] // recorded.shape[-1]
-            errors[key] = apart(mask[0, 0, ::every, ::every].double(), recorded.double())
+    errors: dict[str, float] = {}
+    for key, found in case.matching(LATENTS):
+        errors[key] = difference(case, key, found, [step.target for step in steps])
+    source = re.escape(case.settings["source"])
+    for key, found in case.matching(rf"/{source}/source(?P<tags>(?:_[a-z]+[\d.]+)*)/{SOURCE}"):
+        if steps[-1].source is not None and is_of(case, found["tags"]):
+            errors[key] = difference(case, key, found, [step.source for step in steps])
+    for key, found in case.matching(r"mask_step_(\d+)"):
+        mask, recorded = steps[int(found[1])].mask, case.array(key)[-1]
+        assert mask is not None
+        every = mask.shape[-1] // recorded.shape[-1]
+        errors[key] = apart(mask[0, 0, ::every, ::every].double(), recorded.double())
+    assert errors, f"{case.name} records nothing to compare"
     return errors
+
+
+def difference(case: GoldenCase, key: str, found: re.Match[str], latents: Sequence[Any]) -> float:
+    """Of the first row of latents after a step to an array that may be subsampled."""
+    index, every = int(found["step"] or -1), int(found["every"] or 1)
+    return apart(latents[index][0, :, ::every, ::every], case.array(key))
+
+
+def is_of(case: GoldenCase, tags: str) -> bool:
+    """Whether "_steps20_cfg7.5" in an array's name are the steps and guidance of this case."""
+    told = dict(re.findall(r"_([a-z]+)([\d.]+)", tags))
+    wanted = {"steps": case.settings["steps"], "cfg": case.settings["guidance"]}
+    return all(float(told[name]) == value for name, value in wanted.items() if name in told)

@@ -5,37 +5,46 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 from golden_drag import DragCase, drag_cases
+from plain_drag import PlainDrag, plain_drag
+from test_stylegan2 import small
 from understudy.drag.engine import Engine, State
 from understudy.drag.region import Grid, look
 from understudy.drag.tracking import FeatureTracker, Sight
 from understudy.settings.drag import DragSettings
 
+KNOBS = {
+    "space": "space",
+    "r1": "r1",
+    "r2": "r2",
+    "mask_weight": "lambda_mask",
+    "latent_weight": "latent_reg",
+    "feature_resolution": "feature_resolution",
+    "layers": "trained_layers",
+}
+
 
 def engine_of(case: DragCase, learning_rate: float) -> Engine:
     """The recorded case as settings."""
-    recorded, arrays = case.settings, case.arrays()
-    form = "mirrored" if recorded["motion_form"].startswith("mirrored") else "official"
+    arrays = case.arrays()
+    form = "mirrored" if case.get("motion_form", default="").startswith("mirrored") else "official"
+    told = {knob: case.get(name) for knob, name in KNOBS.items()}
     settings = DragSettings.filled(
         {
             "preset": form,
-            "space": recorded["space"],
             "learning_rate": learning_rate,
-            "r1": float(recorded["r1"]),
-            "r2": float(recorded["r2"]),
-            "mask_weight": float(recorded["lambda_mask"]),
-            "latent_weight": float(recorded["latent_reg"]),
-            "feature_resolution": recorded["feature_resolution"],
+            **{knob: value for knob, value in told.items() if value is not None},
         }
     )
     mask = None
     if "mask" in arrays and arrays["mask"].min() == 0:  # all ones switch the term off there
         mask = 1 - arrays["mask"].float()[None, None]
-    return Engine.made(case.network(recorded["net"]), arrays["w0"], settings, mask)
+    return Engine.made(case.network(case.settings["net"]), arrays["w0"], settings, mask)
 
 
 def changed(case: DragCase, engine: Engine, state: State, event: dict[str, Any]) -> Any:
@@ -50,6 +59,7 @@ def changed(case: DragCase, engine: Engine, state: State, event: dict[str, Any])
         points = torch.cat([points, torch.tensor(event["add_points"]).float()])
     if "targets" in event:
         targets = torch.tensor(event["targets"]).float()
+    targets = targets[: len(points)]
     anew = event.get("reset") or len(points) != len(state.points)
     anchor = None if anew else state.anchor
     return engine, replace(state, points=points, targets=targets, anchor=anchor)
@@ -60,38 +70,113 @@ def test_golden_drag(case: DragCase) -> None:
     recorded, gold = case.settings, case.arrays()
     engine = engine_of(case, recorded["lr"])
     start = engine.start[0]
-    drawn = case.network(recorded["net"])
-    ws = drawn.latents(drawn.draw_z(recorded["w0_seed"]), truncation=recorded["truncation_psi"])
-    assert (ws[0] - start).abs().max() < 2e-6
+    check_start(case, start)
     points, targets = gold["points0"].float(), gold["targets0"].float()
     state = engine.begin(points, targets)
-    spread = recorded["self_check"]["w_spread_by_iteration"]
-    relative = 1e-5 if engine.fixed is None else 1e-3
-    for index in range(recorded["iterations"]):
-        event = recorded["events"].get(str(index))
+    for index in range(len(gold["points"])):
+        event = case.get("events", default={}).get(str(index))
         if event:
             engine, state = changed(case, engine, state, event)
+        anchor = state.front if state.anchor is None else state.anchor.front
+        relative = loss_tolerance(case, index, state.front - anchor, engine.fixed is not None)
         found, state = engine.step(state)
         n = len(found.points)
         assert torch.equal(found.points.int(), gold["points"][index, :n]), f"points at {index}"
-        assert found.reached == bool(gold["stop"][index])
-        tolerance = max(3e-6, 5 * spread[index])
+        if "stop" in gold:
+            assert found.reached == bool(gold["stop"][index])
+        tolerance = max(3e-6, 5 * spread_of(case, index))
+        reported = engine.latent(found.front)[0]
         after = gold["w_after"][index].reshape(1, -1, start.shape[1])
         assert (state.front - after[:, : state.front.shape[1]]).abs().max() <= tolerance, index
-        reported = engine.latent(found.front)[0]
-        assert (reported - gold["ws_reported"][index]).abs().max() <= tolerance
-        near(found.motion, gold["motion_loss"][index, :n], relative)
-        near(torch.tensor(found.total), gold["total_loss"][index], relative)
+        if "ws_reported" in gold:
+            assert (reported - gold["ws_reported"][index]).abs().max() <= tolerance
+        if "motion_loss" in gold:
+            near(found.motion, gold["motion_loss"][index, :n], relative)
+        told = {"total_loss": found.total}
         if engine.fixed is not None:
-            near(torch.tensor(found.mask), gold["mask_loss"][index], relative)
-        if index == 0 and "grad_step0" in gold:
+            told["mask_loss"] = found.mask
+        if recorded.get("latent_reg"):
+            told["reg_loss"] = found.latent
+        for name in told.keys() & gold.keys():
+            near(torch.tensor(told[name]), gold[name][index], relative)
+        if index == 0 and "grad_step0" in gold and state.count == 1:
             slope = 10 * state.first.reshape(-1)
             wanted = gold["grad_step0"].reshape(-1)[: len(slope)]
             assert (slope - wanted).abs().max() < 1e-6
+    for name, ours in (("adam_m_last", state.first), ("adam_v_last", state.second)):
+        if name in gold and spread_of(case, -1) < 1e-5:
+            wanted = gold[name].reshape(1, -1, start.shape[1])[:, : ours.shape[1]]
+            assert (ours - wanted).abs().max() < 1e-5, name
+
+
+def check_start(case: DragCase, start: Tensor) -> None:
+    """The recorded seed gives the recorded start."""
+    if case.get("w0_seed") is None:
+        return
+    network = case.network(case.settings["net"])
+    z, psi = network.draw_z(case.settings["w0_seed"]), case.get("truncation_psi", default=0.7)
+    assert (network.latents(z, truncation=psi)[0] - start).abs().max() < 2e-6
+
+
+def spread_of(case: DragCase, index: int) -> float:
+    """How far apart w was in the recorder's own runs, in another precision or summing order."""
+    spread = case.get("self_check", default={}).get("w_spread_by_iteration")
+    return spread[index] if spread else (1e-4 if "mask" in case.arrays() else 0.0)
+
+
+def loss_tolerance(case: DragCase, index: int, way: Tensor, masked: bool) -> float:
+    """Relative, of the losses.
+
+    The mask term is the distance of features from the anchor's, about proportional to the way
+    that w went from there. So w's own spread, as a share of that way, is its relative error: in
+    float32 up to some 1e-3 on a way of 0.01. (In float64 the term is equal to 1e-12: see
+    `test_drag_in_double_precision`.)
+    """
+    if not masked:
+        return 1e-5
+    spread = spread_of(case, max(index - 1, 0))
+    return max(1e-3, 5 * spread / max(float(way.abs().max()), 1e-9)) if index else 1e-3
 
 
 def near(found: Tensor, wanted: Tensor, relative: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=relative, atol=1e-6, equal_nan=True)
+
+
+@pytest.mark.parametrize("space", ["w", "w+"])
+def test_drag_in_double_precision(space: str) -> None:
+    """In float64 every term is the plain loop's: what float32 shows of the mask is rounding."""
+    random = np.random.RandomState(0)
+    network = small(5, z_dim=512, w_dim=16, mapping_layers=8).double()
+    w0 = network.latents(network.draw_z(5), truncation=0.7).double()
+    mask = torch.ones(64, 64).double()
+    mask[8:50, 12:56] = 0
+    points = [tuple(map(int, point)) for point in random.randint(14, 48, (3, 2))]
+    targets = [(y + int(dy), x + int(dx)) for (y, x), (dy, dx) in
+               zip(points, random.randint(-8, 9, (3, 2)), strict=True)]  # fmt: skip
+    how = PlainDrag(space, 2e-2, mask, 5.0, feature_resolution=32, r1=16, r2=48)
+    expected = plain_drag(network.state_dict(), w0, points, targets, how, 12)
+    settings = DragSettings.filled(
+        {
+            "preset": "official",
+            "space": space,
+            "learning_rate": how.learning_rate,
+            "mask_weight": how.mask_weight,
+            "feature_resolution": how.feature_resolution,
+            "r1": how.r1,
+            "r2": how.r2,
+        }
+    )
+    engine = Engine.made(network, w0, settings, (1 - mask)[None, None])
+    state = engine.begin(torch.tensor(points).double(), torch.tensor(targets).double())
+    for plain in expected:
+        found, state = engine.step(state)
+        assert found.points.int().tolist() == [list(point) for point in plain.points]
+        ours = torch.tensor([found.mask, found.total, *found.motion.tolist()]).double()
+        theirs = torch.tensor([plain.mask, plain.total, *plain.motion]).double()
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)
+        rows = plain.after.reshape(1, -1, 16)[:, : state.front.shape[1]]
+        assert (state.front - rows).abs().max() < 1e-10
+    assert expected[-1].mask > 0 and (space == "w" or expected[-1].points != points)
 
 
 class Maps:
@@ -114,17 +199,19 @@ class Maps:
 
 @drag_cases("e_tracking", "*.json")
 def test_golden_tracking(case: DragCase) -> None:
-    if not case.settings["strict"]:
+    if not case.get("strict", default=True):
         pytest.skip("two distances whose roots round alike: informational")
     gold = case.arrays()
     side, radius = int(gold["image_resolution"]), int(gold["radius_pixels"])
-    points, references = gold["points0"].float(), gold["feat_refs"]
+    points = gold["points0"].float()
     for frame, wanted in enumerate(gold["points"]):
         features = gold[f"feat{frame}"]
         grid = Grid((side, side), (features.shape[2], features.shape[3]))
         seen = look(Maps(features), torch.zeros(1, 1, 1), 1, grid, points, radius + 2)
+        first = seen.sample(points[:, None])[:, 0]
         if frame == 0:
-            assert torch.equal(seen.sample(points[:, None])[:, 0], references)
+            references = gold.get("feat_refs", first)
+            assert torch.equal(first, references)
         sight = Sight(seen, references, lambda: torch.zeros(1, 3, 1, 1))
         points = FeatureTracker().track(sight, points, radius).points
         assert torch.equal(points.int(), wanted)

@@ -6,8 +6,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch import Tensor
 
-from golden_model import GoldenCase, golden_cases
+from golden_model import GoldenCase, golden_cases, rows_per_step
 from golden_swaps import apart
 from plain_edit import plain_pnp
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
@@ -28,50 +29,62 @@ CONVOLUTION = "up_blocks.1.resnets.1.conv2"
 
 
 def inverted(case: GoldenCase, model) -> Inversion:
-    want = case.settings
-    prompt = want["inversion_prompt"]
-    *_, last = ddim_inversion_steps(
-        model, case.array("x0")[None], prompt, steps=want["inversion_steps"]
-    )
+    prompt = case.prompt(text="inversion_prompt", emb="inversion_emb", default="")
+    steps = case.get("inversion_steps", "sampling_steps")
+    *_, last = ddim_inversion_steps(model, case.array("x0")[None], prompt, steps=steps)
     return last.inversion
+
+
+def counts(case: GoldenCase) -> tuple[int, int]:
+    """Steps that take queries and keys, steps that take features."""
+    steps, told = case.settings["sampling_steps"], case.settings
+    ours = int(told.get("pnp_attn_t", 0) * steps), int(told.get("pnp_f_t", 0) * steps)
+    return told.get("qk_steps", ours[0]), told.get("feature_steps", ours[1])
+
+
+def negative(case: GoldenCase) -> Tensor:
+    """The embedding that guidance leads away from."""
+    return case.text(case.settings["negative_emb"]) if case.get("negative_emb") else case.empty
 
 
 def compare(case: GoldenCase, path, latents) -> dict[str, float]:
     """Largest differences to the recorded source and edited latents."""
-    want = case.settings
-    pairs = zip(want["source_indices"], case.array("source_latents"), strict=True)
-    errors = {f"source {i}": apart(path[i], latent) for i, latent in pairs}
-    walked = [path[0], *latents]
-    pairs = zip(want["latent_indices"], case.array("latents"), strict=True)
-    return errors | {f"target {i}": apart(walked[i], latent) for i, latent in pairs}
+    errors = {}
+    for name, ours in (("source", path), ("latent", [path[0], *latents])):
+        indices = case.get(f"{name}_indices", default=())
+        recorded = case.array("latents" if name == "latent" else "source_latents")
+        for index, latent in zip(indices, recorded, strict=True):
+            errors[f"{name} {index}"] = apart(ours[index], latent)
+    return errors
 
 
 def brief(case: GoldenCase) -> bool:
-    return case.settings["inversion_steps"] <= 20
+    return case.get("inversion_steps", "sampling_steps") <= 20
 
 
 def fast(case: GoldenCase) -> None:
-    want = case.settings
-    model = case.model(steps_offset=want["steps_offset"])
-    assert timesteps(model.schedule, want["sampling_steps"]) == want["timesteps"]
+    want, model, steps = case.settings, case.model(), case.settings["sampling_steps"]
+    assert want.get("timesteps") in (None, timesteps(model.schedule, steps))
     inversion = inverted(case, model)
     before = model.rows
-    steps = list(
+    map_steps, feature_steps = counts(case)
+    walked = list(
         plug_and_play_steps(
             model,
             inversion,
             case.text(want["target_emb"]),
-            steps=want["sampling_steps"],
+            steps=steps,
             guidance=want["guidance"],
-            map_steps=want["qk_steps"],
-            feature_steps=want["feature_steps"],
-            negative=case.text(want["negative_emb"]),
+            map_steps=map_steps,
+            feature_steps=feature_steps,
+            negative=negative(case),
         )
     )
-    reads = max(want["qk_steps"], want["feature_steps"])
-    assert model.rows - before == 2 * want["sampling_steps"] + reads == sum(s.rows for s in steps)
-    path = source_path(model, inversion, want["sampling_steps"])
-    errors = compare(case, path, [step.target[0] for step in steps])
+    reads = max(map_steps, feature_steps)
+    expected = rows_per_step(want["guidance"]) * steps + reads
+    assert model.rows - before == expected == sum(s.rows for s in walked)
+    path = source_path(model, inversion, steps)
+    errors = compare(case, path, [step.target[0] for step in walked])
     print(case.name, max(errors.values()), model.rows - before)
     assert max(errors.values()) < 1e-6
 
@@ -90,21 +103,20 @@ def test_golden_plug_and_play(case: GoldenCase) -> None:
 @pytest.mark.slow
 @golden_cases("f_pnp")
 def test_golden_plug_and_play_by_the_plain_method(case: GoldenCase) -> None:
-    want = case.settings
-    model = case.model(steps_offset=want["steps_offset"])
+    want, model = case.settings, case.model()
     path = source_path(model, inverted(case, model), want["sampling_steps"])
-    texts = [case.text(want[f"{which}_emb"]) for which in ("empty", "negative", "target")]
+    map_steps, feature_steps = counts(case)
     try:
         walked = plain_pnp(
             model,
             path,
-            tuple(texts),
+            (case.empty, negative(case), case.text(want["target_emb"])),
             LAYERS,
             CONVOLUTION,
             guidance=want["guidance"],
-            timesteps=tuple(want["timesteps"]),
-            map_steps=want["qk_steps"],
-            feature_steps=want["feature_steps"],
+            timesteps=tuple(timesteps(model.schedule, want["sampling_steps"])),
+            map_steps=map_steps,
+            feature_steps=feature_steps,
         )
     finally:
         install(model.unet)

@@ -54,16 +54,28 @@ def relative(found: Any, wanted: Tensor, tolerance: float) -> None:
     ), (found, wanted)
 
 
-@drag_cases("d_pti", "p*.json")
+KNOBS = {
+    "learning_rate": "peak_lr",
+    "rise": "rampup",
+    "fall": "rampdown",
+    "latent_noise": "initial_noise_factor",
+    "latent_noise_until": "noise_ramp",
+    "noise_weight": "regularize_noise_weight",
+}
+
+
+@drag_cases("d_pti", where=lambda case: "total_steps_in_schedule" in case.settings)
 def test_golden_projection(case: DragCase) -> None:
     gold, how = case.arrays(), case.settings
     model = case.network(how["net"])
-    mean, spread = latent_statistics(model, how["w_avg_samples"])
-    assert abs(spread - float(gold["w_std"])) < 5e-6
+    samples = case.get("w_avg_samples", default=600)
+    mean, spread = latent_statistics(model, samples)
+    if "w_std" in gold:
+        assert abs(spread - float(gold["w_std"])) < 5e-6
     start = None
-    if how["initial_w_given"]:
+    if how.get("initial_w_given"):
         start = gold["w_start"].expand(1, model.num_ws, -1)
-    else:
+    elif "w_mean" in gold:
         assert (mean[0, 0] - gold["w_mean"]).abs().max() < 5e-6
     walk = projection_steps(
         model,
@@ -72,13 +84,20 @@ def test_golden_projection(case: DragCase) -> None:
         steps=how["total_steps_in_schedule"],
         start=start,
         seed=how["torch_manual_seed"],
-        samples=how["w_avg_samples"],
+        samples=samples,
+        **{knob: how[name] for knob, name in KNOBS.items() if name in how},
     )
-    steps = list(islice(walk, how["steps_recorded"]))
-    assert [step.learning_rate for step in steps] == gold["lr"].tolist()
-    relative([step.distance for step in steps], gold["dist"], 1e-5)
-    relative([step.noise_term for step in steps], gold["noise_reg"], 1e-5)
-    relative([step.loss for step in steps], gold["loss"], 1e-5)
+    steps = list(islice(walk, len(gold["w_after"])))
+    rates = torch.tensor([step.learning_rate for step in steps]).double()
+    if "lr" in gold:
+        assert torch.allclose(rates, gold["lr"].double(), rtol=1e-12, atol=0)
+    for name, ours in (
+        ("dist", [step.distance for step in steps]),
+        ("noise_reg", [step.noise_term for step in steps]),
+        ("loss", [step.loss for step in steps]),
+    ):
+        if name in gold:
+            relative(ours, gold[name], 1e-5)
     w = torch.cat([step.ws[:, 0] for step in steps])
     assert (w - gold["w_after"]).abs().max() <= 5e-6
     assert steps[-1].ws.shape == (1, model.num_ws, model.w_dim)
@@ -87,32 +106,40 @@ def test_golden_projection(case: DragCase) -> None:
 @pytest.mark.skipif(not golden_drag_folders(), reason="no golden data: set UNDERSTUDY_GOLDEN")
 def test_golden_schedules() -> None:
     for folder in golden_drag_folders():
-        with np.load(folder / "d_pti" / "schedules.npz", allow_pickle=False) as told:
+        file = folder / "d_pti" / "schedules.npz"
+        if not file.is_file():
+            continue
+        with np.load(file, allow_pickle=False) as told:
             for name in (name for name in told.files if name.startswith("lr_")):
                 total = int(name.removeprefix("lr_"))
                 rates = [scheduled_rate(i / total, 0.01, 0.05, 0.25) for i in range(total)]
                 assert np.allclose(rates, told[name], rtol=0, atol=1e-15)
 
 
-@drag_cases("d_pti", "u*.json")
+def locality_of(told: dict[str, Any]) -> Locality:
+    """The recorded numbers; the authors' where one is not recorded."""
+    named = {
+        "distance": "alpha",
+        "samples": "samples_per_step",
+        "l2_weight": "l2_weight",
+        "perceptual_weight": "perceptual_weight",
+        "truncation": "truncation_psi",
+        "seed": "numpy_seed",
+    }
+    return Locality(**{knob: told[n] for knob, n in named.items() if told.get(n) is not None})
+
+
+@drag_cases("d_pti", where=lambda case: "max_steps" in case.settings)
 def test_golden_tuning(case: DragCase) -> None:
     gold, how = case.arrays(), case.settings
     model = case.network(how["net"])
-    count = how["images"]
+    count = case.get("images", default=sum(name.startswith("w_pivot") for name in gold))
     pivots = torch.cat([gold[f"w_pivot{i}"] for i in range(count)])
     targets = torch.cat([target(gold[f"target{i}_uint8"]) for i in range(count)])
-    near = None
-    if how["locality"]:
-        told = how["locality"]
-        near = Locality(
-            distance=told["alpha"],
-            samples=told["samples_per_step"],
-            l2_weight=told["l2_weight"],
-            perceptual_weight=told["perceptual_weight"],
-            truncation=told["truncation_psi"],
-            seed=told["numpy_seed"],
-        )
-        ways = [nearby(model, pivots, near, i) for i in range(len(gold["z_draws"]))]
+    near = locality_of(how["locality"]) if how.get("locality") else None
+    if near is not None and "w_r" in gold:
+        draws = len(gold["w_r"]) // near.samples
+        ways = [nearby(model, pivots, near, i) for i in range(draws)]
         assert (torch.cat(ways) - gold["w_r"]).abs().max() <= 5e-6
     before = {n: t.clone() for n, t in model.state_dict().items()}
     steps = list(
@@ -123,19 +150,24 @@ def test_golden_tuning(case: DragCase) -> None:
             recorded(case, tuning=True),
             steps=how["max_steps"],
             learning_rate=how["learning_rate"],
-            l2_weight=how["l2_weight"],
-            perceptual_weight=how["perceptual_weight"],
-            stop_at=how["early_stop_threshold"] or 0.0,
+            l2_weight=case.get("l2_weight", default=1.0),
+            perceptual_weight=case.get("perceptual_weight", default=1.0),
+            stop_at=case.get("early_stop_threshold", default=0.0),
             locality=near,
         )
     )
-    assert sum(not step.stopped for step in steps) == int(gold["optimizer_steps"])
-    relative([step.l2 for step in steps], gold["l2"], 1e-5)
-    relative([step.perceptual for step in steps], gold["perceptual"], 1e-5)
-    relative([step.loss for step in steps], gold["total"], 1e-5)
-    if near is not None:
-        relative([step.locality for step in steps], gold["locality"], 2e-5)
-    assert (steps[-1].picture - gold["image_last_forward"]).abs().max() <= 1e-4
+    if "optimizer_steps" in gold:
+        assert sum(not step.stopped for step in steps) == int(gold["optimizer_steps"])
+    for name, tolerance, ours in (
+        ("l2", 1e-5, [step.l2 for step in steps]),
+        ("perceptual", 1e-5, [step.perceptual for step in steps]),
+        ("total", 1e-5, [step.loss for step in steps]),
+        ("locality", 2e-5, [step.locality for step in steps]),
+    ):
+        if name in gold and len(gold[name]):
+            relative(ours, gold[name], tolerance)
+    if "image_last_forward" in gold:
+        assert (steps[-1].picture - gold["image_last_forward"]).abs().max() <= 1e-4
     file = case.path.with_suffix(".tensors.safetensors")
     if file.is_file():
         rate = how["learning_rate"]

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from golden_edits import Recorded, compare
-from golden_model import GoldenCase, golden_cases
-from golden_swaps import alignment_of
+from golden_model import GoldenCase, golden_cases, rows_per_step
 from plain_edit import Plain, plain_p2p, refining, replacing, weighing
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
 from understudy.attention.plan import CrossMix
@@ -22,11 +21,6 @@ from understudy.transfer.cross_maps import alignment
 ROUNDED = 1e-6  # of arrays stored as float32
 
 
-def long(case: GoldenCase) -> bool:
-    """Whether a case takes more than some seconds: 50 steps, or latents of 64 x 64."""
-    return case.settings["steps"] > 20 or case.array(f"/{case.settings['source']}/x_T").ndim > 3
-
-
 def side(case: GoldenCase) -> int:
     return case.array(f"/{case.settings['source']}/x_T").shape[-1]
 
@@ -36,30 +30,19 @@ def quick(case: GoldenCase) -> bool:
 
 
 def fast(case: GoldenCase) -> None:
-    want, given = case.settings, Recorded(case, case.model())
+    given = Recorded(case, case.model())
     inversion = given.inversion()
     before = given.model.rows
-    steps = list(
-        prompt_to_prompt_steps(
-            given.model,
-            inversion,
-            given.targets,
-            given.columns(),
-            given.windows(),
-            range(*want["self_step_range"]),
-            guidance=want["guidance"],
-            map_tokens=want["self_map_max_tokens"],
-            blend=given.blend(),
-        )
-    )
+    steps = given.run(inversion)
     rows = given.model.rows - before
-    assert rows == sum(step.rows for step in steps) < 2 * (1 + len(given.targets)) * given.steps
+    plain = rows_per_step(case.settings["guidance"]) * (1 + len(given.targets)) * given.steps
+    assert rows == sum(step.rows for step in steps) < plain
     check(case, compare(case, [step.target for step in steps], steps[-1].mask), rows)
 
 
 def check(case: GoldenCase, errors: dict[str, float], rows: int) -> None:
     largest = max(errors, key=lambda key: errors[key])
-    print(case.name, f"final {errors['targets_final']:.1e}", largest, errors[largest], rows)
+    print(case.name, largest, errors[largest], rows)
     assert max(errors.values()) < ROUNDED
 
 
@@ -78,26 +61,22 @@ def test_golden_edit(case: GoldenCase) -> None:
 @golden_cases("d_p2p")
 def test_golden_edit_by_the_plain_method(case: GoldenCase) -> None:
     want, given = case.settings, Recorded(case, case.model())
-    kind, edits = want.get("prev", want["kind"]), []
-    for target in given.targets:
-        pair = given.prompts[0], target
-        aligned = alignment_of(given.model, pair)
-        pieces = [given.pieces(prompt) for prompt in pair]
+    edits = []
+    for n in range(len(given.targets)):
+        aligned = given.aligned(n)
         plain = (
-            refining(aligned.mapper, aligned.alphas)
-            if kind == "refine"
-            else replacing(replace_matrix(*pair, *pieces, given.model.max_tokens, drift=True))
+            replacing(given.matrix(n))
+            if given.kind == "replace"
+            else refining(aligned.mapper, aligned.alphas)
         )
-        edits.append(weighing(plain, given.weights()))
-    plain = Plain(
-        edits, given.windows(), range(*want["self_step_range"]), want["self_map_max_tokens"]
-    )
+        edits.append(weighing(plain, given.weights(n)))
+    plain = Plain(edits, given.windows(), given.self_steps, given.map_tokens)
     before = given.model.rows
     try:
         walked, mask = plain_p2p(
             given.model,
             case.array(f"/{want['source']}/x_T")[None],
-            [given.model.embed([""])] * given.steps,
+            [case.empty] * given.steps,
             given.model.embed(given.prompts),
             plain,
             guidance=want["guidance"],

@@ -4,7 +4,6 @@ import json
 
 import numpy as np
 import pytest
-import torch
 
 from golden_model import golden_folders
 from understudy.diffusion.prompt_words import fold, inflected, word_spans, words_of
@@ -29,7 +28,7 @@ def golden(kind):
     return [
         pytest.param(folder, entry, id=f"{folder.parent.name}-{entry['id']}")
         for folder in FOLDERS
-        for entry in json.loads((folder / "e_alignment.json").read_text())[kind]
+        for entry in json.loads((folder / "e_alignment.json").read_text()).get(kind, [])
     ]
 
 
@@ -40,45 +39,60 @@ def arrays(folder):
 # --- Golden -----------------------------------------------------------------------------------
 
 
+def expect(folder, key, ours):
+    """Equal to the recorded array, where there is one."""
+    if key in arrays(folder):
+        assert np.array_equal(np.asarray(ours), arrays(folder)[key]), key
+
+
 @pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
 def test_golden_alignment_is_the_published_one(folder, pair):
-    alignment = align(pair["source_ids"], pair["target_ids"], 77)
-    assert list(alignment.mapper) == arrays(folder)[f"{pair['id']}/mapper"].tolist()
-    assert list(alignment.alphas) == arrays(folder)[f"{pair['id']}/alphas"].tolist()
+    length = arrays(folder)[f"{pair['id']}/mapper"].shape[-1]
+    alignment = align(pair["source_ids"], pair["target_ids"], length)
+    expect(folder, f"{pair['id']}/mapper", alignment.mapper)
+    expect(folder, f"{pair['id']}/alphas", alignment.alphas)
 
 
 @pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_golden_exact_places_are_the_published_ones(folder, pair, side):
     pieces = pair[f"{side}_pieces"][1:-1]
-    for word, places in pair[f"{side}_word_positions"].items():
+    for word, places in pair.get(f"{side}_word_positions", {}).items():
         assert list(exact_places(pair[side], word, pieces)) == places
-        assert set(places) & set(word_places(pair[side], word, pieces))
-    by_index = pair["word_positions_by_index"][side]
-    assert [list(places) for places in split_places(pair[side], pieces)] == by_index
+        if places and words_of(word):
+            assert set(places) & set(word_places(pair[side], word, pieces))
+    by_index = pair.get("word_positions_by_index", {}).get(side)
+    if by_index is not None:
+        assert [list(places) for places in split_places(pair[side], pieces)] == by_index
 
 
 @pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
 def test_golden_replace_matrix_is_the_published_one(folder, pair):
     prompts = pair["source"], pair["target"]
     pieces = pair["source_pieces"][1:-1], pair["target_pieces"][1:-1]
-    if "replace_mapper_error" in pair:
+    length = arrays(folder)[f"{pair['id']}/mapper"].shape[-1]
+    if len(pair["source"].split(" ")) != len(pair["target"].split(" ")):
+        assert f"{pair['id']}/replace_mapper" not in arrays(folder)
         with pytest.raises(PromptError, match="equally many words"):
-            replace_matrix(*prompts, *pieces, 77, drift=True)
+            replace_matrix(*prompts, *pieces, length, drift=True)
     else:
-        expected = torch.from_numpy(arrays(folder)[f"{pair['id']}/replace_mapper"])
-        matrix = replace_matrix(*prompts, *pieces, 77, drift=True)
-        assert torch.equal(matrix, expected)
+        matrix = replace_matrix(*prompts, *pieces, length, drift=True)
+        expect(folder, f"{pair['id']}/replace_mapper", matrix)
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.parent.name)
-def test_golden_alignment_of_three_prompts(folder):
-    prompts = json.loads((folder / "e_alignment.json").read_text())["three_prompts"]
-    name = next(key for key in arrays(folder) if key.endswith("multi/mapper")).split("/")[0]
-    for n, target in enumerate(prompts[1:]):
-        alignment = align(ids_of(folder, prompts[0]), ids_of(folder, target), 77)
-        assert list(alignment.mapper) == arrays(folder)[f"{name}/mapper"][n].tolist()
-        assert list(alignment.alphas) == arrays(folder)[f"{name}/alphas"][n].tolist()
+def test_golden_alignment_of_several_prompts(folder):
+    told = json.loads((folder / "e_alignment.json").read_text())
+    prompts = told.get("three_prompts", [])
+    names = [key.split("/")[0] for key in arrays(folder) if key.endswith("multi/mapper")]
+    for name in names:
+        length = arrays(folder)[f"{name}/mapper"].shape[-1]
+        ids = [ids_of(folder, prompt) for prompt in prompts]
+        found = [align(ids[0], target, length) for target in ids[1:]]
+        expect(folder, f"{name}/mapper", [each.mapper for each in found])
+        expect(folder, f"{name}/alphas", [each.alphas for each in found])
+    if not names:
+        pytest.skip("no several prompts recorded")
 
 
 def ids_of(folder, prompt):
