@@ -51,7 +51,7 @@ def test_drag_and_go_on(generator: str, capsys: pytest.CaptureFixture[str]) -> N
         assert film.n_frames == 2  # step 0 and the last
     saved = DragSession.load("one.drag")
     assert run("--generator", generator, "--session", "one.drag", "--out", "two.png") == 0
-    assert "cap after 3 steps" in capsys.readouterr().out
+    assert "ended at the limit of 3 steps (--steps)" in capsys.readouterr().out
     assert saved.settings.steps == 3
     assert (read_photo("one.png").pixels != read_photo("two.png").pixels).any()
 

@@ -235,8 +235,12 @@ def test_a_glance_decodes_the_whole_file(tmp_path: Path) -> None:
 
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(PictureError, match="holds no picture"):
+    with pytest.raises(PictureError, match="holds no picture.*JPEG, .*AVIF, and HEIF"):
         photo.list_folder(tmp_path)
+    (tmp_path / "a.png").write_bytes(b"nothing of the kind")
+    with pytest.raises(PictureError, match="Wanted one of: JPEG, .*AVIF, and HEIF"):
+        photo.read_photo(tmp_path / "a.png")
+    (tmp_path / "a.png").unlink()
     with pytest.raises(PictureError, match="no folder"):
         photo.list_folder(tmp_path / "nowhere")
     with pytest.raises(PictureError, match="is a file"):

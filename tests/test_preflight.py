@@ -120,6 +120,19 @@ def test_what_cropping_takes(size: tuple[int, int], wanted: tuple[int, int], cut
     assert cut_share(size, wanted) == pytest.approx(cut)
 
 
+def test_nothing_cut_is_never_less_than_nothing() -> None:
+    sizes = [(side, side) for side in range(8, 1200)]
+    assert all(f"{cut_share(size, (64, 64)):.0%}" == "0%" for size in sizes)
+
+
+def test_many_unusable_photos_make_a_short_message(tmp_path: Path) -> None:
+    for number in range(30):
+        (tmp_path / f"{number}.png").write_bytes(b"no picture")
+    with pytest.raises(PictureError, match=r"30 of 30 .*22 more.*understudy check") as refusal:
+        preflight(tmp_path).refuse()
+    assert len(str(refusal.value)) < 200 + 2 * len(str(tmp_path))
+
+
 def test_needs_are_counted_from_the_files(photos: Path, tmp_path: Path) -> None:
     from understudy.models.unet.stable_diffusion import StableDiffusion
 

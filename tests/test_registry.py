@@ -96,6 +96,15 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
         registry.load(str(tiny_folder()), device=device)
 
 
+def test_what_a_library_says_of_a_device_ends_as_a_sentence(monkeypatch) -> None:
+    def refuse(*_, **__):
+        raise AssertionError("Torch not compiled with CUDA enabled")
+
+    monkeypatch.setattr("torch.empty", refuse)
+    with pytest.raises(InputError, match=r"not compiled with CUDA enabled\. Try cpu\.$"):
+        registry.device_of("cuda")
+
+
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(InputError, match="--dtype must be one of float32"):
         registry.load(str(tiny_folder()), device="cpu", dtype="int8")

@@ -20,6 +20,7 @@ so that no escape sequence of a file reaches a terminal, a log or a test report.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 MAX_MESSAGE = 2_000  # characters
 # C0 and C1 controls, DEL, line separators, direction overrides and lone surrogates.
@@ -41,6 +42,20 @@ def one_line(text: str) -> str:
     """The text on one printable line of at most MAX_MESSAGE characters."""
     line = printable(" ".join(re.split(r"[ \t\n\r]+", text)))
     return line if len(line) <= MAX_MESSAGE else line[:MAX_MESSAGE] + "..."
+
+
+def sentence(text: object) -> str:
+    """A foreign message on one line that ends as a sentence does, to be followed by another."""
+    line = " ".join(str(text).split())
+    return line if not line or line[-1] in ".!?" else f"{line}."
+
+
+def listed(names: Iterable[str], most: int = 8) -> str:
+    """Names in a message: "a, b and 3 more" where there are more than `most`."""
+    all_ = list(names)
+    if len(all_) <= most:
+        return ", ".join(all_)
+    return f"{', '.join(all_[:most])} and {len(all_) - most} more"
 
 
 class UnderstudyError(Exception):

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int16, UInt8
 
-from understudy.errors import ExtraMissing, PictureError
+from understudy.errors import ExtraMissing, PictureError, listed
 from understudy.models.folder import native_size, parameter_counts
 from understudy.pictures.photo import Glance, fit, glance, list_folder
 
@@ -79,13 +79,15 @@ class Report:
         return (*self.warnings, *of_photos)
 
     def refuse(self) -> None:
-        """Raise PictureError, naming every photo that cannot be used, if there is any."""
+        """Raise PictureError where there are photos that cannot be used, naming the first ones."""
         bad = [one for one in self.photos if one.error]
-        if len(bad) == 1:
-            raise PictureError(str(bad[0].error))
+        count = f"{len(bad)} of {len(self.photos)} photos cannot be used"
+        if len(bad) > 3:
+            names = listed([one.file for one in bad])
+            raise PictureError(f"{count}: {names}. understudy check {self.folder} says why.")
         if bad:
-            named = "; ".join(str(one.error) for one in bad)
-            raise PictureError(f"{len(bad)} of {len(self.photos)} photos cannot be used: {named}")
+            told = f"{count}: " if len(bad) > 1 else ""
+            raise PictureError(told + "; ".join(str(one.error) for one in bad))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON data."""
@@ -179,7 +181,7 @@ def _objections(
 def cut_share(size: tuple[int, int], wanted: tuple[int, int]) -> float:
     """The share of a picture of `size` (height, width) outside the wanted shape in its middle."""
     scale = max(wanted[0] / size[0], wanted[1] / size[1])
-    return 1 - (wanted[0] * wanted[1]) / (size[0] * size[1] * scale**2)
+    return max(0.0, 1 - (wanted[0] * wanted[1]) / (size[0] * size[1] * scale**2))
 
 
 def sharpness(grey: Int16[np.ndarray, "h w"]) -> float:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import ConceptError
+from understudy.errors import ConceptError, listed
 from understudy.settings import RunSettings
 from understudy.settings.knobs import Settings
 
@@ -61,7 +61,7 @@ def concept_folder(name: str) -> Path:
         if (folder / MANIFEST).is_file():
             return folder
     there = sorted(entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}"))
-    known = f"There are: {', '.join(there)}." if there else "None was learnt here yet."
+    known = f"There are: {listed(there)}." if there else "None was learnt here yet."
     raise ConceptError(
         f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
         f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"

@@ -84,6 +84,11 @@ class Concept:
         return self.tensors.get(TAIL)
 
     @property
+    def acts_by_words(self) -> bool:
+        """Whether it leaves every weight but the rows of its own words as it is."""
+        return all(name == TAIL or name.endswith((".rows", ".ids")) for name in self.tensors)
+
+    @property
     def tail_scale(self) -> float:
         """What the tail is multiplied by when used: 0.8 unless learnt with another."""
         return float(self.record.get("tail_scale", TAIL_SCALE))
@@ -109,14 +114,19 @@ class Concept:
 def spelled(prompt: str, *concepts: Concept) -> str:
     """`prompt` with every "{rex}" replaced by the phrase of the concept named rex.
 
-    Raises PromptError for a name that none of the concepts has.
+    Raises PromptError for a name that none of the concepts has, and for a brace without partner.
     """
     phrases = {name: said for concept in concepts for name, said in concept.phrases.items()}
+    known = ", ".join(f"{{{name}}}" for name in phrases) or "none (no concept was given)"
+    if set("{}") & set(_PLACEHOLDER.sub("", prompt)):
+        raise PromptError(
+            f'The prompt "{prompt}" has a brace without its partner. A concept is named with a '
+            f"pair of them, as in {{rex}}; known are: {known}."
+        )
 
     def phrase(match: re.Match[str]) -> str:
         if match[1] in phrases:
             return phrases[match[1]]
-        known = ", ".join(f"{{{name}}}" for name in phrases) or "none (no concept was given)"
         raise PromptError(f"The prompt names the concept {match[0]}, but known are: {known}.")
 
     return _PLACEHOLDER.sub(phrase, prompt)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from understudy.concept import Concept
 from understudy.errors import InputError
-from understudy.jobs.words import note_forms
+from understudy.jobs.words import check_plain, note_forms
 from understudy.jobs.work import Work
 from understudy.swap.subjects import Role, cast
 
@@ -26,6 +26,7 @@ class Cast:
 
 def check_swaps(work: Work, swaps: Sequence[str], prompt: str) -> None:
     """Find every word in the prompt, before anything is read. Raises InputError, PromptError."""
+    check_plain("--prompt", prompt)
     parts = [split(text) for text in swaps]
     cast(prompt, [Role(word, word, place) for word, place, _ in parts])
     note_forms(work, [prompt], [word for word, _, _ in parts])

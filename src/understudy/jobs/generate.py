@@ -12,6 +12,7 @@ from understudy.files.atomic import check_folder_writable
 from understudy.generate import generate_steps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.results import check_place, recipe_of, write_generated
+from understudy.jobs.words import check_concepts, check_plain
 from understudy.jobs.work import Work, applied, decoded
 from understudy.settings import GenerateSettings, RunSettings
 from understudy.settings.marks import MarkSettings
@@ -37,6 +38,8 @@ def generate(
     concepts = work.concepts(concept)
     asked = with_articles(prompt)
     text = spelled(asked, *concepts)
+    check_plain("--negative", settings.negative)
+    check_concepts(work, [asked], concepts)
     with work.model(run) as model:
         model.tokenize(text)  # a prompt too long fails before any work
         recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})

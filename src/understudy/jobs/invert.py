@@ -11,6 +11,7 @@ from understudy.files.atomic import check_writable
 from understudy.invert.inversion import Inversion
 from understudy.jobs.events import Events, Result
 from understudy.jobs.source import inversions, inverted, source_of
+from understudy.jobs.words import check_plain
 from understudy.jobs.work import Work, applied
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.metrics import psnr
@@ -34,6 +35,7 @@ def invert(
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     check_writable(file)
+    check_plain("--prompt", prompt)
     work.photo(photo)
     concepts = work.concepts(concept)
     with work.model(run) as model:

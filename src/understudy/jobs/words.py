@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 
 from understudy.concept import Concept, spelled
+from understudy.concept.value import names_in
 from understudy.diffusion.prompt_words import inflected, missing, word_spans
 from understudy.edit import WordEdits
 from understudy.errors import PromptError
@@ -21,13 +22,51 @@ def note_forms(work: Work, prompts: Iterable[str], words: Iterable[str]) -> None
                 work.note(f'"{word}" is taken to mean "{form}" in the prompt "{prompt}".')
 
 
+def check_plain(option: str, prompt: str) -> None:
+    """Raise PromptError for a prompt that names a concept where none can be named."""
+    if "{" in prompt or "}" in prompt:
+        raise PromptError(
+            f"{option} is taken as it stands and cannot name a concept. Write it without braces. "
+            f"Got {prompt!r}."
+        )
+
+
+def check_concepts(work: Work, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:
+    """Say which concepts no prompt names.
+
+    A concept that changes weights still acts, so that is a note. One that acts only through its
+    own words (Textual Inversion, HiPer) does nothing: PromptError.
+    """
+    named = {name for prompt in prompts for name in names_in(prompt)}
+    for concept in concepts:
+        if concept.phrases.keys() & named or any(_says(prompt, concept) for prompt in prompts):
+            continue
+        how = f"write {{{concept.name}}} into the prompt, as in a photo of {{{concept.name}}}"
+        if concept.acts_by_words:
+            raise PromptError(
+                f"--concept {concept.name} would change nothing: the prompt does not name it. "
+                f"Either {how}, or leave the option out."
+            )
+        work.note(f"the prompt does not name the concept {concept.name}. To see it, {how}.")
+
+
+def _says(prompt: str, concept: Concept) -> bool:
+    """Whether a prompt has the words a concept was learnt by; those of HiPer are everybody's."""
+    with suppress(PromptError):
+        return bool(concept.identifier and word_spans(prompt, concept.identifier))
+    return False
+
+
 def check_edited_words(
     work: Work, source: str, to: Sequence[str], words: WordEdits, concepts: Sequence[Concept]
 ) -> None:
     """Find every word that an edit names in its prompts, and note plurals.
 
-    Raises PromptError for a word that is missing, or a {name} that no concept has.
+    Raises PromptError for a word that is missing, a {name} that no concept has, and a concept that
+    would change nothing.
     """
+    check_plain("--prompt", source)
+    check_concepts(work, to, concepts)
     targets = [spelled(target, *concepts) for target in to]
     everywhere = (source, *targets)
     for prompts, named in ((targets, (*words.weights, *words.windows)), (everywhere, words.keep)):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import InputError, ModelError
+from understudy.errors import InputError, ModelError, sentence
 from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
 
 if TYPE_CHECKING:
@@ -207,7 +207,7 @@ def _snapshot(hub_id: str, patterns: list[str]) -> Path:
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(
-            f"{hub_id} could not be downloaded: {' '.join(str(error).split())[:200]} "
+            f"{hub_id} could not be downloaded: {sentence(str(error)[:200])} "
             f"Check the name (no folder {hub_id!r} is here either), or use {_built_in()}."
         ) from error
 
@@ -225,7 +225,7 @@ def device_of(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = sentence((str(error).splitlines() or ["the library does not say why"])[0])
         raise InputError(f"--device {device} cannot be used: {reason} Try cpu.") from error
     return found
 

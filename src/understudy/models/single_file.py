@@ -15,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, sentence
 from understudy.files.atomic import cache_folder, replacing
 from understudy.files.tensors import save_tensors
 from understudy.models.pipeline_index import config_of, index_of
@@ -115,7 +115,7 @@ def _write_tokenizers(folder: Path, family: str, source: Path) -> None:
         try:
             tokenizer = CLIPTokenizer.from_pretrained(source, local_files_only=True, pad_token=pad)
         except Exception as error:
-            reason = " ".join(str(error).split())[:200]
+            reason = sentence(str(error)[:200])
             raise ModelError(f"{source} holds no CLIP tokenizer: {reason}") from error
         tokenizer.save_pretrained(folder / part)
 

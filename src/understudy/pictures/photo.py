@@ -26,6 +26,8 @@ from understudy.pictures.guards import check_scans, quiet
 Pixels = UInt8[np.ndarray, "h w 3"]
 
 FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
+# The same for messages; AVIF and HEIF are told by their first bytes (see `_heif`).
+READABLE = "JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF, and HEIF with understudy[heif]"
 SUFFIXES = tuple(".jpg .jpeg .png .webp .tif .tiff .bmp .gif .avif .heic .heif".split())
 MAX_PIXELS = 64_000_000  # a 50-megapixel telephone passes, a bomb does not
 MAX_BYTES = 512 * 1024 * 1024
@@ -121,8 +123,7 @@ def list_folder(path: str | os.PathLike[str]) -> Folder:
     if hidden:
         notes.append(f"hidden files were left out: {hidden}.")
     if not files:
-        kinds = ", ".join(SUFFIXES)
-        raise PictureError(f"{folder} holds no picture. Wanted at least one file of: {kinds}.")
+        raise PictureError(f"{folder} holds no picture. Wanted at least one of: {READABLE}.")
     return Folder(folder, tuple(files), tuple(notes))
 
 
@@ -227,9 +228,8 @@ def _opened(file: Path) -> Image.Image:
     try:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError:
-        kinds = ", ".join(FORMATS)
         raise PictureError(
-            f"{file} is not a picture we can read. Wanted one of: {kinds}."
+            f"{file} is not a picture we can read. Wanted one of: {READABLE}."
         ) from None
     except Image.DecompressionBombError:
         raise PictureError(_too_large(file, "far more")) from None
