@@ -12,7 +12,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.options import knobs
-from understudy.cli.results import OutOption
+from understudy.cli.results import DRAG_ENDS, OutOption
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.jobs import results
@@ -100,18 +100,10 @@ def drag(
     _tell(out, last, json)
 
 
-ENDS = {  # how a drag's end is told
-    "reached": "arrived after {steps} steps",
-    "cap": "ended at the limit of {steps} steps (--steps)",
-    "stalled": "stopped after {steps} steps without progress",
-    "stopped": "stopped after {steps} steps",
-}
-
-
 def _tell(out: Path, last: DragStep, json: bool) -> None:
     """How the drag went."""
     left, stop = sum(last.left) / len(last.left), last.session.stop
-    words = ENDS[stop].format(steps=last.index)
+    words = DRAG_ENDS[stop].format(steps=last.index)
     told = {"picture": str(out), "stop": stop, "steps": last.index, "left": left}
     told |= {"points": [list(point) for point in last.points]}
     show.result(told, json, f"{out}   {words}, {left:.1f} px left")
