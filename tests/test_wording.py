@@ -1,4 +1,4 @@
-"""cli/wording.py: what is said of prompts and concepts before any model is loaded."""
+"""jobs/words.py: what is said of prompts and concepts before any model is loaded."""
 
 from __future__ import annotations
 
@@ -8,15 +8,24 @@ import pytest
 import torch
 
 from understudy import cli
-from understudy.cli.wording import check_concepts, check_plain
 from understudy.concept import Concept, spelled
 from understudy.errors import PromptError, listed, sentence
+from understudy.jobs.words import check_concepts, check_plain
+from understudy.jobs.work import Work
 
 TENSORS = {
     "dreambooth": {"unet.conv_in.weight": torch.ones(1)},
     "textual-inversion": {"t.weight.rows": torch.ones(1, 2), "t.weight.ids": torch.zeros(1).long()},
     "hiper": {"tail": torch.ones(1, 2)},
 }
+
+
+class Notes(Work):
+    """Work that only notes."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+        self._noted = set[str]()
 
 
 def concept(kind: str, identifier: str = "sks") -> Concept:
@@ -34,17 +43,20 @@ def test_a_brace_without_its_partner_is_refused(prompt: str) -> None:
 @pytest.mark.parametrize("kind", ["textual-inversion", "hiper"])
 def test_a_concept_that_would_change_nothing_is_refused(kind: str) -> None:
     named = ["a photo of {rex}", "a cat"]
-    check_concepts(named, [concept(kind)])
+    check_concepts(Notes(), named, [concept(kind)])
     with pytest.raises(PromptError, match=r"--concept rex would change nothing.*write {rex}"):
-        check_concepts(["a photo of a cat"], [concept(kind, "sks" if kind != "hiper" else "")])
+        check_concepts(
+            Notes(), ["a photo of a cat"], [concept(kind, "sks" if kind != "hiper" else "")]
+        )
 
 
-def test_weights_that_act_unnamed_are_noted(capsys: pytest.CaptureFixture[str]) -> None:
+def test_weights_that_act_unnamed_are_noted() -> None:
+    notes = Notes()
     for prompt in ("a photo of {rex}", "a photo of a sks cat", "SKS, sleeping"):
-        check_concepts([prompt], [concept("dreambooth")])
-    assert not capsys.readouterr().err
-    check_concepts(["a photo of a cat"], [concept("dreambooth")])
-    assert "note: the prompt does not name the concept rex" in capsys.readouterr().err
+        check_concepts(notes, [prompt], [concept("dreambooth")])
+    assert not notes.notes
+    check_concepts(notes, ["a photo of a cat"], [concept("dreambooth")])
+    assert "the prompt does not name the concept rex" in notes.notes[0]
 
 
 def test_the_commands_say_so_before_they_load_a_model(

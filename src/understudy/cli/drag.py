@@ -12,7 +12,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.options import knobs
-from understudy.cli.results import DRAG_ENDS, OutOption
+from understudy.cli.results import OutOption, show_drag
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.jobs import results
@@ -23,7 +23,7 @@ from understudy.settings.marks import MarkSettings
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from understudy.drag.session import DragSession, DragStep
+    from understudy.drag.session import DragSession
     from understudy.drag.tracking import Tracker
     from understudy.generators.interface import ImageGenerator
     from understudy.pictures.photo import Pixels
@@ -97,16 +97,7 @@ def drag(
         _write_film(film, done, model, marks)
     if save is not None:
         done.save(save)
-    _tell(out, last, json)
-
-
-def _tell(out: Path, last: DragStep, json: bool) -> None:
-    """How the drag went."""
-    left, stop = sum(last.left) / len(last.left), last.session.stop
-    words = DRAG_ENDS[stop].format(steps=last.index)
-    told = {"picture": str(out), "stop": stop, "steps": last.index, "left": left}
-    told |= {"points": [list(point) for point in last.points]}
-    show.result(told, json, f"{out}   {words}, {left:.1f} px left")
+    show_drag(out, last, json)
 
 
 @dataclass(frozen=True)
