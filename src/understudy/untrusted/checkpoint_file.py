@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -30,6 +30,20 @@ class Inert:
 
     def __setstate__(self, _: object) -> None:
         pass
+
+
+class Parameters:
+    """Stands for torch's ParameterDict (old A1111 embeddings): keeps its tensors by name."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        self.tensors: dict[str, Any] = {}
+
+    def __setstate__(self, state: Any) -> None:
+        found = state.get("_parameters") if isinstance(state, dict) else None
+        self.tensors = dict(cast("dict[str, Any]", found)) if isinstance(found, dict) else {}
+
+
+PARAMETERS = "torch.nn.modules.container.ParameterDict"
 
 
 def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
@@ -63,10 +77,12 @@ def _pickled(path: Path) -> dict[str, Any]:
     try:
         names = _foreign_names(path)
         inert: list[Any] = [(Inert, name) for name in names if name.startswith(HARMLESS)]
+        inert.append((Parameters, PARAMETERS))
         with torch.serialization.safe_globals(inert):
             found = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        named = ", ".join(n for n in _foreign_names(path) if not n.startswith(HARMLESS))
+        known = (*HARMLESS, PARAMETERS)
+        named = ", ".join(n for n in _foreign_names(path) if not n.startswith(known))
         what = f"it names {named}" if named else " ".join(str(error).split())[:150]
         raise ModelError(
             f"{path} is a pickle that holds more than weights ({what}), and is not read because "
@@ -77,11 +93,16 @@ def _pickled(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} is damaged or no PyTorch file: {reason}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}. Wanted named tensors.")
+    found = {key: _plain(value) for key, value in cast("dict[Any, Any]", found).items()}
     inner = found.get("state_dict")
     whole = {**found, **inner} if isinstance(inner, dict) else found
     if odd := [key for key in whole if not isinstance(key, str)]:
         raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Wanted names as keys.")
     return whole
+
+
+def _plain(value: Any) -> Any:
+    return getattr(value, "tensors", {}) if isinstance(value, Parameters) else value
 
 
 def _foreign_names(path: Path) -> list[str]:

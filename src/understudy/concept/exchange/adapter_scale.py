@@ -20,7 +20,12 @@ from understudy.errors import ConceptError
 HEADER = "lora_adapter_metadata"
 PARTS = ("unet", "text_encoder", "text_encoder_2")
 PLAIN_KEY = re.compile(r"\^?[A-Za-z0-9_.]+\$?")  # a pattern that is a module's name or its end
-REFUSED = ("use_dora", "fan_in_fan_out", "modules_to_save", "trainable_token_indices", "lora_bias")
+REFUSED = ("fan_in_fan_out", "modules_to_save", "trainable_token_indices", "layer_replication",
+           "megatron_config", "use_qalora", "arrow_config", "alora_invocation_tokens")  # fmt: skip
+KINDS = ("LORA", "LOHA", "LOKR")
+# Ways to begin training that change the base model's weights too, so that the file alone is not
+# the whole change.
+CHANGES_BASE = ("pissa", "olora", "loftq", "corda")
 
 
 @dataclass
@@ -30,15 +35,33 @@ class Scales:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
     left_out: list[str] = field(default_factory=list[str])
 
-    def alpha(self, weight: str, rank: int, own: float | None, file: str) -> float:
-        """The alpha of one module, so that its scale is alpha / rank.
+    def of(self, weight: str) -> Mapping[str, Any]:
+        """What the settings say of the part that a weight belongs to."""
+        part, _ = split_weight(weight)
+        return self.settings.get(part, self.settings.get("", {}))
 
-        own: the alpha tensor of the module, None if the file has none. Raises ConceptError where
-        header and tensors contradict each other.
+    def scale(self, weight: str, rank: int | None, own: float | None, file: str) -> float:
+        """What the product of a module's matrices is multiplied by.
+
+        rank: None for a LoKr of two full factors, whose scale is 1 but in PEFT. own: the alpha
+        tensor of the module, None if the file has none. Raises ConceptError where header and
+        tensors contradict each other.
         """
-        part, path = split_weight(weight)
-        said = self.settings.get(part, self.settings.get(""))
-        if said is None:
+        if rank is None:
+            said = self.of(weight)
+            _, path = split_weight(weight)
+            stated = _matched(said, "rank_pattern", path, file) or said.get("r")
+            rank = int(_number(stated, "r", file) or 0)
+            if not rank:
+                return 1.0
+            own = None
+        return self.alpha(weight, rank, own, file) / rank
+
+    def alpha(self, weight: str, rank: int, own: float | None, file: str) -> float:
+        """The alpha of one module, so that its scale is alpha / rank."""
+        _, path = split_weight(weight)
+        said = self.of(weight)
+        if not said:
             return rank if own is None else own
         stated = _number(_matched(said, "rank_pattern", path, file) or said.get("r"), "r", file)
         if stated is not None and stated != rank:
@@ -47,7 +70,7 @@ class Scales:
                 f"{rank}. Save the file again with the program that made it."
             )
         pattern = _matched(said, "alpha_pattern", path, file)
-        value = said.get("lora_alpha") if pattern is None else pattern
+        value = said.get("lora_alpha", said.get("alpha")) if pattern is None else pattern
         found = _number(value, "lora_alpha", file)
         if found is None:
             return rank if own is None else own
@@ -90,15 +113,18 @@ def settings_by_part(told: Mapping[str, Any], file: str) -> dict[str, dict[str, 
 def _refuse_other_kinds(said: Mapping[str, Any], file: str) -> None:
     """Settings that make an adapter something else than a plain LoRA."""
     odd = [key for key in REFUSED if said.get(key)]
-    if str(said.get("peft_type") or "LORA") != "LORA":
+    if str(said.get("peft_type") or "LORA") not in KINDS:
         odd.insert(0, "peft_type")
+    begun = said.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower().startswith(CHANGES_BASE):
+        odd.append("init_lora_weights")
     if said.get("bias") not in (None, "none"):
         odd.append("bias")
     if odd:
         raise ConceptError(
-            f"{file} is no plain LoRA: its settings say {odd[0]} = {str(said[odd[0]])[:60]}, which "
-            "is not read. Merge it into a model with the program that made it, and import that "
-            "folder."
+            f"{file} is no adapter that is read here: its settings say {odd[0]} = "
+            f"{str(said[odd[0]])[:60]}, which is not supported. Merge it into a model with the "
+            "program that made it, and import that folder."
         )
 
 

@@ -16,6 +16,8 @@ from understudy.errors import ConceptError
 
 TABLE = "token_embedding.weight"
 PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
+# Other names of the pair: those of diffusers' pivotal tuning.
+PAIRS = (PAIR, {"text_encoder": "text_encoders_0", "text_encoder_2": "text_encoders_1"})
 ONE = "emb_params"
 
 
@@ -36,11 +38,16 @@ def to_file(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def is_embedding(content: Mapping[str, Any]) -> bool:
     """Whether a file's content is a Textual Inversion."""
-    if "string_to_param" in content or ONE in content or set(PAIR.values()) <= set(content):
+    if "string_to_param" in content or ONE in content or _pair_in(content):
         return True
     return len(content) == 1 and all(
         isinstance(one, Tensor) and one.ndim <= 2 for one in content.values()
     )
+
+
+def _pair_in(content: Mapping[str, Any]) -> dict[str, str] | None:
+    """The names of XL's two tables in a file, by part."""
+    return next((pair for pair in PAIRS if set(pair.values()) <= set(content)), None)
 
 
 def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
@@ -49,9 +56,9 @@ def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
     Raises ConceptError for several embeddings, tensors that belong to none, and values that are
     not finite.
     """
-    if set(PAIR.values()) <= set(content):
-        found = {part: content[name] for part, name in PAIR.items()}
-        others = set(content) - set(PAIR.values())
+    if pair := _pair_in(content):
+        found = {part: content[name] for part, name in pair.items()}
+        others = set(content) - set(pair.values())
     else:
         inner = content.get("string_to_param", content)
         names = [key for key, one in inner.items() if isinstance(one, Tensor)]

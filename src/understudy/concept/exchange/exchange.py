@@ -22,6 +22,7 @@ from torch import Tensor
 from understudy.concept import Concept, named_parameters, worn
 from understudy.concept.exchange import embedding, lora
 from understudy.concept.exchange.lora_file import is_lora, read_lora
+from understudy.concept.exchange.peft_folder import is_peft_folder, lora_in, read_peft_folder
 from understudy.errors import ConceptError, InputError
 from understudy.files.tensors import save_tensors
 from understudy.models.interface import DiffusionModel
@@ -74,9 +75,7 @@ def export_concept(
     if format == "embedding":
         tensors = embedding.to_file(concept.tensors)
     else:
-        pairs = lora.low_rank_of(concept.tensors)
-        if not pairs:
-            pairs, kept = lora.extracted(concept.tensors, rank, shapes)
+        pairs, kept = lora.as_low_rank(concept.tensors, rank, shapes)
         write = lora.to_kohya if format == "kohya" else lora.to_diffusers
         tensors = write(pairs, shapes)
     whole = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
@@ -99,25 +98,26 @@ def import_concept(
     rare words to put an embedding's rows on, one a row. record["left_out"] of the concept lists
     what of the file is not used, one line a kind. Raises ConceptError for what does not fit.
     """
-    if source.is_dir():
-        content, notes = {}, {}
-        tensors, kind = _difference(model, source), "dreambooth"
-    else:
-        content, notes = read_file(source)
-        tensors, kind = {}, "lora"
-    left_out: tuple[str, ...] = ()
+    file = source if source.is_file() else lora_in(source)
+    content, notes = read_file(file) if file else ({}, {})
     told = _told(notes)
     word = identifier or told.get("identifier") or ""
-    shapes = shapes_of(model)
-    if source.is_file() and not is_lora(content) and embedding.is_embedding(content):
+    tensors, kind, read = {}, "lora", None
+    if file and not is_lora(content) and embedding.is_embedding(content):
         kind = "textual-inversion"
         rows = embedding.rows_of(content, str(source))
         word = " ".join(_fitting(rows, word, words))
         ids = [model.vocabulary[piece] for piece in model.tokenize(word).pieces]
-        tensors = embedding.as_tensors(rows, ids, shapes, str(source))
-    elif source.is_file():
-        read = read_lora(content, notes, shapes, str(source))
-        tensors, left_out = lora.as_tensors(read.pairs), read.left_out
+        tensors = embedding.as_tensors(rows, ids, shapes_of(model), str(source))
+    elif file:
+        read = read_lora(content, notes, named_parameters(model), str(file))
+    elif is_peft_folder(source):
+        read = read_peft_folder(source, named_parameters(model))
+    else:
+        tensors, kind = _difference(model, source), "dreambooth"
+    left_out = read.left_out if read else ()
+    if read:
+        tensors = {**lora.as_tensors(read.pairs), **read.differences}
     if kind != "textual-inversion" and not word:
         raise InputError(
             f"{source} does not say which word means its subject. Give the trigger word that it "

@@ -30,6 +30,17 @@ def low_rank_of(tensors: Mapping[str, Tensor]) -> LowRank:
     }
 
 
+def as_low_rank(tensors: Mapping[str, Tensor], rank: int, shapes: Shapes) -> tuple[LowRank, float]:
+    """All of a concept's changes of weights as low-rank ones, the share of the full differences'
+    sum of squares that is kept beside them. Raises InputError as `extracted` does."""
+    pairs = low_rank_of(tensors)
+    full = {name: one for name, one in tensors.items() if name in shapes}
+    if not full:
+        return pairs, 1.0
+    more, kept = extracted(full, rank, shapes)
+    return {**pairs, **more}, kept
+
+
 def as_tensors(pairs: LowRank) -> dict[str, Tensor]:
     """The reverse: a concept's tensors."""
     named: dict[str, Tensor] = {}

@@ -113,19 +113,21 @@ def _inner(rest: str, kind: str) -> str:
 _OLD_PROCESSOR = re.compile(r"\.processor\.(to_\w+?)_lora$")
 
 
-def diffusers_weight(path: str, weights: Mapping[str, object]) -> str | None:
+def diffusers_weight(
+    path: str, weights: Mapping[str, object], part: str | None = None
+) -> str | None:
     """The weight of ours that a diffusers or PEFT file means by "unet....to_q", if there is one.
 
-    A path without its part ("down_blocks.0...") is looked for in every part. It counts where
-    exactly one has it: XL's two text encoders share their paths.
+    A path without its part ("down_blocks.0...") is looked for in `part`, or in every part. It
+    counts where exactly one has it: XL's two text encoders share their paths.
     """
     path = path.replace("base_model.model.", "")
     path = _OLD_PROCESSOR.sub(r".\1", path).replace(".to_out_lora", ".to_out.0")
     path = re.sub(r"\.to_out$", ".to_out.0", path)
-    part, _, inner = path.partition(".")
-    if found := _in_part(part, inner, weights):
+    first, _, inner = path.partition(".")
+    if part is None and (found := _in_part(first, inner, weights)):
         return found
-    parts = sorted({name.split(".")[0] for name in weights})
+    parts = [part] if part else sorted({name.split(".")[0] for name in weights})
     having = [found for one in parts if (found := _in_part(one, path, weights))]
     return having[0] if len(having) == 1 else None
 
