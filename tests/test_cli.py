@@ -27,11 +27,11 @@ from understudy.pictures.recipe import read_recipe
 from understudy.toybox import Scene
 
 COMMANDS = (
-    "demo check learn swap sweep explain edit generate invert project drag concept concept,show "
-    "concept,export concept,import concept,remove toybox toybox,render toybox,subject models "
-    "models,list models,convert models,check evaluate evaluate,swap evaluate,cases evaluate,drag "
-    "evaluate,dreambooth evaluate,study evaluate,study,make evaluate,study,serve "
-    "evaluate,study,tally"
+    "demo check learn swap sweep explain edit generate invert project drag rerun concept "
+    "concept,show concept,export concept,import concept,remove toybox toybox,render "
+    "toybox,subject models models,list models,convert models,check evaluate evaluate,swap "
+    "evaluate,cases evaluate,drag evaluate,dreambooth evaluate,study evaluate,study,make "
+    "evaluate,study,serve evaluate,study,tally"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

@@ -29,6 +29,7 @@ from understudy.cli import (
     learn,
     models,
     project,
+    rerun,
     swap,
     sweep,
     toybox,
@@ -58,6 +59,7 @@ for command in (
     invert.invert,
     project.project,
     drag.drag,
+    rerun.rerun,
     verify.verify,
     doctor.doctor,
 ):

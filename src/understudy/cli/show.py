@@ -98,12 +98,13 @@ def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
     return deque(follow(steps, title), maxlen=1).pop()
 
 
-def job(wish: Job, as_json: bool) -> None:
+def job(wish: Job, as_json: bool) -> Result:
     """Run a job, show its progress and notes on stderr, and its result on stdout."""
     from understudy.jobs.runner import run
 
     outcome = drawn(run(wish))
     result(outcome.values, as_json, *outcome.lines)
+    return outcome
 
 
 def drawn(events: Iterator[Event]) -> Result:

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from understudy.pictures.recipe import Recipe
 
 HIDDEN = ("invert", "mark")  # groups that a recipe does not show flat
+PLACES = ("out", "picture")  # inputs that say where results go
+APART = ("film", "save", "fresh", "resume")  # inputs that do not change a picture
 UNSIGNED = MarkSettings(watermark="off", c2pa="off")  # of files that are the same byte for byte
 
 
@@ -46,7 +48,8 @@ def recipe_of(
     if "mark" in work.job.settings:  # the key that signs is whose key it is, not what was made
         groups["mark"] = {k: v for k, v in work.job.settings["mark"].items() if k != "sign_key"}
     shown = {k: v for name, group in groups.items() if name not in HIDDEN for k, v in group.items()}
-    inputs = {name: bare(name, value, work.paths) for name, value in work.job.inputs.items()}
+    given = {name: value for name, value in work.job.inputs.items() if name not in APART}
+    inputs = {name: bare(name, value, work.paths) for name, value in given.items()}
     job = Job(verb=work.job.verb, settings=groups, inputs=inputs, seed=work.job.seed)
     return Recipe(
         command=work.job.verb,
@@ -67,8 +70,8 @@ def bare(name: str, value: Any, paths: Collection[str]) -> Any:
     """
     if isinstance(value, list):
         return [bare(name, one, paths) for one in cast(list[Any], value)]
-    if name == "out":
-        return f"out{Path(value).suffix}"
+    if name in PLACES:
+        return f"{name}{Path(value).suffix}"
     if name == "swap":
         word, _, concept = str(value).rpartition("=")
         return f"{word}={Path(concept.strip()).name}"

@@ -15,7 +15,17 @@ from understudy.jobs.work import Work
 # verb -> module of its function, which has the verb's name; imported when it is first run.
 VERBS = {
     verb: f"understudy.jobs.{verb}"
-    for verb in ("swap", "sweep", "explain", "edit", "generate", "invert")
+    for verb in (
+        "swap",
+        "sweep",
+        "explain",
+        "edit",
+        "generate",
+        "invert",
+        "project",
+        "drag",
+        "rerun",
+    )
 }
 
 

@@ -1,0 +1,31 @@
+"""`understudy rerun`: a picture made again from its recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from understudy.cli import show
+from understudy.cli.results import OutOption
+from understudy.jobs.request import Job
+
+
+def rerun(
+    picture: Annotated[Path, typer.Argument(help="A picture that understudy made.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(help="Folder to search for the inputs, besides . and the picture's own."),
+    ] = [],  # noqa: B006
+    out: OutOption = Path("rerun.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make a picture again from its recipe, and compare the pixels.
+
+    Photos, masks and concepts are found by name and must have the SHA-256 of the recipe; what is
+    missing or was changed is listed. The cache is not used. Exit code 1: the pixels differ.
+    """
+    made = show.job(Job.of("rerun", picture=picture, inputs=inputs, out=out), json)
+    if not made.values["identical"]:
+        raise typer.Exit(1)
