@@ -15,6 +15,19 @@ from understudy.settings import DTYPES
 from understudy.settings.drag import DragSettings
 from understudy.settings.marks import MarkSettings
 
+_Points = Annotated[
+    str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
+]
+_Latent = Annotated[
+    Path | None, typer.Option(help="A projected photo (file of `project`), instead of a seed.")
+]
+_Into = Annotated[
+    Path | None,
+    typer.Option(help="The photo that --latent was made from; the change is pasted into it."),
+]
+_Save = Annotated[
+    Path | None, typer.Option(help="Also save the drag, to continue later with --session.")
+]
 _Tracker = Annotated[str, typer.Option(help="How handles are tracked.", metavar="features|raft")]
 _TrackerWeights = Annotated[
     Path | None, typer.Option(help="Weights file for --tracker raft (torchvision's raft_large).")
@@ -29,18 +42,11 @@ def drag(
     ),
     settings: DragSettings,
     provenance: MarkSettings,
-    points: Annotated[
-        str, typer.Option(help='Handles and targets in pixels: "64,80>64,95; 40,60>38,50".')
-    ] = "",
+    points: _Points = "",
     seed: Annotated[int | None, typer.Option(help="Seed of the picture to drag.")] = None,
-    latent: Annotated[
-        Path | None, typer.Option(help="A projected photo (file of `project`), instead of a seed.")
-    ] = None,
+    latent: _Latent = None,
     session: Annotated[Path | None, typer.Option(help="A saved drag to continue.")] = None,
-    into: Annotated[
-        Path | None,
-        typer.Option(help="The photo that --latent was made from; the change is pasted into it."),
-    ] = None,
+    into: _Into = None,
     mask: Annotated[
         Path | None, typer.Option(help="Mask of the same size; white may change.")
     ] = None,
@@ -49,9 +55,7 @@ def drag(
     marks: Annotated[
         bool, typer.Option("--marks/--no-marks", help="Draw handles and targets in the film.")
     ] = True,
-    save: Annotated[
-        Path | None, typer.Option(help="Also save the drag, to continue later with --session.")
-    ] = None,
+    save: _Save = None,
     also: Annotated[str, typer.Option(help="Apply the same edit to other seeds, like 4,5,6.")] = "",
     tracker: _Tracker = "features",
     tracker_weights: _TrackerWeights = None,
