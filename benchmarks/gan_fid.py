@@ -3,7 +3,7 @@
     scripts/bench gan [--count 5000]
 
 As many samples (truncation 1) as renders, and the floor: renders against other renders, none of
-which it was trained on. Features are the recogniser's. Kept in chunks: killed, it goes on where it
+which it was trained on. Features are the examiner's. Kept in chunks: killed, it goes on where it
 stopped, and a larger count later draws only what is missing.
 """
 
@@ -23,8 +23,8 @@ from benchmarks.rows import RESULTS, page
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.generators.folder import load_generator
 from understudy.pictures.metrics import frechet_distance
+from understudy.vision.examiner import load as load_ruler
 from understudy.vision.recogniser import Recogniser
-from understudy.vision.recogniser import load as load_ruler
 
 CHUNK, NEW = 125, 20_000_000  # pictures; the first seed of renders
 RESAMPLES = 20
@@ -92,7 +92,7 @@ def table(sides: dict[str, tuple[Tensor, Tensor]]) -> str:
         low, middle, high = np.quantile(halves, [0.025, 0.5, 0.975]).tolist()
         rows.append({"": name, "pictures a side": len(ours), "FID": frechet_distance(ours, theirs),
                      "FID of halves": middle, "low": low, "high": high})  # fmt: skip
-    intro = ["# FID of toybox-gan, in the recogniser's features", ""]
+    intro = ["# FID of toybox-gan, in the examiner's features", ""]
     intro += ["Renders within the generator's ranges, none of them trained on. FID of halves: "
               f"median and 95 % of {RESAMPLES} halves drawn by lot."]  # fmt: skip
     cells = (

@@ -1,4 +1,4 @@
-"""Does a generated picture show what its caption says? The recogniser answers, for ten at a time,
+"""Does a generated picture show what its caption says? The examiner answers, for ten at a time,
 and for true renders of the same scenes beside them."""
 
 from __future__ import annotations

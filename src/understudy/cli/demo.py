@@ -36,12 +36,12 @@ def demo(
     from understudy import demo as stages
     from understudy.files.atomic import replacing
     from understudy.pictures.tensors import to_pixels
-    from understudy.vision.recogniser import load as load_ruler
+    from understudy.vision.examiner import load as load_examiner
 
     model = stage.load_model(run)
-    ruler = load_ruler()
+    examiner = load_examiner()
     made = stages.perform(model, stages.case(settings.seed, settings.photos), settings, show.last)
-    scores = stages.score(made, ruler)
+    scores = stages.score(made, examiner)
     seconds = time.perf_counter() - started
 
     # What was made, each picture with its recipe.

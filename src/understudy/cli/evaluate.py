@@ -103,7 +103,7 @@ def swap(
 def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | None) -> Bench:
     from understudy.evaluate.photo_bench import PhotoBench
     from understudy.evaluate.toy_bench import ToyBench
-    from understudy.vision.recogniser import load
+    from understudy.vision.examiner import load
 
     if folder is None:
         return ToyBench(settings, load())
@@ -165,11 +165,11 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     from understudy.vision.perceptual import RecogniserFeatures, between, measure
 
     if settings.eyes == "toys":
-        from understudy.vision.recogniser import load as load_ruler
+        from understudy.vision.examiner import load as load_examiner
 
-        ruler = ToyFeatures(load_ruler())
+        ruler = ToyFeatures(load_examiner(), called="built-in examiner")
         far = between(RecogniserFeatures(ruler.ruler))
-        return Eyes({"identity": ruler}, ruler, "prompt words", far, "recogniser's features")
+        return Eyes({"identity": ruler}, ruler, "prompt words", far, "examiner's features")
     try:
         far = between(measure("lpips"))
     except (ExtraMissing, ModelError) as error:
@@ -226,8 +226,8 @@ def drag(
     from understudy.generators.folder import load_generator, stylegan2
     from understudy.pictures.photo import write_pixels
     from understudy.pictures.sheet import contact_sheet
+    from understudy.vision.examiner import load as load_examiner
     from understudy.vision.landmarks import load as load_finder
-    from understudy.vision.recogniser import load as load_ruler
 
     names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
     model = stylegan2(load_generator(generator, device=device))
@@ -235,7 +235,7 @@ def drag(
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):
         pass
-    report = summed(where, study, model, load_ruler())
+    report = summed(where, study, model, load_examiner())
     for number, sheet in enumerate(report.sheets):
         write_pixels(out / f"sheet-{number}.png", contact_sheet(sheet.rows, side=128))
     _finish(report, out, json)

@@ -20,7 +20,7 @@ BATCH = 32  # pictures at once: bounds memory, changes nothing
 def trunk_features(
     ruler: Recogniser, pictures: Iterable[Float[Tensor, "b 3 h w"]]
 ) -> Float[Tensor, "n d"]:
-    """The recogniser's deepest features, averaged over the picture: what FID compares here, as
+    """The network's deepest features, averaged over the picture: what FID compares here, as
     Inception's last pooling elsewhere."""
     found = list[Tensor]()
     for part in pictures:

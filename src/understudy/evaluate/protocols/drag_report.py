@@ -64,7 +64,7 @@ def _intro(study: Study, left_out: int) -> str:
         "128. Left, as tracked: the same, of the handles where the drag believes them to be. "
     )
     fid = (
-        "FID in recogniser features, at equal numbers only: of edited pictures to those before, "
+        "FID in examiner features, at equal numbers only: of edited pictures to those before, "
         f"and to {FACES} other faces of the generator. "
     )
     return (
