@@ -1,7 +1,8 @@
 """DreamBooth's applications (Ruiz et al. 2023, section 4.4) on one held-out toy, as one sheet.
 
-What is asked for in each picture is known, so the examiner says whether it shows. The toy world
-has lights where the paper has painters, and stances where it has views: a toy's text says no view.
+What is asked for in each picture is known, so the scoring network says whether it shows. The toy
+world has lights where the paper has painters, and stances where it has views: a toy's text says
+no view.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from understudy.pictures.tensors import to_pixels
 from understudy.settings import GenerateSettings, LearnSettings
 from understudy.vision.recogniser import Recogniser
 
-# Application: what the examiner must see (head, words), and the prompt around each word.
+# Application: what the network must see (head, words), and the prompt around each word.
 PLACES = ("beach", "snow", "forest", "night", "checkered floor", "rug")
 APPLICATIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "recontextualisation": ("background", PLACES, "a photo of a {phrase} {place}"),
@@ -51,7 +52,7 @@ def applications(
 ) -> tuple[Row, list[Strip]]:
     """Learn held-out subject `number`, draw every application; its scores and strips of a sheet.
 
-    identity: mean likeness to unseen photos. shows it: share in which the examiner sees what was
+    identity: mean likeness to unseen photos. shows it: share in which the network sees what was
     asked for; there is no such measure of a rendition.
     """
     subject = cases.subject(number)

@@ -3,8 +3,8 @@
     scripts/bench gan [--count 5000]
 
 As many samples (truncation 1) as renders, and the floor: renders against other renders, none of
-which it was trained on. Features are the examiner's. Kept in chunks: killed, it goes on where it
-stopped, and a larger count later draws only what is missing.
+which it was trained on. Features are the scoring network's. Kept in chunks: killed, it
+goes on where it stopped, and a larger count later draws only what is missing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.rows import RESULTS, page
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.generators.folder import load_generator
 from understudy.pictures.metrics import frechet_distance
-from understudy.vision.examiner import load as load_ruler
+from understudy.vision.examiner import load_scorer
 from understudy.vision.recogniser import Recogniser
 
 CHUNK, NEW = 125, 20_000_000  # pictures; the first seed of renders
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "measured" / "gan_fid")
     wish = parser.parse_args()
     torch.set_num_threads(wish.threads)
-    model, ruler, script = load_generator("toybox-gan", device="cpu"), load_ruler(), building()
+    model, ruler, script = load_generator("toybox-gan", device="cpu"), load_scorer(), building()
 
     def renders(seeds: range) -> Tensor:
         faces = script.Faces.of([script.drawn_faces(range(NEW + seeds.start, NEW + seeds.stop))])
@@ -92,7 +92,7 @@ def table(sides: dict[str, tuple[Tensor, Tensor]]) -> str:
         low, middle, high = np.quantile(halves, [0.025, 0.5, 0.975]).tolist()
         rows.append({"": name, "pictures a side": len(ours), "FID": frechet_distance(ours, theirs),
                      "FID of halves": middle, "low": low, "high": high})  # fmt: skip
-    intro = ["# FID of toybox-gan, in the examiner's features", ""]
+    intro = ["# FID of toybox-gan, in features of the scoring network", ""]
     intro += ["Renders within the generator's ranges, none of them trained on. FID of halves: "
               f"median and 95 % of {RESAMPLES} halves drawn by lot."]  # fmt: skip
     cells = (

@@ -111,7 +111,7 @@ def autoencoder(wish: argparse.Namespace, model: DiffusionModel) -> str:
 def text(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import text_to_image as part
 
-    drawing, ruler = chosen(wish, "generate", GenerateSettings), examiner.load()
+    drawing, ruler = chosen(wish, "generate", GenerateSettings), examiner.load_scorer()
     one = partial(part.agreement, model, ruler, settings=drawing)
     rows, conditions = rows_of(wish, model, {"generate": drawing}, one)
     title = "What generated pictures show, shares right over batches of ten held-out captions"
@@ -133,7 +133,7 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from understudy.pictures.tensors import write_picture
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
-    ruler, store = examiner.load(), wish.store / "concepts"
+    ruler, store = examiner.load_scorer(), wish.store / "concepts"
     one = partial(part.fidelity, model, ruler, settings=how, drawing=drawing, store=store)
     rows, conditions = rows_of(wish, model, {"learn": how, "generate": drawing}, one)
     for row in rows:
@@ -149,7 +149,7 @@ def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import gallery as part
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
-    ruler, store = examiner.load(), wish.store / "concepts"
+    ruler, store = examiner.load_scorer(), wish.store / "concepts"
     RESULTS.mkdir(parents=True, exist_ok=True)
 
     def one(number: int) -> Row:

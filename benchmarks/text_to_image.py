@@ -1,5 +1,5 @@
-"""Does a generated picture show what its caption says? The examiner answers, for ten at a time,
-and for true renders of the same scenes beside them."""
+"""Does a generated picture show what its caption says? The scoring network answers, for ten at a
+time, and for true renders of the same scenes beside them."""
 
 from __future__ import annotations
 

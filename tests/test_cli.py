@@ -321,7 +321,7 @@ def test_demo(
     model: list[str],
 ) -> None:
     monkeypatch.setattr("understudy.vision.recogniser.load", untaught)
-    monkeypatch.setattr("understudy.vision.examiner.load", untaught)
+    monkeypatch.setattr("understudy.vision.examiner.load_scorer", untaught)
     words = ("demo", *model, "--photos", 2, "--learn-steps", 2, "--prior-samples", 1, "--steps", 2)
     shown = ran(capsys, *words, "--out", "shown")
     made = {"sheet.png", "source.png", "swapped.png", "right.png", "table.txt"}

@@ -20,7 +20,7 @@ from training.recogniser_training import Memory, contrast, marks_of
 from understudy.errors import ModelError
 from understudy.toybox.sample import is_reserved
 from understudy.vision import examiner
-from understudy.vision.examiner import ExaminerNetwork
+from understudy.vision.examiner import ExaminerNetwork, load_scorer
 from understudy.vision.recogniser import Network, Recogniser
 
 SHAPE = {"width": 8, "identity": 6, "queries": 2}
@@ -176,3 +176,14 @@ def test_small_pictures_come_first() -> None:
 def test_training_seeds_stay_below_the_held_out_ones() -> None:
     most = (10_000_000 - examiner_data.FIRST_SEED) // PER_FAMILY
     assert most >= 300_000
+
+
+def test_the_scorer_is_the_examiner_where_its_weights_are(
+    small: ExaminerNetwork, tmp_path: Path
+) -> None:
+    assert load_scorer(tmp_path / "none").name == "built-in recogniser"
+    save(small, tmp_path, dict(SHAPE))
+    assert load_scorer(tmp_path).name == "built-in examiner"
+    (tmp_path / examiner.WEIGHTS).write_bytes(b"broken")
+    with pytest.raises(ModelError, match="no examiner in"):
+        load_scorer(tmp_path)

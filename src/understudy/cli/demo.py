@@ -36,12 +36,12 @@ def demo(
     from understudy import demo as stages
     from understudy.files.atomic import replacing
     from understudy.pictures.tensors import to_pixels
-    from understudy.vision.examiner import load as load_examiner
+    from understudy.vision.examiner import load_scorer
 
     model = stage.load_model(run)
-    examiner = load_examiner()
+    scorer = load_scorer()
     made = stages.perform(model, stages.case(settings.seed, settings.photos), settings, show.last)
-    scores = stages.score(made, examiner)
+    scores = stages.score(made, scorer)
     seconds = time.perf_counter() - started
 
     # What was made, each picture with its recipe.

@@ -103,10 +103,10 @@ def swap(
 def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | None) -> Bench:
     from understudy.evaluate.photo_bench import PhotoBench
     from understudy.evaluate.toy_bench import ToyBench
-    from understudy.vision.examiner import load
+    from understudy.vision.examiner import load_scorer
 
     if folder is None:
-        return ToyBench(settings, load())
+        return ToyBench(settings, load_scorer())
     if acting is None:
         return PhotoBench(folder, settings, _eyes(settings, "cpu"), 512)
     size = min(acting.model.picture_size)
@@ -165,11 +165,13 @@ def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
     from understudy.vision.perceptual import RecogniserFeatures, between, measure
 
     if settings.eyes == "toys":
-        from understudy.vision.examiner import load as load_examiner
+        from understudy.vision.examiner import load_scorer
 
-        ruler = ToyFeatures(load_examiner(), called="built-in examiner")
+        ruler = ToyFeatures(load_scorer())
         far = between(RecogniserFeatures(ruler.ruler))
-        return Eyes({"identity": ruler}, ruler, "prompt words", far, "examiner's features")
+        return Eyes(
+            {"identity": ruler}, ruler, "prompt words", far, f"features of the {ruler.ruler.name}"
+        )
     try:
         far = between(measure("lpips"))
     except (ExtraMissing, ModelError) as error:
@@ -226,7 +228,7 @@ def drag(
     from understudy.generators.folder import load_generator, stylegan2
     from understudy.pictures.photo import write_pixels
     from understudy.pictures.sheet import contact_sheet
-    from understudy.vision.examiner import load as load_examiner
+    from understudy.vision.examiner import load_scorer
     from understudy.vision.landmarks import load as load_finder
 
     names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
@@ -235,7 +237,7 @@ def drag(
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
     for _ in show.follow(steps, "Evaluating"):
         pass
-    report = summed(where, study, model, load_examiner())
+    report = summed(where, study, model, load_scorer())
     for number, sheet in enumerate(report.sheets):
         write_pixels(out / f"sheet-{number}.png", contact_sheet(sheet.rows, side=128))
     _finish(report, out, json)

@@ -1,6 +1,6 @@
 """Scores of a SwapBench result against the right answer: one number a measure.
 
-The right answer itself scores perfect in each. What the examiner sees in a picture is compared
+The right answer itself scores perfect in each. What the network sees in a picture is compared
 with what it sees in the right answer, not with the truth, so that its own errors cancel.
 """
 
@@ -36,7 +36,6 @@ MEASURES = (
 )
 COPIED = 0.15  # a mean `copying` over this is called out in the report
 CHOICES = {
-    "ruler": "built-in examiner, told where the right answer's subject is",
     "background ceiling, dB": CEILING,
     "copying": "best normalised correlation with a photo's subject, less the right answer's own",
     "copied from": COPIED,

@@ -41,7 +41,9 @@ class ToyBench:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        return {"bench": BENCH, "size": self.size, "side": self.side, "choices": dict(CHOICES)}
+        told = f"{self.ruler.name}, told where the right answer's subject is"
+        choices = {"ruler": told, **CHOICES}
+        return {"bench": BENCH, "size": self.size, "side": self.side, "choices": choices}
 
     def answers(self, name: str) -> Answers:
         """What is known of a case; rendered and looked at once."""

@@ -20,11 +20,13 @@ from torch.nn import functional as F
 
 from understudy.errors import ModelError
 from understudy.files.tensors import load_tensors
+from understudy.vision import recogniser
 from understudy.vision.layers import Block, conv, pool
 from understudy.vision.recogniser import SCENE_HEADS, PictureNetwork, Recogniser, Vocabulary
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "examiner"
 MANIFEST, WEIGHTS = "examiner.json", "examiner.safetensors"
+NAME = "built-in examiner"
 
 
 class ExaminerNetwork(PictureNetwork):
@@ -141,4 +143,14 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
             f"no examiner in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_examiner.py"
         ) from problem
-    return Recogniser(network.requires_grad_(False)).to(device)
+    return Recogniser(network.requires_grad_(False), NAME).to(device)
+
+
+def load_scorer(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Recogniser:
+    """The network that scores evaluations: the examiner, where this package has its weights.
+
+    Without them it is the recogniser, which then scores what it may have chosen. Its `name` says
+    which of the two it is and stands among the conditions of every result. Raises ModelError for
+    weights that cannot be read.
+    """
+    return load(folder, device=device) if folder.exists() else recogniser.load(device=device)

@@ -174,12 +174,11 @@ class ToyFeatures:
     """The built-in ruler of the toy world: identity as DINO's part, words read as CLIP-T's."""
 
     ruler: Recogniser
-    called: str = "built-in recogniser"  # what results say of the network
     name = "identity"
 
     @property
     def choices(self) -> Choices:
-        return {"features": self.called, "agreement": "mean probability of prompt words"}
+        return {"features": self.ruler.name, "agreement": "mean probability of prompt words"}
 
     def of(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         return self.ruler.identity(pictures).float().cpu()

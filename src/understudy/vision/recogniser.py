@@ -183,9 +183,10 @@ class Recogniser(nn.Module):
 
     network: PictureNetwork
 
-    def __init__(self, network: PictureNetwork) -> None:
+    def __init__(self, network: PictureNetwork, name: str = "built-in recogniser") -> None:
+        """name: what the conditions of a result call it."""
         super().__init__()
-        self.network = network.eval()
+        self.network, self.name = network.eval(), name
 
     @property
     def vocabulary(self) -> Vocabulary:

@@ -45,7 +45,7 @@ def summed(run: Run, study: Study, generator: StyleGAN2, ruler: Recogniser) -> R
         faces = trunk_features(ruler, drawn)
     return Report(
         title=f"{study.title}, {len({row['pair'] for row in good})} pairs",
-        intro=_intro(study, len({r["case"] for r in rows if "error" in r})),
+        intro=_intro(study, ruler.name, len({r["case"] for r in rows if "error" in r})),
         tables=[_table(run, ruler, study, by, count, faces) for count in counts],
         plots=[
             whiskers(f"{first.head}, {count} points", "", _estimates(by, first, count))
@@ -58,14 +58,14 @@ def summed(run: Run, study: Study, generator: StyleGAN2, ruler: Recogniser) -> R
     )
 
 
-def _intro(study: Study, left_out: int) -> str:
+def _intro(study: Study, network: str, left_out: int) -> str:
     distance = (
         "Distance: mean distance of the landmarks found afterwards to their targets, in pixels of "
         "128. Left, as tracked: the same, of the handles where the drag believes them to be. "
     )
     fid = (
-        "FID in examiner features, at equal numbers only: of edited pictures to those before, "
-        f"and to {FACES} other faces of the generator. "
+        f"FID in features of the {network}, at equal numbers only: of edited pictures to those "
+        f"before, and to {FACES} other faces of the generator. "
     )
     return (
         f"{study.says} {distance}{fid if study.fid else ''}Bootstrap 95 % intervals over pairs; "
