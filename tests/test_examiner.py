@@ -83,7 +83,7 @@ def test_nothing_that_chooses_reaches_the_examiner(room: str) -> None:
     reached, ahead = set[str](), sorted(start)
     while ahead:
         name = ahead.pop()
-        if name not in reached:
+        if name not in reached and name != "understudy.cli":  # the list of all commands
             reached.add(name)
             ahead += [other for other in NEEDS[name] if other in NEEDS]
     assert "understudy.vision.examiner" not in reached
