@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from understudy.errors import ModelError
 from understudy.files import reading
@@ -66,7 +66,7 @@ def parameter_counts(folder: Path) -> dict[str, int]:
 
 def read_json(path: Path) -> dict[str, Any]:
     """The object in a JSON file; ModelError when it is missing or damaged."""
-    try:
-        return dict(reading.read_json(path, error=ModelError))
-    except (ValueError, TypeError) as error:
-        raise ModelError(f"{path} cannot be read as JSON: {error}. Download it again.") from error
+    found = reading.read_json(path, error=ModelError)
+    if not isinstance(found, dict):
+        raise ModelError(f"{path} holds no JSON object. Copy or download it again.")
+    return cast("dict[str, Any]", found)

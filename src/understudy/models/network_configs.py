@@ -67,7 +67,7 @@ TRANSFORMERS = whole(0, 32)
 DOWN = one_of("CrossAttnDownBlock2D", "DownBlock2D")
 UP = one_of("CrossAttnUpBlock2D", "UpBlock2D")
 UNET: dict[str, Check] = {
-    "sample_size": SIDE, "in_channels": WIDTH, "out_channels": WIDTH,
+    "sample_size": maybe(SIDE), "in_channels": WIDTH, "out_channels": WIDTH,
     "flip_sin_to_cos": SWITCH, "freq_shift": number(0, 1),
     "down_block_types": several(DOWN), "up_block_types": several(UP),
     "mid_block_type": one_of("UNetMidBlock2DCrossAttn", "UNetMidBlock2D", None),
@@ -123,7 +123,7 @@ def network_config(folder: Path, part: str) -> dict[str, Any]:
     _check_class(file, part, given)
     if isinstance(given.get("text_config"), dict) and part.startswith("text_encoder"):
         given = {**given, **cast("dict[str, Any]", given["text_config"])}
-    _refuse_foreign(file, given)
+    refuse_foreign(file, given)
     spec = KINDS[part]
     used = {key: given[key] for key in spec if key in given}
     for key, value in used.items():
@@ -136,7 +136,8 @@ def network_config(folder: Path, part: str) -> dict[str, Any]:
     return _consistent(file, part, used)
 
 
-def _refuse_foreign(file: Path, given: Mapping[str, Any]) -> None:
+def refuse_foreign(file: Path, given: Mapping[str, Any]) -> None:
+    """Raise ModelError, naming it, for a key that runs code or changes weights."""
     for key in REFUSED:
         if given.get(key):
             raise ModelError(
@@ -202,8 +203,8 @@ def _consistent(file: Path, part: str, used: dict[str, Any]) -> dict[str, Any]:
         width, heads = used.get("hidden_size", 512), used.get("num_attention_heads", 8)
         if width % heads:
             raise ModelError(f"{file}: num_attention_heads = {heads} does not divide {width}.")
-    if part == "unet":
-        used.setdefault("sample_size", 64)
+    if part == "unet" and size is None:
+        used["sample_size"] = 64
     return used
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from torch import Tensor
 
 from understudy.errors import ModelError
 from understudy.models.folder import read_json
+from understudy.models.network_configs import refuse_foreign
 from understudy.models.registry import find
-from understudy.models.weight_files import entries
+from understudy.models.weight_files import entries, weight_files
 from understudy.pictures.recipe import ingredient
 
 WANTED = (
@@ -100,6 +102,7 @@ def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
         raise ModelError(
             f"{name} is a {config.get('model_type')!r} model. Wanted one of type {kind!r}."
         )
+    refuse_foreign(folder / "config.json", config)
     entries(folder)
     return folder, config
 
@@ -109,7 +112,7 @@ def _network(kind: Any, folder: Path, **how: Any) -> Any:
     try:
         network, report = kind.from_pretrained(
             folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
-            output_loading_info=True, **how,
+            output_loading_info=True, attn_implementation="sdpa", **how,
         )  # fmt: skip
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise ModelError(f"{folder} cannot be loaded: {_line(error)}.") from error
@@ -120,7 +123,9 @@ def _network(kind: Any, folder: Path, **how: Any) -> Any:
 
 
 def _hash(folder: Path) -> str:
-    return ingredient("weights", sorted(folder.glob("*.safetensors"))[0]).sha256
+    """SHA-256 of the weights that are loaded: of one file, or of the hashes of several."""
+    hashes = [ingredient("weights", file).sha256 for file in weight_files(folder)]
+    return hashes[0] if len(hashes) == 1 else sha256(" ".join(hashes).encode()).hexdigest()
 
 
 def _line(error: Exception) -> str:
