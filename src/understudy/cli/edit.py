@@ -10,6 +10,7 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.cli.results import OutOption
+from understudy.cli.sources import RegionOption
 from understudy.errors import InputError
 from understudy.jobs.request import Job
 from understudy.settings import METHODS, EditSettings, RunSettings
@@ -64,6 +65,7 @@ def edit(
     blend: Blended = None,
     keep: Kept = [],  # noqa: B006
     mask: Mask = None,
+    region: RegionOption = "auto",
     seed: Seed = None,
     out: OutOption = Path("edited.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -90,6 +92,7 @@ def edit(
         blend=blend,
         keep=keep,
         mask=mask,
+        region=region,
         out=out,
     )
     show.job(job, json)

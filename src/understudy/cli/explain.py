@@ -10,7 +10,7 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.cli.results import OutOption
-from understudy.cli.sources import MethodOption, PhotoOption, SeedOption
+from understudy.cli.sources import MethodOption, PhotoOption, RegionOption, SeedOption
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings, SwapSettings
 from understudy.settings.marks import MarkSettings
@@ -30,6 +30,7 @@ def explain(
         typer.Option(help="WORD=CONCEPT: also draw the region that this swap may change."),
     ] = [],  # noqa: B006
     method: MethodOption = "direct",
+    region: RegionOption = "auto",
     out: OutOption = Path("explained.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -47,6 +48,7 @@ def explain(
         seed=seed,
         prompt=prompt,
         swap=swap,
+        region=region,
         photo=photo,
         out=out,
     )

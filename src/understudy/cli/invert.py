@@ -27,8 +27,20 @@ def invert(
     concept: Annotated[
         list[str], typer.Option(help="Concept to apply while inverting; may be repeated.")
     ] = [],  # noqa: B006
+    region: Annotated[
+        str, typer.Option(help="Part of the photo: full, or X,Y,W,H in pixels.")
+    ] = "full",
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Invert a photo: find the noise from which the model draws it."""
-    job = Job.of("invert", settings, run, photo=photo, prompt=prompt, out=out, concept=concept)
+    job = Job.of(
+        "invert",
+        settings,
+        run,
+        photo=photo,
+        prompt=prompt,
+        out=out,
+        concept=concept,
+        region=region,
+    )
     show.job(job, json)

@@ -21,6 +21,13 @@ SuitedMethodOption = Annotated[
 MaskOption = Annotated[
     Path | None, typer.Option(help="Mask of the same size as the photo; white may change.")
 ]
+RegionOption = Annotated[
+    str,
+    typer.Option(
+        help="Part of the photo to edit: auto (around the mask or the subject), full, or X,Y,W,H "
+        "in pixels. The result has the photo's size."
+    ),
+]
 PhotosOption = Annotated[
     Path | None, typer.Option(help="Photos of the concept, to score results with.")
 ]

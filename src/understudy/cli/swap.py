@@ -14,6 +14,7 @@ from understudy.cli.sources import (
     MaskOption,
     PhotoOption,
     PhotosOption,
+    RegionOption,
     SeedOption,
     SuitedMethodOption,
 )
@@ -42,6 +43,7 @@ def swap(
     seed: SeedOption = None,
     method: SuitedMethodOption = None,
     mask: MaskOption = None,
+    region: RegionOption = "auto",
     photos: PhotosOption = None,
     out: OutOption = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -61,6 +63,7 @@ def swap(
         swap=swap,
         photo=photo,
         mask=mask,
+        region=region,
         photos=photos,
         out=out,
     )

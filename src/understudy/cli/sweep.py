@@ -10,7 +10,14 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.cli.results import OutOption
-from understudy.cli.sources import MaskOption, MethodOption, PhotoOption, PhotosOption, SeedOption
+from understudy.cli.sources import (
+    MaskOption,
+    MethodOption,
+    PhotoOption,
+    PhotosOption,
+    RegionOption,
+    SeedOption,
+)
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings, SwapSettings
 from understudy.settings.marks import MarkSettings
@@ -37,6 +44,7 @@ def sweep(
     ] = [],  # noqa: B006
     method: MethodOption = "null-text",
     mask: MaskOption = None,
+    region: RegionOption = "auto",
     photos: PhotosOption = None,
     out: OutOption = Path("sweep.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
@@ -58,6 +66,7 @@ def sweep(
         photo=photo,
         vary=vary,
         mask=mask,
+        region=region,
         photos=photos,
         out=out,
     )

@@ -18,6 +18,7 @@ from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
 from understudy.invert import Inversion
 from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
 from understudy.jobs.source import Source, inversions, inverted, source_of
 from understudy.jobs.word_edits import said_of_words
@@ -47,18 +48,25 @@ def edit(
     keep: list[str] = [],  # noqa: B006
     mask: Path | None = None,
     seed: int | None = None,
+    region: str = "auto",
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
     outs = files(out, len(to))
-    work.photo(photo)
+    opened = work.photo(photo)
     concepts = work.concepts(concept)
     check(settings, concepts, seed)
     words = said_of_words(reweight, window, blend, keep)
     check_edited_words(work, prompt, to, words, concepts)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, None, mask)
-        source = source if seed is None else replace(source, seed=seed)
+        if seed is None:
+            local = words.blend is not None  # else an edit may change all of the photo
+            wanted = Wanted(region, prompt, to if local else (), concepts)
+            source = source_of(work, model, prompt, photo, None, mask, wanted)
+        else:
+            drawn = None if mask is None else work.mask(mask, opened, model.picture_size)
+            source = Source(prompt, None, seed, drawn)
+        redrawn = _redrawn(model, source)
         edited = yield from reworded(
             model, source, to, settings, asked, words=words, concepts=concepts, cache=inversions()
         )
@@ -71,7 +79,10 @@ def edit(
         arguments = {**recipe.arguments, "target_prompt": target}
         picture = edited.pictures[number : number + 1]
         whole = replace(recipe, arguments=arguments, output=number)
-        if seed is None:
+        if seed is None and source.frame is not None:
+            result = source.frame.put_back(picture, redrawn)
+            write_edited(file, result, whole, marks, photo=photo, keeps_photo=True)
+        elif seed is None:
             write_edited(file, picture, whole, marks, photo=photo, keeps_photo=False)
         else:
             write_generated(file, picture, whole, marks)
@@ -144,6 +155,13 @@ def check(settings: EditSettings, concepts: tuple[Concept, ...], seed: int | Non
         )
     if seed is not None and settings.method != "hiper":
         raise InputError(f"--seed goes with --method hiper alone. Got {settings.method}.")
+
+
+def _redrawn(model: DiffusionModel, source: Source) -> Float[Tensor, "1 3 h w"] | None:
+    """The framed picture as the autoencoder draws it: what an edit without a change would be."""
+    if source.frame is None or source.picture is None:
+        return None
+    return decoded(model, model.encode(source.picture.to(model.device))).cpu()
 
 
 def _seeded(model: DiffusionModel, prompt: str, seed: int, settings: EditSettings) -> Inversion:

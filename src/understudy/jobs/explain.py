@@ -12,6 +12,7 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.source import check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
@@ -39,6 +40,7 @@ def explain(
     photo: Path | None = None,
     seed: int | None = None,
     swap: list[str] = [],  # noqa: B006
+    region: str = "auto",
 ) -> Events[Result]:
     """Draw what the model attends to, and with `swap` where that swap may change the photo."""
     check_place(out)
@@ -51,7 +53,8 @@ def explain(
     cast = cast_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model, "direct")
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, seed)
+        wanted = Wanted(region, prompt, (cast.target,) if swap else (), cast.concepts)
+        source = source_of(work, model, prompt, photo, seed, wanted=wanted)
         with applied(model, cast.concepts):
             found = yield from inverted(model, source, asked, cache=inversions())
             shown, average = yield from _attention(model, found.inversion, settings)

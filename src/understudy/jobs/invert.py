@@ -10,6 +10,7 @@ from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.invert.inversion import Inversion
 from understudy.jobs.events import Events, Result
+from understudy.jobs.framing import Wanted
 from understudy.jobs.source import inversions, inverted, source_of
 from understudy.jobs.words import check_plain
 from understudy.jobs.work import Work, applied
@@ -29,6 +30,7 @@ def invert(
     prompt: str,
     out: Path | None = None,
     concept: list[str] = [],  # noqa: B006
+    region: str = "auto",
 ) -> Events[Result]:
     """Invert a photo with the concepts applied, and say how well it can be replayed."""
     file = out or Path(photo.stem + SUFFIX)
@@ -39,7 +41,7 @@ def invert(
     work.photo(photo)
     concepts = work.concepts(concept)
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, None)
+        source = source_of(work, model, prompt, photo, None, wanted=Wanted(region))
         with applied(model, concepts):
             found = yield from inverted(model, source, settings, cache=inversions())
         found.inversion.save(file)

@@ -18,9 +18,9 @@ from understudy.invert.inversion import Inversion
 from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, nothing, source_key
 from understudy.jobs.events import Events, watched
+from understudy.jobs.framing import Frame, Wanted, frame_of
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
-from understudy.pictures.photo import fit
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
 
@@ -29,13 +29,15 @@ from understudy.settings import InvertSettings
 class Source:
     """The picture an edit begins with, and what it shows.
 
-    picture is None for one that the seed will draw.
+    picture is None for one that the seed will draw. frame: where in the photo the picture lies;
+    None where it is the whole photo at its own size.
     """
 
     prompt: str
     picture: Float[Tensor, "1 3 h w"] | None
     seed: int | None = None
     mask: Float[Tensor, "1 1 h w"] | None = None
+    frame: Frame | None = None
 
 
 @dataclass(frozen=True)
@@ -72,15 +74,20 @@ def source_of(
     photo: Path | None,
     seed: int | None,
     mask: Path | None = None,
+    wanted: Wanted = Wanted(),  # noqa: B008
 ) -> Source:
-    """The source of an edit: a photo fitted to the model, or the picture of a seed."""
+    """The source of an edit: a photo, or the region of it that is edited; or a seed's picture."""
     check_source(photo, seed, mask)
     if photo is None:
         return Source(prompt, None, seed)
     opened = work.photo(photo)
-    picture = to_tensor(fit(opened.pixels, model.picture_size))
-    region = None if mask is None else work.mask(mask, opened, model.picture_size)
-    return Source(prompt, picture, mask=region)
+    frame = frame_of(work, model, opened, mask, wanted)
+    drawn = None if mask is None else work.mask(mask, opened, opened.size)
+    if frame is None:
+        return Source(prompt, to_tensor(opened.pixels), mask=drawn)
+    size = model.picture_size
+    cut = None if drawn is None else frame.mask(drawn, size)
+    return Source(prompt, frame.picture(size), mask=cut, frame=frame)
 
 
 def inverted(

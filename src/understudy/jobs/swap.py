@@ -16,6 +16,7 @@ from torch import Tensor
 from understudy.generate import generate
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
@@ -46,6 +47,7 @@ def swap(
     seed: int | None = None,
     mask: Path | None = None,
     photos: Path | None = None,
+    region: str = "auto",
 ) -> Events[Result]:
     """Swap concepts into a photo, or into the picture of a seed."""
     check_place(out)
@@ -57,7 +59,8 @@ def swap(
     cast = cast_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, seed, mask)
+        wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
+        source = source_of(work, model, prompt, photo, seed, mask, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
         made = yield from swapped(model, source, cast, settings, asked, shown, inversions())
         if settings.budget and not made.scored:
@@ -66,7 +69,10 @@ def swap(
         facts |= {"method": asked.method, **made.facts}
         recipe = recipe_of(work, model, settings, run, asked, facts=facts, seed=seed)
     kept = settings.paste and photo is not None
-    write_edited(out, made.picture, recipe, marks, photo=photo, keeps_photo=kept)
+    result = made.picture
+    if source.frame is not None:
+        result = source.frame.put_back(result, source.picture if settings.paste else None)
+    write_edited(out, result, recipe, marks, photo=photo, keeps_photo=kept)
     told = {key: value for key, value in facts.items() if key != "cache"}
     return Result({"picture": str(out), **told}, (f'{out}   "{cast.target}"',), (str(out),))
 

@@ -12,6 +12,7 @@ from understudy.errors import InputError
 from understudy.invert.source import Parts
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
 from understudy.jobs.swap import scorer_of
@@ -45,6 +46,7 @@ def sweep(
     vary: list[str] = [],  # noqa: B006
     mask: Path | None = None,
     photos: Path | None = None,
+    region: str = "auto",
 ) -> Events[Result]:
     """Swap with many numbers of steps at once, and draw the grid."""
     check_place(out)
@@ -60,7 +62,8 @@ def sweep(
     cast = cast_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model, "null-text")
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, seed, mask)
+        wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
+        source = source_of(work, model, prompt, photo, seed, mask, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
         swept = yield from _swept(model, cast, source, asked, grid, settings.keep, shown)
         facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}

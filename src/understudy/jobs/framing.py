@@ -1,0 +1,129 @@
+"""The part of a photo that is edited, and the result put back into the photo at its own size.
+
+Only photos of another size than the model's have a frame; a photo of the model's size is edited as
+it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.concept import Concept
+from understudy.jobs.work import Work, applied
+from understudy.models.interface import DiffusionModel
+from understudy.pictures import region as regions
+from understudy.pictures.paste import changed
+from understudy.pictures.photo import Photo, Pixels
+from understudy.pictures.region import Region
+from understudy.pictures.tensors import to_mask, to_pixels, to_tensor
+from understudy.swap.difference import difference_mask, differences
+
+NEARLY_ALL = 0.8  # a region with this share of the whole one's side gains nothing
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A photo and the region of it that the model is given."""
+
+    photo: Pixels
+    region: Region
+
+    def picture(self, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
+        """The region at the model's size (height, width)."""
+        return to_tensor(regions.cut(self.photo, self.region, size))
+
+    def mask(
+        self, drawn: Float[Tensor, "1 1 h w"], size: tuple[int, int]
+    ) -> Float[Tensor, "1 1 h2 w2"]:
+        """A mask of the photo's size, cut like the photo."""
+        grey = (255 * drawn[0, 0].numpy()).round().astype(np.uint8)[..., None]
+        return to_mask(regions.cut(grey, self.region, size)[..., 0] / 255)
+
+    def put_back(
+        self,
+        edited: Float[Tensor, "1 3 h2 w2"],
+        unedited: Float[Tensor, "1 3 h2 w2"] | None,
+    ) -> Pixels:
+        """The photo with the edited region, where it differs from the unedited one.
+
+        unedited: what the region looks like if nothing is edited; None takes all of the region.
+        """
+        size = (int(edited.shape[-2]), int(edited.shape[-1]))
+        share = torch.ones(1, 1, *size) if unedited is None else changed(edited, unedited)
+        return regions.put_back(self.photo, self.region, to_pixels(edited), share[0, 0].numpy())
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What an edit says of the region: the option's text, and how the subject is found.
+
+    targets: prompts of the result. concepts: what they speak of. A photo's subject is where the
+    model's predictions for `prompt` and the targets differ. Without targets nothing is looked for.
+    """
+
+    text: str = "auto"
+    prompt: str = ""
+    targets: Sequence[str] = ()
+    concepts: tuple[Concept, ...] = ()
+
+
+def frame_of(
+    work: Work, model: DiffusionModel, photo: Photo, mask: Path | None, wanted: Wanted
+) -> Frame | None:
+    """The frame of a photo; None for one of the model's size, whole.
+
+    "full" covers the whole photo, "auto" the mask, or the subject where it is small. Raises
+    InputError for a text that is no region of the photo.
+    """
+    size, shape = photo.size, model.picture_size
+    box = regions.parse(wanted.text)
+    if box is None and size == shape:
+        return None
+    if box is not None:
+        region = regions.covering(regions.checked(box, size), shape)
+    elif wanted.text == "full":
+        region = regions.whole(size, shape)
+    elif mask is not None:
+        drawn = work.mask(mask, photo, size)[0, 0].numpy()
+        region = regions.around(regions.mask_box(drawn), size, shape)
+    else:
+        region = _around_subject(model, photo.pixels, wanted)
+    top, bottom, left, right = region.within(size)
+    work.note(
+        f"editing the region {left},{top},{right - left},{bottom - top} of the "
+        f"{size[1]} x {size[0]} photo at {shape[1]} x {shape[0]}; the result has the photo's size"
+    )
+    return Frame(photo.pixels, region)
+
+
+@torch.no_grad()
+def _around_subject(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Region:
+    """The region around the subject, or the whole photo where it is large or nothing is found."""
+    size, shape = (pixels.shape[0], pixels.shape[1]), model.picture_size
+    whole = regions.whole(size, shape)
+    if not wanted.targets:
+        return whole
+    view = Frame(pixels, whole)
+    with applied(model, wanted.concepts):
+        latents = model.encode(view.picture(shape).to(model.device))
+        found = differences(model, latents, wanted.prompt, wanted.targets).cpu()
+    mask = difference_mask(found).amax(0)[None]
+    core = 1 - F.max_pool2d(F.pad(1 - mask, (1, 1, 1, 1), value=0.0), 3, stride=1)
+    mask = (core if bool(core.any()) else mask)[0, 0].numpy()  # without the rim of one cell
+    x, y, width, height = regions.mask_box(mask)
+    across, down = whole.width / mask.shape[1], whole.height / mask.shape[0]
+    left, top = max(0.0, whole.x + x * across), max(0.0, whole.y + y * down)
+    right = min(float(size[1]), whole.x + (x + width) * across)
+    bottom = min(float(size[0]), whole.y + (y + height) * down)
+    if right <= left or bottom <= top:
+        return whole
+    region = regions.around((left, top, right - left, bottom - top), size, shape)
+    return region if region.width < NEARLY_ALL * whole.width else whole
