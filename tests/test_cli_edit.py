@@ -57,7 +57,7 @@ def test_layout_is_kept_by_features(photo: Path, capsys) -> None:
     how = ("--method", "pnp", "--inversion-steps", 4, "--negative", "blue toy")
     how = (*how, "--mask", mask, "--out", "new.png")
     shown = ran(capsys, "edit", photo, *ABOUT, *TO, *how)
-    assert shown["inversion"] == "ddim" and read_photo("new.png").size == (64, 64)
+    assert shown["inversion"] == "ddim" and read_photo("new.png").size == (80, 90)
     assert read_recipe("new.png").settings["negative"] == "blue toy"
 
 
