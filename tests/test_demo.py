@@ -10,6 +10,7 @@ import torch
 from rulers import untaught
 from tiny import tiny_model
 from understudy import demo
+from understudy.jobs.events import Finished
 from understudy.settings import DemoSettings
 
 
@@ -29,13 +30,15 @@ def made() -> demo.Performance:
     settings = DemoSettings(photos=2, learn_steps=2, prior_samples=1, steps=2)
     model = tiny_model("toy")
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
-    titles: list[str] = []
-
-    def watch(steps, title):
-        titles.append(title)
-        return demo.unwatched(steps, title)
-
-    made = demo.perform(model, demo.case(0, settings.photos), settings, watch)
+    titles, steps = list[str](), demo.perform(model, demo.case(0, settings.photos), settings)
+    while True:
+        try:
+            event = next(steps)
+        except StopIteration as end:
+            made = end.value
+            break
+        if isinstance(event, Finished):
+            titles.append(event.phase)
     after = model.unet.state_dict()
     assert all(torch.equal(after[name], value) for name, value in before.items())
     assert [title.split()[0] for title in titles] == [

@@ -7,52 +7,36 @@ but the built-in weights; draws no bars, but lets a caller watch the steps.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, no_grad
 
 from understudy import toybox
-from understudy.concept import worn
 from understudy.edit import WordEdits, edit_steps
 from understudy.evaluate import truth
-from understudy.invert import inversion_steps
 from understudy.invert.inversion import Inversion
+from understudy.jobs.casting import Cast
+from understudy.jobs.events import Events, watched
+from understudy.jobs.source import Source, inverted
+from understudy.jobs.swap import replaced
+from understudy.jobs.work import applied, decoded
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import metrics
 from understudy.pictures.photo import Pixels
 from understudy.pictures.sheet import Row, Tile, contact_sheet
 from understudy.pictures.tensors import to_pixels
-from understudy.settings import (
-    DemoSettings,
-    EditSettings,
-    InvertSettings,
-    LearnSettings,
-    SwapSettings,
-)
-from understudy.settings.swap import INVERSIONS
-from understudy.swap import swap_steps
-from understudy.swap.photoswap import framed
-from understudy.swap.schedule_search import Audition
-from understudy.swap.scorer import judge_for
+from understudy.settings import DemoSettings, EditSettings, LearnSettings, SwapSettings
+from understudy.settings.swap import inversion_for
+from understudy.swap.subjects import Role
 from understudy.toybox import Scene
 from understudy.vision.recogniser import Recogniser
 
 FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides
 NAME = "rex"
-
-Watch = Callable[[Iterable[Any], str], Any]  # follow steps to the end, return the last
-
-
-def unwatched(steps: Iterable[Any], title: str) -> Any:
-    """Follow steps to the end without a word."""
-    return deque(steps, maxlen=1).pop()
 
 
 @dataclass(frozen=True)
@@ -106,9 +90,7 @@ class Performance:
     target_prompt: str
 
 
-def perform(
-    model: DiffusionModel, given: Case, settings: DemoSettings, watch: Watch = unwatched
-) -> Performance:
+def perform(model: DiffusionModel, given: Case, settings: DemoSettings) -> Events[Performance]:
     """Do the whole job for one case with the preset "best". Nothing is taken from any cache.
 
     Where the pictures are toys, the recogniser chooses among the preset's candidates. It sees the
@@ -116,84 +98,49 @@ def perform(
     """
     size = model.picture_size
     photos = truth.pictures(given.photos, size)
-    source = truth.pictures([given.source], size)
-    learnt = watch(
-        learn_steps(
-            model,
-            Subject(NAME, given.noun, photos),
-            settings=LearnSettings.filled(
-                {
-                    "steps": settings.learn_steps,
-                    "learning_rate": settings.learning_rate,
-                    "prior_samples": settings.prior_samples,
-                    "seed": settings.seed,
-                },
-                model.name,
-            ),
-        ),
-        f"Learning the {given.noun} from {len(photos)} photos",
-    ).concept
-    target_prompt = given.prompt.replace(given.noun, learnt.phrase, 1)
+    source = Source(given.prompt, truth.pictures([given.source], size))
+    asked = {
+        "steps": settings.learn_steps,
+        "learning_rate": settings.learning_rate,
+        "prior_samples": settings.prior_samples,
+        "seed": settings.seed,
+    }
+    how = LearnSettings.filled(asked, model.name)
+    learning = learn_steps(model, Subject(NAME, given.noun, photos), settings=how)
+    title = f"Learning the {given.noun} from {len(photos)} photos"
+    learnt = (yield from watched(learning, title)).concept
+    assert learnt is not None and source.picture is not None
+    target = given.prompt.replace(given.noun, learnt.phrase, 1)
+    cast = Cast((Role(given.noun, learnt.phrase),), (learnt,), target)
     run = {"steps": settings.steps, "guidance": settings.guidance}
-    with worn(model, learnt):
-        method = INVERSIONS["best"]
-        asked = InvertSettings.filled({**run, "method": method}, model.name)
-        inverting = inversion_steps(model, source, given.prompt, asked)
-        inversion = watch(inverting, "Inverting the source").inversion
-        roles = (given.noun, learnt.phrase)
-        swapped = _swapped(model, inversion, target_prompt, roles, (photos, source), run, watch)
-        reworded = _reworded(model, inversion, target_prompt, roles, run, watch)
-    with torch.no_grad():
-        rebuilt = model.decode(model.encode(source.to(model.device)))
+    swapping = SwapSettings.filled(run, model.name)
+    with applied(model, cast.concepts):
+        inverting = inversion_for(swapping, model.name)
+        found = yield from inverted(model, source, inverting, cache=None)
+        swapped = yield from replaced(model, found, source, cast, swapping, photos)
+        reworded = yield from _reworded(model, found.inversion, target, cast, run)
+    rebuilt = decoded(model, no_grad()(model.encode)(source.picture.to(model.device)))
     return Performance(
         case=given,
         photos=photos,
-        source=source,
-        swapped=swapped.cpu(),
+        source=source.picture,
+        swapped=swapped.picture,
         reworded=reworded.cpu(),
         right=truth.pictures([given.right], size),
         rebuilt=rebuilt.cpu(),
-        target_prompt=target_prompt,
+        target_prompt=target,
     )
-
-
-def _swapped(
-    model: DiffusionModel,
-    inversion: Inversion,
-    target_prompt: str,
-    roles: tuple[str, str],
-    shown: tuple[Tensor, Tensor],
-    run: dict[str, Any],
-    watch: Watch,
-) -> Float[Tensor, "1 3 h w"]:
-    """The swap by the preset "best". shown: the photos of the toy, and the source."""
-    photos, source = shown
-    how = SwapSettings.filled({**run, "preset": "best"}, model.name)
-    judge = judge_for(model)
-    audition = judge and Audition(judge, judge.identity(photos), source)
-    steps = swap_steps(
-        model, inversion, inversion.prompt, target_prompt, how, words=roles, audition=audition
-    )
-    last = watch(steps, "Swapping")
-    with torch.no_grad():
-        return framed(model, inversion, model.decode(last.target), last, how, source)
 
 
 def _reworded(
-    model: DiffusionModel,
-    inversion: Inversion,
-    target_prompt: str,
-    roles: tuple[str, str],
-    run: dict[str, Any],
-    watch: Watch,
-) -> Float[Tensor, "1 3 h w"]:
+    model: DiffusionModel, inversion: Inversion, target: str, cast: Cast, run: dict[str, Any]
+) -> Events[Float[Tensor, "1 3 h w"]]:
     """What prompt-to-prompt makes of the same inversion and prompts."""
     how = EditSettings.filled({**run, "method": "p2p"}, model.name)
-    blend = WordEdits(blend=roles)
-    steps = edit_steps(model, inversion, inversion.prompt, target_prompt, how, words=blend)
-    last = watch(steps, "Prompt-to-prompt, to compare")
-    with torch.no_grad():
-        return model.decode(last.target)
+    blend = WordEdits(blend=(cast.roles[0].word, str(cast.roles[0].actor)))
+    steps = edit_steps(model, inversion, inversion.prompt, target, how, words=blend)
+    last = yield from watched(steps, "Prompt-to-prompt, to compare")
+    return decoded(model, last.target)
 
 
 @dataclass(frozen=True)

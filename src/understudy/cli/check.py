@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from understudy.cli import show, stage
-from understudy.errors import InputError, PictureError
+from understudy.cli import show
+from understudy.errors import InputError
+from understudy.jobs.work import STORE
 from understudy.settings import LEARN_METHODS
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from understudy.preflight import Finding, Needs, Report
-    from understudy.vision.features import ClipFeatures
 
 GB = 10**9
 
@@ -37,7 +34,9 @@ def check(
     """
     if method not in LEARN_METHODS:
         raise InputError(f"--method must be one of {', '.join(LEARN_METHODS)}. Got {method!r}.")
-    report = preflight(photos, model, method, stage.STORE)
+    from understudy.jobs.photos import looker, nouns, preflight
+
+    report = preflight(photos, model, method, STORE)
     show.note(*report.notes)
     found, told = report.to_dict(), lines(report)
     if clip_model and any(one.error is None for one in report.photos):
@@ -46,35 +45,6 @@ def check(
         told.append("class: " + ", ".join(f"{noun} {share:.0%}" for noun, share in proposed))
     show.result(found, json, *told)
     report.refuse()
-
-
-def looker(clip: str) -> ClipFeatures:
-    """CLIP from a folder or hub id."""
-    from understudy.vision.encoders import load_clip
-    from understudy.vision.features import ClipFeatures
-
-    return ClipFeatures(load_clip(clip))
-
-
-def nouns(photos: Path, seeing: ClipFeatures) -> list[tuple[str, float]]:
-    """The nouns that fit the readable photos of a folder best, with their shares of belief."""
-    from understudy.pictures.photo import list_folder
-    from understudy.pictures.tensors import read_picture
-    from understudy.vision.nouns import propose_noun
-
-    pictures: list[Tensor] = []
-    for file in list_folder(photos).files:
-        with suppress(PictureError):  # named in the report already
-            pictures.append(read_picture(file))
-    return propose_noun(seeing, pictures)
-
-
-def preflight(photos: Path, model: str, method: str, out: Path) -> Report:
-    """The report of a folder for a model that may be here already, or not."""
-    from understudy.models.registry import here
-    from understudy.preflight import preflight as look
-
-    return look(photos, model=here(model), trains_all=method == "dreambooth", out=out)
 
 
 def lines(report: Report) -> list[str]:

@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli import show, stage
+from understudy.cli import show
+from understudy.cli.loading import load_model
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import check_folder_writable, check_writable
+from understudy.jobs.work import MANIFEST, STORE, concept_folder
 from understudy.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ def options() -> None:
 @app.command("show")
 def show_concept(name: Name, json: Json = False) -> None:
     """Show a concept: its words, learning method, settings and model."""
-    folder = stage.concept_folder(name)
+    folder = concept_folder(name)
     from understudy.concept import Concept
 
     concept = Concept.load(folder)
@@ -79,13 +81,14 @@ def export(
     Inversion. folder: a whole diffusers model.
     """
     (check_folder_writable if to == "folder" else check_writable)(out)
-    dress = stage.load_concepts([name])
+    folder = concept_folder(name)
     from torch import float16, float32
 
+    from understudy.concept import Concept
     from understudy.concept.exchange import export_concept
 
-    (concept,) = dress.concepts
-    base = stage.load_model(RunSettings(model=model or concept.base_model, device="cpu"))
+    concept = Concept.load(folder)
+    base = load_model(RunSettings(model=model or concept.base_model, device="cpu"))
     dtype = float32 if full else float16
     done = export_concept(base, concept, out, to, rank=rank, dtype=dtype)
     if done.kept < 1:
@@ -119,13 +122,13 @@ def import_concept(
     from understudy.learn.identifier import rare_words
 
     rows = rows_wanted(source)
-    base = stage.load_model(RunSettings(model=model, device="cpu"))
+    base = load_model(RunSettings(model=model, device="cpu"))
     words = tuple(rare_words(base)[-rows:]) if rows else ()
     concept = take(
         base, source, name=name, class_noun=class_noun, identifier=identifier, words=words
     )
-    folder = out or stage.STORE / concept.name
-    if (folder / stage.MANIFEST).exists():
+    folder = out or STORE / concept.name
+    if (folder / MANIFEST).exists():
         raise OutputError(f"{folder} holds a concept already. Give another --name or --out.")
     concept.save(folder)
     for line in concept.record.get("left_out", []):
@@ -142,7 +145,7 @@ def remove(
     json: Json = False,
 ) -> None:
     """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""
-    folder = stage.concept_folder(name)
+    folder = concept_folder(name)
     if not yes and not typer.confirm(f"Remove {folder} and what was learnt?", err=True):
         raise InputError(f"{folder} was left alone. Say --yes to remove it.")
     from understudy.concept.folder import remove as wipe

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli import show, stage, study
+from understudy.cli import show, study
+from understudy.cli.loading import load_model
 from understudy.cli.options import Command, knobs
 from understudy.errors import ExtraMissing, InputError, ModelError
 from understudy.files.atomic import check_folder_writable
@@ -279,7 +280,7 @@ def _stage(run: RunSettings, told: list[str], out: Path) -> Stage:
     from understudy.evaluate.stage import told as checked
 
     said = checked(told)
-    return Stage(stage.load_model(run), said, out / "made")
+    return Stage(load_model(run), said, out / "made")
 
 
 def _finish(report: Report, out: Path, json: bool) -> None:

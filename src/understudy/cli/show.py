@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from understudy.cli import signals
 from understudy.errors import one_line, printable
 from understudy.jobs.events import Event, Note, Progress, Result, Step
 from understudy.jobs.request import Job
@@ -98,13 +99,29 @@ def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
     return deque(follow(steps, title), maxlen=1).pop()
 
 
-def job(wish: Job, as_json: bool) -> Result:
-    """Run a job, show its progress and notes on stderr, and its result on stdout."""
+def job(wish: Job, as_json: bool, *, finish_step: bool = False) -> Result:
+    """Run a job, show its progress and notes on stderr, and its result on stdout.
+
+    finish_step: Ctrl-C and SIGTERM let the step at hand finish, so that the job can keep it. A
+    result without values is of a process that does not report.
+    """
     from understudy.jobs.runner import run
 
-    outcome = drawn(run(wish))
-    result(outcome.values, as_json, *outcome.lines)
+    events = run(wish)
+    outcome = drawn(finishing_steps(events) if finish_step else events)
+    if outcome.values:
+        result(outcome.values, as_json, *outcome.lines)
     return outcome
+
+
+def finishing_steps(events: Iterator[Event]) -> Iterator[Event]:
+    """The events of a job; from its first step on a signal is answered between two steps."""
+    for event in events:
+        yield event
+        if isinstance(event, Progress):
+            break
+    with signals.deferred() as asked:
+        yield from signals.until(events, asked)
 
 
 def drawn(events: Iterator[Event]) -> Result:

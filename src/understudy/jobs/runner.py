@@ -24,9 +24,11 @@ VERBS = {
         "invert",
         "project",
         "drag",
+        "learn",
         "rerun",
     )
 }
+VERBS["demo"] = "understudy.demo_job"  # which is read after evaluate, as it scores its pictures
 
 
 def verb_function(verb: str) -> Callable[..., Events[Result]]:

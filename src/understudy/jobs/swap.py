@@ -18,7 +18,7 @@ from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
+from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
@@ -114,23 +114,36 @@ def swapped(
     parts = partial(parts_read, settings)
     with applied(model, cast.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
-        search = audition(model, settings, source, cast, photos)
-        steps = swap_steps(
-            model,
-            found.inversion,
-            source.prompt,
-            cast.target,
-            settings,
-            words=cast.roles,
-            mask=source.mask,
-            features=found.features,
-            audition=search,
-        )
-        last = yield from watched(steps, "Swapping")
-        picture = decoded(model, last.target)
-        how = (settings, source.picture, source.mask)
-        picture = framed(model, found.inversion, picture, last, *how).cpu()
+        made = yield from replaced(model, found, source, cast, settings, photos)
     found.keep(asked.guidance)
+    return made
+
+
+def replaced(
+    model: DiffusionModel,
+    found: Inverted,
+    source: Source,
+    cast: Cast,
+    settings: SwapSettings,
+    photos: Float[Tensor, "n 3 h w"] | None = None,
+) -> Events[Swapped]:
+    """Swap in an inverted source. The concepts must be applied; the rest is as in `swapped`."""
+    search = audition(model, settings, source, cast, photos)
+    steps = swap_steps(
+        model,
+        found.inversion,
+        source.prompt,
+        cast.target,
+        settings,
+        words=cast.roles,
+        mask=source.mask,
+        features=found.features,
+        audition=search,
+    )
+    last = yield from watched(steps, "Swapping")
+    picture = decoded(model, last.target)
+    how = (settings, source.picture, source.mask)
+    picture = framed(model, found.inversion, picture, last, *how).cpu()
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found.found)
 

@@ -2,11 +2,13 @@
 
 ::
 
-    {"format": 1, "settings": {"learn": {"steps": 100}, "learn lora": {"steps": 250}}}
+    {"format": 1, "shows": "toys",
+     "settings": {"learn": {"steps": 100}, "learn lora": {"steps": 250}}}
 
-A key is a verb, or a verb and one of its methods. The file lies beside the weights and is copied
-with them, so a model behaves alike by name and by path. A model without the file (a hub id, a
-checkpoint file) takes the defaults.
+A key of the settings is a verb, or a verb and one of its methods. shows: "toys" where the model
+draws the toy world, so that the recogniser can score its pictures; else it is left out. The
+file lies beside the weights and is copied with them, so a model behaves alike by name and by path.
+A model without the file (a hub id, a checkpoint file) takes the defaults.
 """
 
 from __future__ import annotations
@@ -31,14 +33,11 @@ def suits(model: str) -> Mapping[str, Values]:
     Raises ModelError, naming the file, for one that is not as described above. Whether a value is
     within its bounds is checked where the settings are made.
     """
-    folder = builtin_folder(model)
-    if folder is None and model:
-        folder = Path(model).expanduser()
-    if folder is None or not os.path.lexists(file := folder / FILE):
+    file, body = _body(model)
+    if not body:
         return {}
-    body = read_json(file, most=MAX_BYTES, error=ModelError)
-    found: Any = body.get("settings") if isinstance(body, dict) else None
-    if not isinstance(found, dict) or cast(dict[str, Any], body).get("format") != FORMAT:
+    found: Any = body.get("settings")
+    if not isinstance(found, dict) or body.get("format") != FORMAT:
         raise ModelError(f"{file} must hold format {FORMAT} and settings. Remove or correct it.")
     for verb, values in cast(dict[str, Any], found).items():
         plain = isinstance(values, dict) and all(
@@ -47,3 +46,22 @@ def suits(model: str) -> Mapping[str, Values]:
         if not plain:
             raise ModelError(f"{file}: {verb} must hold names and values. Remove or correct it.")
     return cast(dict[str, Values], found)
+
+
+def shows_toys(model: str) -> bool:
+    """Whether the model of this name or folder draws the toy world."""
+    return _body(model)[1].get("shows") == "toys"
+
+
+def _body(model: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a model, and what it holds; empty where there is none."""
+    folder = builtin_folder(model)
+    if folder is None and model:
+        folder = Path(model).expanduser()
+    file = (folder or Path()) / FILE
+    if folder is None or not os.path.lexists(file):
+        return file, {}
+    body = read_json(file, most=MAX_BYTES, error=ModelError)
+    if not isinstance(body, dict) or not body:
+        raise ModelError(f"{file} must hold format {FORMAT} and settings. Remove or correct it.")
+    return file, cast(dict[str, Any], body)

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.models.interface import DiffusionModel
+from understudy.settings.suits import shows_toys
 from understudy.vision.recogniser import Recogniser
 
-TOYS = ("toybox",)  # built-in models whose pictures the recogniser knows
 GRID = 16  # cells a side that a layout is compared on
 
 
@@ -41,4 +41,4 @@ def judge_for(model: DiffusionModel) -> ToyJudge | None:
     """A judge for the pictures of this model; None where none is at hand."""
     from understudy.vision.recogniser import load
 
-    return ToyJudge(load()) if model.name in TOYS else None
+    return ToyJudge(load()) if shows_toys(model.name) else None

@@ -1,0 +1,19 @@
+"""A model for the commands that are no jobs; how it was renamed on the hub is said."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from understudy.cli.show import note
+from understudy.settings import RunSettings
+
+if TYPE_CHECKING:
+    from understudy.models.interface import DiffusionModel
+
+
+def load_model(run: RunSettings) -> DiffusionModel:
+    """The model of `--model` on `--device` in `--dtype`."""
+    from understudy.models.registry import load, renamed
+
+    note(*filter(None, [renamed(run.model)]))
+    return load(run.model, device=run.device, dtype=run.dtype)

@@ -1,0 +1,162 @@
+"""The job `learn`: a folder of photos to a concept."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+from torch.cuda import is_available
+
+from understudy.concept import Concept
+from understudy.errors import InputError
+from understudy.files.atomic import cache_folder, check_folder_writable
+from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.photos import looker, nouns, preflight
+from understudy.jobs.work import STORE, Work
+from understudy.learn import LearnStep, Subject, learn_steps
+from understudy.learn.preview import Judge
+from understudy.learn.preview_scorer import CLIP_SCALE, PreviewJudge
+from understudy.models.interface import DiffusionModel
+from understudy.pictures.tensors import read_folder, read_masks
+from understudy.settings import LearnSettings, RunSettings
+from understudy.settings.suits import shows_toys
+from understudy.vision.encoders import load_dino
+from understudy.vision.features import ClipFeatures, DinoFeatures, ToyFeatures
+from understudy.vision.recogniser import load as load_recogniser
+
+
+def learn(
+    work: Work,
+    settings: LearnSettings,
+    run: RunSettings,
+    *,
+    photos: Path,
+    name: str,
+    class_noun: str | None = None,
+    clip_model: str | None = None,
+    dino_model: str | None = None,
+    out: Path | None = None,
+    identifier: str | None = None,
+    masks: Path | None = None,
+    also: list[str] = [],  # noqa: B006
+    after: list[str] = [],  # noqa: B006
+    resume: bool = False,
+) -> Events[Result]:
+    """Learn the subject of a folder of photos as a concept, in the folder `out`."""
+    folder = out or STORE / name
+    check_folder_writable(folder)
+    leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
+    others = [_further(words) for words in also]
+    for one in (photos, *(path for _, _, path in others)):
+        _look_over(work, one, run.model, settings.method, folder, leads)
+    seeing = _seeing(clip_model, dino_model, not class_noun or settings.preview_every > 0)
+    noun = class_noun or _proposed(work, photos, seeing)
+    concepts = work.concepts(after)
+    with work.model(own_device(run)) as model:
+        subjects = [_subject(work, name, noun, photos, model, identifier, masks)]
+        subjects += [_subject(work, *other, model) for other in others]
+        steps = learn_steps(
+            model,
+            *subjects,
+            settings=settings,
+            cache=cache_folder() / "classes",
+            after=concepts,
+            run=folder,
+            resume=resume,
+            judge=_judge(model, seeing, dino_model) if settings.preview_every else None,
+        )
+        last = yield from watched(steps, _title)
+    assert last.concept is not None, "the last step carries the concept"
+    if not leads:
+        return Result({})
+    last.concept.save(folder)
+    work.note(*last.warnings)
+    return _told(last, last.concept, folder)
+
+
+def own_device(run: RunSettings) -> RunSettings:
+    """Of several processes on one machine (torchrun) each takes a GPU of its own."""
+    number = os.environ.get("LOCAL_RANK")
+    if number is None or run.device != "auto" or not is_available():
+        return run
+    return replace(run, device=f"cuda:{number}")
+
+
+def _told(last: LearnStep, concept: Concept, folder: Path) -> Result:
+    """What prompts can say now, and which checkpoint looked best."""
+    numbers: dict[str, object] = {"concept": str(folder), "name": concept.name}
+    numbers |= {"phrase": concept.phrase, "phrases": concept.phrases}
+    lines = [f'{folder}   say {{{name}}}: it reads "{p}"' for name, p in concept.phrases.items()]
+    if last.look is not None:
+        best = folder / "checkpoints" / f"step-{last.look.step:06d}"
+        numbers["best"] = str(best)
+        lines.append(f"{best}   looked best; see {folder / 'learn.png'}")
+    return Result(numbers, tuple(lines), (str(folder),))
+
+
+def _further(words: str) -> tuple[str, str, Path]:
+    """ "mia:dog:photos/mia" -> name, class noun, folder."""
+    parts = words.split(":", 2)
+    if len(parts) != 3 or not all(parts):
+        raise InputError(f"--also must be NAME:CLASS:PHOTOS, like mia:dog:mia/. Got {words!r}.")
+    return parts[0], parts[1], Path(parts[2])
+
+
+def _subject(
+    work: Work,
+    name: str,
+    class_noun: str,
+    photos: Path,
+    model: DiffusionModel,
+    identifier: str | None = None,
+    masks: Path | None = None,
+) -> Subject:
+    """Somebody to learn: photos, and masks named like them, fitted to the model."""
+    pictures, listing = read_folder(photos, model.picture_size)
+    work.note(*listing.notes)
+    for file in listing.files:
+        work.used("photos", file)
+    drawn = read_masks(masks, listing, model.picture_size) if masks else None
+    return Subject(name, class_noun, pictures, identifier, drawn)
+
+
+def _look_over(work: Work, photos: Path, model: str, method: str, out: Path, leads: bool) -> None:
+    """Refuse photos that nothing can be learnt from, before the model is loaded."""
+    report = preflight(photos, model, method, out)
+    report.refuse()
+    work.note(*(report.all_warnings if leads else ()))
+
+
+def _seeing(clip_model: str | None, dino_model: str | None, wanted: bool) -> ClipFeatures | None:
+    """CLIP, where it was given and somebody will ask it."""
+    if clip_model is None and dino_model is not None:
+        raise InputError("--dino-model judges pictures; prompts need --clip-model beside it.")
+    return looker(clip_model) if clip_model and wanted else None
+
+
+def _proposed(work: Work, photos: Path, seeing: ClipFeatures | None) -> str:
+    """The class noun that CLIP believes in most; said, because the user may know better."""
+    if seeing is None:
+        raise InputError("Wanted --class, like --class cat, or --clip-model to propose one.")
+    (noun, share), *_ = found = nouns(photos, seeing)
+    others = ", ".join(f"{other} {chance:.0%}" for other, chance in found[1:])
+    work.note(f"--class {noun}, says CLIP ({share:.0%}; {others}). If it is not, give --class.")
+    return noun
+
+
+def _judge(model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None) -> Judge | None:
+    """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""
+    if seeing is not None:
+        subject = DinoFeatures(load_dino(dino)) if dino else seeing
+        return PreviewJudge(subject, seeing, CLIP_SCALE)
+    if not shows_toys(model.name):
+        return None
+    ruler = ToyFeatures(load_recogniser())
+    return PreviewJudge(ruler, ruler)
+
+
+def _title(step: LearnStep) -> str:
+    if step.phase == "learn":
+        return f"Learning, loss {step.loss:.3f}"
+    return "Drawing the class" if step.phase == "prior" else "Learnt"
