@@ -17,14 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.errors import ConceptError, OutputError
+from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
-from understudy.files.reading import check_regular, read_json
-from understudy.files.tensors import write_tensors
+from understudy.files.reading import read_json
+from understudy.files.tensors import headers, load_tensors, write_tensors
 
 FORMAT = 1
 MANIFEST = "concept.json"
@@ -33,6 +32,36 @@ OURS = (MANIFEST, "weights-*.safetensors", "checkpoints", "previews", "learn.jso
         ".run.*", ".*.partial")  # fmt: skip
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _WEIGHTS = re.compile(r"weights-[0-9a-f]{16}\.safetensors")
+_RECORD = spec.Record(
+    {},
+    {"tail_scale": spec.Number(-100, 100), "left_out": spec.Items(spec.Text())},
+    others=spec.Data(),
+)
+DECLARED = spec.Record(
+    {
+        "format": spec.Number(FORMAT, FORMAT, whole=True),
+        "name": spec.Text(400, pattern=_NAME.pattern),
+        "identifier": spec.Text(400),
+        "class_noun": spec.Text(400),
+        "kind": spec.Text(400),
+        "base_model": spec.Text(4096),
+        "base_fingerprint": spec.Text(400),
+        "weights": spec.Text(400, pattern=_WEIGHTS.pattern),
+        "sha256": spec.Text(64),
+        "record": _RECORD,
+    },
+    {"also": spec.Table(spec.Text(), _NAME.pattern, most=1_000)},
+)
+# What the names mean: see `concept.value`.
+TENSORS = (
+    spec.Tensors("tail", "_ _"),
+    spec.Tensors(r"(.+)\.lora_A", ".rank _"),
+    spec.Tensors(r"(.+)\.lora_B", "_ .rank"),
+    spec.Tensors(r".+\.alpha", ""),
+    spec.Tensors(r"(.+)\.rows", ".n _"),
+    spec.Tensors(r"(.+)\.ids", ".n", ("int64",)),
+    spec.Tensors(r"[a-z0-9_]+\..+", "..."),
+)
 _TEXTS = ("name", "identifier", "class_noun", "kind", "base_model", "base_fingerprint")
 
 
@@ -66,14 +95,16 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The reverse of `write`: fields and tensors. Raises ConceptError naming the bad file."""
     manifest = _read_manifest(folder / MANIFEST)
     weights = folder / manifest["weights"]
+    if not weights.exists():
+        raise ConceptError(f"{weights} is missing, so the concept cannot be loaded.")
     try:
-        if weights.exists():
-            check_regular(weights, error=ConceptError)
-        tensors = load_file(weights)
-    except FileNotFoundError as error:
-        raise ConceptError(f"{weights} is missing, so the concept cannot be loaded.") from error
-    except (OSError, SafetensorError) as error:
+        spec.check_headers(headers(weights)[0], TENSORS)
+        tensors, _ = load_tensors(weights)
+        spec.check_finite(tensors)
+    except OSError as error:
         raise ConceptError(f"{weights} is damaged or unreadable: {error}") from error
+    except spec.Unfit as problem:
+        raise ConceptError(f"{weights} is no concept's: {problem}.") from None
     if digest_of(tensors) != manifest["sha256"]:
         raise ConceptError(f"{weights} is damaged: its content is not what was saved.")
     fields = {key: manifest[key] for key in _TEXTS}
@@ -125,19 +156,8 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     manifest: Any = read_json(path, error=ConceptError)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
         raise ConceptError(f"{path} is not a concept of format {FORMAT}, the only one known here.")
-    manifest.setdefault("also", {})
-    for key in (*_TEXTS, "weights", "sha256"):
-        if not isinstance(manifest.get(key), str):
-            raise ConceptError(f"{path} is damaged: it has no {key!r}.")
-    if not isinstance(manifest.get("record"), dict) or not _NAME.fullmatch(manifest["name"]):
-        raise ConceptError(f"{path} is damaged: its name or its record is not one.")
-    also = manifest["also"]
-    if not isinstance(also, dict) or not all(
-        _NAME.fullmatch(name) and isinstance(phrase, str) for name, phrase in also.items()
-    ):
-        raise ConceptError(f"{path} is damaged: {'also'!r} does not name subjects.")
-    if not _WEIGHTS.fullmatch(manifest["weights"]):
-        raise ConceptError(
-            f"{path} is damaged: {manifest['weights']!r} is no weights file of ours."
-        )
-    return manifest
+    try:
+        DECLARED.check(manifest, "it")
+    except spec.Unfit as problem:
+        raise ConceptError(f"{path} is damaged: {problem}.") from None
+    return {"also": {}, **manifest}

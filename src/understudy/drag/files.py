@@ -12,20 +12,51 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.drag.engine import Anchor, State
 from understudy.drag.points import Point, as_xy, tensor
 from understudy.errors import InputError
-from understudy.files.reading import check_regular, parse_json
-from understudy.files.tensors import load_tensors, save_tensors
+from understudy.files import spec
+from understudy.files.tensors import read_declared, save_tensors
 from understudy.settings.drag import DragSettings
 
 FORMAT = "understudy drag 1"
 STOPS = ("stopped", "reached", "cap", "stalled")
 _PARTS = ("front", "first", "second", "points", "targets")
+_STATE = r"(state|past\.\d{1,6}|future\.\d{1,6})"
+_COUNT = spec.Number(0, 1e6, whole=True)
+DECLARED = spec.TensorFile(
+    FORMAT,
+    "drag",
+    "drag session",
+    "understudy drag",
+    spec.Record(
+        {
+            "model": spec.Text(4096),
+            "fingerprint": spec.Text(400),
+            "picture": spec.Items(spec.Number(1, 65_536, whole=True), 2, 2),
+            "settings": spec.Table(spec.Scalar(), most=1_000),
+            "stop": spec.Text(choices=STOPS),
+            "kept": spec.Items(_COUNT, most=100_000),
+            "past": spec.Number(0, 10_000, whole=True),
+            "future": spec.Number(0, 10_000, whole=True),
+            "states": spec.Table(
+                spec.Record({"count": _COUNT, "step": _COUNT, "doubtful": spec.Flag()}), _STATE
+            ),
+        }
+    ),
+    (
+        spec.Tensors("start", "1 num_ws w_dim", needed=True),
+        spec.Tensors("mask", "1 1 _ _"),
+        spec.Tensors(_STATE + r"\.(?:front|first|second|anchor\.front)", "1 rows w_dim"),
+        spec.Tensors(_STATE + r"\.(?:points|targets)", ".n 2", empty=True),
+        spec.Tensors(_STATE + r"\.anchor\.points", ".n 2", empty=True),
+        spec.Tensors(r"kept\.\d{1,6}\.front", "1 rows w_dim"),
+        spec.Tensors(r"kept\.\d{1,6}\.points", "_ 2", empty=True),
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,22 +104,38 @@ def save_session(path: str | os.PathLike[str], session: Mapping[str, Any]) -> Pa
 def load_session(path: str | os.PathLike[str]) -> dict[str, Any]:
     """The fields of the `DragSession` in a file. Raises InputError, naming the file, for any
     other file."""
-    check_regular(path)
+    body, tensors = read_declared(path, DECLARED)
     try:
-        tensors, header = load_tensors(path)
-        if header.get("format") != FORMAT:
-            raise InputError(f"{path} is no drag session; make one with: understudy drag")
-        body: dict[str, Any] = parse_json(header["drag"], str(path))
-        return _session(body, tensors)
-    except InputError as error:
-        if str(path) in str(error):
-            raise
-        raise InputError(f"{path} is damaged: {error}") from error
-    except (OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"{path} cannot be read as a drag session: {error}") from error
+        settings = DragSettings.from_dict(body["settings"])
+        _check_whole(body, tensors, settings.layers)
+        return _session(body, tensors, settings)
+    except (InputError, spec.Unfit) as error:
+        raise InputError(f"{path} is damaged: {error}") from None
 
 
-def _session(body: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _check_whole(body: Mapping[str, Any], tensors: Mapping[str, Tensor], layers: int) -> None:
+    """Raise `Unfit` unless every state and snapshot that is counted has its tensors."""
+    states = ["state"]
+    states += [f"{kind}.{n}" for kind in ("past", "future") for n in range(body[kind])]
+    if set(states) != body["states"].keys():
+        raise spec.Unfit("its states are not those that it counts.")
+    wanted = {"start"} | {f"{name}.{part}" for name in states for part in _PARTS}
+    wanted |= {f"kept.{n}.{part}" for n in range(len(body["kept"])) for part in ("front", "points")}
+    anchors = {name for name in states if f"{name}.anchor.front" in tensors}
+    wanted |= {f"{name}.anchor.{part}" for name in anchors for part in ("front", "points")}
+    if wanted != tensors.keys() - {"mask"}:
+        odd = sorted(wanted ^ (tensors.keys() - {"mask"}))[0]
+        raise spec.Unfit(f"the tensor {spec.shown(odd)} is missing, or belongs to no state.")
+    rows = tensors["state.front"].shape[1]
+    if layers > tensors["start"].shape[1] or rows not in (1, layers):
+        raise spec.Unfit(f"its latent has {rows} rows for {layers} layers.")
+    if "mask" in tensors and list(tensors["mask"].shape[-2:]) != body["picture"]:
+        raise spec.Unfit("its mask has another size than its picture.")
+
+
+def _session(
+    body: dict[str, Any], tensors: Mapping[str, Tensor], settings: DragSettings
+) -> dict[str, Any]:
     facts = body["states"]
 
     def state(name: str) -> State:
@@ -99,16 +146,11 @@ def _session(body: dict[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, A
         return Snapshot(step, tensors[f"kept.{number}.front"], as_xy(points))
 
     height, width = body["picture"]
-    if body["stop"] not in STOPS:
-        raise ValueError(f"a drag does not stop because of {body['stop']!r}")
-    for name, one in tensors.items():
-        if one.is_floating_point() and not bool(torch.isfinite(one).all()):
-            raise ValueError(f"{name} holds numbers that are not finite")
     return dict(
-        model=str(body["model"]),
-        fingerprint=str(body["fingerprint"]),
-        picture=(int(height), int(width)),
-        settings=DragSettings.from_dict(body["settings"]),
+        model=body["model"],
+        fingerprint=body["fingerprint"],
+        picture=(height, width),
+        settings=settings,
         start=tensors["start"],
         state=state("state"),
         mask=tensors.get("mask"),

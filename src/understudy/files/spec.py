@@ -174,14 +174,32 @@ class Tensors:
 
     shape: sizes separated by spaces. A number is that size; `_` is any; a word is the same size
     wherever it stands in the file; a word that begins with a dot is the same among the names whose
-    first group is the same; "..." stands for any further sizes. No size is 0.
-    dtypes: as torch calls them. needed: at least one such tensor must be there.
+    first group is the same; "..." stands for any further sizes.
+    dtypes: as torch calls them. needed: at least one such tensor must be there. empty: a size may
+    be 0.
     """
 
     names: str
     shape: str
     dtypes: tuple[str, ...] = FLOATS
     needed: bool = False
+    empty: bool = False
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """A safetensors file of ours: tensors, and one JSON object in the header.
+
+    format: what the header entry "format" says. key: the header entry that holds the object.
+    what, made_by: for messages, like "drag session" and "understudy drag".
+    """
+
+    format: str
+    key: str
+    what: str
+    made_by: str
+    fields: Record
+    tensors: tuple[Tensors, ...]
 
 
 # What a header tells of a tensor: its dtype as torch calls it, and its shape.
@@ -207,7 +225,7 @@ def check_headers(told: Mapping[str, Told], allowed: Iterable[Tensors]) -> None:
         if dtype not in one.dtypes:
             raise Unfit(f"{shown(name)} is of type {dtype}. Wanted {' or '.join(one.dtypes)}")
         group = match[1] if match.re.groups else ""
-        if not _fits(shape, one.shape.split(), group, sizes):
+        if (0 in shape and not one.empty) or not _fits(shape, one.shape.split(), group, sizes):
             raise Unfit(f"{shown(name)} has the shape {shape}. Wanted ({_written(one, sizes)})")
     for one in declared:
         if one.needed and one not in seen:
@@ -244,8 +262,6 @@ def shown(value: Any, most: int = 60) -> str:
 
 def _fits(shape: tuple[int, ...], wanted: list[str], group: str, sizes: dict[str, int]) -> bool:
     """Whether a shape is the declared one. Words that are new get their size here."""
-    if any(size < 1 for size in shape):
-        return False
     if wanted and wanted[-1] == "...":
         wanted = wanted[:-1]
         shape = shape[: len(wanted)]

@@ -16,9 +16,17 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from understudy.errors import InputError, UnderstudyError
+from understudy.files import spec
 from understudy.files.atomic import replacing
+from understudy.files.reading import check_regular, parse_json
 
 LENGTH_BYTES = 8  # the header's length, little-endian, precedes the header
+MAX_HEADER = 32 * 2**20  # bytes; a header of kohya's trainers has up to a few MB of notes
+DTYPES = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64",
+    "I32": "int32", "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
 
 
 def save_tensors(
@@ -57,13 +65,74 @@ def write_tensors(
 def load_tensors(
     path: str | os.PathLike[str], device: str = "cpu"
 ) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """The tensors and the notes of a safetensors file. Raises OSError for anything else."""
+    """The tensors and the notes of a safetensors file. Raises OSError for anything else: no
+    regular file, a damaged header, too many tensors, a type that torch does not have."""
+    told, notes = headers(path)
     try:
         with safe_open(path, "pt", device=device) as file:
+            return {name: file.get_tensor(name) for name in told}, notes
+    except (SafetensorError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise OSError(" ".join(str(error).split())) from error
+
+
+def headers(path: str | os.PathLike[str]) -> tuple[dict[str, spec.Told], dict[str, str]]:
+    """What the header of a safetensors file tells of its tensors, and its notes. Raises OSError.
+
+    No tensor is read. The header and the number of tensors are bounded.
+    """
+    try:
+        check_regular(path)
+    except InputError as error:
+        raise OSError(str(error)) from None
+    with open(path, "rb") as stream:
+        length = int.from_bytes(stream.read(LENGTH_BYTES), "little")
+    if length > MAX_HEADER:
+        raise OSError(f"its header claims {length:,} bytes; at most {MAX_HEADER:,} are read")
+    try:
+        with safe_open(path, "pt") as file:
+            names = list(file.keys())
+            if len(names) > spec.MAX_TENSORS:
+                raise OSError(f"it holds {len(names):,} tensors; at most {spec.MAX_TENSORS:,}")
+            slices = {name: file.get_slice(name) for name in names}
             notes: dict[str, str] = file.metadata() or {}
-            return {name: file.get_tensor(name) for name in file.keys()}, notes  # noqa: SIM118
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
+            kinds = {name: str(one.get_dtype()) for name, one in slices.items()}
+            told = {
+                name: (DTYPES.get(kinds[name], kinds[name]), tuple(one.get_shape()))
+                for name, one in slices.items()
+            }
+            return told, notes
+    except (SafetensorError, ValueError, TypeError, AttributeError) as error:
+        raise OSError(" ".join(str(error).split())) from error
+
+
+def read_declared(
+    path: str | os.PathLike[str],
+    declared: spec.TensorFile,
+    *,
+    device: str = "cpu",
+    error: type[UnderstudyError] = InputError,
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The JSON object and the tensors of a file of ours that fits its declaration.
+
+    The header is checked before a tensor is read. Raises `error`, naming the file, for another
+    kind of file, for names, types, shapes or fields that are not declared, and for numbers that
+    are not finite.
+    """
+    check_regular(path, error=error)
+    try:
+        told, notes = headers(path)
+        if notes.get("format") != declared.format:
+            raise error(f"{path} is no {declared.what}; make one with: {declared.made_by}")
+        fields = parse_json(notes.get(declared.key, ""), str(path), error=error)
+        declared.fields.check(fields, "its header")
+        spec.check_headers(told, declared.tensors)
+        tensors, _ = load_tensors(path, device)
+        spec.check_finite(tensors)
+        return fields, tensors
+    except spec.Unfit as problem:
+        raise error(f"{path} is no valid {declared.what}: {problem}.") from None
+    except OSError as problem:
+        raise error(f"{path} cannot be read as a {declared.what}: {problem}.") from None
 
 
 def _os_error(error: SafetensorError) -> OSError:

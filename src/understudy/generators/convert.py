@@ -8,7 +8,6 @@ leaves is safetensors and JSON, checked like anybody's: the tensors must fit the
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import subprocess
 import sys
@@ -18,27 +17,32 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 import understudy
 from understudy.errors import ModelError
+from understudy.files import spec
 from understudy.files.atomic import check_folder_writable
+from understudy.files.reading import parse_json, read_json
+from understudy.files.tensors import load_tensors
 from understudy.generators.folder import (
     MANIFEST,
+    STYLEGAN2,
     STYLEGAN3,
+    misfit,
     read_manifest,
     weights_of,
     write_folder,
 )
 from understudy.generators.quarantine import FOUND, REFUSED, WEIGHTS, processor_seconds
-from understudy.generators.stylegan2.config import StyleGAN2Config
-from understudy.generators.stylegan2.generator import StyleGAN2
-from understudy.generators.stylegan3.config import StyleGAN3Config
-from understudy.generators.stylegan3.generator import StyleGAN3
 
+DECLARED = spec.Record(  # of what the child found
+    {
+        "kind": spec.Text(choices=(STYLEGAN2, STYLEGAN3)),
+        "config": spec.Table(spec.Data(), most=1_000),
+        "written_by": spec.Text(),
+    }
+)
 MAX_BYTES = 8 * 2**30
 MAX_ANSWER = 1_000_000  # characters of JSON
 HARMLESS = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL")  # of our environment
@@ -82,13 +86,15 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     with tempfile.TemporaryDirectory(prefix="understudy-") as scratch:
         _read_apart(file, Path(scratch))
         try:
-            described: dict[str, Any] = json.loads((Path(scratch) / FOUND).read_text())
-            tensors = load_file(Path(scratch) / WEIGHTS)
-        except (OSError, ValueError, SafetensorError) as error:
+            described: dict[str, Any] = read_json(Path(scratch) / FOUND)
+            DECLARED.check(described, "it")
+            tensors, _ = load_tensors(Path(scratch) / WEIGHTS)
+            spec.check_finite(tensors)
+        except (OSError, ValueError) as error:
             raise _refusal(file, f"its reader left nothing usable ({error})") from error
-    kind, config = str(described["kind"]), dict(described["config"])
+    kind, config = described["kind"], described["config"]
     _check_fits(file, kind, config, tensors)
-    return Checkpoint(kind, str(described["written_by"]), _digest(file), config, tensors)
+    return Checkpoint(kind, described["written_by"], _digest(file), config, tensors)
 
 
 def check_folder(folder: str | os.PathLike[str]) -> Checkpoint:
@@ -110,19 +116,13 @@ def _check_fits(
     file: Path, kind: str, config: Mapping[str, Any], tensors: Mapping[str, Tensor]
 ) -> None:
     """Every tensor of the network is there in its shape, and no other."""
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     try:
-        with torch.device("meta"):
-            if kind == STYLEGAN3:
-                wanted = StyleGAN3(StyleGAN3Config.from_dict(config)).state_dict()
-            else:
-                wanted = StyleGAN2(StyleGAN2Config.from_dict(config)).state_dict()
+        problem = misfit(kind, config, shapes)
     except ModelError as error:
         raise _refusal(file, str(error)) from error
-    for name in sorted(wanted.keys() | tensors.keys()):
-        want, got = (table[name].shape if name in table else None for table in (wanted, tensors))
-        if want != got:
-            there, here = (None if s is None else tuple(s) for s in (want, got))
-            raise _refusal(file, f"its tensor {name[:60]} has the shape {here}, wanted {there}")
+    if problem:
+        raise _refusal(file, problem)
 
 
 def _check_file(file: Path) -> None:
@@ -158,7 +158,8 @@ def _read_apart(file: Path, scratch: Path) -> None:
     if done.returncode == 0:
         return
     if done.returncode == REFUSED and len(done.stdout) < MAX_ANSWER:
-        raise _refusal(file, str(json.loads(done.stdout)["refused"]))
+        answer = parse_json(done.stdout, str(file), error=ModelError)
+        raise _refusal(file, str(answer["refused"]))
     if done.returncode < 0:  # ended by a signal: a limit, or the system
         raise _refusal(file, "reading it takes more time or memory than its size explains")
     raise _refusal(file, f"its reader ended with {done.returncode}")

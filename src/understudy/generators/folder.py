@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.errors import ModelError
+from understudy.files import spec
 from understudy.files.atomic import replacing
-from understudy.files.reading import read_json
-from understudy.files.tensors import write_tensors
+from understudy.files.reading import check_regular, read_json
+from understudy.files.tensors import headers, load_tensors, write_tensors
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.generators.stylegan3.config import StyleGAN3Config
@@ -30,6 +29,21 @@ from understudy.models.registry import device_of, dtype_of, generator_folder
 FORMAT = "understudy generator 1"
 STYLEGAN2, STYLEGAN3 = "stylegan2", "stylegan3"
 MANIFEST, WEIGHTS = "generator.json", "generator.safetensors"
+DECLARED = spec.Record(
+    {
+        "format": spec.Text(choices=(FORMAT,)),
+        "kind": spec.Text(100),
+        "config": spec.Table(spec.Data(), most=1_000),  # checked by the kind's own class
+        "sha256": spec.Text(64),
+    },
+    {
+        "source": spec.Record(
+            {},
+            {name: spec.Text(4096) for name in ("file", "sha256", "written_by")},
+            others=spec.Data(),
+        )
+    },
+)
 
 
 def save_generator(
@@ -85,7 +99,7 @@ def load_generator(
     where, precision = device_of(device), dtype_of(dtype)
     folder = generator_folder(name)
     manifest = read_manifest(folder)
-    tensors = weights_of(folder, manifest)
+    tensors = weights_of(folder, manifest)  # they fit the configuration: nothing is built before
     wide = {name: tensor.float() for name, tensor in tensors.items()}
     found = built(manifest["kind"], manifest["config"], wide, name=str(name))
     identity = json.dumps([found.config.to_dict(), manifest["sha256"]], sort_keys=True).encode()
@@ -132,23 +146,58 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     body: Any = read_json(path, error=ModelError)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
         raise ModelError(f"{path} is no generator of the format {FORMAT!r}. Convert it again.")
-    for key, kind in (("kind", str), ("config", dict), ("sha256", str)):
-        if not isinstance(body.get(key), kind):
-            raise ModelError(f"{path} is damaged: it lacks {key}. Convert it again.")
+    try:
+        DECLARED.check(body, "it")
+    except spec.Unfit as problem:
+        raise ModelError(f"{path} is damaged: {problem}. Convert it again.") from None
     return body
 
 
 def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
-    """The tensors, if they are those that the manifest tells of. Raises ModelError."""
+    """The tensors, if they are those that the manifest tells of. Raises ModelError.
+
+    The configuration is bounded and compared with the file's header before a tensor is read.
+    """
     weights = folder / WEIGHTS
     try:
-        digest = _digest(weights)
-        tensors = load_file(weights)
-    except (OSError, SafetensorError) as error:
+        check_regular(weights, error=ModelError)
+        if _digest(weights) != manifest["sha256"]:
+            raise ModelError(
+                f"{weights} is not the file that {MANIFEST} tells of. Convert it again."
+            )
+        told, _ = headers(weights)
+        shapes = {name: shape for name, (_, shape) in told.items()}
+        if problem := misfit(manifest["kind"], manifest["config"], shapes):
+            raise ModelError(f"{weights} does not fit {MANIFEST}: {problem}. Convert it again.")
+        spec.check_headers(told, (spec.Tensors(".+", "...", empty=True),))
+        tensors, _ = load_tensors(weights)
+        spec.check_finite(tensors)
+    except (OSError, spec.Unfit) as error:
         raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
-    if digest != manifest["sha256"]:
-        raise ModelError(f"{weights} is not the file that {MANIFEST} tells of. Convert it again.")
     return tensors
+
+
+def misfit(
+    kind: str, config: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+) -> str | None:
+    """How tensors of these shapes differ from those of the network; None where they fit.
+
+    The network is laid out without memory for its weights. Raises ModelError for a configuration
+    that is none.
+    """
+    with torch.device("meta"):
+        if kind == STYLEGAN3:
+            wanted = StyleGAN3(StyleGAN3Config.from_dict(config)).state_dict()
+        elif kind == STYLEGAN2:
+            wanted = StyleGAN2(StyleGAN2Config.from_dict(config)).state_dict()
+        else:
+            return None  # `built` refuses it by name
+    for name in sorted(wanted.keys() | shapes.keys()):
+        want = tuple(wanted[name].shape) if name in wanted else None
+        got = shapes.get(name)
+        if want != got:
+            return f"its tensor {spec.shown(name)} has the shape {got}, wanted {want}"
+    return None
 
 
 def _digest(path: Path) -> str:

@@ -21,11 +21,35 @@ from torch import Tensor
 
 from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
 from understudy.errors import InputError, PromptError
-from understudy.files.reading import check_regular, parse_json
-from understudy.files.tensors import load_tensors, save_tensors
+from understudy.files import spec
+from understudy.files.tensors import read_declared, save_tensors
 from understudy.models.interface import DiffusionModel, NoiseSchedule
 
 FORMAT = "understudy inversion 1"
+METHODS = ("ddim", "null-text", "negative-prompt", "direct", "seed")
+DECLARED = spec.TensorFile(
+    FORMAT,
+    "inversion",
+    "inversion",
+    "understudy invert",
+    spec.Record(
+        {
+            "method": spec.Text(choices=METHODS),
+            "prompt": spec.Text(),
+            "model": spec.Text(4096),
+            "fingerprint": spec.Text(400),
+            "guidance": spec.Number(-1e6, 1e6),
+            "timesteps": spec.Items(spec.Number(0, 1e6, whole=True), 1, 10_000),
+            "picture": spec.Text(400),
+        }
+    ),
+    (
+        spec.Tensors("trajectory", "_ c h w", needed=True),
+        spec.Tensors("replay", "_ c h w"),
+        spec.Tensors("null_embeddings", "_ _ _"),
+        spec.Tensors("first_noise", "1 c h w"),
+    ),
+)
 
 
 @dataclass(frozen=True)
@@ -126,19 +150,19 @@ class Inversion:
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Inversion:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
-        check_regular(path)
-        try:
-            tensors, header = load_tensors(path, str(device))
-            if header.get("format") != FORMAT:
-                raise InputError(f"{path} is no inversion; make one with: understudy invert")
-            plain: dict[str, Any] = parse_json(header["inversion"], str(path))
-            plain["timesteps"] = tuple(plain["timesteps"])
-            fields: dict[str, Any] = {**plain, **tensors}
-            return cls(**fields)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} cannot be read as an inversion: {error}") from error
+        plain, tensors = read_declared(path, DECLARED, device=str(device))
+        steps = plain["timesteps"] = tuple(plain["timesteps"])
+        fields: dict[str, Any] = {**plain, **tensors}
+        lengths = {"trajectory": (1, len(steps) + 1), "replay": (len(steps) + 1,)}
+        lengths["null_embeddings"] = (1, len(steps))
+        for name, allowed in lengths.items():
+            if name in tensors and len(tensors[name]) not in allowed:
+                raise InputError(
+                    f"{path} holds a {name} of {len(tensors[name])} entries for {len(steps)} steps."
+                )
+        if list(steps) != sorted(steps, reverse=True):
+            raise InputError(f"{path} holds timesteps that do not descend.")
+        return cls(**fields)
 
 
 @dataclass(frozen=True)

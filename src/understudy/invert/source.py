@@ -17,15 +17,17 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, AttentionSite, Keep, StoredRow
-from understudy.files.tensors import save_tensors
+from understudy.errors import InputError
+from understudy.files import spec
+from understudy.files.reading import parse_json
+from understudy.files.tensors import headers, load_tensors, save_tensors
 from understudy.invert.inversion import Inversion
 
 # phi of the conditional row, and of the unconditional one; M; A; the maps of the blend's words.
@@ -35,6 +37,7 @@ NOTHING: Parts = frozenset()
 UNCOND: Parts = frozenset({"uncond"})
 WORDS: Parts = frozenset({"words"})
 FORMAT = "understudy source 1"
+_PARTS = spec.Items(spec.Text(choices=get_args(Part)), most=10)
 GIGABYTE = 10**9
 MAP_TOKENS = 1024  # M as published: only in layers of up to 32 x 32
 GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
@@ -169,11 +172,15 @@ class SourceFeatures:
         found = cls(room=room)
         found.claim(inversion, guidance)
         for file in sorted(folder.glob("step-*.safetensors")):
-            note = _note(file, found.owner)
-            if note is not None:
-                index = int(file.stem.removeprefix("step-"))
-                found._parts[index] = frozenset(json.loads(note["parts"]))
-                found._files[index] = file
+            note, number = _note(file, found.owner), file.stem.removeprefix("step-")
+            if note is None or not (number.isascii() and number.isdigit()):
+                continue
+            try:
+                parts = parse_json(note.get("parts", ""), str(file))
+                _PARTS.check(parts, "parts")
+            except (InputError, spec.Unfit):
+                continue
+            found._parts[int(number)], found._files[int(number)] = frozenset(parts), file
         whole = folder / "source.safetensors"
         if _note(whole, found.owner) is not None:
             tensors = _read(whole)
@@ -280,13 +287,12 @@ def source_key(inversion: Inversion, guidance: float) -> str:
 
 def _note(file: Path, owner: str) -> dict[str, str] | None:
     """The header of a file of this source; None for any other."""
-    with suppress(OSError, SafetensorError), safe_open(file, "pt") as opened:
-        note: dict[str, str] = opened.metadata() or {}
+    with suppress(OSError):
+        _, note = headers(file)
         if note.get("format") == FORMAT and note.get("owner") == owner:
             return note
     return None
 
 
 def _read(file: Path) -> dict[str, Tensor]:
-    with safe_open(file, "pt") as opened:
-        return {name: opened.get_tensor(name) for name in opened.keys()}
+    return load_tensors(file)[0]

@@ -21,8 +21,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
 from understudy.concept import Concept
@@ -30,7 +28,7 @@ from understudy.errors import ConceptError, InputError, OutputError, UnderstudyE
 from understudy.files import spec
 from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
 from understudy.files.reading import read_json
-from understudy.files.tensors import write_tensors
+from understudy.files.tensors import load_tensors, write_tensors
 
 FORMAT = 1
 STATE, TENSORS = "state.json", "state.safetensors"
@@ -68,8 +66,10 @@ class Checkpoint:
         """Trainer.state() as it was; ConceptError where the file is damaged."""
         file = self.folder / TENSORS
         try:
-            return load_file(file)
-        except (OSError, SafetensorError) as error:
+            tensors, _ = load_tensors(file)
+            spec.check_finite(tensors)
+            return tensors
+        except (OSError, spec.Unfit) as error:
             raise ConceptError(
                 f"{file} is damaged: {error}. Remove {self.folder} to go on from the one before."
             ) from error

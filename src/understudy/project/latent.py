@@ -19,13 +19,38 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import InputError, ModelError
-from understudy.files.reading import check_regular, parse_json
-from understudy.files.tensors import load_tensors, save_tensors
+from understudy.files import spec
+from understudy.files.tensors import read_declared, save_tensors
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.align import Square
 
 FORMAT = "understudy latent 1"
 CHANGE = "change."
+DECLARED = spec.TensorFile(
+    FORMAT,
+    "latent",
+    "latent",
+    "understudy project",
+    spec.Record(
+        {
+            "generator": spec.Text(4096),
+            "fingerprint": spec.Text(400),
+            "picture": spec.Text(400),
+            "record": spec.Record(
+                {},
+                {
+                    "photo": spec.Items(spec.Number(1, 1e6, whole=True), 2, 2),
+                    "square": spec.Items(spec.Number(-1e6, 1e6), 6, 6),
+                },
+                others=spec.Data(),
+            ),
+        }
+    ),
+    (
+        spec.Tensors("ws", "1 num_ws w_dim", needed=True),
+        spec.Tensors(r"change\..+", "..."),
+    ),
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,25 +133,10 @@ class Latent:
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Latent:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
-        check_regular(path)
-        try:
-            tensors, header = load_tensors(path)
-            if header.get("format") != FORMAT:
-                raise InputError(f"{path} is no latent; make one with: understudy project")
-            told: dict[str, Any] = parse_json(header["latent"], str(path))
-            ws = tensors.pop("ws")
-            changes = {name.removeprefix(CHANGE): t for name, t in tensors.items()}
-            if ws.ndim != 3 or len(ws) != 1:
-                raise InputError(f"{path} holds a latent of the shape {tuple(ws.shape)}, not one.")
-            if not all(bool(torch.isfinite(t).all()) for t in (ws, *changes.values())):
-                raise InputError(f"{path} holds numbers that are not finite; project anew.")
-            if not all(isinstance(told[name], str) for name in ("generator", "fingerprint")):
-                raise InputError(f"{path} does not say which generator it belongs to.")
-            return cls(ws=ws, changes=changes, **told)
-        except (OSError, KeyError, TypeError, ValueError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{path} cannot be read as a latent: {error}") from error
+        told, tensors = read_declared(path, DECLARED)
+        ws = tensors.pop("ws")
+        changes = {name.removeprefix(CHANGE): t for name, t in tensors.items()}
+        return cls(ws=ws, changes=changes, **told)
 
 
 def changes(tuned: Mapping[str, Tensor], original: Mapping[str, Tensor]) -> dict[str, Tensor]:

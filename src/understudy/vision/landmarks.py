@@ -13,14 +13,13 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
 from understudy.files.atomic import replacing
-from understudy.files.tensors import save_tensors
+from understudy.files.reading import read_json
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.vision.layers import Block, conv
 from understudy.vision.recogniser import SIZE, peaks
 
@@ -126,11 +125,11 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Land
     Raises ModelError when a file is missing or the two do not fit together.
     """
     try:
-        said = json.loads((folder / MANIFEST).read_text())
-        weights = load_file(folder / WEIGHTS)
+        said = read_json(folder / MANIFEST, error=ModelError)
+        weights, _ = load_tensors(folder / WEIGHTS)
         network = FinderNetwork(tuple(said["points"]), width=said["width"])
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as problem:
+    except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
         raise ModelError(
             f"no landmark finder in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_gan.py finder"

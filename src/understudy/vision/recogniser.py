@@ -11,19 +11,18 @@ trained is in `training.py`.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
+from understudy.files.reading import read_json
+from understudy.files.tensors import load_tensors
 from understudy.vision.layers import Block, conv, pool
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "recogniser"
@@ -258,9 +257,9 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
     two do not fit together.
     """
     try:
-        config = json.loads((folder / "recogniser.json").read_text())
-        weights = load_file(folder / "recogniser.safetensors")
-    except (OSError, ValueError, SafetensorError) as problem:
+        config = read_json(folder / "recogniser.json", error=ModelError)
+        weights, _ = load_tensors(folder / "recogniser.safetensors")
+    except (OSError, ModelError) as problem:
         raise ModelError(
             f"no recogniser in {folder}: wanted recogniser.json and recogniser.safetensors "
             f"({problem}); reinstall understudy or run training/build_toybox_recogniser.py"

@@ -12,12 +12,36 @@ from dataclasses import dataclass
 from typing import Any
 
 from understudy.errors import ModelError
+from understudy.files import spec
 
 ARCHITECTURES = ("skip", "resnet", "orig")
 # Published arguments that change nothing here: training, or which of two equal kernels is used.
 IGNORED = frozenset(
     "w_avg_beta fused_modconv_default fused_modconv_training channels_last activation "
     "embed_features layer_features".split()
+)
+
+
+_WIDTH = spec.Number(1, 8192, whole=True)
+DECLARED = spec.Record(
+    {},
+    {
+        "z_dim": _WIDTH,
+        "c_dim": spec.Number(0, 65_536, whole=True),
+        "w_dim": _WIDTH,
+        "img_resolution": spec.Number(4, 4096, whole=True),
+        "img_channels": spec.Number(1, 64, whole=True),
+        "start": spec.Items(spec.Number(1, 64, whole=True), 2, 2),
+        "mapping_layers": spec.Number(1, 64, whole=True),
+        "mapping_lr_multiplier": spec.Number(1e-9, 1e6),
+        "channel_base": spec.Number(1, 2**20, whole=True),
+        "channel_max": _WIDTH,
+        "architecture": spec.Text(choices=ARCHITECTURES),
+        "use_noise": spec.Flag(),
+        "conv_clamp": spec.Maybe(spec.Number(1e-9, 1e9)),
+        "num_fp16_res": spec.Number(0, 64, whole=True),
+        "resample_filter": spec.Items(spec.Number(-1e3, 1e3), 4, 4),
+    },
 )
 
 
@@ -95,11 +119,12 @@ class StyleGAN2Config:
     def from_dict(cls, values: Mapping[str, Any]) -> StyleGAN2Config:
         """The reverse of `to_dict`. Raises ModelError for values that are none of ours."""
         try:
-            pairs = {"start", "resample_filter"}
-            given: dict[str, Any] = {n: tuple(v) if n in pairs else v for n, v in values.items()}
-            return cls(**given)
-        except (TypeError, ValueError) as error:
-            raise ModelError(f"This is no configuration of a StyleGAN2: {error}.") from error
+            DECLARED.check(dict(values), "it")
+        except spec.Unfit as problem:
+            raise ModelError(f"This is no configuration of a StyleGAN2: {problem}.") from None
+        pairs = {"start", "resample_filter"}
+        given: dict[str, Any] = {n: tuple(v) if n in pairs else v for n, v in values.items()}
+        return cls(**given)
 
     @classmethod
     def from_arguments(

@@ -16,6 +16,8 @@ from typing import Any
 from understudy.errors import ModelError
 
 LARGEST = 2**20
+MOST_TAPS = 128  # of one filter; published ones have up to 24
+WIDEST, WIDEST_MARGIN, LARGEST_SIDE = 8192, 64, 4096
 # Published arguments that change nothing here: they concern training, or say what follows anyway.
 IGNORED = frozenset({"magnitude_ema_beta", "w_avg_beta", "num_ws"})
 
@@ -134,9 +136,16 @@ class StyleGAN3Config:
             value = getattr(self, name)
             if type(value) not in (int, float) or not 0 < value <= LARGEST:
                 self._refuse(name, f"a number above 0, at most {LARGEST}")
+        most = {name: WIDEST for name in ("z_dim", "w_dim", "channel_max")}
+        most |= {"margin_size": WIDEST_MARGIN, "mapping_layers": 64, "img_channels": 64}
+        for name, limit in most.items():
+            if getattr(self, name) > limit:
+                self._refuse(name, f"at most {limit}")
         side = self.img_resolution
-        if side & (side - 1) or not 8 <= side <= 16384:
-            self._refuse("img_resolution", "8, 16, 32, ... (a power of two)")
+        if side & (side - 1) or not 8 <= side <= LARGEST_SIDE:
+            self._refuse("img_resolution", f"8, 16, 32, ... (a power of two), to {LARGEST_SIDE}")
+        if type(self.use_radial_filters) is not bool:
+            self._refuse("use_radial_filters", "true or false")
         if self.lrelu_upsampling not in (1, 2, 4):
             self._refuse("lrelu_upsampling", "1, 2 or 4")
         if self.filter_size % 2 or self.filter_size > 64:
@@ -151,6 +160,8 @@ class StyleGAN3Config:
             self._refuse("first_stopband", "above first_cutoff and below the last stopband")
         if self.last_stopband_rel <= 1:
             self._refuse("last_stopband_rel", "above 1")
+        if any(max(one.up_taps, one.down_taps) > MOST_TAPS for one in self.layers):
+            self._refuse("filter_size", f"so small that a filter has at most {MOST_TAPS} taps")
 
     @property
     def num_ws(self) -> int:
@@ -210,7 +221,7 @@ class StyleGAN3Config:
         """The reverse of `to_dict`. Raises ModelError for values that are none of ours."""
         try:
             return cls(**values)
-        except (TypeError, ValueError, OverflowError) as error:
+        except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
             raise ModelError(f"This is no configuration of a StyleGAN3: {error}.") from error
 
     @classmethod
