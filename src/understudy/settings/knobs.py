@@ -7,7 +7,6 @@ Which values fill what is not given is said in `resolve.py`.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -53,10 +52,11 @@ class Settings:
     @classmethod
     def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
         """The reverse of `to_dict`; a name we do not know is an InputError that lists ours."""
-        known = [field.name for field in dataclasses.fields(cls)]
-        for name in values:
+        known = {field.name: field for field in dataclasses.fields(cls)}
+        for name, value in values.items():  # checked before a value of another type is passed on
             if name not in known:
                 raise InputError(f"{cls.__name__} has no {name!r}. It has: {', '.join(known)}.")
+            check(known[name], value)
         return cls(**values)
 
     @classmethod
@@ -84,7 +84,7 @@ def check(field: dataclasses.Field[Any], value: Any) -> None:
         raise InputError(f"{name} must be {KINDS[kind]}. Got {value!r}.")
     if limits["choices"] and value not in limits["choices"]:
         raise InputError(f"{name} must be one of {', '.join(limits['choices'])}. Got {value!r}.")
-    if kind is float and not math.isfinite(value):
+    if kind is float and not -1e300 < value < 1e300:  # NaN, infinity, a vast whole number
         raise InputError(f"{name} must be a finite number. Got {value}.")
     if limits["at_least"] is not None and value < limits["at_least"]:
         raise InputError(f"{name} must be at least {limits['at_least']}. Got {value}.")

@@ -149,9 +149,10 @@ class Scene:
 def _declared(kind: type[Any]) -> spec.Record:
     """What the JSON of one of the dataclasses above may hold, by the types of its fields."""
     kinds: dict[str, spec.Kind] = {"str": spec.Text(400), "float": spec.Number(-1e4, 1e4)}
-    numbers = spec.Items(kinds["float"], most=64)
     needed = {f.name for f in fields(kind) if f.default is dataclasses.MISSING}
-    found = {f.name: kinds.get(str(f.type), numbers) for f in fields(kind)}
+    found = {f.name: kinds[str(f.type)] for f in fields(kind) if str(f.type) in kinds}
+    tuples = {f.name: len(f.default) for f in fields(kind) if isinstance(f.default, tuple)}
+    found |= {name: spec.Items(kinds["float"], size, size) for name, size in tuples.items()}
     return spec.Record(
         {name: one for name, one in found.items() if name in needed},
         {name: one for name, one in found.items() if name not in needed},

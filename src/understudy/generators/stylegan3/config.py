@@ -158,8 +158,8 @@ class StyleGAN3Config:
             self._refuse("first_cutoff", "at most half the picture's side")
         if not self.first_cutoff < self.first_stopband <= side / 2 * self.last_stopband_rel:
             self._refuse("first_stopband", "above first_cutoff and below the last stopband")
-        if self.last_stopband_rel <= 1:
-            self._refuse("last_stopband_rel", "above 1")
+        if not 1 < self.last_stopband_rel <= 16:
+            self._refuse("last_stopband_rel", "above 1, at most 16")
         if any(max(one.up_taps, one.down_taps) > MOST_TAPS for one in self.layers):
             self._refuse("filter_size", f"so small that a filter has at most {MOST_TAPS} taps")
 
