@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -94,3 +95,77 @@ def test_sizes_and_depths_are_bounded(tmp_path: Path) -> None:
         stream.truncate(reading.MAX_JSON + 1)
     with pytest.raises(InputError, match="at most"):
         reading.read_json(file)
+
+
+SOURCE = Path(reading.__file__).parent.parent
+READS = {"load", "loads", "open", "safe_open", "load_file", "read_text", "read_bytes", "fdopen"}
+ALLOWED = {  # a module's own way to read, and why it needs one
+    "files/reading.py": "the opener itself",
+    "files/tensors.py": "safetensors; the file was checked by the opener",
+    "files/atomic.py": "flushes what was written",
+    "pictures/photo.py": "Pillow; the file was checked by check_is_file",
+    "pictures/colour.py": "Pillow, of bytes in memory",
+    "pictures/guards.py": "a picture that was checked",
+    "untrusted/checkpoint_file.py": "torch.load of weights only; the archive was checked",
+    "generators/files.py": "in the child process with limits",
+    "models/weight_files.py": "the header of a file that was checked",
+    "models/parts.py": "tensors of a file whose header was checked",
+    "preflight.py": "/proc/meminfo",
+    "cli/doctor.py": "/proc/meminfo",
+    "evaluate/study/server.py": "the page of the package itself",
+}
+
+
+def reads(tree: ast.AST) -> set[str]:
+    """The calls of a module that open or parse a file on their own."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func
+        name = called.id if isinstance(called, ast.Name) else getattr(called, "attr", "")
+        owner = called.value.id if _named(called) else ""
+        ours = name in ("read_bytes", "read_json") and isinstance(called, ast.Name)
+        loads = name in ("load", "loads") and owner not in (
+            "json",
+            "torch",
+            "np",
+            "numpy",
+            "tomllib",
+        )
+        mode = next((a.value for a in node.args if isinstance(a, ast.Constant)), "r")
+        writes = name == "open" and isinstance(mode, str) and mode[:1] in "aw"
+        if name in READS and not (ours or loads or writes):
+            found.add(f"{owner}.{name}" if owner else name)
+    return found
+
+
+def _named(called: ast.expr) -> bool:
+    return isinstance(called, ast.Attribute) and isinstance(called.value, ast.Name)
+
+
+def test_every_file_is_read_through_the_opener() -> None:
+    for path in sorted(SOURCE.rglob("*.py")):
+        place, found = str(path.relative_to(SOURCE)), reads(ast.parse(path.read_text()))
+        assert not found or place in ALLOWED, f"{place} calls {sorted(found)}: use files.reading"
+
+
+def test_the_rule_sees_what_it_is_to_see() -> None:
+    for text in (
+        "json.loads(x)", "json.load(x)", "open(x)", "x.open('rb')", "x.read_text()",
+        "x.read_bytes()", "torch.load(x)", "safe_open(x, 'pt')", "load_file(x)", "Image.open(x)",
+    ):  # fmt: skip
+        assert reads(ast.parse(text)), text
+    for text in ("read_json(x)", "read_bytes(x)", "Latent.load(x)", "x.open('ab+')", "x.write(y)"):
+        assert not reads(ast.parse(text)), text
+
+
+def test_hashes_and_first_bytes_go_through_the_opener(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"abcdef")
+    assert reading.first_bytes(tmp_path / "a", 3) == b"abc"
+    assert reading.sha256(tmp_path / "a").startswith("bef57ec7f53a6d40beb640a780a639c83bc29ac8")
+    os.mkfifo(tmp_path / "pipe")
+    for place in (tmp_path / "pipe", tmp_path, Path("/dev/zero"), tmp_path / "none"):
+        for read in (reading.sha256, lambda file: reading.first_bytes(file, 3)):
+            with pytest.raises(InputError):
+                read(place)

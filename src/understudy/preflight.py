@@ -6,7 +6,6 @@ is a warning with its reason; only a file that cannot be read stops learning.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 from collections.abc import Sequence
@@ -20,6 +19,7 @@ import numpy as np
 from jaxtyping import Int16, UInt8
 
 from understudy.errors import ExtraMissing, PictureError, listed
+from understudy.files.reading import sha256
 from understudy.models.folder import native_size, parameter_counts
 from understudy.pictures.photo import Glance, fit, glance, list_folder
 
@@ -138,8 +138,7 @@ def _look(file: Path, size: tuple[int, int]) -> _Look:
         seen = glance(file, LOOK)
     except (PictureError, ExtraMissing) as error:
         return _Look(file, None, error=str(error))
-    with file.open("rb") as stream:
-        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+    digest = sha256(file, error=PictureError)
     grey = _grey(seen.photo.pixels)
     cut, sharp = cut_share(seen.size, size), sharpness(grey)
     notes = [note.removeprefix(f"{file.name} ") for note in seen.photo.notes]

@@ -19,7 +19,7 @@ from typing import Any
 from understudy.errors import InputError, OutputError, UnderstudyError
 from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
-from understudy.files.reading import parse_json, read_bytes, read_json
+from understudy.files.reading import as_json, parse_json, read_bytes, read_json
 
 Row = dict[str, Any]
 MAX_ROWS = 2**30  # bytes of a file of rows
@@ -243,11 +243,6 @@ class Run:
     def _write(self, said: dict[str, Any]) -> None:
         with replacing(self.manifest) as temporary:
             temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
-
-
-def as_json(value: Any) -> Any:
-    """What a JSON file gives back of a value: lists for tuples."""
-    return json.loads(json.dumps(value))
 
 
 def _short(value: Any) -> str:

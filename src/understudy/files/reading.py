@@ -7,6 +7,7 @@ raise the caller's error, never an OSError. JSON has a depth and a size limit.
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import re
@@ -57,9 +58,8 @@ def read_bytes(
     """
     file = Path(path)
     try:
-        descriptor = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
-        with open(descriptor, "rb") as stream:
-            _check(file, os.fstat(descriptor), most, error)
+        with open(_opened(file), "rb") as stream:
+            _check(file, os.fstat(stream.fileno()), most, error)
             data = stream.read(most + 1)
     except (OSError, ValueError) as problem:
         raise _refusal(file, problem, error) from problem
@@ -93,6 +93,40 @@ def parse_json(
         if isinstance(problem, UnderstudyError):
             raise
         raise error(f"{name} cannot be read as JSON: {problem}.") from problem
+
+
+def sha256(
+    path: str | os.PathLike[str], *, most: int = MAX_TENSORS, error: Kind = InputError
+) -> str:
+    """The SHA-256 of a regular file, in hexadecimal. Raises `error`, naming the file."""
+    file = Path(path)
+    try:
+        with open(_opened(file), "rb") as stream:
+            _check(file, os.fstat(stream.fileno()), most, error)
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except (OSError, ValueError) as problem:
+        raise _refusal(file, problem, error) from problem
+
+
+def first_bytes(path: str | os.PathLike[str], count: int, *, error: Kind = InputError) -> bytes:
+    """The first bytes of a regular file of any size. Raises `error`, naming the file."""
+    file = Path(path)
+    try:
+        with open(_opened(file), "rb") as stream:
+            _check(file, os.fstat(stream.fileno()), MAX_TENSORS, error)
+            return stream.read(count)
+    except (OSError, ValueError) as problem:
+        raise _refusal(file, problem, error) from problem
+
+
+def as_json(value: Any) -> Any:
+    """What a JSON file gives back of a value of ours: lists for tuples, text for keys."""
+    return json.loads(json.dumps(value))
+
+
+def _opened(file: Path) -> int:
+    """A descriptor; opening does not wait, as it would for a FIFO."""
+    return os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
 
 
 def _check(file: Path, found: os.stat_result, most: int, error: Kind) -> None:

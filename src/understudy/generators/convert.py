@@ -7,7 +7,6 @@ leaves is safetensors and JSON, checked like anybody's: the tensors must fit the
 
 from __future__ import annotations
 
-import hashlib
 import os
 import subprocess
 import sys
@@ -23,7 +22,7 @@ import understudy
 from understudy.errors import ModelError
 from understudy.files import spec
 from understudy.files.atomic import check_folder_writable
-from understudy.files.reading import parse_json, read_json
+from understudy.files.reading import parse_json, read_json, sha256
 from understudy.files.tensors import load_tensors
 from understudy.generators.folder import (
     MANIFEST,
@@ -170,5 +169,4 @@ def _refusal(file: Path, reason: str) -> ModelError:
 
 
 def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(file, most=MAX_BYTES, error=ModelError)

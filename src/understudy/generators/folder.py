@@ -18,7 +18,7 @@ from torch import Tensor
 from understudy.errors import ModelError
 from understudy.files import spec
 from understudy.files.atomic import replacing
-from understudy.files.reading import check_regular, read_json
+from understudy.files.reading import read_json, sha256
 from understudy.files.tensors import headers, load_tensors, write_tensors
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
@@ -160,7 +160,6 @@ def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     weights = folder / WEIGHTS
     try:
-        check_regular(weights, error=ModelError)
         if _digest(weights) != manifest["sha256"]:
             raise ModelError(
                 f"{weights} is not the file that {MANIFEST} tells of. Convert it again."
@@ -201,5 +200,4 @@ def misfit(
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(path, error=ModelError)

@@ -27,7 +27,7 @@ from understudy.concept import Concept
 from understudy.errors import ConceptError, InputError, OutputError, UnderstudyError
 from understudy.files import spec
 from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
-from understudy.files.reading import read_json
+from understudy.files.reading import as_json, read_json
 from understudy.files.tensors import load_tensors, write_tensors
 
 FORMAT = 1
@@ -224,5 +224,5 @@ def _owner(file: Path) -> str:
 
 def _flat(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Facts with the settings among them, as JSON gives them back."""
-    plain: dict[str, Any] = json.loads(json.dumps(dict(facts)))
+    plain: dict[str, Any] = as_json(dict(facts))
     return {**plain.pop("settings", {}), **plain}

@@ -15,6 +15,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from understudy.errors import ModelError
+from understudy.files.reading import read_json, sha256
 from understudy.models.weight_files import weight_files
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -74,7 +76,9 @@ def files_digest(folder: Path) -> str:
         if name.startswith("tokenizer") and file.suffix in (".json", ".txt"):
             digest = _file_digest(file)
         elif file.name in ("config.json", "scheduler_config.json"):
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file, error=ModelError)
+            if not isinstance(values, dict):
+                raise ModelError(f"{file} holds no object of settings. Download it again.")
             public = {key: value for key, value in values.items() if not key.startswith("_")}
             digest = hashlib.sha256(json.dumps(public, sort_keys=True).encode()).hexdigest()
         elif file in loaded:
@@ -102,5 +106,4 @@ def _tensors(module: nn.Module) -> dict[str, Tensor]:
 
 def _file_digest(file: Path) -> str:
     # The hub's cache names large files by their SHA-256. A name proves nothing, so all are read.
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+    return sha256(file, error=ModelError)

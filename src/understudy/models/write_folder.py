@@ -105,7 +105,7 @@ def _write_old_tokenizer(source: Path, target: Path) -> None:
     whole = source / "tokenizer.json"
     if (source / "vocab.json").is_file() or not whole.is_file():
         return
-    told = json.loads(whole.read_text(encoding="utf-8"))
+    told = read_json(whole)
     words, merges = dict(told["model"]["vocab"]), told["model"]["merges"]
     for added in told.get("added_tokens", []):
         words.setdefault(added["content"], added["id"])

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from understudy.errors import ExtraMissing, InputError, PictureError
 from understudy.files.atomic import replacing
+from understudy.files.reading import read_bytes
 from understudy.pictures import signing, watermark, xmp
 from understudy.pictures.encode import MIME, check_result_name, encoded
 from understudy.pictures.photo import Pixels, check_is_file, read_photo, texts
@@ -114,7 +115,7 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
     signature = None
     mime = MIME.get(file.suffix.lower())
     if signing.available() and mime:
-        signature = signing.inspect(file.read_bytes(), mime)
+        signature = signing.inspect(read_bytes(file, most=signing.MAX_PICTURE), mime)
     number = watermark.read(pixels) if watermark.markable(pixels) else None
     found += _contradictions(recipe, source_type, signature, number)
     return Marks(recipe, source_type, signature, number, tuple(found))

@@ -8,7 +8,6 @@ same command writes the same recipe and nothing private travels. Stored as JSON 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
 import platform
@@ -21,7 +20,7 @@ from typing import Any, cast
 from understudy._version import __version__
 from understudy.errors import PictureError
 from understudy.files import spec
-from understudy.files.reading import parse_json
+from understudy.files.reading import parse_json, sha256
 from understudy.pictures import xmp
 from understudy.pictures.photo import check_is_file, texts
 
@@ -122,8 +121,7 @@ def ingredient(role: str, path: str | os.PathLike[str]) -> Ingredient:
     """One file by hash."""
     file = Path(path)
     check_is_file(file)
-    with file.open("rb") as stream:
-        return Ingredient(role, file.name, hashlib.file_digest(stream, "sha256").hexdigest())
+    return Ingredient(role, file.name, sha256(file, error=PictureError))
 
 
 def versions() -> dict[str, str]:

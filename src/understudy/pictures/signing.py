@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import datetime
 import io
-import json
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -19,9 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from understudy._version import __version__
-from understudy.errors import ExtraMissing, InputError, OutputError
+from understudy.errors import ExtraMissing, InputError, OutputError, PictureError
+from understudy.files import spec
 from understudy.files.atomic import replacing
-from understudy.files.reading import read_bytes
+from understudy.files.reading import first_bytes, parse_json, read_bytes
 from understudy.pictures.xmp import SOURCE_TYPES
 
 MAX_KEY = 1_000_000  # bytes of a PEM file
@@ -30,6 +30,24 @@ OFFLINE = {
     "builder": {"thumbnail": {"enabled": False}},
     "verify": {"remote_manifest_fetch": False, "ocsp_fetch": False},
 }
+
+MAX_PICTURE = 512 * 2**20  # bytes of a file whose manifest is read
+
+
+def _object(needed: dict[str, spec.Kind], **optional: spec.Kind) -> spec.Record:
+    return spec.Record(needed, optional, others=spec.Data())
+
+
+# What is read of the C2PA library's JSON. A stranger wrote the manifest.
+_WORD = spec.Text(4096)
+_ASSERTION = _object({"label": _WORD, "data": spec.Data()})
+_MANIFEST = _object(
+    {}, assertions=spec.Items(_ASSERTION), signature_info=_object({}, common_name=_WORD)
+)
+MANIFESTS = _object(
+    {}, active_manifest=_WORD, validation_state=_WORD, manifests=spec.Table(_MANIFEST),
+    validation_status=spec.Items(_object({"code": _WORD})),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -108,7 +126,9 @@ def signed(data: bytes, mime: str, claim: Claim, signer: Credentials) -> bytes:
         if claim.photo is not None and photo_mime:
             builder.set_intent(c2pa.C2paBuilderIntent.EDIT)
             parent = {"title": claim.photo.name, "relationship": "parentOf"}
-            builder.add_ingredient(parent, photo_mime, io.BytesIO(claim.photo.read_bytes()))
+            builder.add_ingredient(
+                parent, photo_mime, io.BytesIO(read_bytes(claim.photo, most=MAX_PICTURE))
+            )
         else:
             sources = {member.name: member for member in c2pa.C2paDigitalSourceType}
             name = "".join(f"_{c}" if c.isupper() else c for c in claim.source_type).upper()
@@ -128,22 +148,28 @@ def inspect(data: bytes, mime: str) -> Signature:
     c2pa = _library()
     try:
         reader = c2pa.Reader(mime, io.BytesIO(data), context=c2pa.Context.from_dict(OFFLINE))
-        told = json.loads(reader.json())
+        told = parse_json(reader.json(), "The C2PA manifest", error=PictureError)
     except c2pa.C2paError as error:
         text = " ".join(str(error).split())
         if "ManifestNotFound" in text:
             return Signature("none")
         return Signature("unreadable", problems=(text[:200],))
+    try:
+        MANIFESTS.check(told, "the C2PA manifest")
+    except spec.Unfit as problem:
+        return Signature("unreadable", problems=(str(problem),))
     active = told.get("manifests", {}).get(told.get("active_manifest"), {})
     codes = tuple(status["code"] for status in told.get("validation_status", []))
     problems = tuple(code for code in codes if code != "signingCredential.untrusted")
-    actions = [
-        action
-        for assertion in active.get("assertions", [])
-        if assertion["label"].startswith("c2pa.actions")
-        for action in assertion["data"].get("actions", [])
-    ]
-    kinds = (str(action.get("digitalSourceType", "")) for action in actions)
+    actions: list[Any] = []
+    for assertion in active.get("assertions", []):
+        data = assertion["data"]
+        listed = data.get("actions") if isinstance(data, dict) else None
+        if assertion["label"].startswith("c2pa.actions") and isinstance(listed, list):
+            actions += listed
+    kinds = (
+        str(action.get("digitalSourceType", "")) for action in actions if isinstance(action, dict)
+    )
     return Signature(
         state="valid" if told.get("validation_state") in ("Valid", "Trusted") else "invalid",
         signer=str(active.get("signature_info", {}).get("common_name", "")),
@@ -165,8 +191,7 @@ def _photo_mime(photo: Path | None, c2pa: Any) -> str:
     """The type of the photo's file where c2pa can read it; empty otherwise."""
     if photo is None:
         return ""
-    with photo.open("rb") as stream:
-        head = stream.read(16)
+    head = first_bytes(photo, 16, error=PictureError)
     starts = {
         b"\xff\xd8": "image/jpeg",
         b"\x89PNG": "image/png",

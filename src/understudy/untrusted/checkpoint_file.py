@@ -8,14 +8,19 @@ Lightning left in old checkpoints (settings of its callbacks) is read as an iner
 from __future__ import annotations
 
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from understudy.errors import ModelError
+from understudy.files.reading import first_bytes
+from understudy.files.spec import MAX_TENSORS
+from understudy.files.tensors import load_tensors
+from understudy.untrusted.torch_zip import members
+from understudy.untrusted.unpickling import Unsafe
 
 PICKLED = (".ckpt", ".pt", ".pth", ".bin")
 SUFFIXES = (".safetensors", *PICKLED)
@@ -53,11 +58,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ModelError(f"{path} is no weights file. Wanted one of: {', '.join(SUFFIXES)}.")
-    try:
-        with path.open("rb") as stream:
-            head = stream.read(64)
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read: {error.strerror or error}.") from error
+    head = first_bytes(path, 64, error=ModelError)
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path} is only a git-lfs pointer. Fetch the file itself: git lfs pull.")
     return _safe(path) if path.suffix.lower() == ".safetensors" else (_pickled(path), {})
@@ -65,15 +66,13 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
 
 def _safe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
-        with safe_open(path, "pt") as opened:
-            return {name: opened.get_tensor(name) for name in opened.keys()}, (  # noqa: SIM118
-                opened.metadata() or {}
-            )
-    except (SafetensorError, OSError) as error:
+        return load_tensors(path)
+    except OSError as error:
         raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
 
 
 def _pickled(path: Path) -> dict[str, Any]:
+    _check_archive(path)
     try:
         names = _foreign_names(path)
         inert: list[Any] = [(Inert, name) for name in names if name.startswith(HARMLESS)]
@@ -98,11 +97,47 @@ def _pickled(path: Path) -> dict[str, Any]:
     whole = {**found, **inner} if isinstance(inner, dict) else found
     if odd := [key for key in whole if not isinstance(key, str)]:
         raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Wanted names as keys.")
+    _check_tensors(whole, path)
     return whole
 
 
 def _plain(value: Any) -> Any:
     return getattr(value, "tensors", {}) if isinstance(value, Parameters) else value
+
+
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive that is not as PyTorch writes it: compressed members expand."""
+    if not first_bytes(path, 4, error=ModelError).startswith(b"PK"):
+        return
+    try:
+        with path.open("rb") as stream:
+            members(stream)
+    except Unsafe as problem:
+        raise ModelError(f"{path} is not read: {problem}.") from None
+
+
+def _check_tensors(whole: Mapping[str, Any], path: Path) -> None:
+    """Refuse tensors that are larger than the file, as a view with a stride of 0 can be, and
+    kinds of tensors that no checkpoint of weights holds. Raises ModelError."""
+    size, count = path.stat().st_size, 0
+    inside: list[Any] = [whole]
+    seen = set[int]()  # a pickle can hold a list that holds itself
+    while inside:
+        value = inside.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, dict):
+            inside += list(value.values())
+        elif isinstance(value, (list, tuple)):
+            inside += list(value)
+        elif isinstance(value, Tensor):
+            count += 1
+            plain = value.layout == torch.strided and value.device.type == "cpu"
+            if not plain or value.is_quantized or value.is_complex():
+                raise ModelError(f"{path} holds a sparse, quantized or complex tensor.")
+            if value.numel() * value.element_size() > size or count > MAX_TENSORS:
+                raise ModelError(f"{path} holds more numbers than its size explains.")
 
 
 def _foreign_names(path: Path) -> list[str]:

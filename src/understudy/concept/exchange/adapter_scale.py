@@ -7,7 +7,6 @@ sqrt(r) with use_rslora (Kalajdzievski 2023); rank_pattern and alpha_pattern nam
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from typing import Any, cast
 
 from understudy.concept.exchange.names import TEXT_MODEL, split_weight
 from understudy.errors import ConceptError
+from understudy.files.reading import parse_json
 
 HEADER = "lora_adapter_metadata"
 PARTS = ("unet", "text_encoder", "text_encoder_2")
@@ -158,10 +158,7 @@ def _number(value: Any, name: str, file: str) -> float | None:
 
 
 def _parsed(text: str, file: str) -> dict[str, Any]:
-    try:
-        told = json.loads(text)
-    except (ValueError, RecursionError):
-        told = None
+    told = parse_json(text, f"{file}: the header entry {HEADER!r}", error=ConceptError)
     if not isinstance(told, dict):
         raise ConceptError(f"{file}: the header entry {HEADER!r} is no JSON object.")
     return cast("dict[str, Any]", told)

@@ -24,6 +24,7 @@ from understudy.concept.exchange import embedding, lora
 from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.concept.exchange.peft_folder import is_peft_folder, lora_in, read_peft_folder
 from understudy.errors import ConceptError, InputError
+from understudy.files.reading import parse_json
 from understudy.files.tensors import save_tensors
 from understudy.models.interface import DiffusionModel
 from understudy.models.unet.stable_diffusion import StableDiffusion
@@ -230,7 +231,7 @@ def _header(
 def _told(notes: Mapping[str, str]) -> dict[str, Any]:
     """What a file of ours says of itself; nothing for another program's."""
     try:
-        told = json.loads(notes.get(OURS, "{}"))
-    except ValueError:
+        told = parse_json(notes.get(OURS, "{}"), OURS)
+    except InputError:
         return {}
     return {k: v for k, v in told.items() if isinstance(v, str)} if isinstance(told, dict) else {}

@@ -19,6 +19,7 @@ from understudy.evaluate.statistics import Estimate, duel, estimate
 from understudy.evaluate.toy_bench import BENCH, SIDE
 from understudy.evaluate.truth import pictures
 from understudy.files.atomic import replacing
+from understudy.files.reading import as_json
 from understudy.pictures.photo import Pixels, read_photo, write_pixels
 from understudy.pictures.recipe import Recipe, ingredient, versions
 from understudy.pictures.sheet import Row as SheetRow
@@ -152,7 +153,7 @@ def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]
     """The record of a run of this bench, its rows without error by case, and the errors said."""
     said = run.read()
     for name, now in bench.conditions.items():
-        if said.get(name) != results.as_json(now):
+        if said.get(name) != as_json(now):
             raise InputError(
                 f"{run.folder} holds results of another {name}: {said.get(name)}, not {now}. "
                 "Score the pictures again with this version."

@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from understudy.errors import InputError, OutputError, UnderstudyError
 from understudy.evaluate.study.questions import read
 from understudy.evaluate.study.votes import Votes
-from understudy.files.reading import parse_json
+from understudy.files.reading import parse_json, read_bytes
 
 VOTES = "votes.sqlite"
 HERE = Path(__file__).parent
@@ -33,6 +33,7 @@ FILES = {  # what is served beside questions and pictures
 _RATER = re.compile(r"/r/([\w-]{8,64})")
 _ASK = re.compile(r"/ask/([\w-]{8,64})")
 _PICTURE = re.compile(r"/pictures/([0-9a-f]{20}\.png)")
+MAX_PICTURE = 64 * 2**20  # bytes of a picture that is served
 MAX_BODY = 4096  # bytes
 THREADS = 64  # requests answered at once; the rest wait in the backlog
 TIMEOUT = 15.0  # seconds that a connection may stay silent
@@ -224,8 +225,8 @@ class Handler(BaseHTTPRequestHandler):
 
     def _picture(self, name: str) -> None:
         try:
-            data = (self.server.pictures / name).read_bytes()
-        except OSError:
+            data = read_bytes(self.server.pictures / name, most=MAX_PICTURE)
+        except InputError:
             self._json({"error": "There is no such picture."}, HTTPStatus.NOT_FOUND)
             return
         self._send(data, "image/png", HTTPStatus.OK)
