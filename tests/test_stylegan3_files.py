@@ -131,7 +131,7 @@ REFUSED: dict[str, tuple[Any, str]] = {
     "no filter": (lambda _: changed("synthesis.L1_20_4.down_filter", None), "other filters"),
     "weights of another shape": (
         lambda _: changed("synthesis.L1_20_4.weight", np.ones((4, 4, 1, 1), np.float32)),
-        "L1_20_4.weight has the shape",
+        "L1_20_4.weight' has the shape",
     ),
     "a picture of another size": (lambda _: changed("", None, img_resolution=32), "img_resolution"),
     "other critical layers": (lambda _: changed("", None, num_critical=2), "layer L2|L3|filter"),

@@ -58,7 +58,7 @@ def member(archive: zipfile.ZipFile, name: str) -> bytes:
     """The contents of a member. Raises Unsafe where they do not fit their checksum."""
     try:
         return archive.read(name)
-    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, RuntimeError, EOFError, OSError, ValueError) as error:
         raise Unsafe(f"its zip archive is damaged ({error})") from None
 
 

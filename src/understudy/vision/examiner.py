@@ -10,7 +10,6 @@ or generates imports this one; `tests/test_examiner.py` follows the imports.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
+from understudy.files.reading import read_json
 from understudy.files.tensors import load_tensors
 from understudy.vision import recogniser
 from understudy.vision.layers import Block, conv, pool
@@ -129,7 +129,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
     Raises ModelError when a file is missing or the two do not fit together.
     """
     try:
-        config = json.loads((folder / MANIFEST).read_text())
+        config = read_json(folder / MANIFEST, error=ModelError)
         weights, _ = load_tensors(folder / WEIGHTS)
         network = ExaminerNetwork(
             Vocabulary.from_json(config["vocabulary"]),
@@ -138,7 +138,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
             queries=config["queries"],
         )
         network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ValueError, KeyError, RuntimeError) as problem:
+    except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
         raise ModelError(
             f"no examiner in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_examiner.py"
