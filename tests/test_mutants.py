@@ -252,7 +252,7 @@ def load_foreign(file: Path) -> object:
         rows = embedding.rows_of(content, str(file))
         count = len(next(iter(rows.values())))
         return embedding.as_tensors(rows, list(range(count)), shapes(), str(file))
-    return read_lora(content, notes, shapes(), str(file)).pairs
+    return read_lora(content, notes, named_parameters(model()), str(file)).pairs
 
 
 def scheduler(folder: Path) -> Path:
