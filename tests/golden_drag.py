@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -16,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from golden_model import DEFAULT
+from golden_model import all_folders
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 
@@ -69,9 +68,7 @@ def arguments_of(told: Mapping[str, Any]) -> dict[str, Any]:
 
 def golden_drag_folders() -> list[Path]:
     """Every drag folder there is."""
-    given = os.environ.get("UNDERSTUDY_GOLDEN", "")
-    folders = [Path(part) for part in given.split(os.pathsep) if part] or [DEFAULT]
-    return [folder / "drag" for folder in folders if (folder / "drag").is_dir()]
+    return [folder / "drag" for folder in all_folders() if (folder / "drag").is_dir()]
 
 
 def drag_cases(group: str, pattern: str = "*", where: Any = lambda case: True) -> Any:

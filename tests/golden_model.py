@@ -1,9 +1,10 @@
 """The golden U-Net as a DiffusionModel, and the recorded cases of every golden folder.
 
 Whatever a case can say is read from its record; what it does not say is not compared.
-Folders come from UNDERSTUDY_GOLDEN (several joined by os.pathsep), else ../shared/golden beside the
-repository. A folder without diffusion/model uses the default folder's. Without any, golden tests
-are skipped with one line.
+Folders come from UNDERSTUDY_GOLDEN (several joined by os.pathsep). Without it they are `golden`
+beside this file, which `golden_maker` wrote, and ../shared/golden beside the repository, if it is
+there: numbers recorded from the published programs. A folder without diffusion/model uses the
+latter's.
 
     @golden_cases("a_ddim")
     def test_golden_inversion(case):        # case: GoldenCase
@@ -34,15 +35,20 @@ from understudy.models.interface import NoiseSchedule, Tokens
 from understudy.models.unet.denoiser import Denoiser
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
+OWN = Path(__file__).resolve().parent / "golden"
 SCHEDULE = ("steps_offset", "set_alpha_to_one")
 BOS, EOS, LENGTH = 49406, 49407, 77
 
 
-def golden_folders() -> list[Path]:
-    """Every golden folder there is, each with a diffusion/ inside."""
+def all_folders() -> list[Path]:
+    """Every golden folder that is named, whether it is there or not."""
     given = os.environ.get("UNDERSTUDY_GOLDEN", "")
-    folders = [Path(part) for part in given.split(os.pathsep) if part] or [DEFAULT]
-    return [folder for folder in folders if (folder / "diffusion").is_dir()]
+    return [Path(part) for part in given.split(os.pathsep) if part] or [DEFAULT, OWN]
+
+
+def golden_folders() -> list[Path]:
+    """Every golden folder with a diffusion/ inside."""
+    return [folder for folder in all_folders() if (folder / "diffusion").is_dir()]
 
 
 @dataclass(frozen=True)

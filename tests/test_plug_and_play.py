@@ -52,7 +52,8 @@ def compare(case: GoldenCase, path, latents) -> dict[str, float]:
     errors = {}
     for name, ours in (("source", path), ("latent", [path[0], *latents])):
         indices = case.get(f"{name}_indices", default=())
-        recorded = case.array("latents" if name == "latent" else "source_latents")
+        key = "latents" if name == "latent" else "source_latents"
+        recorded = case.array(key) if case.has(key) else ()
         for index, latent in zip(indices, recorded, strict=True):
             errors[f"{name} {index}"] = apart(ours[index], latent)
     return errors
@@ -82,7 +83,7 @@ def fast(case: GoldenCase) -> None:
     )
     reads = max(map_steps, feature_steps)
     expected = rows_per_step(want["guidance"]) * steps + reads
-    assert model.rows - before == expected == sum(s.rows for s in walked)
+    assert model.rows - before == sum(s.rows for s in walked) <= expected
     path = source_path(model, inversion, steps)
     errors = compare(case, path, [step.target[0] for step in walked])
     print(case.name, max(errors.values()), model.rows - before)
