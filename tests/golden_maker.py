@@ -5,7 +5,7 @@
 The plain loops (here, `plain_edit`, `plain_drag`, `benchmarks.plain`) share no attention, inversion
 or tracking code with the package. Kinds of cases, layout and names are those of the numbers
 recorded from the published programs; sizes, steps, guidance, prompts, words and the fields that a
-record leaves out are others. The seed changes what is drawn. `tests/golden` is the folder of seed 0.
+record leaves out are others. The seed changes what is drawn; `tests/golden` has seed 0.
 Not made: projection, tuning, rosinality's names and checkpoint layouts, which record programs.
 """
 
