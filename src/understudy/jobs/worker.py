@@ -1,0 +1,198 @@
+"""A process of its own for the jobs of one device: it owns the models and can be killed.
+
+The parent sees the same events as from `runner.run`. Closing them cancels the job after its step.
+A worker that dies is started again, and its job continues from its checkpoint, where it made one.
+Messages are plain JSON data over a pipe.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+from collections.abc import Iterator
+from dataclasses import replace
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from understudy import errors
+from understudy.errors import UnderstudyError
+from understudy.jobs.events import Event, Note, Result, from_dict, to_dict
+from understudy.jobs.pool import Pool
+from understudy.jobs.request import Job
+from understudy.jobs.runner import run
+from understudy.jobs.work import STORE
+
+RESTARTS = 2  # of a worker within one job; a job that kills every worker is given up
+PATIENCE = 60.0  # seconds that a cancelled job may take to end its step
+
+
+class Worker:
+    """One worker process. It runs a job at a time and keeps `models` loaded models.
+
+    device: taken by jobs whose own device is "auto".
+    """
+
+    def __init__(self, device: str = "auto", models: int = 1) -> None:
+        self.device, self.models = device, models
+        self._process: Any = None
+        self._pipe: Connection | None = None
+        self._busy = False
+
+    @property
+    def pid(self) -> int | None:
+        """The process, while there is one."""
+        return None if self._process is None else self._process.pid
+
+    def run(self, job: Job) -> Iterator[Event]:
+        """Do a job in the worker. Raises the errors of the verb, and RuntimeError for a bug in it
+        or a worker that died RESTARTS times more than it may."""
+        if self._busy:
+            raise RuntimeError("this worker is busy; a worker does one job at a time")
+        self._busy, finished = True, False
+        try:
+            for attempt in range(RESTARTS + 1):
+                try:
+                    yield from self._once(job if not attempt else resumed(job))
+                    finished = True
+                    return
+                except EOFError:
+                    code = self._ended()
+                    yield Note(f"the worker process died (exit code {code}).")
+            raise RuntimeError("the worker process died again and again; the job was given up")
+        except (UnderstudyError, RuntimeError):
+            finished = True
+            raise
+        finally:
+            if not finished:
+                self._cancel()
+            self._busy = False
+
+    def close(self) -> None:
+        """End the process. A job at work is lost, up to its last checkpoint."""
+        if self._process is not None:
+            self._process.terminate()
+            self._ended()
+
+    def _once(self, job: Job) -> Iterator[Event]:
+        pipe = self._started()
+        _send(pipe, {"job": placed(job, self.device).to_dict(), "folder": os.getcwd()})
+        while True:
+            message = _receive(pipe)
+            if "error" in message:
+                raise raised(message["error"], message["message"])
+            event = from_dict(message)
+            yield event
+            if isinstance(event, Result):
+                return
+
+    def _started(self) -> Connection:
+        """The pipe to a process that lives."""
+        if self._pipe is None or not self._process.is_alive():
+            context = multiprocessing.get_context("spawn")  # CUDA does not survive a fork
+            self._pipe, theirs = context.Pipe()
+            self._process = context.Process(target=serve, args=(theirs, self.models), daemon=True)
+            self._process.start()
+            theirs.close()
+        return self._pipe
+
+    def _cancel(self) -> None:
+        """Ask for the end of the job; kill the worker if it does not answer."""
+        try:
+            if self._pipe is not None:
+                _send(self._pipe, {"cancel": True})
+                while self._pipe.poll(PATIENCE):
+                    if "cancelled" in _receive(self._pipe):
+                        return
+        except EOFError:
+            pass
+        self.close()
+
+    def _ended(self) -> int | None:
+        """Forget a process that has ended; its exit code."""
+        self._process.join(PATIENCE)
+        code = self._process.exitcode
+        if self._pipe is not None:
+            self._pipe.close()
+        self._process = self._pipe = None
+        return code
+
+
+def resumed(job: Job) -> Job:
+    """The job as it is asked for again after its worker died: from its checkpoint, if it has one.
+
+    Other verbs than `learn` find what they kept (inversions, notes of progress) by themselves.
+    """
+    if job.verb != "learn":
+        return job
+    folder = Path(job.inputs.get("out") or STORE / str(job.inputs.get("name")))
+    kept = any((folder / "checkpoints").glob("step-*"))
+    return replace(job, inputs={**job.inputs, "resume": kept or job.inputs.get("resume", False)})
+
+
+def placed(job: Job, device: str) -> Job:
+    """The job on a worker's device, unless it names one itself."""
+    group = dict(job.settings.get("run", {}))
+    if device != "auto" and group.get("device", "auto") == "auto":
+        return replace(job, settings={**job.settings, "run": {**group, "device": device}})
+    return job
+
+
+def raised(kind: str, message: str) -> Exception:
+    """An error of the worker as the same error here; RuntimeError for anything but ours."""
+    known: Any = getattr(errors, kind, None)
+    if not (isinstance(known, type) and issubclass(known, UnderstudyError)):
+        return RuntimeError(f"{kind}: {message}")
+    error = known.__new__(known)
+    Exception.__init__(error, message)
+    return error
+
+
+def serve(pipe: Connection, models: int) -> None:
+    """The worker: jobs in, events out, until the pipe is closed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    pool = Pool(models)
+    while True:
+        try:
+            message = _receive(pipe)
+        except EOFError:
+            return
+        if "job" not in message:  # a cancel that came after the job had ended
+            _send(pipe, {"cancelled": True})
+            continue
+        try:
+            os.chdir(message["folder"])
+            _answer(pipe, Job.from_dict(message["job"]), pool)
+        except EOFError:
+            return
+        except Exception as error:
+            _send(pipe, {"error": type(error).__name__, "message": str(error)})
+
+
+def _answer(pipe: Connection, job: Job, pool: Pool) -> None:
+    """Send the events of one job, unless it is cancelled."""
+    events = run(job, pool)
+    for event in events:
+        _send(pipe, to_dict(event))
+        if pipe.poll() and "cancel" in _receive(pipe):
+            getattr(events, "close", lambda: None)()
+            _send(pipe, {"cancelled": True})
+            return
+
+
+def _send(pipe: Connection, message: dict[str, Any]) -> None:
+    """Send one message; EOFError where nobody reads it."""
+    try:
+        pipe.send_bytes(json.dumps(message, ensure_ascii=False).encode())
+    except (BrokenPipeError, ConnectionResetError) as error:
+        raise EOFError from error
+
+
+def _receive(pipe: Connection) -> dict[str, Any]:
+    """Wait for one message; EOFError where the other side is gone."""
+    try:
+        return json.loads(pipe.recv_bytes())
+    except (ConnectionResetError, BrokenPipeError) as error:
+        raise EOFError from error
