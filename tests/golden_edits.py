@@ -84,9 +84,7 @@ class Recorded:
         """The steps that take self-attention maps."""
         first, end = pair_of(self.case.get("self_replace_steps", default=0.0))
         ours = [int(first * self.steps), int(end * self.steps)]
-        recorded = self.case.get("self_step_range", default=ours)
-        assert recorded == ours or "self_replace_steps" not in self.case.settings
-        return range(*recorded)
+        return range(*self.case.get("self_step_range", default=ours))
 
     @property
     def map_tokens(self) -> int:

@@ -14,14 +14,12 @@ def test_golden_schedule(case: GoldenCase) -> None:
     derived, schedule = case.settings["derived"], schedule_of(case)
     steps = range(case.settings["steps"])
     phi = [i for i in steps if schedule.at(i).self_output]
-    told = {
-        "phi_last_step_index_inclusive": phi[-1] if phi else -1,
-        "cross_map_steps": sum(schedule.at(i).cross_map for i in steps),
-    }
-    for name, ours in told.items():
-        assert derived.get(name) in (None, ours), name
-    assert phi == [*range(len(phi))]
-    assert [i for i in steps if schedule.at(i).cross_map] == [*range(told["cross_map_steps"])]
+    crossed = [i for i in steps if schedule.at(i).cross_map]
+    # The controller's bounds may lie outside the run: int(50 * 1.0), int(51 * 1.0), int(50 * -0.5).
+    if "phi_last_step_index_inclusive" in derived:
+        assert phi == [i for i in steps if i <= derived["phi_last_step_index_inclusive"]]
+    if "cross_map_steps" in derived:
+        assert crossed == [i for i in steps if i < derived["cross_map_steps"]]
     if "self_map_step_range" in derived:
         maps = [i for i in range(*derived["self_map_step_range"]) if i not in phi]
         assert [i for i in steps if schedule.at(i).self_map] == maps
