@@ -201,3 +201,38 @@ def test_without_a_tokenizer_it_is_said_where_to_put_one(
     shutil.rmtree(tmp_path / "tokenizer")
     with pytest.raises(ModelError, match="holds no tokenizer.*to .*/tokenizer"):
         registry.load(str(file))
+
+
+UNET = "model.diffusion_model."
+
+
+def nine_channels(found: dict[str, Any]) -> None:
+    found[f"{UNET}input_blocks.0.0.weight"] = torch.zeros(64, 9, 3, 3)
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    (nine_channels, "takes 9 latent channels.*inpainting"),
+    (lambda t: [t.pop(k) for k in list(t) if ".middle_block." in k], "lack .* mid_block"),
+    (lambda t: t.pop("first_stage_model.decoder.conv_in.weight"), "decoder.conv_in.weight"),
+    (lambda t: t.update({f"{UNET}extra": torch.ones(1)}), "diffusion_model.extra"),
+    (lambda t: t.update(ztsnr=torch.empty(0)), "rescale_betas_zero_snr"),
+    (lambda t: t[f"{UNET}out.2.bias"].fill_(torch.nan), "conv_out.bias .*not finite"),
+    (lambda t: t.update({k: v.to(torch.float8_e4m3fn) for k, v in t.items()}), "F8_E4M3"),
+])  # fmt: skip
+def test_convert_and_check_refuse_what_loading_refuses(
+    change: Any, match: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Named by the user's file, with nothing left in the cache or at --out."""
+    from understudy import cli
+
+    tensors = {k: v.clone().contiguous() for k, v in ldm.single_file(published("sd15")).items()}
+    shutil.copytree(published("sd15") / "tokenizer", here / "tokenizer")
+    change(tensors)
+    save_file(tensors, here / "odd.safetensors")
+    with pytest.raises(ModelError, match=match):
+        registry.load(str(here / "odd.safetensors"))
+    for command in (["convert", "odd.safetensors", "--out", "made"], ["check", "odd.safetensors"]):
+        assert cli.main(["models", *command]) == 1
+        said = capsys.readouterr().err
+        assert "odd.safetensors" in said and "Traceback" not in said and said.count("\n") == 1
+    assert not (here / "made").exists()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from torch import Tensor
 from understudy.errors import ModelError, sentence
 from understudy.files.atomic import cache_folder, replacing
 from understudy.files.tensors import save_tensors
+from understudy.models.parts import check_model
 from understudy.models.pipeline_index import config_of, index_of
 from understudy.models.single_file_marks import scaling_factor_of, scheduler_of, sidecar
 from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
@@ -57,7 +59,7 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
             elif part == "vae":
                 config["scaling_factor"] = scaling_factor_of(file, config["scaling_factor"])
             kind = "model" if part.startswith("text") else "diffusion_pytorch_model"
-            renamed = _renamed(part, family, tensors, config)
+            renamed = _renamed(file, part, family, tensors, config)
             dtype = next(iter(renamed.values())).dtype if renamed else None
             _write_json(
                 folder / part / "config.json", config_of(part, "config.json", config, dtype)
@@ -68,17 +70,32 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
     _write_tokenizers(folder, family, find_tokenizer())
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     _write_json(folder / "model_index.json", index_of(folder, {}))
+    try:
+        check_model(folder)
+    except ModelError as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        reason = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
+        raise ModelError(f"{file}, as a model folder: {reason}") from error
 
 
 def _renamed(
-    part: str, family: str, tensors: dict[str, Tensor], config: Mapping[str, Any]
+    file: Path, part: str, family: str, tensors: dict[str, Tensor], config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
-    """The weights of a part under diffusers' and transformers' names, by diffusers' own rules."""
+    """The weights of a part under diffusers' and transformers' names, by diffusers' own rules.
+
+    Raises ModelError for tensors of the U-Net that would be lost, and values that are not finite.
+    """
     from diffusers.loaders import single_file_utils as rules
 
     if part == "unet":
         own = {name: value for name, value in tensors.items() if name.startswith(UNET)}
         renamed = rules.convert_ldm_unet_checkpoint(own, config)
+        used = {id(value) for value in renamed.values()}
+        if unknown := sorted(name for name, value in own.items() if id(value) not in used):
+            raise ModelError(
+                f"{file} holds {len(unknown)} tensors that no U-Net of its family has, the first "
+                f"is {unknown[0][:100]!r}. It is of another kind of model."
+            )
     elif part == "vae":
         renamed = rules.convert_ldm_vae_checkpoint(tensors, config)
     elif family == "2" or part == "text_encoder_2":
@@ -86,6 +103,9 @@ def _renamed(
     else:
         renamed = rules.convert_ldm_clip_checkpoint(tensors)
     kept = {k: v for k, v in renamed.items() if isinstance(v, Tensor) and v.is_floating_point()}
+    for name, value in kept.items():
+        if not value.float().isfinite().all():
+            raise ModelError(f"{file}: {part}.{name} holds values that are not finite (NaN).")
     return {name: value.contiguous().clone() for name, value in kept.items()}
 
 
