@@ -206,10 +206,19 @@ def test_a_loss_that_breaks_down_keeps_the_steps_before_it(
 
 def test_the_second_run_in_a_folder_is_refused_naming_the_first(tmp_path: Path) -> None:
     with claimed(tmp_path):
+        model = tiny_model()
         with pytest.raises(OutputError, match=f"in use by process {os.getpid()} on"):
-            finished(tiny_model(), tmp_path)
+            finished(model, tmp_path)
+        assert model.rows == 0  # before the class images
     with claimed(tmp_path):
         pass
+
+
+def test_a_resume_without_checkpoints_is_refused_before_the_class_images(tmp_path: Path) -> None:
+    model = tiny_model()
+    with pytest.raises(ConceptError, match="no checkpoint"):
+        finished(model, tmp_path, resume=True)
+    assert model.rows == 0
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:

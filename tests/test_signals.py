@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+import pictures
 from test_checkpoint import checkpoints, steps_of
-from tiny import tiny_model
+from tiny import tiny_folder, tiny_model
+from understudy import cli
+from understudy.cli import LAST_WORDS
 from understudy.cli.signals import deferred, until
+from understudy.learn import LearnStep
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -41,3 +47,108 @@ def test_without_a_signal_all_steps_pass() -> None:
 
     with deferred() as asked:
         assert list(until(steps(), asked)) == [0, 1, 2]
+
+
+# The command's own process
+
+
+DRIVER = """
+import os, signal, sys
+left = int(sys.argv.pop(1))
+def hook(event, _):
+    global left
+    if event == "import" and "understudy.cli.app" in sys.modules:
+        left -= 1
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.addaudithook(hook)
+from understudy.cli import script
+script()
+"""
+
+
+@pytest.mark.parametrize("number", [1, 40, 700, 1800])
+def test_ctrl_c_at_any_import_is_one_line(number: int, tmp_path: Path) -> None:
+    """The signal is sent at the import statement of this number after the handler is in place."""
+    words = ["generate", "a cat", "--model", str(tiny_folder()), "--out", str(tmp_path / "a.png")]
+    ended = subprocess.run(
+        [sys.executable, "-c", DRIVER, str(number), *words],
+        capture_output=True, text=True, preexec_fn=interruptible,
+    )  # fmt: skip
+    assert ended.returncode == 130, ended
+    assert ended.stderr.splitlines() == [f"understudy: {LAST_WORDS}"], ended
+    assert ended.stdout == "" and not list(tmp_path.iterdir())
+
+
+def interruptible() -> None:
+    """A process in the background may have been started with Ctrl-C ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGINT)"
+    script = f"import sys; sys.argv[1:] = ['--version']\n{code}\nfrom understudy.cli import script"
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{script}\nscript()"],
+        capture_output=True, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_IGN),
+    )  # fmt: skip
+    assert ended.returncode == 0 and ended.stdout.startswith("understudy ")
+
+
+def stopping(count: int) -> Iterator[LearnStep]:
+    """Steps that are interrupted after `count` of them."""
+    for index in range(count):
+        yield LearnStep("prior", index, count + 1)
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("words", "steps", "said"),
+    [
+        (("learn", "photos", "--class", "cat", "--name", "rex"), "understudy.learn.learn_steps",
+         "Class images drawn so far are in the cache"),
+        (("edit", "photos/0.png", "--prompt", "a photo of a cat", "--to", "a photo of a dog"),
+         "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
+        (("evaluate", "swap", "--methods", "no-swap"),
+         "understudy.evaluate.protocols.swap.evaluation_steps",
+         "kept in swapbench: the same command with --resume goes on."),
+    ],
+)  # fmt: skip
+def test_a_stop_says_what_was_kept(
+    words: tuple[str, ...], steps: str, said: str, here: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    for number in range(2):
+        pictures.save(here / f"photos/{number}.png", pictures.gradient(80, 90))
+    monkeypatch.setattr(steps, lambda *_, **__: stopping(2))
+    small = () if words[0] == "evaluate" else ("--model", str(tiny_folder("toy")), "--steps", "1")
+    assert cli.main([*words, *small]) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"understudy: {LAST_WORDS} ") and said in line
+
+
+def test_a_stopped_learn_names_its_checkpoint(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from understudy.learn.training import Trainer
+
+    for number in range(2):
+        pictures.save(here / f"photos/{number}.png", pictures.gradient(80, 90))
+    step = Trainer.step
+
+    def interrupted(trainer: Trainer) -> object:
+        if trainer.done == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(trainer)
+
+    monkeypatch.setattr(Trainer, "step", interrupted)
+    words = "learn photos --class cat --name rex --method lora --rank 2 --steps 3 --prior-samples 0"
+    assert cli.main([*words.split(), "--model", str(tiny_folder("toy"))]) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    folder = "concepts/rex/checkpoints/step-000002"
+    assert f"Step 2 is kept in {folder}: the same command with --resume goes on." in line
+    assert Path(folder).is_dir()
+    monkeypatch.undo()
+    monkeypatch.chdir(here)
+    assert cli.main([*words.split(), "--model", str(tiny_folder("toy")), "--resume"]) == 0

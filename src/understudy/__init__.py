@@ -31,15 +31,6 @@ from understudy.errors import (
     PromptError,
     UnderstudyError,
 )
-from understudy.settings import (
-    EditSettings,
-    GenerateSettings,
-    InvertSettings,
-    LearnSettings,
-    SwapSettings,
-)
-from understudy.settings.drag import DragSettings
-from understudy.settings.project import ProjectSettings
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, spelled, worn
@@ -53,6 +44,15 @@ if TYPE_CHECKING:
     from understudy.pictures.recipe import Recipe, read_recipe
     from understudy.pictures.tensors import read_folder, read_picture, write_picture
     from understudy.project.latent import Latent
+    from understudy.settings import (
+        EditSettings,
+        GenerateSettings,
+        InvertSettings,
+        LearnSettings,
+        SwapSettings,
+    )
+    from understudy.settings.drag import DragSettings
+    from understudy.settings.project import ProjectSettings
 
 __all__ = [
     "Concept",
@@ -93,10 +93,17 @@ _LAZY = {
     "Concept": "concept.Concept",
     "DiffusionModel": "models.interface.DiffusionModel",
     "DragSession": "drag.session.DragSession",
+    "DragSettings": "settings.drag.DragSettings",
+    "EditSettings": "settings.EditSettings",
+    "GenerateSettings": "settings.GenerateSettings",
     "ImageGenerator": "generators.interface.ImageGenerator",
     "Inversion": "invert.inversion.Inversion",
+    "InvertSettings": "settings.InvertSettings",
     "Latent": "project.latent.Latent",
+    "LearnSettings": "settings.LearnSettings",
+    "ProjectSettings": "settings.project.ProjectSettings",
     "Recipe": "pictures.recipe.Recipe",
+    "SwapSettings": "settings.SwapSettings",
     "available_models": "models.registry.available",
     "load_generator": "generators.folder.load_generator",
     "load_model": "models.registry.load",

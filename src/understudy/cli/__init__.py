@@ -1,138 +1,53 @@
-"""The command line: arguments, progress, exit codes; no mathematics.
+"""The command line. Ctrl-C is handled before anything else is imported.
 
-Every command imports what it runs on when it runs, so that ``--help`` answers at once. Exit
-codes: 0 done, 1 failed, 2 something given is wrong, 130 stopped by Ctrl-C. Errors are one line on
-stderr; ``UNDERSTUDY_DEBUG=1`` shows the traceback.
+This file imports nothing but the standard library's smallest modules, so that the handler is in
+place a few milliseconds after Python has started. The commands are in `understudy.cli.app`.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from types import FrameType
+from typing import NoReturn
 
-import typer
-
-from understudy._version import __version__
-from understudy.cli import (
-    check,
-    concept,
-    demo,
-    doctor,
-    drag,
-    edit,
-    evaluate,
-    explain,
-    generate,
-    invert,
-    learn,
-    models,
-    project,
-    rerun,
-    swap,
-    sweep,
-    toybox,
-    verify,
-)
-from understudy.cli.options import Command
-from understudy.errors import UnderstudyError, one_line
-
-app = typer.Typer(
-    name="understudy",
-    help="Personalised image editing: learn a subject from a few photos and put it into any photo.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["--help", "-h"], "max_content_width": 100},
-)
-for command in (
-    demo.demo,
-    check.check,
-    learn.learn,
-    swap.swap,
-    sweep.sweep,
-    explain.explain,
-    edit.edit,
-    generate.generate,
-    invert.invert,
-    project.project,
-    drag.drag,
-    rerun.rerun,
-    verify.verify,
-    doctor.doctor,
-):
-    app.command(cls=Command)(command)
-app.add_typer(concept.app, name="concept")
-app.add_typer(toybox.app, name="toybox")
-app.add_typer(models.app, name="models")
-app.add_typer(evaluate.app, name="evaluate")
-
-STOPPED, LAST_WORDS = 130, "stopped; nothing half-written was left."
-QUIET = {
-    "TRANSFORMERS_VERBOSITY": "error",
-    "DIFFUSERS_VERBOSITY": "error",
-    "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-    "TOKENIZERS_PARALLELISM": "false",
-}
-
-
-@app.callback()
-def options(
-    version: Annotated[bool, typer.Option("--version", help="Show the version.")] = False,
-) -> None:
-    """Options of `understudy` itself, before any command."""
+STOPPED, LAST_WORDS = 130, "stopped; no half-written result was left."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command line (without the program's name) and return its exit code."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if words == ["--version"]:
-        print(f"understudy {__version__}")
-        return 0
-    if not os.environ.get("UNDERSTUDY_DEBUG"):
-        return _quietly(words)
-    _run(words)
-    return 0
+    from understudy.cli.app import run
+
+    return run(list(sys.argv[1:] if arguments is None else arguments))
 
 
-def _run(words: list[str]) -> int:
-    result = app(args=words, prog_name="understudy", standalone_mode=False)
-    return result if isinstance(result, int) else 0
-
-
-def _quietly(words: list[str]) -> int:
-    """Turn whatever is raised into one line and an exit code."""
-    for name, value in QUIET.items():
-        os.environ.setdefault(name, value)
+def script() -> None:
+    """The `understudy` command. Ends the process with the exit code."""
     try:
-        code = _run(words)
-        return code if code != STOPPED else _fail(LAST_WORDS, STOPPED)
-    except typer.TyperException as error:
-        return _fail(error.format_message(), error.exit_code)
-    except UnderstudyError as error:
-        return _fail(str(error), error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        return _fail(LAST_WORDS, STOPPED)
-    except MemoryError:
-        return _fail("out of memory. Try a smaller picture, fewer at once, or --dtype float16.", 1)
-    except BrokenPipeError:
-        sys.stdout = None
-        return 1
-    except Exception as error:
-        where = "UNDERSTUDY_DEBUG=1 shows where; please report it."
-        return _fail(f"this is a bug: {type(error).__name__}: {error}. {where}", 1)
+        if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(signal.SIGINT, stop)
+        code = main()
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the work is done: end with its code
+    except KeyboardInterrupt:
+        _leave()
+    sys.exit(code)
 
 
-def _fail(message: str, code: int) -> int:
-    """One line on stderr, whatever the message holds."""
-    line = one_line(message).strip()
-    if line:  # empty when a missing command was answered with the help
-        print(f"understudy: {line}", file=sys.stderr)
-    return code
+def stop(number: int, frame: FrameType | None) -> None:
+    """Handle Ctrl-C: raise KeyboardInterrupt, or end the process at once during an import.
+
+    An exception within an import can be swallowed (by importlib's callbacks) or replaced (by
+    modules that catch every exception of an optional import), so none is raised there.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            _leave()
+        frame = frame.f_back
+    raise KeyboardInterrupt
 
 
-def script() -> NoReturn:
-    """The `understudy` command."""
-    sys.exit(main())
+def _leave() -> NoReturn:
+    os.write(2, f"understudy: {LAST_WORDS}\n".encode())
+    os._exit(STOPPED)

@@ -94,7 +94,7 @@ def swap(
     steps = protocol.evaluation_steps(
         where, bench, names, acting, folders, shard=settings.shard, resume=resume
     )
-    for _ in show.follow(steps, "Evaluating"):
+    for _ in show.follow(steps, "Evaluating", _kept(out)):
         pass
     for number, sheet in enumerate(protocol.all_cases(where, bench)):
         write_pixels(out / f"sheet-{number}.png", sheet)
@@ -154,7 +154,7 @@ def dreambooth(
     results, acting = Run(out), _stage(run, told, out)
     eyes = _eyes(settings, acting.model.device)
     steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating"):
+    for _ in show.follow(steps, "Evaluating", _kept(out)):
         pass
     for name, sheet in subject_sheets(results, found.subjects):
         write_pixels(out / f"sheet-{name}.png", sheet)
@@ -236,7 +236,7 @@ def drag(
     model = stylegan2(load_generator(generator, device=device))
     finder = load_finder(device=model.device)
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating"):
+    for _ in show.follow(steps, "Evaluating", _kept(out)):
         pass
     report = summed(where, study, model, load_scorer())
     for number, sheet in enumerate(report.sheets):
@@ -258,7 +258,7 @@ def cases(
     check_folder_writable(out)
     from understudy.evaluate.protocols.swap import write_cases
 
-    last = show.last(write_cases(out, settings), "Writing cases")
+    last = show.last(write_cases(out, settings), "Writing cases", f"Finished cases are in {out}.")
     show.result({"cases": last.total, "out": str(out)}, json, f"{last.total} cases in {out}")
 
 
@@ -281,6 +281,10 @@ def _stage(run: RunSettings, told: list[str], out: Path) -> Stage:
 
     said = checked(told)
     return Stage(load_model(run), said, out / "made")
+
+
+def _kept(out: Path) -> str:
+    return f"Finished rows are kept in {out}: the same command with --resume goes on."
 
 
 def _finish(report: Report, out: Path, json: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -79,4 +80,14 @@ def learn(
         after=after,
         resume=resume,
     )
-    show.job(job, json, finish_step=True)
+    show.job(job, json, finish_step=True, kept=partial(_kept, out or Path("concepts") / name))
+
+
+def _kept(folder: Path) -> str:
+    """What a stopped run left in its folder."""
+    from understudy.learn.checkpoint import Run
+
+    last = Run(folder, 1, {}).latest()
+    if last is None:
+        return "Class images drawn so far are in the cache: the same command continues with them."
+    return f"Step {last.step} is kept in {last.folder}: the same command with --resume continues."

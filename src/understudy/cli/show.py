@@ -11,6 +11,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from understudy.cli import signals
+from understudy.cli.signals import Stopped
 from understudy.errors import one_line, printable
 from understudy.jobs.events import Event, Note, Progress, Result, Step
 from understudy.jobs.request import Job
@@ -24,8 +25,13 @@ PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
 S = TypeVar("S", bound=Step)
 
 
-def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
+def follow(
+    steps: Iterable[S], title: str | Callable[[S], str], kept: str | Callable[[], str] = ""
+) -> Iterator[S]:
     """Pass steps on and show progress on stderr; one line with the time taken at the end.
+
+    kept: what a stop leaves behind and how to go on, as a sentence or a function that says it. A
+    KeyboardInterrupt during a step becomes `Stopped` with this sentence.
 
     A terminal gets a bar with the time left. Anything else (a log file, a pipe) gets a plain line
     at most every PLAIN_SECONDS. A title that is a function of the step starts a new phase whenever
@@ -36,9 +42,14 @@ def follow(steps: Iterable[S], title: str | Callable[[S], str]) -> Iterator[S]:
     console = Console(stderr=True)
     started = time.perf_counter()
     shown = one_line(title) if isinstance(title, str) else ""
-    for step, words in (_bars if console.is_terminal else _lines)(console, steps, title):
-        shown = words
-        yield step
+    try:
+        for step, words in (_bars if console.is_terminal else _lines)(console, steps, title):
+            shown = words
+            yield step
+    except KeyboardInterrupt as stop:
+        if not kept:
+            raise
+        raise Stopped(kept if isinstance(kept, str) else kept()) from stop
     taken = f"{shown} took {time.perf_counter() - started:.1f} s"
     console.print(taken, highlight=False, markup=False, soft_wrap=True)
 
@@ -94,21 +105,26 @@ def _words(title: str | Callable[[S], str], step: S) -> str:
     return one_line(title if isinstance(title, str) else title(step))
 
 
-def last(steps: Iterable[S], title: str | Callable[[S], str]) -> S:
-    """Follow steps to the end and return the last one."""
-    return deque(follow(steps, title), maxlen=1).pop()
+def last(
+    steps: Iterable[S], title: str | Callable[[S], str], kept: str | Callable[[], str] = ""
+) -> S:
+    """Follow steps to the end and return the last one; see `follow`."""
+    return deque(follow(steps, title, kept), maxlen=1).pop()
 
 
-def job(wish: Job, as_json: bool, *, finish_step: bool = False) -> Result:
+def job(
+    wish: Job, as_json: bool, *, finish_step: bool = False, kept: Callable[[], str] | None = None
+) -> Result:
     """Run a job, show its progress and notes on stderr, and its result on stdout.
 
-    finish_step: Ctrl-C and SIGTERM let the step at hand finish, so that the job can keep it. A
-    result without values is of a process that does not report.
+    finish_step: Ctrl-C and SIGTERM let the step at hand finish, so that the job can keep it.
+    kept: says what a stop has left behind; None takes what the job's progress says. A result
+    without values is of a process that does not report.
     """
     from understudy.jobs.runner import run
 
     events = run(wish)
-    outcome = drawn(finishing_steps(events) if finish_step else events)
+    outcome = drawn(finishing_steps(events) if finish_step else events, kept)
     if outcome.values:
         result(outcome.values, as_json, *outcome.lines)
     return outcome
@@ -124,15 +140,21 @@ def finishing_steps(events: Iterator[Event]) -> Iterator[Event]:
         yield from signals.until(events, asked)
 
 
-def drawn(events: Iterator[Event]) -> Result:
-    """Draw a job's progress and print its notes; returns its result."""
-    for event in events:
-        if isinstance(event, Result):
-            return event
-        if isinstance(event, Note):
-            note(event.text)
-        elif isinstance(event, Progress):
-            deque(follow(_phase(event, events), attrgetter("phase")), maxlen=0)
+def drawn(events: Iterator[Event], kept: Callable[[], str] | None = None) -> Result:
+    """Draw a job's progress and print its notes; returns its result. Ctrl-C raises `Stopped`."""
+    left = ""
+    try:
+        for event in events:
+            if isinstance(event, Result):
+                return event
+            if isinstance(event, Note):
+                note(event.text)
+            elif isinstance(event, Progress):
+                left = event.kept
+                deque(follow(_phase(event, events), attrgetter("phase")), maxlen=0)
+    except KeyboardInterrupt as stop:
+        noted = " ".join(getattr(stop, "__notes__", [left]))
+        raise Stopped(noted if kept is None else kept()) from stop
     raise AssertionError("a job ends with its result")
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while something learns: the step at hand is finished and kept first."""
+"""Ctrl-C and SIGTERM: the message names what was kept; learning finishes its step first."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A command was stopped by a signal. The message says what was kept and how to go on."""
 
 
 @contextmanager

@@ -117,10 +117,10 @@ def reworded(
     """
     with applied(model, concepts):
         prepared(model, source.prompt, to, settings, words=words, concepts=concepts)
-        found = "nothing"
+        found, kept = "nothing", ""
         if source.seed is None:
             made = yield from inverted(model, source, asked, cache=cache)
-            inversion, found = made.inversion, made.found
+            inversion, found, kept = made.inversion, made.found, made.kept
         else:
             inversion = _seeded(model, source.prompt, source.seed, settings)
         steps = edit_steps(
@@ -133,7 +133,7 @@ def reworded(
             concepts=concepts,
             mask=source.mask,
         )
-        last = yield from watched(steps, "Editing")
+        last = yield from watched(steps, "Editing", kept=lambda: kept)
         return Edited(decoded(model, last.target).cpu(), found)
 
 

@@ -27,7 +27,8 @@ class Progress:
     """Step `index` of `total` of a phase, counted as the engine counts.
 
     phase: what is being done, for people; it may change from step to step (a loss). seconds_left:
-    for this phase, None before the second step. preview: a PNG in base64, "" for none.
+    for this phase, None before the second step. preview: a PNG in base64, "" for none. kept: what
+    a stop now leaves behind and how to go on, as a sentence; "" for nothing.
     """
 
     phase: str
@@ -35,6 +36,7 @@ class Progress:
     total: int
     seconds_left: float | None = None
     preview: str = ""
+    kept: str = ""
 
 
 @dataclass(frozen=True)
@@ -106,10 +108,13 @@ def watched(
     steps: Iterable[S],
     title: str | Callable[[S], str],
     each: Callable[[S], None] = lambda step: None,
+    *,
+    kept: Callable[[], str] = str,
 ) -> Events[S]:
     """Progress of steps, then `Finished`; returns the last step. Closing it closes the steps.
 
-    each: is called with every step.
+    each: is called with every step. kept: says what a stop during these steps leaves behind; it
+    is in their progress, and the note of a KeyboardInterrupt.
     """
     began = previous = time.monotonic()
     phase, made, before, step = "", 0, None, None
@@ -123,7 +128,10 @@ def watched(
             made, before, previous = made + 1, (step.index, step.total), time.monotonic()
             remaining = max(step.total - min(step.index + 1, step.total), 0)
             left = (previous - began) / made * remaining if made > 1 else None
-            yield Progress(phase, step.index, step.total, left)
+            yield Progress(phase, step.index, step.total, left, kept=kept())
+    except KeyboardInterrupt as stop:
+        stop.add_note(kept())
+        raise
     finally:
         close = getattr(steps, "close", None)
         if close is not None:

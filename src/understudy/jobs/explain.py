@@ -9,12 +9,11 @@ from torch import Tensor
 
 from understudy.diffusion.prompt_words import words_of
 from understudy.errors import InputError
-from understudy.invert.inversion import Inversion
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.source import check_source, inversions, inverted, source_of
+from understudy.jobs.source import Inverted, check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
@@ -57,8 +56,8 @@ def explain(
         source = source_of(work, model, prompt, photo, seed, wanted=wanted)
         with applied(model, cast.concepts):
             found = yield from inverted(model, source, asked, cache=inversions())
-            shown, average = yield from _attention(model, found.inversion, settings)
-            mask = (yield from _mask(model, found.inversion, cast, settings)) if swap else None
+            shown, average = yield from _attention(model, found, settings)
+            mask = (yield from _mask(model, found, cast, settings)) if swap else None
             picture = source.picture
             if picture is None:
                 picture = decoded(model, found.inversion.trajectory[:1]).cpu()
@@ -74,7 +73,7 @@ def explain(
 
 
 def _attention(
-    model: DiffusionModel, inversion: Inversion, settings: SwapSettings
+    model: DiffusionModel, found: Inverted, settings: SwapSettings
 ) -> Events[tuple[list[tuple[str, Attention]], Attention]]:
     """What is attended to at MOMENTS and on the average of all steps."""
     wanted = {max(round(share * settings.steps) - 1, 0) for share in MOMENTS}
@@ -84,15 +83,16 @@ def _attention(
         if step.index in wanted:
             shown.append((f"step {step.index + 1}", step.attention))
 
-    steps = explain_steps(model, inversion, guidance=settings.guidance)
-    average = (yield from watched(steps, "Watching", look)).average
+    steps = explain_steps(model, found.inversion, guidance=settings.guidance)
+    average = (yield from watched(steps, "Watching", look, kept=lambda: found.kept)).average
     return [*shown, ("all steps averaged", average)], average
 
 
 def _mask(
-    model: DiffusionModel, inversion: Inversion, cast: Cast, settings: SwapSettings
+    model: DiffusionModel, found: Inverted, cast: Cast, settings: SwapSettings
 ) -> Events[Tensor | None]:
     """Where the latents of this swap may change in the end."""
     asked = replace(settings, blend=True, budget=0)
+    inversion = found.inversion
     steps = swap_steps(model, inversion, inversion.prompt, cast.target, asked, words=cast.roles)
-    return (yield from watched(steps, "Swapping")).mask
+    return (yield from watched(steps, "Swapping", kept=lambda: found.kept)).mask

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from understudy.concept import spelled, with_articles
@@ -44,6 +45,7 @@ def generate(
         model.tokenize(text)  # a prompt too long fails before any work
         recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})
         with applied(model, concepts):
+            kept = ""
             for some in _batches(list(files)):
                 steps = generate_steps(
                     model,
@@ -56,11 +58,13 @@ def generate(
                     temperature=settings.temperature,
                     concepts=concepts,
                 )
-                last = yield from watched(steps, f"Generating {len(some)} of {count}")
+                title = f"Generating {len(some)} of {count}"
+                last = yield from watched(steps, title, kept=partial(str, kept))
                 pictures = decoded(model, last.latents)
                 for one, picture in zip(some, pictures.split(1), strict=True):
                     whole = replace(recipe, seed=one, output=one - seed)
                     write_generated(files[one], picture, whole, marks)
+                kept = f"{some[-1] - seed + 1} of {count} pictures are in {out}."
     written = tuple(str(file) for file in files.values())
     return Result({"pictures": list(written), "prompt": text}, written, written)
 

@@ -94,8 +94,11 @@ def _followed(
         if step.progress is not None:
             step.progress.save(note)
 
+    def left() -> str:
+        return f"Progress is kept in {note}: the same command continues." if note.is_file() else ""
+
     steps = project_steps(model, target, seen, settings, progress=kept)
-    return (yield from watched(steps, lambda step: TITLES[step.phase], save))
+    return (yield from watched(steps, lambda step: TITLES[step.phase], save, kept=left))
 
 
 def _progress_file(file: Path) -> Path:

@@ -24,6 +24,8 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
 
+IN_CACHE = "The inversion is in the cache: the same command begins after it."
+
 
 @dataclass(frozen=True)
 class Source:
@@ -51,6 +53,7 @@ class Inverted:
     inversion: Inversion
     features: SourceFeatures | None = None
     found: Literal["nothing", "inversion", "features"] = "nothing"
+    kept: str = ""  # what a stop after it leaves behind; see `Progress`
 
     def keep(self, guidance: float) -> None:
         """Leave the features for the next edit; a full disk loses nothing else."""
@@ -123,7 +126,8 @@ def inverted(
         step = yield from watched(steps, "Inverting")
         inversion, cached = step.inversion, step.total < asked.steps
     assert inversion is not None, "the last step carries the inversion"
-    found = Inverted(inversion, features, "inversion" if cached else "nothing")
+    kept = IN_CACHE if source.picture is not None and cache is not None else ""
+    found = Inverted(inversion, features, "inversion" if cached else "nothing", kept)
     if features is None or features.nbytes:
         return found
     folder = features_folder(inversion, asked.guidance)

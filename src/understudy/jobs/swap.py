@@ -140,7 +140,7 @@ def replaced(
         features=found.features,
         audition=search,
     )
-    last = yield from watched(steps, "Swapping")
+    last = yield from watched(steps, "Swapping", kept=lambda: found.kept)
     picture = decoded(model, last.target)
     how = (settings, source.picture, source.mask)
     picture = framed(model, found.inversion, picture, last, *how).cpu()

@@ -118,7 +118,7 @@ def _swept(
             mask=source.mask,
             features=found.features,
         )
-        last = yield from watched(steps, f"Swapping {len(grid)} ways")
+        last = yield from watched(steps, f"Swapping {len(grid)} ways", kept=lambda: found.kept)
         cost = {"inversion": spent - before, "swaps": model.rows - spent}
         shown = [decoded(model, one).cpu() for one in last.target.split(1)]
         scorer = scorer_of(model, asked.guidance, source, cast, photos)

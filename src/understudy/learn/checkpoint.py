@@ -117,8 +117,11 @@ class Run:
         folders = self._folders()
         return read_checkpoint(folders[-1]) if folders else None
 
-    def begin(self) -> None:
-        """Make room for a new run. Raises OutputError where an unfinished one would be lost."""
+    def check(self, resume: bool) -> None:
+        """Raise what `resume` or `begin` would raise; nothing is changed."""
+        if resume:
+            self.resume()
+            return
         last = self.latest()
         total = int(last.facts.get("settings", {}).get("steps", 0)) if last else 0
         if last and last.step < total:
@@ -127,6 +130,10 @@ class Run:
                 f"--resume continues it; to start anew, remove {self.checkpoints} or choose "
                 f"another --out."
             )
+
+    def begin(self) -> None:
+        """Make room for a new run. Raises OutputError where an unfinished one would be lost."""
+        self.check(resume=False)
         for folder in self._folders():
             remove_folder(folder)
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from understudy.concept import Concept, worn
 from understudy.errors import ConceptError
 from understudy.learn.batches import Lesson, Prior
+from understudy.learn.checkpoint import Run, claimed
 from understudy.learn.distributed import Team, assembled
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
@@ -89,6 +90,10 @@ def learn_steps(
         team = stack.enter_context(assembled())
         roles = roles_of(model, subjects, settings, taken=taken)
         concept = blank_concept(model, roles, settings, after)
+        facts = facts_of(model, roles, settings)
+        if run is not None and team.leads:  # before minutes of class images
+            stack.enter_context(claimed(run))
+            Run(run, settings.keep, facts).check(resume)
 
         # What to learn from: the photos, and the model's own idea of the classes.
         bank = joined([_encoded(model, role, settings) for role in roles])
@@ -106,7 +111,7 @@ def learn_steps(
         generator = torch.Generator().manual_seed(settings.seed)
         trainer = Trainer(model, pupil, lesson, _recipe(settings), generator, team)
         viewer = _viewer(model, roles[0], concept, settings, judge)
-        course = Course(trainer, viewer, concept, settings, run, facts_of(model, roles, settings))
+        course = Course(trainer, viewer, concept, settings, run, facts)
         learnt = yield from course_steps(course, resume=resume)
     chosen = best(course.looks) if course.looks else None
     yield LearnStep("done", 0, 1, look=chosen, concept=learnt, warnings=roles[0].warnings)

@@ -9,14 +9,13 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Generator, Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from understudy.concept import Concept
 from understudy.errors import UnderstudyError
-from understudy.learn.checkpoint import Run, claimed, memory_advice, out_of_memory
+from understudy.learn.checkpoint import Run, memory_advice, out_of_memory
 from understudy.learn.log import Journal
 from understudy.learn.preview import Look, Viewer, best
 from understudy.learn.trainable import holding
@@ -97,36 +96,33 @@ class Course:
 
 
 def course_steps(course: Course, *, resume: bool) -> Generator[LearnStep, None, Concept]:
-    """Take all steps, yielding after each; return the concept."""
+    """Take all steps, yielding after each; return the concept. The folder is claimed already."""
     trainer, settings, total = course.trainer, course.settings, course.settings.steps
-    with ExitStack() as stack:
-        if course.run is not None:
-            stack.enter_context(claimed(course.run.folder))
-        _begin(course, resume)
-        if settings.preview_every and not trainer.done:
-            course.look()
-        try:
-            while trainer.done < total:
-                started = time.perf_counter()
-                taken = trainer.step()
-                if course.journal:
-                    course.journal.step(trainer.done, taken, time.perf_counter() - started)
-                yield _after(course, taken)
-        except GeneratorExit:  # the caller has had enough: what is learnt so far is kept
-            course.save()
+    _begin(course, resume)
+    if settings.preview_every and not trainer.done:
+        course.look()
+    try:
+        while trainer.done < total:
+            started = time.perf_counter()
+            taken = trainer.step()
+            if course.journal:
+                course.journal.step(trainer.done, taken, time.perf_counter() - started)
+            yield _after(course, taken)
+    except GeneratorExit:  # the caller has had enough: what is learnt so far is kept
+        course.save()
+        raise
+    except UnderstudyError as error:
+        if type(error) is not UnderstudyError:  # such as a disk that is full
             raise
-        except UnderstudyError as error:
-            if type(error) is not UnderstudyError:  # such as a disk that is full
-                raise
-            raise _kept(course, error) from error
-        except (RuntimeError, MemoryError) as error:
-            if not out_of_memory(error):
-                raise
-            trainer.rewind()
-            raise memory_advice(trainer.done, course.save(), settings.batch_size) from error
-        if course.journal:
-            course.journal.plot()
-        return course.concept()
+        raise _kept(course, error) from error
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        trainer.rewind()
+        raise memory_advice(trainer.done, course.save(), settings.batch_size) from error
+    if course.journal:
+        course.journal.plot()
+    return course.concept()
 
 
 def _begin(course: Course, resume: bool) -> None:
