@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from understudy.cli import app
+from understudy.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md"))]

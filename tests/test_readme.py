@@ -11,7 +11,7 @@ import pytest
 
 import understudy
 from test_reading_order import ORDER, room
-from understudy.cli import app
+from understudy.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()

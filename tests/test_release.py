@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from understudy import __version__
-from understudy.cli import app
+from understudy.cli.app import app
 
 ROOT = Path(__file__).parent.parent
 CONSTRAINTS = (ROOT / "constraints.txt").read_text()

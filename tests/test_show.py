@@ -77,7 +77,7 @@ def test_only_the_functions_of_show_print() -> None:
     """What is printed elsewhere would not be checked for control characters."""
     allowed = {
         "cli/show.py",
-        "cli/__init__.py",  # the version, and one_line of an error
+        "cli/app.py",  # the version, and one_line of an error
         "cli/study.py",  # the address of the server
         "evaluate/study/server.py",  # the name of an exception's class
         "generators/quarantine.py",  # JSON for the parent process, which escapes
