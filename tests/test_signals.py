@@ -112,7 +112,7 @@ def stopping(count: int) -> Iterator[LearnStep]:
          "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
         (("evaluate", "swap", "--methods", "no-swap"),
          "understudy.evaluate.protocols.swap.evaluation_steps",
-         "kept in swapbench: the same command with --resume goes on."),
+         "rows are in swapbench: the same command with --resume continues."),
     ],
 )  # fmt: skip
 def test_a_stop_says_what_was_kept(

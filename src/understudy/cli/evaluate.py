@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
 PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
+KEPT = "Finished rows are in {}: the same command with --resume continues."
 app = typer.Typer(
     name="evaluate",
     help="Compare methods by the papers' protocols, with confidence intervals.",
@@ -94,7 +95,7 @@ def swap(
     steps = protocol.evaluation_steps(
         where, bench, names, acting, folders, shard=settings.shard, resume=resume
     )
-    for _ in show.follow(steps, "Evaluating", _kept(out)):
+    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
         pass
     for number, sheet in enumerate(protocol.all_cases(where, bench)):
         write_pixels(out / f"sheet-{number}.png", sheet)
@@ -154,7 +155,7 @@ def dreambooth(
     results, acting = Run(out), _stage(run, told, out)
     eyes = _eyes(settings, acting.model.device)
     steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", _kept(out)):
+    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
         pass
     for name, sheet in subject_sheets(results, found.subjects):
         write_pixels(out / f"sheet-{name}.png", sheet)
@@ -236,7 +237,7 @@ def drag(
     model = stylegan2(load_generator(generator, device=device))
     finder = load_finder(device=model.device)
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", _kept(out)):
+    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
         pass
     report = summed(where, study, model, load_scorer())
     for number, sheet in enumerate(report.sheets):
@@ -281,10 +282,6 @@ def _stage(run: RunSettings, told: list[str], out: Path) -> Stage:
 
     said = checked(told)
     return Stage(load_model(run), said, out / "made")
-
-
-def _kept(out: Path) -> str:
-    return f"Finished rows are kept in {out}: the same command with --resume goes on."
 
 
 def _finish(report: Report, out: Path, json: bool) -> None:
