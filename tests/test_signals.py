@@ -106,7 +106,7 @@ def stopping(count: int) -> Iterator[LearnStep]:
 @pytest.mark.parametrize(
     ("words", "steps", "said"),
     [
-        (("learn", "photos", "--class", "cat", "--name", "rex"), "understudy.learn.learn_steps",
+        (("learn", "photos", "--class", "cat", "--name", "rex"), "understudy.jobs.learn.learn_steps",
          "Class images drawn so far are in the cache"),
         (("edit", "photos/0.png", "--prompt", "a photo of a cat", "--to", "a photo of a dog"),
          "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
@@ -147,7 +147,7 @@ def test_a_stopped_learn_names_its_checkpoint(
     assert cli.main([*words.split(), "--model", str(tiny_folder("toy"))]) == 130
     *_, line = capsys.readouterr().err.splitlines()
     folder = "concepts/rex/checkpoints/step-000002"
-    assert f"Step 2 is kept in {folder}: the same command with --resume goes on." in line
+    assert f"Step 2 is kept in {folder}: the same command with --resume continues." in line
     assert Path(folder).is_dir()
     monkeypatch.undo()
     monkeypatch.chdir(here)
