@@ -106,7 +106,8 @@ def stopping(count: int) -> Iterator[LearnStep]:
 @pytest.mark.parametrize(
     ("words", "steps", "said"),
     [
-        (("learn", "photos", "--class", "cat", "--name", "rex"), "understudy.jobs.learn.learn_steps",
+        (("learn", "photos", "--class", "cat", "--name", "rex"),
+         "understudy.jobs.learn.learn_steps",
          "Class images drawn so far are in the cache"),
         (("edit", "photos/0.png", "--prompt", "a photo of a cat", "--to", "a photo of a dog"),
          "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
