@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from understudy.cli import show, study
+from understudy.cli import show, signals, study
 from understudy.cli.loading import load_model
 from understudy.cli.options import Command, knobs
 from understudy.errors import ExtraMissing, InputError, ModelError
@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 
 TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
 PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
-KEPT = "Finished rows are in {}: the same command with --resume continues."
 app = typer.Typer(
     name="evaluate",
     help="Compare methods by the papers' protocols, with confidence intervals.",
@@ -95,7 +94,7 @@ def swap(
     steps = protocol.evaluation_steps(
         where, bench, names, acting, folders, shard=settings.shard, resume=resume
     )
-    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
+    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
         pass
     for number, sheet in enumerate(protocol.all_cases(where, bench)):
         write_pixels(out / f"sheet-{number}.png", sheet)
@@ -155,7 +154,7 @@ def dreambooth(
     results, acting = Run(out), _stage(run, told, out)
     eyes = _eyes(settings, acting.model.device)
     steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
+    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
         pass
     for name, sheet in subject_sheets(results, found.subjects):
         write_pixels(out / f"sheet-{name}.png", sheet)
@@ -237,7 +236,7 @@ def drag(
     model = stylegan2(load_generator(generator, device=device))
     finder = load_finder(device=model.device)
     steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", KEPT.format(out)):
+    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
         pass
     report = summed(where, study, model, load_scorer())
     for number, sheet in enumerate(report.sheets):

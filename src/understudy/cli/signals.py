@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
+ROWS = "Finished rows are in {}: the same command with --resume continues."
 
 
 class Stopped(Exception):
