@@ -70,7 +70,7 @@ NEEDS = {module(path): imports(ast.parse(path.read_text())) for path in FILES}
 SCORERS = {"understudy.cli.evaluate", "understudy.demo_job"}
 
 
-def test_only_the_two_commands_that_score_name_the_examiner() -> None:
+def test_only_what_scores_names_the_examiner() -> None:
     name = "understudy.vision.examiner"
     assert {m for m, needed in NEEDS.items() if name in needed} == SCORERS
 

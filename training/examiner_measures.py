@@ -1,7 +1,7 @@
 #!/usr/bin/env python
 """Measure the examiner and the recogniser on held-out renders, side by side.
 
-    python -m training.examiner_measures                  # the shipped weights
+    python -m training.examiner_measures              # shipped weights, the recogniser's at least
     python -m training.examiner_measures --folder build/examiner/out
 
 Words, points and masks on 600 renders of reserved toys. Identities "told apart": the chance that
@@ -84,17 +84,16 @@ def table(columns: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--folder", type=Path, default=examiner.BUILT_IN, help="of the examiner")
+    parser.add_argument(
+        "--folder", type=Path, help="of an examiner; default: the shipped one, if any"
+    )
     parser.add_argument("--json", action="store_true")
     wish = parser.parse_args()
+    rulers = {"recogniser": recogniser.load()}
+    if wish.folder is not None or examiner.BUILT_IN.exists():
+        rulers = {"examiner": examiner.load(wish.folder or examiner.BUILT_IN), **rulers}
     sets = held_out()
-    columns = {
-        name: figures(ruler.network, *sets)
-        for name, ruler in (
-            ("examiner", examiner.load(wish.folder)),
-            ("recogniser", recogniser.load()),
-        )
-    }
+    columns = {name: figures(ruler.network, *sets) for name, ruler in rulers.items()}
     print(json.dumps(columns, indent=1) if wish.json else table(columns))
 
 
