@@ -86,3 +86,10 @@ def test_specks_are_dropped_and_lesser_subjects_kept() -> None:
     mask = difference_mask(found)[0, 0]
     assert mask[5, 5] == 1 and mask[15, 15] == 1
     assert mask[4, 20] == 0
+
+
+def test_a_level_of_difference_all_over_the_background_is_not_the_subject() -> None:
+    found = torch.full((1, 16, 16), 0.45)
+    found[0, 4:9, 4:9] = 1.0
+    mask = difference_mask(found)[0, 0]
+    assert mask[5, 5] == 1 and mask[12, 12] == 0

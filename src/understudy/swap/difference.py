@@ -19,8 +19,9 @@ from understudy.models.interface import DiffusionModel
 
 LEVEL = 0.6  # of the timesteps: how noisy the photo is made (DiffEdit: 0.5)
 SAMPLES = 8  # noises that are averaged (DiffEdit: 10)
-THRESHOLD = 0.4  # of the strongest difference (DiffEdit: 0.5, after cutting off outliers)
+THRESHOLD = 0.4  # between the level of the background and the strongest difference (DiffEdit: 0.5)
 STRONGEST = 0.98  # quantile that counts as the strongest, so that one cell cannot decide
+BACKGROUND = 0.4  # quantile that counts as the level of the background
 BLUR = 0.7  # cells: deviation of the Gaussian that takes the grain out of the differences
 LESSER = 0.25  # of the strongest part's difference: a part of the mask below it is a speck
 
@@ -58,11 +59,14 @@ def difference_mask(
 ) -> Float[Tensor, "k 1 h w"]:
     """1 where the prompts disagree, with a rim of one cell; everywhere if they nowhere do.
 
-    A part that stands alone counts if its differences sum up to a quarter of the strongest part's.
+    A learned concept changes the estimates of the background a little, too. That level, the
+    quantile BACKGROUND, is subtracted first. A part that stands alone counts if its differences
+    sum up to a quarter of the strongest part's.
     """
     found = _blurred(found)
-    strongest = found.flatten(1).quantile(STRONGEST, dim=1)[:, None, None]
-    found = found.minimum(strongest)
+    level = found.flatten(1).quantile(BACKGROUND, dim=1)[:, None, None]
+    strongest = found.flatten(1).quantile(STRONGEST, dim=1)[:, None, None] - level
+    found = (found - level).clamp(min=0).minimum(strongest)
     masks = found >= threshold * strongest
     whole = [_without_specks(mask, one) for mask, one in zip(masks, found, strict=True)]
     return _grown(torch.stack(whole)[:, None].float())
