@@ -10,10 +10,15 @@ import torch.nn.functional as F
 
 from test_swap import SOURCE, TARGET, null_text
 from tiny import tiny_model
+from understudy import toybox
+from understudy.evaluate import truth
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
 from understudy.swap.schedule_search import Audition, Judge, candidates, judging_step, rows_wanted
+from understudy.swap.scorer import ToyJudge
 from understudy.swap.sweep import Axis, cells, sweep_steps
+from understudy.transfer.step import FreshNoise, Stirring
+from understudy.vision.recogniser import load
 
 PAPER = SwapSettings.filled({"preset": "paper"})
 BEST = SwapSettings.filled({"preset": "best"})
@@ -25,16 +30,48 @@ class Eye:
     def identity(self, pictures, subject=None):
         return F.normalize(pictures.mean((2, 3)), dim=1)
 
-    def layout(self, pictures):
+    def layout(self, pictures, subject=None):
         return F.normalize(torch.ones(len(pictures), 4), dim=1)
 
 
-@pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (320, 4), (10_000, 5)])
+@pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (320, 4), (10_000, 9)])
 def test_candidates_fit_the_budget(budget, count):
     settings = replace(BEST, budget=budget)
     plans = candidates(settings)
-    assert len(plans) == count == len(set(plans)) and plans[0] == schedule_of(settings)
+    assert len(plans) == count == len(set(plans)) and plans[0].plan == schedule_of(settings)
     assert count == 1 or rows_wanted(plans, settings) <= budget
+
+
+def test_without_fresh_noise_candidates_differ_in_their_schedules_only():
+    found = candidates(replace(BEST, budget=10_000, eta=0.0))
+    assert len(found) == len({one.plan for one in found}) == 5
+    assert {one.seed for one in found} == {BEST.noise_seed}
+
+
+def test_targets_have_noise_of_their_own():
+    stirring = Stirring(1.0, temperature=0.5, seeds=(3, 4, 3))
+    assert stirring.parted([0, 0, 0]) == [0, 1, 0] and stirring.parted([0, 1, 2]) == [0, 1, 2]
+    assert Stirring(1.0, seed=5).parted([0, 0]) == [0, 0]
+    model, noise = tiny_model("sd15"), FreshNoise(stirring)
+    first, second = (noise.next([0, 1, 2], (4, 8, 8), model) for _ in range(2))
+    assert torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
+    assert not torch.equal(first[0], second[0]) and 0.4 < float(first.std()) < 0.6
+    # A target that has left the run takes nothing from the others' noise.
+    alone = FreshNoise(stirring)
+    assert torch.equal(alone.next([1], (4, 8, 8), model)[0], first[1])
+
+
+def test_the_toy_judge_tells_poses_apart():
+    """A toy in another place, or turned round in its place, has another layout."""
+    cat = toybox.sample_identity(71, "cat")
+    scene = toybox.sample_scene(3, identity=cat, background="rug", subjects=1, props=0)
+    pose = replace(scene.subjects[0].pose, x=0.0, yaw=50.0, head_yaw=0.0)
+    poses = [pose, replace(pose, yaw=44.0), replace(pose, yaw=-50.0), replace(pose, x=0.25)]
+    shown = [replace(scene, subjects=(replace(scene.subjects[0], pose=one),)) for one in poses]
+    layouts = ToyJudge(load()).layout(truth.pictures(shown))
+    assert torch.allclose(layouts.norm(dim=1), torch.ones(4))
+    itself, near, turned, aside = (layouts @ layouts[0]).tolist()
+    assert itself > near > 0.85 and near > turned + 0.1 and near > aside + 0.3
 
 
 def test_numbers_given_leave_nothing_to_choose():
@@ -64,10 +101,11 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     for n, number in enumerate(steps[-1].targets):
         assert number == 3 * n + int(scores[n].argmax())
         plain = replace(settings, budget=0)
-        alone = plans[number % 3]
+        chosen = plans[number % 3]
+        alone = chosen.plan
         ends = (len(alone.self_output), len(alone.self_map), len(alone.cross_map))
         names = ("self_output_steps", "self_map_steps", "cross_map_steps")
-        plain = replace(plain, **dict(zip(names, ends, strict=True)))
+        plain = replace(plain, **dict(zip(names, ends, strict=True)), noise_seed=chosen.seed)
         *_, last = swap_steps(model, inversion, SOURCE, targets[n], plain)
         assert torch.allclose(last.target[0], steps[-1].target[n], rtol=0, atol=1e-9)
 

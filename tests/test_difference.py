@@ -9,6 +9,7 @@ from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.photoswap import blend_of, swap
+from understudy.swap.subjects import Role, subjects_named
 
 
 def opinionated(monkeypatch: pytest.MonkeyPatch):
@@ -93,3 +94,17 @@ def test_a_level_of_difference_all_over_the_background_is_not_the_subject() -> N
     found[0, 4:9, 4:9] = 1.0
     mask = difference_mask(found)[0, 0]
     assert mask[5, 5] == 1 and mask[12, 12] == 0
+
+
+def test_a_neighbour_of_the_one_subject_named_is_left_out() -> None:
+    found = torch.zeros(1, 24, 24)
+    found[0, 3:9, 3:9], found[0, 14:19, 14:19] = 1.0, 0.8
+    assert difference_mask(found)[0, 0, 15, 15] == 1
+    one = difference_mask(found, parts=1)[0, 0]
+    assert one[5, 5] == 1 and one[15, 15] == 0
+
+
+def test_how_many_subjects_a_prompt_names() -> None:
+    prompt = "a cat, a cat and two dogs"
+    named = [[Role("cat", "x")], [Role("cat", "x", 1)], [Role("dogs", "x")], []]
+    assert [subjects_named(prompt, roles) for roles in named] == [2, 1, None, None]

@@ -55,20 +55,21 @@ def differences(
 
 
 def difference_mask(
-    found: Float[Tensor, "k h w"], *, threshold: float = THRESHOLD
+    found: Float[Tensor, "k h w"], *, threshold: float = THRESHOLD, parts: int | None = None
 ) -> Float[Tensor, "k 1 h w"]:
     """1 where the prompts disagree, with a rim of one cell; everywhere if they nowhere do.
 
     A learned concept changes the estimates of the background a little, too. That level, the
     quantile BACKGROUND, is subtracted first. A part that stands alone counts if its differences
-    sum up to a quarter of the strongest part's.
+    sum up to a quarter of the strongest part's. parts: at most so many count, the strongest: a
+    neighbour of the subject differs, too, but less. None = all of them.
     """
     found = _blurred(found)
     level = found.flatten(1).quantile(BACKGROUND, dim=1)[:, None, None]
     strongest = found.flatten(1).quantile(STRONGEST, dim=1)[:, None, None] - level
     found = (found - level).clamp(min=0).minimum(strongest)
     masks = found >= threshold * strongest
-    whole = [_without_specks(mask, one) for mask, one in zip(masks, found, strict=True)]
+    whole = [_without_specks(mask, one, parts) for mask, one in zip(masks, found, strict=True)]
     return _grown(torch.stack(whole)[:, None].float())
 
 
@@ -79,7 +80,9 @@ def _blurred(found: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
     return F.conv2d(F.pad(found[:, None], (2, 2, 2, 2), mode="replicate"), kernel[None, None])[:, 0]
 
 
-def _without_specks(mask: Bool[Tensor, "h w"], found: Float[Tensor, "h w"]) -> Bool[Tensor, "h w"]:
+def _without_specks(
+    mask: Bool[Tensor, "h w"], found: Float[Tensor, "h w"], most: int | None
+) -> Bool[Tensor, "h w"]:
     """The parts of a mask (cells that touch, corners too) that hold enough of the difference."""
     left, parts = mask, list[tuple[float, Tensor]]()
     while bool(left.any()):
@@ -90,7 +93,8 @@ def _without_specks(mask: Bool[Tensor, "h w"], found: Float[Tensor, "h w"]) -> B
             part, before = _grown(part[None, None].float())[0, 0].bool() & left, part
         parts.append((float(found[part].sum()), part))
         left = left & ~part
-    strongest = max((weight for weight, _ in parts), default=0.0)
+    parts = sorted(parts, key=lambda pair: -pair[0])[:most]
+    strongest = parts[0][0] if parts else 0.0
     return sum((p for weight, p in parts if weight >= LESSER * strongest), torch.zeros_like(mask))
 
 

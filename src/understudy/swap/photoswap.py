@@ -23,7 +23,7 @@ from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.schedule_search import Audition, candidates
-from understudy.swap.subjects import Role, source_places, target_places
+from understudy.swap.subjects import Role, source_places, subjects_named, target_places
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
@@ -164,7 +164,8 @@ def schedule_of(settings: SwapSettings) -> SwapSchedule:
 
 def parts_read(settings: SwapSettings, index: int) -> Parts:
     """What a swap with these settings reads of the source in a step: for an inversion to keep."""
-    plans = candidates(settings) if settings.budget else [schedule_of(settings)]
+    found = candidates(settings) if settings.budget else []
+    plans = [one.plan for one in found] or [schedule_of(settings)]
     parts = NOTHING.union(*(plan.at(index).parts for plan in plans))
     if "output" in parts and settings.guidance != 1:
         parts |= UNCOND
@@ -206,7 +207,8 @@ def blend_of(
     start, photo = int(BLEND_START * settings.steps), inversion.clean
     where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
     if settings.blend and settings.where == "difference" and photo is not None:
-        found = difference_mask(differences(model, photo, prompts[0], prompts[1:]))
+        found = differences(model, photo, prompts[0], prompts[1:])
+        found = difference_mask(found, parts=subjects_named(prompts[0], roles))
         return Blend(start=start, mask=found if where is None else found * where)
     if settings.blend and not roles and mask is None:
         raise InputError(

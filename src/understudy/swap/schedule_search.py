@@ -1,4 +1,4 @@
-"""Chooses phi, M and A: scores candidate schedules part of the way and keeps the best.
+"""Chooses phi, M, A and the noise: scores candidates part of the way and keeps the best.
 
 Photoswap's authors search a grid for every picture (Gu et al. 2023, arXiv:2305.18286, section 5).
 Here the candidates lie on one line, from a loose hold on the source, which lets the subject be
@@ -30,7 +30,18 @@ from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import Swaps, SwapSchedule, first_steps
 from understudy.transfer.step import Stirring, SwapStep
 
-HOLDS = (0.5, 1.0, 0.25, 1.5, 0.0)  # times the paper's numbers, in the order of their promise
+# Candidates after the settings' own schedule and noise, in the order of their promise: how strong
+# the hold is, in units of PAPER (None: the settings' own schedule), and the number of the noise.
+TRIALS = (
+    (1.0, 0),
+    (None, 1),
+    (1.0, 1),
+    (0.25, 0),
+    (None, 2),
+    (1.0, 2),
+    (1.5, 0),
+    (0.0, 0),
+)
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
 JUDGED_AT = 0.6  # share of the steps after which candidates are judged
 
@@ -48,7 +59,9 @@ class Judge(Protocol):
         """
         ...
 
-    def layout(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
+    def layout(
+        self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
+    ) -> Float[Tensor, "b n"]:
         """Unit vectors whose cosine says how much two subjects stand alike in the same place."""
         ...
 
@@ -65,7 +78,7 @@ class Audition:
     judge: Judge
     subject: Float[Tensor, "n d"]
     photo: Float[Tensor, "1 3 h w"]
-    layout_weight: float = 0.5
+    layout_weight: float = 0.8
 
     def steps(
         self,
@@ -83,8 +96,11 @@ class Audition:
 
         Target number t's candidates are the run's targets t * n to t * n + n - 1, n of them.
         """
-        plans = candidates(settings, len(targets))
-        count, judged = len(plans), judging_step(settings)
+        found = candidates(settings, len(targets))
+        plans, count, judged = [one.plan for one in found], len(found), judging_step(settings)
+        if stirring is not None:
+            seeds = tuple(one.seed for one in found) * len(targets)
+            stirring = replace(stirring, seeds=seeds)
 
         def survivors(step: SwapStep) -> Collection[int]:
             if count == 1 or step.index != judged:
@@ -123,23 +139,36 @@ class Audition:
         """
         shown = self.judge.identity(pictures, subject)
         identity = (shown @ self.subject.to(shown).T).mean(1)
-        before = self.judge.layout(self.photo.to(pictures))
-        return identity, (self.judge.layout(pictures) * before).sum(1)
+        where = None if subject is None else subject[:1]
+        before = self.judge.layout(self.photo.to(pictures), where)
+        return identity, (self.judge.layout(pictures, subject) * before).sum(1)
 
 
-def candidates(settings: SwapSettings, targets: int = 1) -> list[SwapSchedule]:
-    """As many schedules as the budget has room for, and always one: the settings' own."""
-    steps = settings.steps
-    plans = [
-        first_steps(
-            steps, settings.self_output_steps, settings.self_map_steps, settings.cross_map_steps
-        )
-    ]
-    for hold in HOLDS:
-        plan = first_steps(steps, *(round(min(share * hold, 1.0) * steps) for share in PAPER))
-        if plan not in plans and rows_wanted([*plans, plan], settings, targets) <= settings.budget:
-            plans.append(plan)
-    return plans
+@dataclass(frozen=True)
+class Candidate:
+    """A schedule, and the seed of the fresh noise that it is tried with."""
+
+    plan: SwapSchedule
+    seed: int
+
+
+def candidates(settings: SwapSettings, targets: int = 1) -> list[Candidate]:
+    """As many candidates as the budget has room for, and always one: the settings' own.
+
+    Without fresh noise (eta 0) they differ in their schedules only.
+    """
+    steps, first = settings.steps, settings.noise_seed
+    own = first_steps(
+        steps, settings.self_output_steps, settings.self_map_steps, settings.cross_map_steps
+    )
+    found = [Candidate(own, first)]
+    for hold, trial in TRIALS:
+        counts = [round(min(share * (hold or 0.0), 1.0) * steps) for share in PAPER]
+        plan = own if hold is None else first_steps(steps, *counts)
+        one = Candidate(plan, first + trial if settings.eta else first)
+        if one not in found and rows_wanted([*found, one], settings, targets) <= settings.budget:
+            found.append(one)
+    return found
 
 
 def judging_step(settings: SwapSettings) -> int:
@@ -147,18 +176,19 @@ def judging_step(settings: SwapSettings) -> int:
     return max(round(JUDGED_AT * settings.steps) - 1, 0)
 
 
-def rows_wanted(plans: Sequence[SwapSchedule], settings: SwapSettings, targets: int = 1) -> int:
+def rows_wanted(found: Sequence[Candidate], settings: SwapSettings, targets: int = 1) -> int:
     """At most how many U-Net rows the candidates take for so many targets.
 
     That is for a photo whose path is known: its source and the mask of its blend included.
     """
     halves, nothing = 1 if settings.guidance == 1 else 2, Swaps(False, False, False)
-    branches = (Branch(0, tuple(range(len(plans))), nothing),)
+    branches = (Branch(0, tuple(range(len(found))), nothing),)
+    seeds = [one.seed for one in found]
     by_words = settings.blend and settings.where == "attention"
     rows = SAMPLES * (targets + 1) if settings.blend and not by_words else 0
     for index in range(settings.steps):
-        swaps = [plan.at(index) for plan in plans]
-        branches = branched(branches, swaps, [0] * len(plans))
+        swaps = [one.plan.at(index) for one in found]
+        branches = branched(branches, swaps, seeds)
         if index > judging_step(settings):
             branches = branches[:1]
         reads = any(swap.any for swap in swaps) or by_words

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
@@ -16,12 +17,14 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings.suits import shows_toys
 from understudy.vision.recogniser import Recogniser
 
-GRID = 16  # cells a side that a layout is compared on
+GRID = 16  # cells a side that the masks of a layout are compared on
+FINE = 32  # cells a side that its key points are compared on
+REACH = 0.045  # of the side: deviation of a key point's bump
 
 
 @dataclass(frozen=True)
 class ToyJudge:
-    """Identity by the recogniser's embedding, layout by the mask it sees."""
+    """Identity by the recogniser's embedding, layout by the mask and the key points it sees."""
 
     ruler: Recogniser
 
@@ -31,10 +34,27 @@ class ToyJudge:
         """Unit vectors; see `Recogniser.identity`."""
         return self.ruler.identity(pictures.cpu(), None if subject is None else subject.cpu())
 
-    def layout(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n"]:
-        """The subject's mask on a coarse grid, as a unit vector."""
-        mask = self.ruler.recognise(pictures.cpu()).mask
-        return F.normalize(F.adaptive_avg_pool2d(mask, GRID).flatten(1), dim=1)
+    def layout(
+        self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
+    ) -> Float[Tensor, "b n"]:
+        """The subject's mask on a coarse grid beside a bump at each key point, as a unit vector.
+
+        Mask and key points weigh the same, and so do all key points that are seen.
+        """
+        seen = self.ruler.recognise(pictures.cpu(), None if subject is None else subject.cpu())
+        mask = F.normalize(F.adaptive_avg_pool2d(seen.mask, GRID).flatten(1), dim=1)
+        size = torch.tensor([pictures.shape[-1], pictures.shape[-2]])
+        bumps = _bumps(seen.points / size) * seen.visible[..., None]
+        return F.normalize(torch.cat([mask, F.normalize(bumps.flatten(1), dim=1)], dim=1), dim=1)
+
+
+def _bumps(points: Float[Tensor, "b k 2"]) -> Float[Tensor, "b k n"]:
+    """A Gaussian about each point on a fine grid; points are shares of width and height."""
+    centres = (torch.arange(FINE) + 0.5) / FINE
+    across, down = (
+        (-((centres - points[..., axis, None]) ** 2) / (2 * REACH**2)).exp() for axis in (0, 1)
+    )
+    return (down[..., :, None] * across[..., None, :]).flatten(2)
 
 
 def judge_for(model: DiffusionModel) -> ToyJudge | None:

@@ -51,6 +51,19 @@ def cast(prompt: str, roles: Sequence[Role], target: int = 0) -> str:
     return prompt
 
 
+def subjects_named(prompt: str, roles: Sequence[Role]) -> int | None:
+    """How many subjects the roles' words name in the prompt; None where that is not known.
+
+    A word that ends in "s" may be a plural, and then says no number.
+    """
+    spans = [
+        span for role in roles for span in word_spans(prompt, role.word, occurrence=role.occurrence)
+    ]
+    if not spans or any(prompt[start:end].lower().endswith("s") for start, end in spans):
+        return None
+    return len(spans)
+
+
 def source_places(model: DiffusionModel, prompt: str, roles: Sequence[Role]) -> tuple[int, ...]:
     """The places of all roles' words in the source prompt."""
     pieces = model.tokenize(prompt).pieces

@@ -12,10 +12,8 @@ from torch import Tensor
 from understudy.diffusion.sampler import (
     clean_latents,
     ddim_step,
-    drawn,
     guided,
     next_lower,
-    noise_streams,
 )
 from understudy.invert.inversion import Inversion, moves
 from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceFeatures
@@ -34,7 +32,7 @@ from understudy.transfer.batch_layout import (
 from understudy.transfer.blend import Blend, blended
 from understudy.transfer.cross_maps import MixesAt, alignment, steady
 from understudy.transfer.schedule import Swaps, SwapSchedule
-from understudy.transfer.step import Stirring, SwapStep
+from understudy.transfer.step import FreshNoise, Stirring, SwapStep
 
 
 @torch.no_grad()
@@ -64,13 +62,15 @@ def replay_steps(
         texts: embeddings of the targets; None = those of their prompts.
         features: what earlier edits of this source kept, used and filled.
         survivors: asked after each step which targets are to go on; None = all.
-        stirring: fresh noise, the same for all targets; None = the inversion's own all along.
+        stirring: fresh noise; None = the inversion's own all along.
     """
     schedules = (
         (schedule,) * len(targets) if isinstance(schedule, SwapSchedule) else tuple(schedule)
     )
     numbers = tuple(range(len(targets)))
     same = alike(targets, blend) if mixes is None and texts is None else numbers
+    if stirring is not None:
+        same = stirring.parted(same)
     if mixes is None:
         mixes = steady(model, [alignment(model, inversion.prompt, target) for target in targets])
     if texts is None:
@@ -137,8 +137,7 @@ class _Run:
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
-        self.stirring = stirring
-        self.streams: list[torch.Generator] = []
+        self.fresh = None if stirring is None or stirring.eta == 0 else FreshNoise(stirring)
         self.needed = last  # steps that read the source
 
     def step(self, index: int) -> SwapStep:
@@ -175,13 +174,12 @@ class _Run:
 
     def _moved(self, noise: Tensor, index: int, timestep: int, end: int) -> Tensor:
         """The targets after a step, with fresh noise in all but the last."""
-        schedule, stir = self.model.schedule, self.stirring
-        if stir is None or stir.eta == 0 or index == self.inversion.steps - 1:
+        schedule, eta = self.model.schedule, 0.0 if self.fresh is None else self.fresh.stirring.eta
+        if self.fresh is None or index == self.inversion.steps - 1:
             return ddim_step(schedule, self.latents, noise, timestep, end)
-        self.streams = self.streams or noise_streams([stir.seed])
-        fresh = stir.temperature * drawn(self.streams, self.latents.shape[1:], like=self.model)
-        fresh = fresh.expand_as(self.latents)
-        return ddim_step(schedule, self.latents, noise, timestep, end, eta=stir.eta, fresh=fresh)
+        firsts = [branch.members[0] for branch in self.branches]
+        fresh = self.fresh.next(firsts, self.latents.shape[1:], self.model)
+        return ddim_step(schedule, self.latents, noise, timestep, end, eta=eta, fresh=fresh)
 
     def narrow(self, survivors: Collection[int]) -> None:
         """Go on with these targets only."""

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.sampler import drawn, noise_streams
+from understudy.models.interface import DiffusionModel
 from understudy.transfer.schedule import Swaps
 
 
@@ -38,9 +42,39 @@ class Stirring:
     """Fresh noise for the targets: a share eta of what a step leaves, times temperature.
 
     A deterministic replay carries each small mistake of the network to the end; fresh noise lets
-    later steps correct it. It wipes out what the inversion kept, so it wants a blend around it.
+    later steps correct it. It replaces what the inversion kept, so it needs a blend around it.
+    seed: of the noise of all targets. seeds: one for each target instead; () = `seed` for all.
     """
 
     eta: float
     temperature: float = 1.0
     seed: int = 0
+    seeds: tuple[int, ...] = ()
+
+    def seed_of(self, target: int) -> int:
+        """The seed of target number `target`."""
+        return self.seeds[target] if self.seeds else self.seed
+
+    def parted(self, alike: Sequence[int]) -> list[int]:
+        """`alike` (equal numbers for targets that may share a branch), split by seed."""
+        pairs = [(number, self.seed_of(target)) for target, number in enumerate(alike)]
+        return [pairs.index(pair) for pair in pairs]
+
+
+class FreshNoise:
+    """Draws a stirring's noise step by step, from one stream for each seed."""
+
+    def __init__(self, stirring: Stirring) -> None:
+        self.stirring = stirring
+        self._streams: dict[int, torch.Generator] = {}
+
+    def next(
+        self, targets: Sequence[int], shape: Sequence[int], like: DiffusionModel
+    ) -> Float[Tensor, "k c h w"]:
+        """The next noise of each of k targets; targets of one seed get the same."""
+        seeds = [self.stirring.seed_of(target) for target in targets]
+        for seed in seeds:
+            if seed not in self._streams:
+                (self._streams[seed],) = noise_streams([seed])
+        noises = {seed: drawn([self._streams[seed]], shape, like=like) for seed in set(seeds)}
+        return self.stirring.temperature * torch.cat([noises[seed] for seed in seeds])
