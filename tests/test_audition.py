@@ -34,7 +34,7 @@ class Eye:
         return F.normalize(torch.ones(len(pictures), 4), dim=1)
 
 
-@pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (320, 4), (10_000, 9)])
+@pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (351, 4), (10_000, 9)])
 def test_candidates_fit_the_budget(budget, count):
     settings = replace(BEST, budget=budget)
     plans = candidates(settings)
@@ -86,7 +86,7 @@ def test_numbers_given_leave_nothing_to_choose():
 def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
-    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 50 * len(targets)})
+    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 58 * len(targets)})
     settings = replace(settings, blend=False)
     plans = candidates(settings, len(targets))
     assert len(plans) == 3
@@ -95,11 +95,11 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     steps = list(swap_steps(model, inversion, SOURCE, targets, settings, audition=audition))
     assert model.rows - before <= rows_wanted(plans, settings, len(targets)) <= settings.budget
     counts = [len(step.targets) for step in steps]
-    assert counts == [3 * len(targets)] * 6 + [len(targets)] * 4
+    assert counts == [n * len(targets) for n in (3, 3, 3, 3, 3, 3, 2, 2, 2, 1)]
     judged = steps[judging_step(settings)]
     scores = audition.scores(model, judged).unflatten(0, (len(targets), 3))
     for n, number in enumerate(steps[-1].targets):
-        assert number == 3 * n + int(scores[n].argmax())
+        assert number // 3 == n and number % 3 in scores[n].topk(2).indices.tolist()
         plain = replace(settings, budget=0)
         chosen = plans[number % 3]
         alone = chosen.plan
@@ -113,13 +113,13 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
 def test_the_mask_of_the_blend_is_counted():
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
-    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 65})
+    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 73})
     plans, before = candidates(settings), model.rows
     audition = Audition(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
     steps = swap_steps(model, inversion, SOURCE, TARGET, settings, audition=audition)
     spent = 16 + sum(step.rows for step in steps)
     assert len(plans) == 3 and model.rows - before == spent
-    assert spent <= rows_wanted(plans, settings) == 65
+    assert spent <= rows_wanted(plans, settings) == 73
 
 
 def test_what_candidates_read_is_known_beforehand():

@@ -4,7 +4,7 @@ Photoswap's authors search a grid for every picture (Gu et al. 2023, arXiv:2305.
 Here the candidates lie on one line, from a loose hold on the source, which lets the subject be
 itself, to the paper's, which keeps its pose. They share the source, and each other's steps as long
 as their schedules agree. Part of the way through, when the clean picture can be told well enough,
-each is judged by who it shows and how it stands, and only the best goes on.
+each is judged by who it shows and how it stands. The best two go on, and the better one is left.
 
 Knows latents and schedules; what a picture shows is for the judge to say.
 """
@@ -44,6 +44,7 @@ TRIALS = (
 )
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
 JUDGED_AT = 0.6  # share of the steps after which candidates are judged
+FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
 
 
 @runtime_checkable
@@ -103,12 +104,11 @@ class Audition:
             stirring = replace(stirring, seeds=seeds)
 
         def survivors(step: SwapStep) -> Collection[int]:
-            if count == 1 or step.index != judged:
-                return step.targets
-            scores = self.scores(model, step).unflatten(0, (len(targets), count))
-            return {t * count + best for t, best in enumerate(scores.argmax(1).tolist())}
+            return (
+                self._best(model, step, count, FINALISTS) if step.index == judged else step.targets
+            )
 
-        return replay_steps(
+        steps = replay_steps(
             model,
             inversion,
             [target for target in targets for _ in plans],
@@ -118,6 +118,25 @@ class Audition:
             features=features,
             survivors=survivors,
             stirring=stirring,
+        )
+        for step in steps:
+            if step.index < step.total - 1:
+                yield step
+            else:
+                yield step.only(self._best(model, step, count, 1))
+
+    def _best(self, model: DiffusionModel, step: SwapStep, count: int, most: int) -> list[int]:
+        """The numbers of the best candidates of each target, at most so many each."""
+        groups: dict[int, list[int]] = {}
+        for number in step.targets:
+            groups.setdefault(number // count, []).append(number)
+        if all(len(group) <= most for group in groups.values()):
+            return list(step.targets)
+        scores = dict(zip(step.targets, self.scores(model, step).tolist(), strict=True))
+        return sorted(
+            number
+            for group in groups.values()
+            for number in sorted(group, key=lambda one: -scores[one])[:most]
         )
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
@@ -190,7 +209,7 @@ def rows_wanted(found: Sequence[Candidate], settings: SwapSettings, targets: int
         swaps = [one.plan.at(index) for one in found]
         branches = branched(branches, swaps, seeds)
         if index > judging_step(settings):
-            branches = branches[:1]
+            branches = branches[:FINALISTS]
         reads = any(swap.any for swap in swaps) or by_words
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
         rows += halves * len(branches) * targets

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -35,6 +35,19 @@ class SwapStep:
     swaps: tuple[Swaps, ...]
     mask: Float[Tensor, "m 1 h w"] | None
     rows: int
+
+    def only(self, numbers: Collection[int]) -> SwapStep:
+        """The same step of some of its targets alone."""
+        kept = [place for place, number in enumerate(self.targets) if number in numbers]
+        mask = self.mask
+        return replace(
+            self,
+            targets=tuple(self.targets[place] for place in kept),
+            target=self.target[kept],
+            clean=self.clean[kept],
+            swaps=tuple(self.swaps[place] for place in kept),
+            mask=mask if mask is None or len(mask) == 1 else mask[kept],
+        )
 
 
 @dataclass(frozen=True)
