@@ -136,7 +136,7 @@ class Audition:
         return sorted(
             number
             for group in groups.values()
-            for number in sorted(group, key=lambda one: -scores[one])[:most]
+            for number in sorted(group, key=scores.__getitem__, reverse=True)[:most]
         )
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
