@@ -38,12 +38,14 @@ MADE: dict[str, tuple[object, ...]] = {
     + ("--concept", "mia", "--seed", 4),
     "one.png": ("generate", "a photo of {rex}", "--steps", 2, "--concept", "rex"),
     "five": ("generate", "a cat", "--steps", 2, "--count", 5, "--seed", 7),
+    "shown": ("demo", "--photos", 2, "--learn-steps", 2, "--prior-samples", 1, "--steps", 2),
     "face-drawn.png": (*FACE, "--picture"),
     "dragged.png": (*DRAG, "--seed", 3, "--also", "4,5"),
     "put-back.png": (*DRAG, "--latent", "face.latent.safetensors", "--into", "face.png"),
 }
-CHECKED = [name for name in MADE if name not in ("edits.png", "five")]
+CHECKED = [name for name in MADE if name not in ("edits.png", "five", "shown")]
 CHECKED += ["edits-1.png", "edits-2.png", "five/seed-0011.png", "dragged-5.png"]
+CHECKED += ["shown/sheet.png", "shown/swapped.png"]
 
 
 def run(*words: object) -> int:

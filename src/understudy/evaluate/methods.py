@@ -23,6 +23,10 @@ from understudy.evaluate.bench import Known, Task
 from understudy.evaluate.stage import Stage
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
+from understudy.jobs.casting import Cast
+from understudy.jobs.events import completed
+from understudy.jobs.source import Inverted, Source
+from understudy.jobs.swap import replaced
 from understudy.settings import (
     EditSettings,
     GenerateSettings,
@@ -32,9 +36,7 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings.swap import INVERSIONS, PRESETS
-from understudy.swap import swap
-from understudy.swap.schedule_search import Audition
-from understudy.swap.scorer import judge_for
+from understudy.swap.subjects import Role
 
 Picture = Float[Tensor, "1 3 h w"]
 
@@ -142,12 +144,12 @@ def photoswap(task: Task, stage: Stage | None, **preset: str) -> Picture:
     """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
     here, concept = on(stage), _concept(task, on(stage))
     how = here.settings(SwapSettings, **preset)
+    source = Source(task.prompt, task.source)
+    role, target = Role(task.noun, concept.phrase), task.target_prompt(concept.phrase)
+    cast = Cast((role,), (concept,), target)
     with worn(here.model, concept):
-        inversion = _inverted(task, here, _inverting(here, how))
-        return swap(
-            here.model, inversion, task.prompt, task.target_prompt(concept.phrase), how,
-            words=(task.noun, concept.phrase), audition=_audition(task, here), photo=task.source,
-        )  # fmt: skip
+        found = Inverted(_inverted(task, here, _inverting(here, how)))
+        return completed(replaced(here.model, found, source, cast, how, task.photos)).picture
 
 
 def edited(task: Task, stage: Stage | None, how: EditSettings) -> Picture:
@@ -169,14 +171,6 @@ def _inverted(task: Task, stage: Stage, how: InvertSettings) -> Inversion:
     """The source inverted by the model as it is dressed now; made once for all methods."""
     cache = stage.store / "inversions"
     return invert(stage.model, task.source, task.prompt, how, cache=cache)
-
-
-def _audition(task: Task, stage: Stage) -> Audition | None:
-    """Who chooses where a preset leaves a choice; on toys that is the ruler of the scores, too."""
-    judge = judge_for(stage.model)
-    if judge is None:
-        return None
-    return Audition(judge, judge.identity(task.photos), task.source)
 
 
 def _concept(task: Task, stage: Stage) -> Concept:

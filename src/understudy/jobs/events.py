@@ -139,3 +139,12 @@ def watched(
     assert step is not None, "an engine makes at least one step"
     yield Finished(phase, time.monotonic() - began)
     return step
+
+
+def completed(events: Events[T]) -> T:
+    """Run to the end without showing anything, and return what comes of it."""
+    while True:
+        try:
+            next(events)
+        except StopIteration as end:
+            return end.value
