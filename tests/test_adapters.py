@@ -230,3 +230,33 @@ def test_embeddings_in_a_parameter_dict_and_of_pivotal_tuning(tmp_path: Path) ->
     for part, name in (("text_encoder", "text_encoders_0"), ("text_encoder_2", "text_encoders_1")):
         [own] = [k for k in found.tensors if k.startswith(f"{part}.") and k.endswith(".rows")]
         assert torch.equal(found.tensors[own], pair[name])
+
+
+@pytest.mark.parametrize(
+    ("tensors", "match"),
+    [
+        ({"emb_params": torch.ones(0, 0)}, "no floating-point"),
+        ({"emb_params": torch.ones(2, 16).to(torch.float8_e4m3fn)}, "no floating-point"),
+        ({"emb_params": torch.ones(1, 2, 16)}, "no floating-point|no LoRA|no pair"),
+        ({f"{KOHYA}.lora_down.weight": torch.ones(0, 16),
+          f"{KOHYA}.lora_up.weight": torch.ones(16, 0)}, "for another model"),
+        ({f"{KOHYA}.lora_down.weight": torch.ones(2, 16).to(torch.float8_e4m3fn),
+          f"{KOHYA}.lora_up.weight": torch.ones(16, 2)}, "float8"),
+        ({f"{KOHYA}.lora_down.weight": torch.full((2, 16), 1e25),
+          f"{KOHYA}.lora_up.weight": torch.full((16, 2), 1e25)}, "damaged"),
+        ({f"{CONV_KOHYA}.lora_down.weight": torch.ones(2),
+          f"{CONV_KOHYA}.lora_mid.weight": torch.ones(2, 2, 3, 3),
+          f"{CONV_KOHYA}.lora_up.weight": torch.ones(16, 2, 1, 1)}, "for another model"),
+        ({f"{KOHYA}.lokr_w1": torch.tensor(1.0),
+          f"{KOHYA}.lokr_w2": torch.ones(16, 16)}, "for another model"),
+        ({f"{KOHYA}.hada_w{n}_{h}": torch.full((4,), 1.0) for n in (1, 2) for h in "ab"},
+         "for another model"),
+        ({f"{CONV_KOHYA}.diff": torch.full((16, 16, 3, 3), 1e35)}, "damaged"),
+    ],
+)  # fmt: skip
+def test_degenerate_files_are_refused_in_one_line(
+    tensors: dict[str, Tensor], match: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConceptError, match=match) as refused:
+        taken(tmp_path, tensors)
+    assert "\n" not in str(refused.value)

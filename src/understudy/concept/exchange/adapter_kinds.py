@@ -60,6 +60,8 @@ def full(found: Tensors, shape: Shape) -> Tensor | None:
 
 
 def _locon(found: Tensors, shape: Shape) -> Tensor | None:
+    if min(found["A"].ndim, found["B"].ndim) < 2 or not found["A"].numel() * found["B"].numel():
+        return None
     up, down = found["B"].flatten(1), found["A"].flatten(1)
     return _tucker(found["mid"], up.T, down, shape)
 

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from understudy.errors import ConceptError
@@ -49,6 +50,7 @@ WHOLE = (  # what a module may consist of, "dora", "magnitude" and biases aside
     *({*one, *two} for one in ({"lokr_w1"}, {"lokr_w1_a", "lokr_w1_b"})
       for two in ({"lokr_w2"}, {"lokr_w2_a", "lokr_w2_b"}, {"lokr_w2_a", "lokr_w2_b", "lokr_t2"})),
 )  # fmt: skip
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 BESIDE = {"dora", "magnitude", "bias", "scaled bias"}
 
 
@@ -139,8 +141,10 @@ def _check_adapters(adapters: set[str], file: str) -> None:
 
 def check_values(name: str, value: Tensor, file: str) -> None:
     """Raise ConceptError unless a tensor is of floating point and finite."""
-    if not value.is_floating_point() and not ALPHA.search(name):
-        raise ConceptError(f"{file}: {name!r} is of type {value.dtype}. Wanted floating point.")
+    if value.dtype not in FLOATS and not ALPHA.search(name):
+        raise ConceptError(
+            f"{file}: {name!r} is of type {value.dtype}. Wanted floating point of 16 to 64 bits."
+        )
     if not value.float().isfinite().all():
         raise ConceptError(f"{file}: {name!r} holds values that are not finite (NaN, infinity).")
 

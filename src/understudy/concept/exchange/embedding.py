@@ -19,6 +19,7 @@ PAIR = {"text_encoder": "clip_l", "text_encoder_2": "clip_g"}
 # Other names of the pair: those of diffusers' pivotal tuning.
 PAIRS = (PAIR, {"text_encoder": "text_encoders_0", "text_encoder_2": "text_encoders_1"})
 ONE = "emb_params"
+FLOATS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
 def tables(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, str]:
@@ -73,8 +74,11 @@ def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
             "to no embedding of this model. Save the embedding alone."
         )
     for part, one in found.items():
-        if not isinstance(one, Tensor) or not one.is_floating_point() or one.ndim < 1:
-            raise ConceptError(f"{file}: the rows for {part} are no floating-point tensor.")
+        plain = isinstance(one, Tensor) and one.dtype in FLOATS
+        if not plain or not 1 <= one.ndim <= 2 or not one.numel():
+            raise ConceptError(
+                f"{file}: the rows for {part} are no floating-point tensor of numbers."
+            )
         if not one.detach().float().isfinite().all():
             raise ConceptError(f"{file}: the rows for {part} hold values that are not finite.")
     return {part: one.detach().reshape(-1, one.shape[-1]) for part, one in found.items()}

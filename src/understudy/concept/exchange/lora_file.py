@@ -30,6 +30,7 @@ from understudy.errors import ConceptError
 __all__ = ["LoraFile", "is_lora", "read_lora"]
 
 BUNDLED = "bundle_emb."
+MOST = 1e30  # of a change's values
 LARGE = 2**28  # numbers in full differences; above it they are kept as float16
 
 
@@ -121,8 +122,11 @@ def _take(
     """Add what one module changes to `read`."""
     name = next(iter(module.names.values()))
     shape = tuple(weights[weight].shape)
+    rank = rank_of(found)
+    if rank == 0:
+        raise _misfit(module, found, shape, file)
     if not found.keys() <= {"diff", "bias"}:
-        scale = scales.scale(weight, rank_of(found), module.alpha, file)
+        scale = scales.scale(weight, rank, module.alpha, file)
     elif module.alpha is None:
         scale = 1.0
     else:
@@ -132,6 +136,8 @@ def _take(
         if (pair := low_rank(found, shape)) is None:
             raise _misfit(module, found, shape, file)
         _once(read, weight, name, file)
+        largest = float(pair[0].abs().max()) * float(pair[1].abs().max()) * len(pair[0])
+        _check_size(largest * abs(scale), name, file)
         read.pairs[weight] = (*pair, scale * len(pair[0]))
     elif found.keys() - {"bias", "scaled bias"}:
         change = full(found, shape)
@@ -142,6 +148,7 @@ def _take(
         if change is None:
             raise _misfit(module, found, shape, file)
         _once(read, weight, name, file)
+        _check_size(float(change.abs().max()), name, file)
         read.differences[weight] = change.contiguous()
     for kind, factor in (("bias", 1.0), ("scaled bias", scale)):
         if kind in found:
@@ -164,6 +171,7 @@ def _take_bias(
             f"{tuple(change.shape)}, and this model has no such bias."
         )
     _once(read, bias, module.names[kind], file)
+    _check_size(float(change.abs().max()), module.names[kind], file)
     read.differences[bias] = change.reshape(weights[bias].shape).contiguous()
 
 
@@ -187,6 +195,15 @@ def _check_dora(
         )
     if {"dora", "magnitude"} <= found.keys():
         raise ConceptError(f"{file}: {name!r} has magnitudes twice.")
+
+
+def _check_size(largest: float, name: str, file: str) -> None:
+    """Raise ConceptError where finite factors make a change that is not, or is absurd."""
+    if not largest < MOST:
+        raise ConceptError(
+            f"{file}: the change of which {name!r} is a part has values up to {largest:.1e}. "
+            "The file is damaged."
+        )
 
 
 def _once(read: LoraFile, weight: str, name: str, file: str) -> None:
