@@ -95,8 +95,7 @@ def test_golden_single_forward(case: GoldenCase, mode: str) -> None:
 
     model = case.model()
     latents = case.array("/latents").repeat(2, 1, 1, 1)
-    conds = [case.text(want[name]) for name in ("source_emb", "target_emb")]
-    text = torch.cat([case.empty, case.empty, *conds])
+    text = torch.cat([case.empty, case.empty, case.model().embed(want["prompts"])])
     with torch.no_grad():
         noise = model.predict_noise(latents, want["timestep"], text, control)
 
