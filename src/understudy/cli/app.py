@@ -39,6 +39,7 @@ from understudy.cli import (
 from understudy.cli.options import Command
 from understudy.cli.signals import Stopped
 from understudy.errors import UnderstudyError, one_line
+from understudy.files.reading import system_reason
 
 app = typer.Typer(
     name="understudy",
@@ -123,6 +124,8 @@ def _quietly(words: list[str]) -> int:
         sys.stdout = None
         return 1
     except Exception as error:
+        if isinstance(error, OSError) and (reason := system_reason(error)):
+            return _fail(reason, 1)
         where = "UNDERSTUDY_DEBUG=1 shows where; please report it."
         return _fail(f"this is a bug: {type(error).__name__}: {error}. {where}", 1)
 

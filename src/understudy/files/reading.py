@@ -48,6 +48,24 @@ def check_regular(
     return file
 
 
+def check_place(path: str | os.PathLike[str], *, error: Kind = InputError) -> None:
+    """Raise `error` where the system does not even tell whether something is at `path`: a name
+    that is too long, a folder without permission, links in a circle. A missing file is fine."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except (OSError, ValueError) as problem:
+        raise _refusal(Path(path), problem, error) from problem
+
+
+def system_reason(problem: OSError) -> str | None:
+    """One line for an error of the system about a file that was given; None for any other."""
+    if problem.filename is None or problem.errno not in REASONS:
+        return None
+    return str(_refusal(Path(os.fsdecode(problem.filename)), problem, InputError))
+
+
 def read_bytes(
     path: str | os.PathLike[str], *, most: int = MAX_JSON, error: Kind = InputError
 ) -> bytes:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from understudy.errors import InputError, ModelError, sentence
 from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
+from understudy.files.reading import check_place
 
 if TYPE_CHECKING:
     import torch
@@ -83,6 +84,7 @@ def generator_folder(name: str | Path) -> Path:
     Raises ModelError for the name of a built-in one that is not in this installation.
     """
     folder = Path(name).expanduser()
+    check_place(folder, error=ModelError)
     if str(name) not in GENERATORS or folder.exists():
         return folder
     if str(name) not in generators():
@@ -131,6 +133,7 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
             )
         return folder
     path = Path(name).expanduser()
+    check_place(path, error=ModelError)
     if path.is_dir():
         return path
     if path.is_file():

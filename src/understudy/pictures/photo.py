@@ -20,6 +20,7 @@ from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from understudy.errors import ExtraMissing, InputError, PictureError
 from understudy.files.atomic import replacing
+from understudy.files.reading import check_place
 from understudy.pictures.colour import depth_of, load, to_srgb
 from understudy.pictures.guards import check_scans, quiet
 
@@ -103,6 +104,7 @@ def _read(file: Path, side: int | None) -> Glance:
 def list_folder(path: str | os.PathLike[str]) -> Folder:
     """The pictures directly in a folder; hidden files and sub-folders are left out, with notes."""
     folder = Path(path)
+    check_place(folder, error=PictureError)
     if not folder.exists():
         raise PictureError(f"There is no folder {folder}. Check the path.")
     if not folder.is_dir():
@@ -206,6 +208,7 @@ def texts(path: str | os.PathLike[str]) -> tuple[dict[str, str], str]:
 
 def check_is_file(file: Path) -> None:
     """Raise PictureError, naming `file`, unless it is an ordinary file that could be a picture."""
+    check_place(file, error=PictureError)
     if not file.exists():
         raise PictureError(f"There is no file {file}. Check the path.")
     if file.is_dir():
