@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from understudy.errors import OutputError
-from understudy.files.atomic import check_folder_writable, replacing
+from understudy.files.atomic import check_folder_writable, replacing, staging, unwritable
 from understudy.files.tensors import save_tensors
 from understudy.models.folder import read_json
 from understudy.models.parts import NETWORKS
@@ -24,10 +25,15 @@ from understudy.settings.suits import FILE as SUITS
 def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | None = None) -> Path:
     """Write the model as it is now, concepts worn included; weights as `dtype`, or as they are.
 
-    model_index.json is written last: a folder without it is unfinished. Raises OutputError for a
-    folder that holds something already.
+    The folder appears whole or not at all. Raises OutputError for a folder that holds something
+    already, and where it cannot be written.
     """
-    _refuse_full(target)
+    with _staged(target) as folder:
+        _write(model, folder, dtype)
+    return target
+
+
+def _write(model: StableDiffusion, target: Path, dtype: torch.dtype | None) -> None:
     networks = {**model.trainable_modules(), "vae": model.vae}
     _write_settings(
         model.folder,
@@ -42,12 +48,16 @@ def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | N
         }
         save_tensors(target / part / f"{name}.safetensors", tensors, {"format": "pt"})
     _write_index(model.folder, target)
-    return target
 
 
 def copy_folder(source: Path, target: Path) -> Path:
-    """Copy a model folder, model_index.json last. Raises OutputError as `write_folder` does."""
-    _refuse_full(target)
+    """Copy a model folder, whole or not at all. Raises OutputError as `write_folder` does."""
+    with _staged(target) as folder:
+        _copy_parts(source, folder)
+    return target
+
+
+def _copy_parts(source: Path, target: Path) -> None:
     _write_settings(source, target, {})
     for part in CLASSES:
         if part in NETWORKS and (source / part).is_dir():
@@ -56,7 +66,6 @@ def copy_folder(source: Path, target: Path) -> Path:
             for index in sorted((source / part).glob("*.safetensors.index*.json")):
                 _copy(index, target / part / index.name)
     _write_index(source, target)
-    return target
 
 
 def _write_settings(source: Path, target: Path, dtypes: Mapping[str, torch.dtype]) -> None:
@@ -85,6 +94,19 @@ def _write_index(source: Path, target: Path) -> None:
 def _write_json(path: Path, value: Mapping[str, Any]) -> None:
     with replacing(path) as staged:
         staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def _staged(target: Path) -> Generator[Path]:
+    """A temporary folder that becomes `target`; errors name `target`."""
+    _refuse_full(target)
+    try:
+        with staging(target) as folder:
+            yield folder
+    except OutputError as error:
+        if isinstance(error.__cause__, OSError):
+            raise unwritable(target, error.__cause__) from error
+        raise
 
 
 def _refuse_full(target: Path) -> None:
