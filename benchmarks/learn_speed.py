@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.rows import RESULTS, page
+from understudy.diffusion.ddpm import DDPMSchedule
 from understudy.learn.batches import Lesson, Prior
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.latent_cache import LatentBank, encode_photos
@@ -30,7 +31,6 @@ from understudy.learn.lora import low_rank
 from understudy.learn.optimiser import adamw
 from understudy.learn.trainable import Pupil
 from understudy.learn.training import Recipe, Trainer
-from understudy.models.interface import NoiseSchedule
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
 PROMPTS = ("a photo of a sks cat", "a photo of a cat")
@@ -188,12 +188,12 @@ def random_model(width: float, device: str) -> StableDiffusion:
                 bos_token_id=tokens.bos_token_id, eos_token_id=tokens.eos_token_id,
             )
         )  # fmt: skip
-    schedule = NoiseSchedule(_scheduler("sd15").alphas_cumprod, 1, False)
+    schedule = DDPMSchedule(_scheduler("sd15").alphas_cumprod, 1, False)
     parts: dict[str, Any] = {"unet": unet, "vae": vae, "text_encoder": encoder}
     for part in parts.values():
         part.eval().requires_grad_(False)
     return StableDiffusion(
-        "random", **parts, tokenizer=tokens, schedule=schedule, prediction_type="epsilon",
+        "random", **parts, tokenizer=tokens, schedule=schedule,
         fingerprint=NoFiles(),  # type: ignore[arg-type]
     )  # fmt: skip
 

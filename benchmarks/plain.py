@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import sqrt
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
+from understudy.diffusion.text import Text
 from understudy.diffusion.words import Alignment
 from understudy.transfer.schedule import SwapSchedule
 
@@ -100,12 +102,12 @@ def be_plain(unet: torch.nn.Module, plain: Plain | None) -> None:
 def plain_swap(
     model: Any,
     noise: Tensor,
-    nulls: Sequence[Tensor],
+    nulls: Sequence[Text],
     prompts: tuple[str, str],
     plain: Plain,
     *,
     guidance: float,
-    timesteps: tuple[int, ...],
+    times: tuple[float, ...],
     blend: tuple[int, int, tuple[int, ...], tuple[int, ...]] | None = None,
 ) -> list[Tensor]:
     """Latents [source, target] after each step. blend: start, cells, source and target places.
@@ -115,13 +117,12 @@ def plain_swap(
     be_plain(model.unet, plain)
     latents, text = noise.repeat(2, 1, 1, 1), model.embed(list(prompts))
     walked: list[Tensor] = []
-    for index, timestep in enumerate(timesteps):
+    for index, (start, end) in enumerate(pairwise(times)):
         plain.step = index
-        rows = torch.cat([nulls[index].to(text).repeat(2, 1, 1), text])
-        eps = model.predict_noise(latents.repeat(2, 1, 1, 1), timestep, rows)
+        rows = Text.cat([nulls[index].to(text).expand(2), text])
+        eps = predict_noise(model, latents.repeat(2, 1, 1, 1), start, rows)
         eps = eps[:2] + guidance * (eps[2:] - eps[:2])
-        end = next_lower(model.schedule, len(timesteps), timestep)
-        latents = ddim_step(model.schedule, latents, eps, timestep, end)
+        latents = ddim_step(model.schedule, latents, eps, start, end)
         if blend is not None and index >= blend[0]:
             latents = _blended(latents, plain, *blend[1:])
         for name, maps in plain.store.items():
@@ -132,7 +133,7 @@ def plain_swap(
 
 def plain_null_text(
     model: Any, photo: Tensor, prompt: str, *, steps: int, guidance: float, inner_steps: int
-) -> tuple[Tensor, list[Tensor]]:
+) -> tuple[Tensor, list[Text]]:
     """The noise and a null embedding a step, as published: weights collect gradients as well.
 
     No early stop, so that two implementations do the same work.
@@ -140,34 +141,47 @@ def plain_null_text(
     be_plain(model.unet, None)
     model.unet.requires_grad_(True)
     text, null, path = model.embed([prompt]), model.embed([""]), [photo]
-    descending = timesteps(model.schedule, steps)
+    pairs = list(pairwise(model.schedule.times(steps)))
     with torch.no_grad():
-        for t in reversed(descending):
-            noise = model.predict_noise(path[-1], t, text)
-            path.append(ddim_step(model.schedule, path[-1], noise, _below(model, steps, t), t))
-    z, nulls = path[-1], list[Tensor]()
-    for index, t in enumerate(descending):
-        end, wanted = _below(model, steps, t), path[steps - 1 - index]
-        null = null.detach().clone().requires_grad_()
-        adam = torch.optim.Adam([null], lr=1e-2 * (1 - index / 100))
+        for t, below in reversed(pairs):
+            noise = predict_noise(model, path[-1], t, text)
+            path.append(ddim_step(model.schedule, path[-1], noise, below, t))
+    z, nulls = path[-1], list[Text]()
+    for index, (t, end) in enumerate(pairs):
+        wanted = path[steps - 1 - index]
+        leaves = [values.detach().clone().requires_grad_() for values in null.trainable]
+        null = null.with_trainable(leaves)
+        adam = torch.optim.Adam(leaves, lr=1e-2 * (1 - index / 100))
         with torch.no_grad():
-            eps_c = model.predict_noise(z, t, text)
+            eps_c = predict_noise(model, z, t, text)
         for _ in range(inner_steps):
-            eps_u = model.predict_noise(z, t, null)
+            eps_u = predict_noise(model, z, t, null)
             after = ddim_step(model.schedule, z, eps_u + guidance * (eps_c - eps_u), t, end)
             adam.zero_grad()
             F.mse_loss(after, wanted).backward()
             adam.step()
         nulls.append(null.detach())
         with torch.no_grad():
-            both = model.predict_noise(z.repeat(2, 1, 1, 1), t, torch.cat([null.detach(), text]))
+            both = predict_noise(model, z.repeat(2, 1, 1, 1), t, Text.cat([null.detach(), text]))
             eps_u, eps_c = both.chunk(2)
             z = ddim_step(model.schedule, z, eps_u + guidance * (eps_c - eps_u), t, end)
     return path[-1], nulls
 
 
-def _below(model: Any, steps: int, timestep: int) -> int:
-    return next_lower(model.schedule, steps, timestep)
+def predict_noise(model: Any, latents: Tensor, time: float, text: Text) -> Tensor:
+    """epsilon of a model that predicts epsilon, or v (Salimans & Ho 2022, arXiv:2202.00512)."""
+    output, a = model.predict(latents, time, text), model.schedule.alpha(time)
+    if model.schedule.prediction == "epsilon":
+        return output
+    assert model.schedule.prediction == "v_prediction"
+    return sqrt(a) * output + sqrt(1 - a) * latents
+
+
+def ddim_step(schedule: Any, latents: Tensor, noise: Tensor, start: float, end: float) -> Tensor:
+    """Song et al. 2020, arXiv:2010.02502, equation 12 with sigma 0, either way."""
+    a, b = schedule.alpha(start), schedule.alpha(end)
+    clean = (latents - sqrt(1 - a) * noise) / sqrt(a)
+    return sqrt(b) * clean + sqrt(1 - b) * noise
 
 
 def _blended(

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from understudy.models.interface import NoiseSchedule, Tokens
+from understudy.diffusion.ddpm import DDPMSchedule
+from understudy.models.interface import Tokens
 from understudy.models.unet.denoiser import Denoiser
 
 TOKENS, WIDTH = 77, 768
@@ -37,7 +38,6 @@ SHAPES: dict[str, dict[str, Any]] = {
 class Shaped:
     """A DiffusionModel of a shape; it has no autoencoder, and one token a word."""
 
-    prediction_type = "epsilon"
     downscale, latent_channels, max_tokens = 8, 4, TOKENS
     vocabulary: Mapping[str, int] = {}
 
@@ -51,9 +51,9 @@ class Shaped:
             self.unet: nn.Module = UNet2DConditionModel(**SHAPES[shape])
         self.unet.to(dtype).eval().requires_grad_(False)
         betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2
-        self.schedule = NoiseSchedule((1 - betas).cumprod(0), offset)
-        self.denoiser = Denoiser(self.unet, self.schedule)
-        self.predict, self.predict_noise = self.denoiser.predict, self.denoiser.predict_noise
+        self.schedule = DDPMSchedule((1 - betas).cumprod(0), offset)
+        self.denoiser = Denoiser(self.unet)
+        self.predict = self.denoiser.predict
         self.device, self.dtype, self.name = torch.device(device), dtype, f"{shape} on {device}"
         self.fingerprint = self.base_fingerprint = hashlib.sha256(shape.encode()).hexdigest()
         self.picture_size = (512, 512)

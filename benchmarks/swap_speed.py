@@ -30,7 +30,6 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.plain import Plain, be_plain, plain_null_text, plain_swap
 from benchmarks.rows import RESULTS
 from benchmarks.shapes import SHAPES, Shaped
-from understudy.diffusion.sampler import timesteps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import GIGABYTE, SourceFeatures, keeping
@@ -147,7 +146,7 @@ class Bench:
         if not self.row:
             model = self.model()
             with FlopCounterMode(display=False) as counted, torch.no_grad():
-                model.predict_noise(self.photo(), 500, model.embed([SOURCE]))
+                model.predict(self.photo(), 500, model.embed([SOURCE]))
             self.row = float(counted.get_total_flops())
         return self.row
 
@@ -177,20 +176,20 @@ class Bench:
         """Features of an inversion that kept its words, in conditional rows that it runs anyway."""
         features, text = SourceFeatures(room=10**15), model.embed([SOURCE])
         features.claim(inversion, self.guidance)
-        for index, timestep in enumerate(inversion.timesteps):
+        for index, at in enumerate(inversion.times[:-1]):
             control = keeping(features, index, WORD_MAPS, cond=0)
             with torch.no_grad():
-                model.predict_noise(self.photo(), timestep, text, control)
+                model.predict(self.photo(), at, text, control)
             features.close_step(index, WORD_MAPS)
         return features
 
     def pretended(self, model: Shaped) -> Inversion:
         """A null-text inversion's shapes."""
         path = self.photo().expand(self.steps + 1, -1, -1, -1)
-        times = tuple(timesteps(model.schedule, self.steps))
+        times = model.schedule.times(self.steps)
         return Inversion(
             "null-text", SOURCE, model.name, model.fingerprint, self.guidance, times, "",
-            path, path, model.embed([""]).expand(self.steps, -1, -1), self.photo(),
+            path, path, model.embed([""]).expand(self.steps), self.photo(),
         )  # fmt: skip
 
     def null_text_work(self) -> None:
@@ -203,9 +202,10 @@ class Bench:
             if plain:
                 be_plain(model.unet, None)
                 model.unet.requires_grad_(True)
-            null = model.embed([""]).requires_grad_()
+            null = model.embed([""])
+            null.tokens.requires_grad_()
             with FlopCounterMode(display=False) as counted:
-                model.predict_noise(self.photo(), 500, null).sum().backward()
+                model.predict(self.photo(), 500, null).sum().backward()
             inner = self.inner * counted.get_total_flops() / self._row()
             steps, others = (self.steps, 4) if plain else (moving, 3)
             name = f"null-text, {'the plain way' if plain else 'ours'}"
@@ -281,7 +281,7 @@ class Bench:
         with self.measured(f"plain, {preset}: swap", model):
             plain_swap(
                 model, noise, nulls, (SOURCE, TARGET), plan, guidance=self.guidance,
-                timesteps=tuple(timesteps(model.schedule, self.steps)), blend=spots,
+                times=model.schedule.times(self.steps), blend=spots,
             )  # fmt: skip
 
 

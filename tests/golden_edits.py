@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
+import plain_ddim
 from golden_model import GoldenCase, GoldenModel
 from golden_swaps import alignment_of, apart, prompts_of, with_path
-from understudy.diffusion.sampler import timesteps
 from understudy.diffusion.words import Alignment, exact_places, replace_matrix
 from understudy.edit.columns import Columns, refined, replaced
 from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
@@ -99,7 +99,7 @@ class Recorded:
             model=self.model.name,
             fingerprint=self.model.fingerprint,
             guidance=want["guidance"],
-            timesteps=tuple(timesteps(self.model.schedule, self.steps)),
+            times=plain_ddim.times(self.model.schedule, self.steps),
             picture="",
             trajectory=self.case.array(f"/{want['source']}/x_T")[None],
         )

@@ -26,6 +26,8 @@ from torch import Tensor, nn
 
 from golden_maker_drag import make_drag
 from golden_model import BOS, EOS, LENGTH
+from understudy.diffusion.ddpm import DDPMSchedule
+from understudy.diffusion.text import Text
 
 Arrays = dict[str, Tensor]
 WIDTH = 16  # of the text
@@ -154,13 +156,12 @@ class Sampler:
     """DDIM in closed form over the maker's network, and what the plain loops ask a model for."""
 
     def __init__(self, maker: Maker, steps: int, offset: int = 0) -> None:
-        from understudy.models.interface import NoiseSchedule
-
         self.maker, self.steps = maker, steps
         self.unet = maker.unet
         self.ratio = 1000 // steps
         self.timesteps = [n * self.ratio + offset for n in reversed(range(steps))]
-        self.schedule = NoiseSchedule(maker.alphas, offset, False)
+        self.times = (*self.timesteps, self.timesteps[-1] - self.ratio)
+        self.schedule = DDPMSchedule(maker.alphas, offset, False)
         self.reset()
 
     def reset(self) -> None:
@@ -173,8 +174,11 @@ class Sampler:
         times = torch.full((len(latents),), timestep)
         return self.unet(latents, times, text.expand(len(latents), -1, -1)).sample
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
-        return torch.cat([self.maker.text(prompt) for prompt in prompts])
+    def predict(self, latents: Tensor, time: int, text: Text) -> Tensor:
+        return self.predict_noise(latents, time, text.tokens)
+
+    def embed(self, prompts: Sequence[str]) -> Text:
+        return Text(torch.cat([self.maker.text(prompt) for prompt in prompts]))
 
     def alpha(self, timestep: int) -> Tensor:
         return self.maker.alphas.double()[max(timestep, 0)]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from golden_maker import LENGTH, PROMPTS, Arrays, Maker, Sampler, aligned, tokens_of
 from plain_edit import Plain, PlainProcessor, found, plain_pnp, refining, replacing, weighing
+from understudy.diffusion.text import Text
 from understudy.transfer.blend import Blend
 
 Window = float | tuple[float, float]
@@ -67,8 +68,8 @@ def walk(
     for name, module in sampler.unet.named_modules():
         if hasattr(module, "set_processor"):
             module.set_processor(PlainProcessor(plain, name))
-    texts, count, mask = sampler.embed(prompts), len(prompts), None
-    nulls = nulls or [sampler.embed([""])] * sampler.steps
+    texts, count, mask = sampler.embed(prompts).tokens, len(prompts), None
+    nulls = nulls or [sampler.embed([""]).tokens] * sampler.steps
     x, walked = noise.repeat(count, 1, 1, 1), list[Tensor]()
     for n, t in enumerate(sampler.timesteps):
         plain.step = n
@@ -125,11 +126,11 @@ def make_swaps(maker: Maker) -> None:
         walked = plain_swap(
             sampler,
             x_t.double()[None],
-            nulls,
+            [Text(null) for null in nulls],
             (source, target),
             Swap(SwapSchedule(steps, *ranges), alignment, 1024),
             guidance=guidance,
-            timesteps=tuple(sampler.timesteps),
+            times=sampler.times,
             blend=(start, side**2, *spots) if blends else None,
         )
         sampler.reset()
@@ -264,8 +265,8 @@ def make_pnp(maker: Maker) -> None:
         path = torch.cat(sampler.invert(x0[None], maker.text(inverted))[::-1])
         negative = PROMPTS[3][0] if n else ""
         walked = plain_pnp(
-            sampler, path, (maker.text(""), maker.text(negative), maker.text(target)), LAYERS,
-            CONVOLUTION, guidance=guidance, timesteps=tuple(sampler.timesteps),
+            sampler, path, tuple(Text(maker.text(p)) for p in ("", negative, target)), LAYERS,
+            CONVOLUTION, guidance=guidance, times=sampler.times,
             map_steps=int(0.5 * steps), feature_steps=int((0.8 - n * 0.8) * steps),
         )  # fmt: skip
         sampler.reset()

@@ -30,8 +30,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from understudy.diffusion.ddpm import DDPMSchedule
+from understudy.diffusion.text import Text, Tokens
 from understudy.errors import PromptError
-from understudy.models.interface import NoiseSchedule, Tokens
 from understudy.models.unet.denoiser import Denoiser
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -106,12 +107,12 @@ class GoldenCase:
         files = _index(self.folder)[full]
         return max(files, key=lambda file: len(os.path.commonprefix([file.stem, self.group])))
 
-    def text(self, name: str) -> Tensor:
+    def text(self, name: str) -> Text:
         """Embedding `p00`.. of this folder, (1, 77, 32) float64."""
-        return _tables(self.folder)[name].double()[None]
+        return Text(_tables(self.folder)[name].double()[None])
 
     @property
-    def empty(self) -> Tensor:
+    def empty(self) -> Text:
         """Embedding of the empty prompt, or of what the record says stands for it."""
         named = self.get("uncond", "uncond_original", "uncond_start", "empty_emb")
         if named is None:
@@ -163,7 +164,6 @@ class GoldenModel:
     name = "golden"
     device = torch.device("cpu")
     dtype = torch.float64
-    prediction_type = "epsilon"
     downscale = 8
     latent_channels = 4
     max_tokens = LENGTH
@@ -173,14 +173,13 @@ class GoldenModel:
         self.folder = folder
         home = _model_folder(folder)
         alphas = load_file(home / "tables.safetensors")["alphas_cumprod_float32"]
-        self.schedule = NoiseSchedule(alphas, steps_offset, set_alpha_to_one)
+        self.schedule = DDPMSchedule(alphas, steps_offset, set_alpha_to_one)
         self.unet = _unet(home)
-        self.denoiser = Denoiser(self.unet, self.schedule)
+        self.denoiser = Denoiser(self.unet)
         size = int(self.unet.config.sample_size) * self.downscale
         self.picture_size = (size, size)
         self.fingerprint = self.base_fingerprint = _digest(home / "unet.safetensors")
         self.predict = self.denoiser.predict
-        self.predict_noise = self.denoiser.predict_noise
 
     @property
     def rows(self) -> int:
@@ -193,9 +192,10 @@ class GoldenModel:
         pieces = _guessed([_pieces(self.folder).get(i, "") for i in ids[1:-1]], prompt)
         return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(pieces, prompt)))
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Text:
         entries = {prompt: name for name, prompt in _prompts(self.folder).items()}
-        return torch.stack([_tables(self.folder)[entries[prompt]].double() for prompt in prompts])
+        tables = [_tables(self.folder)[entries[prompt]].double() for prompt in prompts]
+        return Text(torch.stack(tables))
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}

@@ -7,14 +7,17 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+import plain_ddim
 from golden_model import GoldenCase, GoldenModel
-from understudy.diffusion.sampler import ddim_step, guided_noise, next_lower, timesteps
+from understudy.diffusion.sampler import guided_output
+from understudy.diffusion.text import Text
 from understudy.diffusion.words import Alignment, align, exact_places
 from understudy.invert.inversion import Inversion
 from understudy.transfer.blend import Blend
@@ -72,10 +75,10 @@ def inversion_of(case: GoldenCase, model: GoldenModel) -> Inversion:
         model=model.name,
         fingerprint=model.fingerprint,
         guidance=case.settings["guidance"],
-        timesteps=tuple(timesteps(model.schedule, case.settings["steps"])),
+        times=plain_ddim.times(model.schedule, case.settings["steps"]),
         picture="",
         trajectory=case.array(f"/{source}/x_T")[None],
-        null_embeddings=case.array(nulls) if nulls else None,
+        null_embeddings=Text(case.array(nulls)) if nulls else None,
     )
 
 
@@ -97,16 +100,13 @@ def with_path(model: GoldenModel, inversion: Inversion) -> Inversion:
     """The same with the path its source takes, as null-text inversion stores it."""
     text, empty = model.embed([inversion.prompt]), model.embed([""])
     walked, first = [inversion.noise], inversion.uncond(0)
-    first = model.predict_noise(
-        inversion.noise, inversion.timesteps[0], empty if first is None else first
-    )
-    for index, timestep in enumerate(inversion.timesteps):
+    first = model.predict(inversion.noise, inversion.times[0], empty if first is None else first)
+    for index, (timestep, end) in enumerate(pairwise(inversion.times)):
         uncond = inversion.uncond(index)
         uncond = empty if uncond is None else uncond
-        noise = guided_noise(model, walked[-1], timestep, text, uncond, inversion.guidance)
-        end = next_lower(model.schedule, inversion.steps, timestep)
-        walked.append(ddim_step(model.schedule, walked[-1], noise, timestep, end))
-    return replace(inversion, replay=torch.cat(walked), first_noise=first)
+        noise = guided_output(model, walked[-1], timestep, text, uncond, inversion.guidance)
+        walked.append(plain_ddim.ddim_step(model.schedule, walked[-1], noise, timestep, end))
+    return replace(inversion, replay=torch.cat(walked), first_output=first)
 
 
 def blend_of(case: GoldenCase, model: GoldenModel) -> Blend | None:

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.diffusion.sampler import ddim_step, next_lower
+from plain_ddim import ddim_step, predict_noise
+from understudy.diffusion.text import Text
 from understudy.transfer.blend import Blend
 
 Edited = Callable[[Tensor, Tensor], Tensor]  # source's map, own map (heads, n, tokens) -> the edit
@@ -87,12 +89,12 @@ def weighing(edit: Edited, weights: dict[int, float]) -> Edited:
 def plain_p2p(
     model,
     noise: Tensor,
-    nulls: list[Tensor],
-    texts: Tensor,
+    nulls: list[Text],
+    texts: Text,
     plain: Plain,
     *,
     guidance: float,
-    timesteps: tuple[int, ...],
+    times: tuple[float, ...],
     blend: Blend | None = None,
     cells: int = 256,
 ) -> tuple[list[Tensor], Tensor | None]:
@@ -105,12 +107,11 @@ def plain_p2p(
             module.set_processor(PlainProcessor(plain, name))
     count, mask, walked = len(texts), None, list[Tensor]()
     latents = noise.repeat(count, 1, 1, 1)
-    for index, timestep in enumerate(timesteps):
+    for index, (timestep, end) in enumerate(pairwise(times)):
         plain.step = index
-        rows = torch.cat([nulls[index].to(texts).repeat(count, 1, 1), texts])
-        eps = model.predict_noise(latents.repeat(2, 1, 1, 1), timestep, rows)
+        rows = Text.cat([nulls[index].to(texts).expand(count), texts])
+        eps = predict_noise(model, latents.repeat(2, 1, 1, 1), timestep, rows)
         eps = eps[:count] + guidance * (eps[count:] - eps[:count])
-        end = next_lower(model.schedule, len(timesteps), timestep)
         latents = ddim_step(model.schedule, latents, eps, timestep, end)
         if blend is not None and index >= blend.start:
             mask = found(plain.sums[cells], blend, latents.shape[-2:])
@@ -156,12 +157,12 @@ class PlainInjection:
 def plain_pnp(
     model,
     path: Tensor,
-    texts: tuple[Tensor, Tensor, Tensor],
+    texts: tuple[Text, Text, Text],
     layers: list[str],
     convolution: str,
     *,
     guidance: float,
-    timesteps: tuple[int, ...],
+    times: tuple[float, ...],
     map_steps: int,
     feature_steps: int,
 ) -> list[Tensor]:
@@ -179,11 +180,10 @@ def plain_pnp(
 
     handle = model.unet.get_submodule(convolution).register_forward_hook(take)
     x, walked = path[:1], list[Tensor]()
-    for index, timestep in enumerate(timesteps):
+    for index, (timestep, end) in enumerate(pairwise(times)):
         state |= {"maps": index < map_steps, "features": index < feature_steps}
         rows = torch.cat([path[index : index + 1], x, x])
-        eps = model.predict_noise(rows, timestep, torch.cat(texts))
-        end = next_lower(model.schedule, len(timesteps), timestep)
+        eps = predict_noise(model, rows, timestep, Text.cat(texts))
         x = ddim_step(model.schedule, x, eps[1:2] + guidance * (eps[2:] - eps[1:2]), timestep, end)
         walked.append(x)
     handle.remove()

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 from understudy.attention.attend import Projections, attend
-from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix, Recording
+from understudy.attention.plan import AttentionPlan, CrossMix, Recording, Segments, StoredRow
+from understudy.attention.site import AttentionSite
 
 HEADS, WIDTH, QUERIES, TOKENS, ROWS = 2, 8, 9, 5, 4
-CROSS = AttentionSite("a.attn2", "mid", 0, 1, True, HEADS, QUERIES)
-SELF = replace(CROSS, name="a.attn1", is_cross=False)
+CROSS = AttentionSite("a.attn2", "cross", 1, "mid", heads=HEADS, grid=(3, 3))
+SELF = replace(CROSS, name="a.attn1", kind="self")
 
 
 class Layer:
@@ -85,7 +86,7 @@ def test_map_from_keeps_the_values(layer, features):
         return maps, v
 
     expected, _ = layer.reference(features, features, edit)
-    plan = AttentionPlan(map_from=(0, 1, 2, 2))
+    plan = AttentionPlan.maps((0, 1, 2, 2))
     close(attend(features, features, layer.projections, SELF, plan), expected)
     assert layer.rows == [3, 3, 4, 4]
 
@@ -160,7 +161,7 @@ def mixed_without_writes(maps, v):
     ("site", "plan"),
     [
         (SELF, AttentionPlan(output_from=(0, 0))),
-        (SELF, AttentionPlan(map_from=(0, 1, 2, 4))),
+        (SELF, AttentionPlan.maps((0, 1, 2, 4))),
         (SELF, AttentionPlan(output_from=(1, 2, 2, 2))),
         (SELF, AttentionPlan(cross={1: CrossMix.aligned(0, [0], [1.0])})),
         (CROSS, AttentionPlan(cross={1: CrossMix.aligned(7, [0], [1.0])})),
@@ -175,3 +176,34 @@ def test_a_plan_that_does_not_fit_is_refused(layer, features, site, plan):
 def test_mapper_and_weights_must_be_equally_long():
     with pytest.raises(ValueError, match="equally long"):
         CrossMix.aligned(0, [0, 1], [1.0])
+
+
+def test_queries_keys_and_values_come_from_rows_of_their_own(layer, features, context):
+    """query_from, key_from and value_from are independent of each other."""
+    queries, keys, values = (1, 1, 2, 0), (0, 2, 2, 3), (3, 1, 0, 0)
+    q, k, v = (layer.heads(x, i) for i, x in enumerate((features, context, context)))
+    maps = (q[list(queries)] @ k[list(keys)].mT * layer.projections.scale).softmax(-1)
+    expected = (maps @ v[list(values)]).transpose(1, 2).flatten(2) @ layer.weights[3]
+    plan = AttentionPlan(query_from=queries, key_from=keys, value_from=values)
+    close(attend(features, context, layer.projections, CROSS, plan), expected)
+
+
+def test_values_of_a_stored_row_are_read(layer, features, context):
+    value = context[2] @ layer.weights[2]
+    plan = AttentionPlan(value_from=(0, 4, 2, 3), stored=(StoredRow(value=value),))
+    whole = AttentionPlan(value_from=(0, 2, 2, 3))
+    close(
+        attend(features, context, layer.projections, CROSS, plan),
+        attend(features, context, layer.projections, CROSS, whole),
+    )
+
+
+def test_segments_are_for_joint_layers(layer, features):
+    with pytest.raises(ValueError, match="segments"):
+        attend(
+            features,
+            features,
+            layer.projections,
+            SELF,
+            AttentionPlan(query_from=Segments(image=(0, 1, 2, 2))),
+        )

@@ -8,14 +8,13 @@ import torch
 
 from golden_model import GoldenCase, golden_cases, golden_folders
 from golden_swaps import THRESHOLD
-from understudy.attention.plan import AttentionSite
+from understudy.attention.site import AttentionSite
 from understudy.errors import InputError
+from understudy.invert.source import best_grid
 from understudy.transfer.blend import (
     Blend,
     MapSums,
-    best_tokens,
     blended,
-    grid_of,
     latent_mask,
     subject_mask,
 )
@@ -32,8 +31,8 @@ def units():
     ]
 
 
-def site(tokens, block="up", is_cross=True):
-    return AttentionSite("layer", block, 0, 0, is_cross, 2, tokens)
+def site(grid, block="up", kind="cross"):
+    return AttentionSite("layer", kind, 0, block, heads=2, grid=grid)
 
 
 def summed(maps, places, kept=(), size=(64, 64)):
@@ -42,7 +41,7 @@ def summed(maps, places, kept=(), size=(64, 64)):
     sums = MapSums(places, size, kept)
     for layer in range(layers):
         rows = maps[layer].unflatten(0, (len(places), -1)).flatten(-2).transpose(-1, -2)
-        sums.add(site(height * width), rows, range(tokens), range(len(places)))
+        sums.add(site((height, width)), rows, range(tokens), range(len(places)))
     sums.close_step()
     return sums
 
@@ -82,40 +81,27 @@ def test_the_target_keeps_source_and_target_subject():
 @pytest.mark.parametrize(
     ("layers", "best"),
     [
-        ([4096, 1024, 256], 256),  # Stable Diffusion at 512 px
-        ([9216, 2304, 576], 576),  # at 768 px
-        ([256, 64], 256),  # the built-in model
+        ([(64, 64), (32, 32), (16, 16)], (16, 16)),  # Stable Diffusion at 512 px
+        ([(96, 96), (48, 48), (24, 24)], (24, 24)),  # at 768 px
+        ([(16, 16), (8, 8)], (16, 16)),  # the built-in model
     ],
 )
 def test_maps_are_read_where_objects_show_best(layers, best):
-    assert best_tokens(layers) == best
-
-
-@pytest.mark.parametrize(
-    ("tokens", "size", "grid"),
-    [(256, (64, 64), (16, 16)), (384, (64, 96), (16, 24)), (15, (9, 17), (3, 5))],
-)
-def test_grids_follow_the_latents(tokens, size, grid):
-    assert grid_of(tokens, size) == grid
-
-
-def test_cells_that_do_not_tile_the_latents_are_refused():
-    with pytest.raises(InputError, match="7 cells"):
-        grid_of(7, (64, 64))
+    assert best_grid(layers) == best
 
 
 def test_after_the_first_step_only_one_size_is_recorded():
     sums = MapSums(((1,), (1,)), (64, 64))
-    assert not sums.wants(site(64, block="mid"))
-    assert not sums.wants(site(256, is_cross=False))
-    for tokens in (1024, 256, 256):
-        assert sums.wants(site(tokens))
-        sums.add(site(tokens), torch.full((2, 3, tokens, 2), 0.5), (1, 4), range(2))
+    assert not sums.wants(site((8, 8), block="mid"))
+    assert not sums.wants(site((16, 16), kind="self"))
+    for side in (32, 16, 16):
+        assert sums.wants(site((side, side)))
+        sums.add(site((side, side)), torch.full((2, 3, side**2, 2), 0.5), (1, 4), range(2))
     sums.close_step()
-    assert sums.wants(site(256)) and not sums.wants(site(1024))
+    assert sums.wants(site((16, 16))) and not sums.wants(site((32, 32)))
     assert torch.allclose(sums.sums, torch.full((2, 16, 16), 0.5))
-    sums.add(site(256), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
-    sums.add(site(256), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
+    sums.add(site((16, 16)), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
+    sums.add(site((16, 16)), torch.full((2, 3, 256, 2), 0.5), (1, 4), range(2))
     sums.close_step()
     assert torch.allclose(sums.sums, torch.full((2, 16, 16), 1.0))
 

@@ -92,7 +92,7 @@ def test_a_learnt_tail_edits_from_the_photo_or_from_a_seed(photo: Path, capsys) 
         (("--keep", "photo"), "--keep excepts words from --blend"),
         (("--method", "hiper"), "--method hiper edits with a learnt tail"),
         (("--method", "pnp", "--blend", "cat=dog"), "pnp knows no single words"),
-        (("--method", "pnp", "--inversion-steps", 3, "--negative", ""), "leave out timestep"),
+        (("--method", "pnp", "--inversion-steps", 3, "--negative", ""), "leave out time"),
         (("--seed", 3), "--seed goes with --method hiper alone"),
         (("--alignment", "replace"), "needs equally many words"),
         (("--method", "instruct"), "--method must be one of p2p, pnp, hiper"),

@@ -5,6 +5,7 @@ import torch
 
 from tiny import tiny_model
 from understudy.diffusion.sampler import starting_noise
+from understudy.diffusion.text import Text
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.difference import difference_mask, differences
@@ -16,15 +17,15 @@ def opinionated(monkeypatch: pytest.MonkeyPatch):
     """A model whose noise estimate is the prompt's length, inside a box only."""
     model = tiny_model()
 
-    def predict_noise(latents, timestep, text, control=None):
+    def predict(latents, time, text, control=None):
         noise = 0.01 * latents
-        noise[:, :, 4:8, 2:6] += text[:, :1, :1, None]
+        noise[:, :, 4:8, 2:6] += text.tokens[:, :1, :1, None]
         return noise
 
     def embed(prompts):
-        return torch.tensor([[[float(len(prompt))]] for prompt in prompts])
+        return Text(torch.tensor([[[float(len(prompt))]] for prompt in prompts]))
 
-    monkeypatch.setattr(model, "predict_noise", predict_noise)
+    monkeypatch.setattr(model, "predict", predict)
     monkeypatch.setattr(model, "embed", embed)
     return model
 

@@ -1,21 +1,24 @@
 """The sampler against the recorded runs, diffusers' schedulers and closed forms."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import pytest
 import torch
 from diffusers import DDIMInverseScheduler, DDIMScheduler
 
 from golden_model import GoldenCase, golden_cases, load_cases, rows_per_step
-from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix
+from understudy.attention.plan import AttentionPlan, CrossMix
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.ddpm import DDPMSchedule
 from understudy.diffusion.sampler import (
-    ddim_step,
+    advance,
     invert_steps,
-    next_lower,
     sample_steps,
-    timesteps,
 )
+from understudy.diffusion.text import Text
 from understudy.diffusion.words import Alignment, align
-from understudy.errors import InputError
-from understudy.models.interface import NoiseSchedule
+from understudy.errors import InputError, ModelError
 
 
 def apart(a, b):
@@ -29,7 +32,7 @@ def test_golden_ddim(case: GoldenCase) -> None:
     want, model = case.settings, case.model()
     steps, guidance = want["steps"], want["guidance"]
     text, uncond, x0 = case.text(want["cond"]), case.empty, case.array("x0")[None]
-    assert want.get("timesteps") in (None, timesteps(model.schedule, steps))
+    assert want.get("timesteps") in (None, list(model.schedule.times(steps))[:-1])
     inverted = [x0] + [s.latents for s in invert_steps(model, x0, text, steps=steps)]
     x_t = inverted[-1]
     *_, rebuilt = sample_steps(model, x_t, text, steps=steps)
@@ -45,7 +48,8 @@ def test_golden_ddim(case: GoldenCase) -> None:
     wanted = {name: case.array(name) for name in found}
     errors = [apart(ours.reshape(wanted[name].shape), wanted[name]) for name, ours in found.items()]
     assert max(errors) < 1e-9
-    assert model.rows == (2 + rows_per_step(guidance)) * steps
+    idle = model.schedule.steps_offset == 0  # inverting costs nothing from t = 0 to t = 0
+    assert model.rows == (2 + rows_per_step(guidance)) * steps - idle
 
 
 class Photoswap:
@@ -57,11 +61,11 @@ class Photoswap:
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         self.asked += 1
-        if site.is_cross:
+        if site.kind == "cross":
             return None if self.mix is None else AttentionPlan(cross={3: self.mix})
         if self.phi:
             return AttentionPlan(output_from=(0, 0, 2, 2))
-        return AttentionPlan(map_from=(0, 1, 2, 2)) if self.m and site.tokens <= 1024 else None
+        return AttentionPlan.maps((0, 1, 2, 2)) if self.m and site.cells <= 1024 else None
 
 
 def single_forwards() -> list[tuple[GoldenCase, str]]:
@@ -95,9 +99,9 @@ def test_golden_single_forward(case: GoldenCase, mode: str) -> None:
 
     model = case.model()
     latents = case.array("/latents").repeat(2, 1, 1, 1)
-    text = torch.cat([case.empty, case.empty, case.model().embed(want["prompts"])])
+    text = Text.cat([case.empty, case.empty, case.model().embed(want["prompts"])])
     with torch.no_grad():
-        noise = model.predict_noise(latents, want["timestep"], text, control)
+        noise = model.predict(latents, want["timestep"], text, control)
 
     recorded = {
         (0, 2): "/eps_source_rows_0_2",
@@ -114,20 +118,20 @@ def test_golden_single_forward(case: GoldenCase, mode: str) -> None:
 # Without recorded data: diffusers' schedulers as the oracle, on the same made-up noise.
 
 
-def schedule_of(config: dict) -> NoiseSchedule:
+def schedule_of(config: dict) -> DDPMSchedule:
     ddim = DDIMScheduler(**config)
     offset, to_one = ddim.config.steps_offset, ddim.config.set_alpha_to_one
-    return NoiseSchedule(ddim.alphas_cumprod, offset, to_one)
+    return DDPMSchedule(ddim.alphas_cumprod, offset, to_one)
 
 
 class Painter:
     """A stand-in for a model: its noise is a smooth function of latents and timestep."""
 
-    def __init__(self, schedule: NoiseSchedule) -> None:
+    def __init__(self, schedule: DDPMSchedule) -> None:
         self.schedule = schedule
 
-    def predict_noise(self, latents, timestep, text, control=None):
-        return torch.sin(latents * 3 + timestep / 100)
+    def predict(self, latents, time, text, control=None):
+        return torch.sin(latents * 3 + time / 100)
 
 
 CURVE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
@@ -142,15 +146,14 @@ def test_denoising_equals_diffusers_ddim(offset: int, to_one: bool, steps: int) 
     oracle.set_timesteps(steps)
     oracle.alphas_cumprod = oracle.alphas_cumprod.double()
     oracle.final_alpha_cumprod = oracle.final_alpha_cumprod.double()
-    assert oracle.timesteps.tolist() == timesteps(schedule, steps)
+    assert tuple(oracle.timesteps.tolist()) == schedule.times(steps)[:-1]
     x = ours = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     model = Painter(schedule)
     for timestep in oracle.timesteps:
-        noise = model.predict_noise(x, int(timestep), None)
+        noise = model.predict(x, int(timestep), None)
         x = oracle.step(noise, timestep, x).prev_sample
-    for t in timesteps(schedule, steps):
-        noise = model.predict_noise(ours, t, None)
-        ours = ddim_step(schedule, ours, noise, t, next_lower(schedule, steps, t))
+    for start, end in pairwise(schedule.times(steps)):
+        ours = advance(schedule, ours, model.predict(ours, start, None), start, end)
     assert apart(ours, x) < 1e-9
 
 
@@ -163,10 +166,10 @@ def test_fresh_noise_enters_as_in_diffusers(eta: float) -> None:
     oracle.final_alpha_cumprod = oracle.final_alpha_cumprod.double()
     model = Painter(schedule)
     x = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
-    for t in timesteps(schedule, 10):
-        noise, fresh = model.predict_noise(x, t, None), torch.randn(2, 4, 8, 8).double()
+    for t, end in pairwise(schedule.times(10)):
+        noise, fresh = model.predict(x, t, None), torch.randn(2, 4, 8, 8).double()
         theirs = oracle.step(noise, t, x, eta=eta, variance_noise=fresh).prev_sample
-        x = ddim_step(schedule, x, noise, t, next_lower(schedule, 10, t), eta=eta, fresh=fresh)
+        x = advance(schedule, x, noise, t, end, eta=eta, fresh=fresh)
         assert apart(x, theirs) < 1e-9
 
 
@@ -181,57 +184,66 @@ def test_inverting_equals_diffusers_inverse_ddim(offset: int, to_one: bool, step
     x = ours = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(0)).double()
     model = Painter(schedule)
     for timestep in oracle.timesteps:
-        noise = model.predict_noise(x, int(timestep), None)
+        noise = model.predict(x, int(timestep), None)
         x = oracle.step(noise, timestep, x).prev_sample
-    for t in reversed(timesteps(schedule, steps)):
-        noise = model.predict_noise(ours, t, None)
-        ours = ddim_step(schedule, ours, noise, next_lower(schedule, steps, t), t)
+    for start, end in pairwise(reversed(schedule.times(steps))):
+        ours = advance(schedule, ours, model.predict(ours, end, None), start, end, at=end)
     assert apart(ours, x) < 1e-9
 
 
 def test_a_step_and_its_reverse_cancel() -> None:
     schedule = schedule_of(CURVE)
     x, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
-    there = ddim_step(schedule, x, noise, 500, 200)
-    assert apart(ddim_step(schedule, there, noise, 200, 500), x) < 1e-12
+    there = advance(schedule, x, noise, 500, 200)
+    assert apart(advance(schedule, there, noise, 200, 500), x) < 1e-12
 
 
 def test_with_the_true_noise_one_step_finds_the_picture() -> None:
-    schedule = NoiseSchedule(schedule_of(CURVE).alphas_cumprod, set_alpha_to_one=True)
+    schedule = DDPMSchedule(schedule_of(CURVE).alphas_cumprod, set_alpha_to_one=True)
     clean, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64)
     noised = schedule.noised(clean, noise, torch.tensor([700]))
-    assert apart(ddim_step(schedule, noised, noise, 700, -1), clean) < 1e-12
+    assert apart(advance(schedule, noised, noise, 700, -1), clean) < 1e-12
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_steps_keep_the_dtype_and_count_in_at_least_float32(dtype: torch.dtype) -> None:
     schedule = schedule_of(CURVE)
     x, noise = torch.randn(2, 1, 4, 8, 8, dtype=torch.float64).to(dtype)
-    exact = ddim_step(schedule, x.double(), noise.double(), 800, 780)
-    step = ddim_step(schedule, x, noise, 800, 780)
+    exact = advance(schedule, x.double(), noise.double(), 800, 780)
+    step = advance(schedule, x, noise, 800, 780)
     assert step.dtype == dtype
     rounding = torch.finfo(dtype).eps / 2 * exact.abs()
     assert ((step.double() - exact).abs() <= rounding + 4e-6).all()
 
 
-def test_velocity_and_noise_are_two_names_of_one_thing() -> None:
-    schedule = schedule_of(CURVE)
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction", "sample"])
+def test_the_target_tells_clean_latents_and_noise(prediction: str) -> None:
+    schedule = replace(schedule_of(CURVE), prediction=prediction)
     clean, noise = torch.randn(2, 3, 4, 8, 8, dtype=torch.float64)
     when = torch.tensor([0, 500, 999])
     noised = schedule.noised(clean, noise, when)
-    velocity = schedule.velocity(clean, noise, when)
-    assert apart(schedule.noise_from_velocity(velocity, noised, when), noise) < 1e-12
+    output = schedule.target(clean, noise, when)
+    found = schedule.denoised(noised, output, when)
+    assert max(apart(found[0], clean), apart(found[1], noise)) < 1e-12
+    one = schedule.denoised(noised[1:2], output[1:2], 500)
+    assert max(apart(one[0], clean[1:2]), apart(one[1], noise[1:2])) < 1e-12
     oracle = DDIMScheduler(**CURVE)
-    assert apart(velocity, oracle.get_velocity(clean, noise, when)) < 1e-6
     assert apart(noised, oracle.add_noise(clean, noise, when)) < 1e-6
+    if prediction == "v_prediction":
+        assert apart(output, oracle.get_velocity(clean, noise, when)) < 1e-6
+
+
+def test_an_unknown_prediction_is_refused() -> None:
+    with pytest.raises(ModelError, match="predicts 'noise'.*epsilon, v_prediction, sample"):
+        DDPMSchedule(schedule_of(CURVE).alphas_cumprod, prediction="noise")
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001])
 def test_an_impossible_number_of_steps_is_refused(steps: int) -> None:
     with pytest.raises(InputError, match=f"--steps must be from 1 to 1000. Got {steps}"):
-        timesteps(schedule_of(CURVE), steps)
+        schedule_of(CURVE).times(steps)
 
 
 def test_steps_past_the_last_timestep_are_refused() -> None:
     with pytest.raises(InputError, match="past the model's last timestep"):
-        timesteps(schedule_of({**CURVE, "steps_offset": 1}), 1000)
+        schedule_of({**CURVE, "steps_offset": 1}).times(1000)

@@ -60,7 +60,7 @@ def rows_for(model: StableDiffusion, words: str = "sks zwx") -> Concept:
 def answer(model: StableDiffusion, prompt: str = "a photo of a sks zwx cat") -> Tensor:
     """What the whole model makes of a prompt."""
     latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    return model.predict_noise(latents, 501, model.embed([prompt]))
+    return model.predict(latents, 501, model.embed([prompt]))
 
 
 def pipeline_answer(model: StableDiffusion, pipeline: Any, prompt: str) -> Tensor:
@@ -74,10 +74,7 @@ def pipeline_answer(model: StableDiffusion, pipeline: Any, prompt: str) -> Tenso
             frame = torch.tensor([[16.0, 16, 0, 0, 16, 16]])
             added = {"text_embeds": made[2], "time_ids": frame}
         latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-        found = pipeline.unet(latents, 501, made[0], added_cond_kwargs=added).sample
-    if model.prediction_type == "v_prediction":
-        found = model.schedule.noise_from_velocity(found, latents, 501)
-    return found
+        return pipeline.unet(latents, 501, made[0], added_cond_kwargs=added).sample
 
 
 def pipeline_of(kind: str, folder: Path | None = None) -> Any:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from tiny import KINDS, tiny_folder, tiny_model
-from understudy.attention.plan import AttentionPlan, AttentionSite
+from understudy.attention.plan import AttentionPlan
+from understudy.attention.site import AttentionSite
 from understudy.diffusion.sampler import sample_steps, starting_noise
 from understudy.errors import InputError
 from understudy.generate import generate, generate_steps
@@ -18,7 +19,7 @@ class Same:
 
     def plan(self, site: AttentionSite) -> AttentionPlan:
         rows = (0, 1)
-        return AttentionPlan(output_from=rows, map_from=rows)
+        return AttentionPlan(rows, rows, rows)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -104,7 +105,7 @@ def test_steps_come_one_by_one_and_may_be_left_early() -> None:
     model = tiny_model()
     steps = generate_steps(model, ["a cat"], [0], steps=10, guidance=1)
     first = next(steps)
-    assert (first.index, first.total, first.timestep) == (0, 10, 901)
+    assert (first.index, first.total, first.time) == (0, 10, 901)
     assert torch.is_grad_enabled()
     steps.close()
     assert model.rows == 1

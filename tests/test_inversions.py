@@ -10,7 +10,8 @@ from torch import Tensor
 from golden_edits import refined_steps
 from golden_model import GoldenCase, golden_cases
 from golden_swaps import apart, prompts_of, with_path
-from understudy.diffusion.sampler import ddim_step, guided_noise, next_lower
+from plain_ddim import ddim_step
+from understudy.diffusion.sampler import guided_output
 from understudy.invert.direct import direct_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 
@@ -42,10 +43,9 @@ def test_golden_direct_inversion(case: GoldenCase) -> None:
     path, text = inversion.path, model.embed([source])
     indices = case.get("offset_indices", default=())
     for index, offset in zip(indices, case.array("offset_source") if indices else (), strict=True):
-        timestep = inversion.timesteps[index]
+        timestep, end = inversion.times[index : index + 2]
         here = path[index][None]
-        noise = guided_noise(model, here, timestep, text, case.empty, want["guidance"])
-        end = next_lower(model.schedule, want["steps"], timestep)
+        noise = guided_output(model, here, timestep, text, case.empty, want["guidance"])
         free = ddim_step(model.schedule, here, noise, timestep, end)
         errors[f"offset {index}"] = apart(path[index + 1] - free[0], offset)
     without = {"self_replace_steps": 0.0, "cross_replace_steps": 0.0}
@@ -74,7 +74,7 @@ def test_golden_negative_prompt_inversion(case: GoldenCase) -> None:
     errors = {"x_T": apart(inversion.noise[0], case.array("x_T"))} if case.has("x_T") else {}
     if case.has("uncond_used"):
         used = case.array("uncond_used")
-        errors["uncond"] = apart(inversion.null_embeddings[0].reshape(used.shape), used)
+        errors["uncond"] = apart(inversion.null_embeddings.tokens[0].reshape(used.shape), used)
     walked = with_path(model, replace(inversion, guidance=want["guidance"])).replay
     errors |= after(case, "reconstruction", list(walked), 0)
     if case.has("refine_final"):

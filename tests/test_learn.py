@@ -13,11 +13,12 @@ from torch import Tensor
 
 from tiny import tiny_model
 from understudy.concept import Concept, named_parameters, worn
+from understudy.diffusion.text import Text
 from understudy.errors import ConceptError, InputError, PromptError, UnderstudyError
 from understudy.learn import LearnStep, Subject, learn, learn_steps
 from understudy.learn.batches import Lesson, Prior
 from understudy.learn.latent_cache import LatentBank, encode_photos
-from understudy.learn.loss import Rows, min_snr, part_means, row_losses
+from understudy.learn.loss import Rows, part_means, row_losses
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
@@ -101,7 +102,7 @@ def plain_losses(model: StableDiffusion, prior: Tensor, steps: int) -> list[tupl
         # x_t, what is wanted, and the two mean squared errors.
         a = alphas[t].reshape(-1, 1, 1, 1)
         x_t = a.sqrt() * x + (1 - a).sqrt() * eps
-        is_v = model.prediction_type == "v_prediction"
+        is_v = model.schedule.prediction == "v_prediction"
         wanted = a.sqrt() * eps - (1 - a).sqrt() * x if is_v else eps
         prompts = ["a photo of a sks cat"] * 2 + ["a photo of a cat"] * 2
         c = text(torch.tensor([model.tokenize(p).ids for p in prompts])).last_hidden_state
@@ -159,7 +160,7 @@ def test_a_row_is_its_own_loss_whatever_else_is_in_the_batch() -> None:
     random = torch.Generator().manual_seed(0)
     latents, noise = torch.randn(2, 4, 4, 8, 8, generator=random)
     times = torch.tensor([0, 10, 500, 999])
-    text = model.embed(["a photo of a cat"]).expand(4, -1, -1)
+    text = model.embed(["a photo of a cat"]).expand(4)
     zeros = torch.zeros(4, dtype=torch.long)
     rows = Rows(latents, noise, times, zeros, zeros, torch.ones(4))
     whole = row_losses(model, rows, text)
@@ -177,7 +178,7 @@ def test_min_snr_weighs_the_error_of_the_clean_picture(kind: str) -> None:
     t = torch.tensor([1, 200, 600, 999])
     a = model.schedule.alphas_cumprod.double()[t].reshape(-1, 1, 1, 1)
     x_t = a.sqrt() * x + (1 - a).sqrt() * eps
-    is_v = model.prediction_type == "v_prediction"
+    is_v = model.schedule.prediction == "v_prediction"
     if is_v:
         wanted, guess = (
             a.sqrt() * eps - (1 - a).sqrt() * x,
@@ -187,7 +188,7 @@ def test_min_snr_weighs_the_error_of_the_clean_picture(kind: str) -> None:
         wanted, guess = eps, (x_t - (1 - a).sqrt() * answer) / a.sqrt()
     snr = (a / (1 - a)).flatten()
     expected = snr.clamp(max=5.0) * (guess - x).square().flatten(1).mean(1)
-    weights = min_snr(model.schedule, t, 5.0, velocity=is_v).double()
+    weights = model.schedule.min_snr(t, 5.0).double()
     ours = weights * (answer - wanted).square().flatten(1).mean(1)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-9)
 
@@ -200,11 +201,11 @@ def test_a_mask_says_what_counts() -> None:
     assert bank.mask is not None and bank.mask.shape == (4, 1, 16, 16)
     rows = lesson_of(model, bank, 2, klass=1).draw(torch.Generator().manual_seed(0))
     assert rows.mask is not None and bool((rows.mask[2:] == 1).all())
-    text = model.embed(["a photo of a cat"]).expand(4, -1, -1)
+    text = model.embed(["a photo of a cat"]).expand(4)
     with torch.no_grad():
         masked = row_losses(model, rows, text)
         answer = model.predict(
-            model.schedule.noised(rows.latents, rows.noise, rows.timesteps), rows.timesteps, text
+            model.schedule.noised(rows.latents, rows.noise, rows.times), rows.times, text
         )
     error = (answer - rows.noise).square()
     torch.testing.assert_close(masked[:2], error[:2, :, :8].flatten(1).mean(1))
@@ -228,8 +229,8 @@ def test_one_photo_is_overfitted(kind: str, precision: str) -> None:
     assert after < 0.75 * before
 
 
-def _text(model: StableDiffusion) -> Tensor:
-    return model.embed(["a photo of a sks cat"]).expand(24, -1, -1)
+def _text(model: StableDiffusion) -> Text:
+    return model.embed(["a photo of a sks cat"]).expand(24)
 
 
 def test_the_phases_come_in_order_and_the_concept_at_the_end() -> None:

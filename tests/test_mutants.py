@@ -28,6 +28,7 @@ from understudy.concept.exchange import embedding
 from understudy.concept.exchange.exchange import shapes_of
 from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.concept.folder import digest_of
+from understudy.diffusion.text import Text
 from understudy.drag.engine import State
 from understudy.drag.files import Snapshot
 from understudy.drag.session import DragSession
@@ -89,9 +90,9 @@ def shapes() -> dict[str, tuple[int, ...]]:
 def inversion(folder: Path) -> Path:
     made = Inversion(
         method="null-text", prompt="a photo of a cat", model="tiny", fingerprint="f" * 64,
-        guidance=7.5, timesteps=(801, 601, 401, 201, 1), picture="p" * 64,
+        guidance=7.5, times=(801, 601, 401, 201, 1, -199), picture="p" * 64,
         trajectory=torch.randn(6, 4, 2, 2), replay=torch.randn(6, 4, 2, 2),
-        null_embeddings=torch.randn(5, 3, 4), first_noise=torch.randn(1, 4, 2, 2),
+        null_embeddings=Text(torch.randn(5, 3, 4)), first_output=torch.randn(1, 4, 2, 2),
     )  # fmt: skip
     return made.save(folder / "a.safetensors")
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from golden_model import GoldenCase, golden_cases
+from understudy.diffusion.text import Text
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_step, null_text_steps
 
@@ -42,12 +43,12 @@ def test_golden_null_text_end_to_end(case: GoldenCase) -> None:
     want, model, steps = case.settings, case.model(), case.settings["steps"]
     walked = list(null_text_steps(model, case.array("x0")[None], prompt_of(case), **knobs(case)))
     inversion = walked[-1].inversion
-    moving = steps - (inversion.timesteps[-1] == 0)  # a step to the same timestep tunes nothing
+    moving = steps - (inversion.times[-2] == 0)  # a step to the same timestep tunes nothing
     errors = {}
     if case.has("x_T"):
         errors["x_T"] = apart(inversion.noise[0], case.array("x_T"))
     for name, ours, indices in (
-        ("null_embeddings", inversion.null_embeddings, want.get("null_indices")),
+        ("null_embeddings", inversion.null_embeddings.tokens, want.get("null_indices")),
         ("reconstruction", inversion.replay, want.get("reconstruction_indices")),
     ):
         if indices is not None and case.has(name):
@@ -74,7 +75,7 @@ def test_golden_null_text_one_step_at_a_time(case: GoldenCase) -> None:
     latents = dict(zip(want["reconstruction_indices"], case.array("reconstruction"), strict=True))
     compared = 0
     for index in nulls:
-        before = case.empty[0] if index == 0 else nulls.get(index - 1)
+        before = case.empty.tokens[0] if index == 0 else nulls.get(index - 1)
         if before is None or index not in latents or index + 1 not in latents:
             continue
         step = null_text_step(
@@ -82,12 +83,16 @@ def test_golden_null_text_one_step_at_a_time(case: GoldenCase) -> None:
             latents[index][None],
             inversion.trajectory[want["steps"] - 1 - index][None],
             case.text(want["cond"]),
-            before[None],
+            Text(before[None]),
             index=index,
-            timestep=inversion.timesteps[index],
+            start=inversion.times[index],
+            end=inversion.times[index + 1],
             **({"learning_rate": 1e-2} | knobs(case)),
         )
-        errors = apart(step.null[0], nulls[index]), apart(step.latents[0], latents[index + 1])
+        errors = (
+            apart(step.null.tokens[0], nulls[index]),
+            apart(step.latents[0], latents[index + 1]),
+        )
         print(case.name, index, errors)
         assert max(errors) < 1e-9
         if case.has("losses"):

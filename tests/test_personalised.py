@@ -39,7 +39,7 @@ def test_golden_target_text_and_sample(case: GoldenCase) -> None:
     errors = {}
     if case.has("inference_emb"):
         text = personalised_texts(model, [named(case)], [rex], tail_scale=scale)
-        errors["text"] = apart(text, case.array("inference_emb"))
+        errors["text"] = apart(text.tokens, case.array("inference_emb"))
     before = model.rows
     noise = from_noise(model, case.array("x_T"), source, steps=settings.steps)
     *_, last = edit_steps(model, noise, source, named(case), settings, concepts=[rex])
@@ -56,11 +56,13 @@ def test_a_tail_stands_behind_the_words_that_name_it_and_nowhere_else():
     rex = learnt(model, tail)
     prompts = ["a photo of {rex}", "a photo of bear"]
     text = personalised_texts(model, prompts, [rex], tail_scale=2.0)
-    assert torch.equal(text[0, 74:], 2 * tail)
-    assert torch.equal(text[0, :74], model.embed(["a photo of dog"])[0, :74])
-    assert torch.equal(text[1:], model.embed(["a photo of bear"]))
+    assert torch.equal(text.tokens[0, 74:], 2 * tail)
+    plain = model.embed(["a photo of dog"]).tokens
+    assert torch.equal(text.tokens[0, :74], plain[0, :74])
+    assert text[1:].equals(model.embed(["a photo of bear"]))
     assert [tail_places(model, p, [rex]) for p in prompts] == [range(74, 77), range(77, 77)]
-    assert torch.equal(personalised_texts(model, prompts[:1], [rex])[0, 74:], 0.8 * tail)
+    scaled = personalised_texts(model, prompts[:1], [rex]).tokens[0, 74:]
+    assert torch.equal(scaled, 0.8 * tail)
 
 
 def test_a_tail_that_no_prompt_names_is_an_error_that_shows_how():

@@ -12,7 +12,7 @@ from golden_model import GoldenCase, golden_cases, rows_per_step
 from golden_swaps import apart
 from plain_edit import plain_pnp
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
-from understudy.diffusion.sampler import timesteps
+from understudy.diffusion.text import Text
 from understudy.edit.plug_and_play import plug_and_play_steps, source_path
 from understudy.errors import InputError, ModelError
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
@@ -65,7 +65,7 @@ def brief(case: GoldenCase) -> bool:
 
 def fast(case: GoldenCase) -> None:
     want, model, steps = case.settings, case.model(), case.settings["sampling_steps"]
-    assert want.get("timesteps") in (None, timesteps(model.schedule, steps))
+    assert want.get("timesteps") in (None, list(model.schedule.times(steps))[:-1])
     inversion = inverted(case, model)
     before = model.rows
     map_steps, feature_steps = counts(case)
@@ -115,7 +115,7 @@ def test_golden_plug_and_play_by_the_plain_method(case: GoldenCase) -> None:
             LAYERS,
             CONVOLUTION,
             guidance=want["guidance"],
-            timesteps=tuple(timesteps(model.schedule, want["sampling_steps"])),
+            times=model.schedule.times(want["sampling_steps"]),
             map_steps=map_steps,
             feature_steps=feature_steps,
         )
@@ -133,7 +133,7 @@ TARGETS = ("a photo of dog", "a photo of red bear")
 
 def edited(model, inversion, targets=TARGETS, steps=STEPS, **how):
     how = {"map_steps": 2, "feature_steps": 3, "guidance": 4.0} | how
-    texts = torch.cat([model.embed([target]) for target in targets])
+    texts = Text.cat([model.embed([target]) for target in targets])
     return list(plug_and_play_steps(model, inversion, texts, steps=steps, **how))
 
 
@@ -145,7 +145,7 @@ def test_the_places_are_those_of_the_published_layers():
         pytest.skip("no golden U-Net")
     model = GoldenModel(golden_folders()[0] / "diffusion")
     sites = model.denoiser.sites
-    later = [s.name for s in sites if s.block == "up" and not s.is_cross and s.transformer >= 1]
+    later = [s.name for s in sites if s.block == "up" and s.kind == "self" and s.transformer >= 1]
     assert later == LAYERS
 
 
@@ -167,7 +167,7 @@ def test_targets_are_the_plain_ones_and_take_nothing_from_each_other():
             layers[1:],
             "up_blocks.0.resnets.1.conv2",
             guidance=4.0,
-            timesteps=last.inversion.timesteps,
+            times=last.inversion.times,
             map_steps=2,
             feature_steps=3,
         )
@@ -175,7 +175,7 @@ def test_targets_are_the_plain_ones_and_take_nothing_from_each_other():
             assert torch.allclose(step.target[n : n + 1], latents, rtol=0, atol=1e-9)
 
 
-def test_an_inversion_of_more_steps_gives_its_latents_at_the_edits_timesteps():
+def test_an_inversion_of_more_steps_gives_its_latents_at_the_edits_times():
     model = model_of()
     *_, last = ddim_inversion_steps(model, 0.5 * seeded(model).noise, SOURCE, steps=8)
     path = source_path(model, last.inversion, 4)
@@ -222,10 +222,10 @@ def test_the_model_is_as_before_and_a_place_it_has_not_is_an_error():
         def plan(self, site):
             return None
 
-    plain = model.predict_noise(noise, 500, text)
+    plain = model.predict(noise, 500, text)
     edited(model, null_text(model, steps=2), steps=2)
     with pytest.raises(ModelError, match="decoder transformer 99"):
-        model.predict_noise(noise, 500, text, Elsewhere())
+        model.predict(noise, 500, text, Elsewhere())
     assert repr(model.unet) == before
     assert not any(module._forward_hooks for module in model.unet.modules())
-    assert torch.equal(model.predict_noise(noise, 500, text), plain)
+    assert torch.equal(model.predict(noise, 500, text), plain)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from plain_ddim import ddim_step
 from tiny import tiny_model
-from understudy.diffusion.sampler import ddim_step, timesteps
 from understudy.learn.prior import (
     PriorSource,
     PriorStore,
@@ -71,7 +71,7 @@ def test_the_last_step_ends_on_the_clean_latent() -> None:
     model = tiny_model()
     x, eps = torch.randn(2, 1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     schedule = replace(model.schedule, set_alpha_to_one=True)
-    clean = ancestral_step(schedule, x, eps, 1, None, None)
+    clean = ancestral_step(schedule, x, eps, 1, -1, None)
     torch.testing.assert_close(clean, ddim_step(schedule, x, eps, 1, -1))
 
 
@@ -90,7 +90,6 @@ def test_guidance_costs_two_rows_a_step_and_none_of_it_one() -> None:
     model = tiny_model()
     assert drawn(model, 5)[1:] == (8, 5 * 4 * 2)
     assert drawn(model, 5, source=replace(SOURCE, guidance=1.0))[1:] == (8, 5 * 4)
-    assert len(timesteps(model.schedule, SOURCE.steps)) == SOURCE.steps
 
 
 # The cache

@@ -10,6 +10,7 @@ from golden_model import GoldenCase, golden_cases, rows_per_step
 from plain_edit import Plain, plain_p2p, refining, replacing, weighing
 from test_swap import SOURCE, STEPS, model_of, null_text, seeded
 from understudy.attention.plan import CrossMix
+from understudy.diffusion.text import Text
 from understudy.diffusion.words import align, replace_matrix
 from understudy.edit.columns import columns_of, refined
 from understudy.edit.prompt_to_prompt import mixes_of, prompt_to_prompt_steps
@@ -80,7 +81,7 @@ def test_golden_edit_by_the_plain_method(case: GoldenCase) -> None:
             given.model.embed(given.prompts),
             plain,
             guidance=want["guidance"],
-            timesteps=given.inversion().timesteps,
+            times=given.inversion().times,
             blend=given.blend(),
         )
     finally:
@@ -138,10 +139,10 @@ def test_every_kind_is_the_plain_one(kind, source):
         other,
         inversion.noise,
         [other.embed([""]) if null is None else null for null in nulls],
-        torch.cat([other.embed([prompt]) for prompt in (SOURCE, *targets)]),
+        Text.cat([other.embed([prompt]) for prompt in (SOURCE, *targets)]),
         Plain(edits, windows, range(1, 2), 64),
         guidance=4.0,
-        timesteps=inversion.timesteps,
+        times=inversion.times,
         blend=blend,
     )
     for (target, _), plain in zip(ours, expected, strict=True):

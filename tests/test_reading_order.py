@@ -9,7 +9,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
-    "_version errors files settings pictures toybox attention untrusted models diffusion "
+    "_version errors files settings pictures toybox attention untrusted diffusion models "
     "generators preflight vision concept generate invert learn transfer swap edit project drag "
     "jobs evaluate demo demo_job cli"
 ).split()

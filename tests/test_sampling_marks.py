@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
+from understudy.diffusion.sampler import advance
 from understudy.errors import ModelError
 from understudy.models.schedule_config import load_schedule
 from understudy.models.single_file_marks import scaling_factor_of, scheduler_of
@@ -33,10 +34,10 @@ def scheduler(folder: Path, **more: Any) -> Path:
 def test_timesteps_are_spaced_as_diffusers_does(spacing: str, steps: int, tmp_path: Path) -> None:
     from diffusers import DDIMScheduler
 
-    schedule, _ = load_schedule(scheduler(tmp_path, timestep_spacing=spacing))
+    schedule = load_schedule(scheduler(tmp_path, timestep_spacing=spacing))
     oracle: Any = DDIMScheduler.from_config({**CURVE, "timestep_spacing": spacing})
     oracle.set_timesteps(steps)
-    assert timesteps(schedule, steps) == oracle.timesteps.tolist()
+    assert list(schedule.times(steps))[:-1] == oracle.timesteps.tolist()
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
@@ -47,16 +48,15 @@ def test_velocity_with_zero_terminal_snr_is_sampled_as_diffusers_does(
     from diffusers import DDIMScheduler
 
     config = {**CURVE, **ZERO, "rescale_betas_zero_snr": rescale, "timestep_spacing": spacing}
-    schedule, kind = load_schedule(scheduler(tmp_path, **config))
-    assert kind == "v_prediction"
+    schedule = load_schedule(scheduler(tmp_path, **config))
+    assert schedule.prediction == "v_prediction"
     oracle: Any = DDIMScheduler.from_config(config)
     oracle.set_timesteps(10)
     random = torch.Generator().manual_seed(0)
     x = y = torch.randn(1, 4, 8, 8, generator=random)
-    for t in timesteps(schedule, 10):
+    for t, end in pairwise(schedule.times(10)):
         v = torch.randn(x.shape, generator=random)
-        noise = schedule.noise_from_velocity(v, x, t)
-        x = ddim_step(schedule, x, noise, t, next_lower(schedule, 10, t))
+        x = advance(schedule, x, v, t, end)
         y = oracle.step(v, t, y).prev_sample
     # With alpha 0 at the last timestep diffusers is exact; 2^-24 stands for it here.
     assert torch.allclose(x, y, atol=3e-3 if rescale else 1e-5)
@@ -68,7 +68,7 @@ def test_velocity_with_zero_terminal_snr_is_sampled_as_diffusers_does(
 @pytest.mark.parametrize(
     ("values", "match"),
     [
-        ({"prediction_type": "sample"}, "predicts 'sample'"),
+        ({"prediction_type": "noise"}, "predicts 'noise'"),
         ({"prediction_type": 3}, "predicts '3'"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr with prediction_type epsilon"),
         ({"rescale_betas_zero_snr": "yes"}, "rescale_betas_zero_snr = 'yes'"),

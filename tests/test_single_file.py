@@ -50,15 +50,17 @@ def test_a_single_file_is_the_model_of_its_folder(kind: str, name: str, tmp_path
     model = registry.load(str(file), device="cpu")
     expected = StableDiffusion.from_folder(published(kind))
     assert isinstance(model, StableDiffusion)
-    assert model.prediction_type == expected.prediction_type
+    assert model.schedule.prediction == expected.schedule.prediction
     latents = torch.randn(2, 4, 8, 8)
     prompts = ["a photo of a cat", ""]
     pictures = torch.rand(1, 3, 16, 16)
     with torch.no_grad():
         text = model.embed(prompts)
-        assert torch.allclose(text, expected.embed(prompts), atol=1e-5)
-        noise = model.predict_noise(latents, 501, text)
-        assert torch.allclose(noise, expected.predict_noise(latents, 501, text), atol=1e-5)
+        known = expected.embed(prompts)
+        for values, wanted in zip(text.trainable, known.trainable, strict=True):
+            assert torch.allclose(values, wanted, atol=1e-5)
+        noise = model.predict(latents, 501, text)
+        assert torch.allclose(noise, expected.predict(latents, 501, text), atol=1e-5)
         assert torch.allclose(model.encode(pictures), expected.encode(pictures), atol=1e-5)
         assert torch.allclose(model.decode(latents), expected.decode(latents), atol=1e-5)
     # The second time nothing is converted: the folder is found again.
@@ -184,9 +186,9 @@ def test_models_convert_makes_a_folder_of_ones_own(
     model = registry.load(str(here / "v1"))
     latents = torch.randn(1, 4, 8, 8)
     with torch.no_grad():
-        found = model.predict_noise(latents, 501, model.embed(["a cat"]))
+        found = model.predict(latents, 501, model.embed(["a cat"]))
         other = registry.load(str(file))
-        assert torch.equal(found, other.predict_noise(latents, 501, other.embed(["a cat"])))
+        assert torch.equal(found, other.predict(latents, 501, other.embed(["a cat"])))
     assert cli.main(["models", "check", str(file)]) == 0
     assert cli.main(["models", "convert", str(file)]) == 1
     assert "holds something already" in capsys.readouterr().err

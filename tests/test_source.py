@@ -37,7 +37,7 @@ def same(a, b):
 def test_later_edits_run_no_source_rows(stored, blend):
     model = model_of()
     inversion = null_text(model)
-    inversion = inversion if stored else replace(inversion, replay=None, first_noise=None)
+    inversion = inversion if stored else replace(inversion, replay=None, first_output=None)
     features = SourceFeatures()
     plain, _ = run(model, inversion, blend=blend)
     first, _ = run(model, inversion, blend=blend, features=features)

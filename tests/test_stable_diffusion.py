@@ -10,11 +10,12 @@ from diffusers import UNet2DConditionModel
 from diffusers.models.attention_processor import AttnProcessor2_0
 
 from tiny import KINDS, tiny_folder, tiny_model
-from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix
+from understudy.attention.plan import AttentionPlan, CrossMix
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.text import Text
 from understudy.errors import InputError, ModelError, PromptError
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
-from understudy.models.text_encoders import pack_text, unpack_text
 from understudy.models.unet.denoiser import Denoiser
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
@@ -38,11 +39,11 @@ class Nothing:
         rows = (0, 1)
         tokens = range(77)
         mix = CrossMix.aligned(0, tokens, [0.0] * 77)
-        cross = {1: mix} if site.is_cross else {}
-        return AttentionPlan(output_from=rows, map_from=rows, cross=cross)
+        cross = {1: mix} if site.kind == "cross" else {}
+        return AttentionPlan(rows, rows, rows, cross=cross)
 
 
-def inputs(model: StableDiffusion, rows: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+def inputs(model: StableDiffusion, rows: int = 2) -> tuple[torch.Tensor, Text]:
     shape = (rows, model.latent_channels, 16, 16)
     latents = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     return latents, model.embed(["a photo of a cat", "the dog"][:rows])
@@ -53,7 +54,7 @@ def test_a_folder_tells_everything_about_the_model(kind: str) -> None:
     model = load(str(tiny_folder(kind)), device="cpu")
     assert isinstance(model, DiffusionModel)
     found = (
-        model.prediction_type,
+        model.schedule.prediction,
         model.schedule.steps_offset,
         model.latent_channels,
         model.picture_size,
@@ -75,19 +76,16 @@ def test_the_unet_is_called_as_diffusers_calls_it(kind: str) -> None:
     latents, text = inputs(model)
     plain = UNet2DConditionModel.from_pretrained(tiny_folder(kind) / "unet", dtype=torch.float32)
     plain.set_attn_processor(AttnProcessor2_0())
-    tokens, added = text, None
+    added = None
     if kind == "sdxl":
-        tokens, pooled = unpack_text(text, 20)
         frame = torch.tensor([[32.0, 32, 0, 0, 32, 32]] * 2)
-        added = {"text_embeds": pooled, "time_ids": frame}
+        added = {"text_embeds": text.pooled, "time_ids": frame}
     with torch.no_grad():
-        expected = plain(latents, 501, tokens, added_cond_kwargs=added).sample
+        expected = plain(latents, 501, text.tokens, added_cond_kwargs=added).sample
         found = model.predict(latents, 501, text)
-        noise = model.predict_noise(latents, torch.tensor([501, 501]), text)
+        each = model.predict(latents, torch.tensor([501, 501]), text)
     assert torch.allclose(found, expected, atol=1e-6)
-    if model.prediction_type == "v_prediction":
-        expected = model.schedule.noise_from_velocity(expected, latents, 501)
-    assert torch.allclose(noise, expected, atol=1e-6)
+    assert torch.allclose(each, expected, atol=1e-6)
     assert model.rows == 4
 
 
@@ -96,15 +94,15 @@ def test_a_control_that_changes_nothing_changes_nothing(kind: str) -> None:
     model, control = tiny_model(kind), Nothing()
     latents, text = inputs(model)
     with torch.no_grad():
-        plain = model.predict_noise(latents, 501, text)
-        controlled = model.predict_noise(latents, 501, text, control)
+        plain = model.predict(latents, 501, text)
+        controlled = model.predict(latents, 501, text, control)
     assert torch.allclose(plain, controlled, atol=1e-6)
     names = [site.name for site in control.sites]
     assert names == [site.name for site in model.denoiser.sites] and len(set(names)) == 14
     assert [site.index for site in control.sites] == list(range(14))
     assert [site.block for site in control.sites] == ["down"] * 4 + ["mid"] * 2 + ["up"] * 8
-    assert [site.is_cross for site in control.sites] == [False, True] * 7
-    assert {site.tokens for site in control.sites} == {256, 64}
+    assert [site.kind for site in control.sites] == ["self", "cross"] * 7
+    assert {site.grid for site in control.sites} == {(16, 16), (8, 8)}
 
 
 @pytest.mark.parametrize("layer", [0, 5, 13])
@@ -114,7 +112,7 @@ def test_a_layer_without_our_processor_is_an_error(layer: int) -> None:
     model.unet.get_submodule(name).set_processor(AttnProcessor2_0())
     latents, text = inputs(model)
     with pytest.raises(ModelError, match=f"1 of 14 did not, the first is {name}"):
-        model.predict_noise(latents, 501, text, Nothing())
+        model.predict(latents, 501, text, Nothing())
 
 
 def test_a_layer_that_is_more_than_attention_is_refused_at_once() -> None:
@@ -129,7 +127,7 @@ def test_a_layer_that_is_more_than_attention_is_refused_at_once() -> None:
     )
     before = {name: id(processor) for name, processor in unet.attn_processors.items()}
     with pytest.raises(ModelError, match="down_blocks.1.* takes no control: its group_norm"):
-        Denoiser(unet, tiny_model().schedule)
+        Denoiser(unet)
     assert {name: id(processor) for name, processor in unet.attn_processors.items()} == before
 
 
@@ -171,11 +169,11 @@ def test_text_is_embedded_as_a_pipeline_does() -> None:
     prompts = ["a photo of a dog", ""]
     told = {"padding": "max_length", "max_length": 77, "return_tensors": "pt"}
     ids = model.tokenizer(prompts, **told).input_ids
-    assert torch.equal(model.embed(prompts), model.text_encoder(ids)[0])
+    assert torch.equal(model.embed(prompts).tokens, model.text_encoder(ids)[0])
 
 
 def test_xl_text_is_what_its_pipeline_makes() -> None:
-    """Tokens side by side, the pooled embedding behind them, an empty prompt as zeros."""
+    """Tokens side by side, the pooled embedding beside them, an empty prompt as zeros."""
     from diffusers import StableDiffusionXLPipeline
 
     prompts = ["a photo of a dog", "the red cat on the beach"]
@@ -184,16 +182,10 @@ def test_xl_text_is_what_its_pipeline_makes() -> None:
     with torch.no_grad():
         tokens, nothing, pooled, none = pipeline.encode_prompt(prompts, **told)
         text = tiny_model("sdxl").embed([*prompts, "", ""])
-    assert text.shape == (4, 77 + 2, 16)
-    assert torch.allclose(text[:2], pack_text(tokens, pooled), atol=1e-6)
-    assert torch.equal(text[2:], pack_text(nothing, none)) and not text[2:].any()
-
-
-@pytest.mark.parametrize("pooled_width", [1, 8, 20])
-def test_packed_text_is_unpacked_again(pooled_width: int) -> None:
-    tokens, pooled = torch.randn(2, 5, 8), torch.randn(2, pooled_width)
-    found = unpack_text(pack_text(tokens, pooled), pooled_width)
-    assert torch.equal(found[0], tokens) and torch.equal(found[1], pooled)
+    assert text.tokens.shape == (4, 77, 16) and text.pooled is not None
+    assert torch.allclose(text.tokens[:2], tokens, atol=1e-6)
+    assert torch.allclose(text.pooled[:2], pooled, atol=1e-6)
+    assert text[2:].equals(Text(nothing, none)) and not nothing.any() and not none.any()
 
 
 def test_a_prompt_over_the_limit_names_prompt_count_and_limit() -> None:
@@ -210,8 +202,8 @@ def test_half_precision_weights_leave_latents_float32(kind: str, dtype: torch.dt
     latents, text = inputs(model)
     full = tiny_model(kind)
     with torch.no_grad():
-        noise = model.predict_noise(latents, 501, text)
-        expected = full.predict_noise(latents, 501, inputs(full)[1])
+        noise = model.predict(latents, 501, text)
+        expected = full.predict(latents, 501, inputs(full)[1])
         pictures = model.decode(latents)
         encoded = model.encode(pictures)
     kinds = (model.dtype, noise.dtype, pictures.dtype, encoded.dtype)
@@ -223,9 +215,10 @@ def test_half_precision_weights_leave_latents_float32(kind: str, dtype: torch.dt
 def test_gradients_reach_latents_and_text_but_no_weight() -> None:
     model = tiny_model()
     latents, text = inputs(model)
-    text = text.detach().requires_grad_()
-    model.predict_noise(latents, 501, text, Nothing()).square().mean().backward()
-    assert text.grad is not None and text.grad.abs().max() > 0
+    tokens = text.tokens.detach().requires_grad_()
+    text = text.with_trainable([tokens])
+    model.predict(latents, 501, text, Nothing()).square().mean().backward()
+    assert tokens.grad is not None and tokens.grad.abs().max() > 0
     assert all(p.grad is None for p in model.unet.parameters())
 
 
@@ -352,5 +345,5 @@ def test_other_families_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_prediction_type_is_refused(tmp_path: Path) -> None:
-    folder = edited(tmp_path, "scheduler", lambda c: {**c, "prediction_type": "sample"})
-    refused(folder, "predicts 'sample'")
+    folder = edited(tmp_path, "scheduler", lambda c: {**c, "prediction_type": "noise"})
+    refused(folder, "predicts 'noise'")

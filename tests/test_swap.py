@@ -9,7 +9,7 @@ import torch
 
 from benchmarks.plain import Plain, plain_swap
 from tiny import tiny_model
-from understudy.diffusion.sampler import starting_noise, timesteps
+from understudy.diffusion.sampler import starting_noise
 from understudy.errors import InputError, PromptError
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
@@ -48,7 +48,7 @@ def seeded(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) ->
         model=model.name,
         fingerprint=model.fingerprint,
         guidance=guidance,
-        timesteps=tuple(timesteps(model.schedule, steps)),
+        times=model.schedule.times(steps),
         picture="",
         trajectory=starting_noise([3], size_of(model, width), like=model).to(model.dtype),
     )
@@ -72,7 +72,7 @@ def plainly(kind, inversion, schedule, *, map_tokens=1024, blend=None, guidance=
         (SOURCE, TARGET),
         plain,
         guidance=guidance,
-        timesteps=inversion.timesteps,
+        times=inversion.times,
         blend=blend,
     )
 
@@ -94,7 +94,7 @@ def test_every_schedule_is_the_plain_one(name, stored):
     model, schedule = model_of(), SCHEDULES[name]
     inversion = null_text(model)
     expected = plainly("sd15", inversion, schedule)
-    used = inversion if stored else replace(inversion, replay=None, first_noise=None)
+    used = inversion if stored else replace(inversion, replay=None, first_output=None)
     steps = list(replay_steps(model, used, (TARGET,), schedule, guidance=4.0))
     for step, (source, target) in zip(steps, expected, strict=True):
         assert torch.allclose(step.target[0], target, rtol=0, atol=1e-9)
@@ -117,7 +117,7 @@ def test_a_blend_by_words_is_the_plain_one(stored):
     inversion = null_text(model, width=24)
     cells = 16 * 24
     expected = plainly("sd15", inversion, schedule, blend=(2, cells, (4,), (4, 5)))
-    used = inversion if stored else replace(inversion, replay=None, first_noise=None)
+    used = inversion if stored else replace(inversion, replay=None, first_output=None)
     blend = Blend(2, (4,), ((4, 5),))
     steps = list(replay_steps(model, used, (TARGET,), schedule, guidance=4.0, blend=blend))
     assert [step.mask is None for step in steps] == [True, True] + [False] * 4

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from golden_model import golden_folders
+from tiny import tiny_model
 from understudy.diffusion.prompt_words import fold, inflected, word_spans, words_of
+from understudy.diffusion.text import Tokens
 from understudy.diffusion.words import (
     align,
     exact_places,
@@ -227,3 +229,24 @@ def test_without_drift_what_follows_a_longer_word_stays_on_its_partner():
     assert right[3, 4] == 1 and right[4, 5] == 1 and right[2, 2] == right[2, 3] == 0.5
     drifted = replace_matrix(*prompts, source, target, 8, drift=True)
     assert drifted[4, 4] == 1 and drifted[3, 4] == 0
+
+
+def test_words_are_found_by_the_tokenizers_offsets() -> None:
+    """Pieces that do not spell the prompt, blanks in front of pieces, a sequence of its own."""
+    prompt = "a Café by the sea"
+    spans = ((0, 1), (1, 4), (4, 6), (6, 9), (9, 13), (13, 17))
+    tokens = Tokens((0,) * 9, ("?",) * 6, spans, first=77)
+    assert word_places(prompt, "café", tokens) == (78, 79)
+    assert word_places(prompt, "the sea", tokens) == (81, 82)
+    with pytest.raises(PromptError, match="its words are"):
+        word_places(prompt, "dog", tokens)
+
+
+@pytest.mark.parametrize("kind", ["sd15", "toy"])
+def test_offsets_and_pieces_find_the_same_places(kind: str) -> None:
+    model = tiny_model(kind)
+    prompt = "a photo of the Red dog, sitting on the beach"
+    tokens = model.tokenize(prompt)
+    assert tokens.spans is not None and len(tokens.spans) == tokens.length
+    for word in ("photo", "red", "dog", "red dog", "the beach"):
+        assert word_places(prompt, word, tokens) == word_places(prompt, word, tokens.pieces)

@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from test_swap import SOURCE, TARGET, size_of
 from tiny import tiny_model
-from understudy.diffusion.sampler import starting_noise, timesteps
+from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import WORDS, SourceFeatures, keeping
@@ -33,12 +33,12 @@ class Work:
 
     def __init__(self, model, monkeypatch):
         self.model, self.layers = model, 0
-        self.all = sum(not site.is_cross for site in model.denoiser.sites)
+        self.all = sum(site.kind == "self" for site in model.denoiser.sites)
         asked = SwapControl.plan
 
         def plan(control, site):
             found = asked(control, site)
-            if found.output_from and not site.is_cross:
+            if found.output_from and site.kind == "self":
                 self.layers += sum(row != of for row, of in enumerate(found.output_from))
             return found
 
@@ -55,15 +55,15 @@ class Work:
 
 def model_of(offset):
     model = tiny_model("sd15")
-    model.schedule = model.denoiser.schedule = replace(model.schedule, steps_offset=offset)
+    model.schedule = replace(model.schedule, steps_offset=offset)
     return model
 
 
 def inverted(model):
     """A null-text inversion of 50 steps as far as rows can tell: the numbers are drawn."""
     path = starting_noise(range(51), size_of(model), like=model)
-    nulls = model.embed([""]).expand(50, -1, -1)
-    times = tuple(timesteps(model.schedule, 50))
+    nulls = model.embed([""]).expand(50)
+    times = model.schedule.times(50)
     names = (model.name, model.fingerprint)
     return Inversion("null-text", SOURCE, *names, 7.5, times, "", path, path, nulls, path[:1])
 
@@ -72,9 +72,9 @@ def words_of(model, inversion):
     """The features left by an inversion that kept the source's words, in a row it runs anyway."""
     features, text = SourceFeatures(), model.embed([SOURCE])
     features.claim(inversion, 7.5)
-    for index, timestep in enumerate(inversion.timesteps):
+    for index, time in enumerate(inversion.times[:-1]):
         control = keeping(features, index, WORDS, cond=0)
-        model.predict_noise(inversion.path[index : index + 1], timestep, text, control)
+        model.predict(inversion.path[index : index + 1], time, text, control)
         features.close_step(index, WORDS)
     return features
 
@@ -101,7 +101,7 @@ def test_swaps_keep_the_bars(preset, offset, monkeypatch):
 @pytest.mark.parametrize(("preset", "rows"), [("paper", 146), ("official", 197)])
 def test_a_source_whose_path_is_unknown_is_walked(preset, rows):
     model = model_of(0)
-    unknown = replace(inverted(model), replay=None, first_noise=None)
+    unknown = replace(inverted(model), replay=None, first_output=None)
     settings = SwapSettings.filled({"preset": preset})
     *_, last = steps = list(
         swap_steps(model, unknown, SOURCE, TARGET, settings, words=("cat", "sks dog"))
@@ -135,7 +135,7 @@ def test_self_attention_is_a_fifth_of_a_row():
     model = Shaped("sd15", "meta")
     latents = torch.zeros(1, 4, 64, 64, device="meta")
     with FlopCounterMode(display=False) as counted, torch.no_grad():
-        model.predict_noise(latents, 500, model.embed([SOURCE]))
+        model.predict(latents, 500, model.embed([SOURCE]))
     layers = {name: sum(n.values()) for name, n in counted.get_flop_counts().items()}
     share = sum(n for name, n in layers.items() if name.endswith("attn1")) / layers["Global"]
     assert abs(share - SELF_ATTENTION) < 1e-4

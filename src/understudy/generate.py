@@ -43,7 +43,7 @@ def generate_steps(
     latents = drawn(streams, _latent_shape(model, size), like=model)
     with torch.no_grad():
         text = embedded(model, prompts, *concepts) if concepts else model.embed(prompts)
-        uncond = None if guidance == 1 else model.embed([negative]).expand_as(text)
+        uncond = None if guidance == 1 else model.embed([negative]).expand(len(text))
     return sample_steps(
         model,
         latents,

@@ -9,7 +9,7 @@ that is how maps are swapped that never exist.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +18,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, AttentionSite, Keep, Recording, StoredRow
+from understudy.attention.plan import (
+    AttentionPlan,
+    CrossMix,
+    Keep,
+    Recording,
+    Rows,
+    Segments,
+    StoredRow,
+)
+from understudy.attention.site import AttentionSite
+
+Part = Literal["output", "query", "key", "value"]
 
 
 @dataclass(frozen=True)
@@ -47,22 +58,52 @@ def attend(
     """The layer's output for every row, as the plan says; context = features for self-attention."""
     rows = features.shape[0]
     everyone = tuple(range(rows))
-    plan = _checked(plan or AttentionPlan(), rows, site)
-    output_from = plan.output_from or everyone
-    computed = tuple(row for row in everyone if output_from[row] == row)
+    plan = plan or AttentionPlan()
+    flows = _flows(plan, rows, site)
+    computed = tuple(row for row in everyone if flows.output[row] == row)
     ask = _Asked(layer, features, context, plan.stored)
 
-    out = _mixed(ask, plan, computed) if computed else features[:0]
+    out = _mixed(ask, flows, computed) if computed else features[:0]
     if plan.record is not None:
-        _record(ask, plan, plan.record, site, output_from)
+        _record(ask, flows, plan.record, site)
     if plan.keep is not None:
-        outputs = {row: out[computed.index(output_from[row])] for row in plan.keep.output}
+        outputs = {row: out[computed.index(flows.output[row])] for row in plan.keep.output}
         _keep(ask, plan.keep, site, outputs)
     if computed == everyone:
         return out
     return torch.stack(
-        [out[computed.index(r)] if r < rows else ask.of_stored(r, "output") for r in output_from]
+        [out[computed.index(r)] if r < rows else ask.of_stored(r, "output") for r in flows.output]
     )
+
+
+@dataclass(frozen=True)
+class _Flows:
+    """A checked plan, its pointers filled in for every row."""
+
+    output: Rows
+    query: Rows
+    key: Rows
+    value: Rows
+    cross: Mapping[int, CrossMix]
+
+    def terms(self, row: int) -> list[_Term]:
+        """Which maps meet which values: one term a row, two where a row keeps part of its own."""
+        mix, value = self.cross.get(row), self.value[row]
+        if mix is None:
+            return [_Term(row, self.query[row], self.key[row], value)]
+        shared = _Term(row, mix.source_row, mix.source_row, value, mix.shared)
+        return [shared] if mix.own is None else [shared, _Term(row, row, row, value, mix.own)]
+
+
+@dataclass(frozen=True)
+class _Term:
+    """softmax(q k^T) of two rows times the (re-weighted) values of a third, for `row`."""
+
+    row: int
+    query: int
+    key: int
+    value: int
+    weights: Tensor | None = None  # (source_tokens, tokens) matrix, or (tokens,), or None = 1
 
 
 class _Asked:
@@ -82,9 +123,14 @@ class _Asked:
         return self._gathered(rows, self._keys, self.layer.key, self.context, "key")
 
     def values(self, rows: tuple[int, ...]) -> Float[Tensor, "some k inner"]:
-        return self.layer.value(_select(self.context, rows))
+        here = tuple(row for row in rows if row < self.rows)
+        if here == rows:
+            return self.layer.value(_select(self.context, rows))
+        projected = self.layer.value(_select(self.context, here)) if here else ()
+        made = dict(zip(here, projected, strict=True))
+        return torch.stack([made[r] if r in made else self.of_stored(r, "value") for r in rows])
 
-    def of_stored(self, row: int, part: Literal["output", "query", "key"]) -> Tensor:
+    def of_stored(self, row: int, part: Part) -> Tensor:
         found: Tensor | None = getattr(self.stored[row - self.rows], part)
         if found is None:
             raise ValueError(f"stored row {row - self.rows} was kept without its {part}.")
@@ -96,7 +142,7 @@ class _Asked:
         made: dict[int, Tensor],
         project: Callable[[Tensor], Tensor],
         of: Tensor,
-        part: Literal["query", "key"],
+        part: Part,
     ) -> Tensor:
         new = tuple(row for row in rows if row < self.rows and row not in made)
         if new:
@@ -107,51 +153,35 @@ class _Asked:
         return torch.stack([made[r] if r < self.rows else self.of_stored(r, part) for r in rows])
 
 
-def _mixed(
-    ask: _Asked, plan: AttentionPlan, computed: tuple[int, ...]
-) -> Float[Tensor, "computed n c"]:
+def _mixed(ask: _Asked, flows: _Flows, computed: tuple[int, ...]) -> Float[Tensor, "computed n c"]:
     """The outputs of the rows that are computed."""
-    # Which map meets which values: one term a row, two where a row keeps part of its own map.
-    terms = [term for row in computed for term in _terms(plan, row)]
-    map_rows = tuple(sorted({term.map_row for term in terms}))
-    q = _split(ask.queries(map_rows), ask.layer.heads)  # (maps, heads, n, d)
-    k = _split(ask.keys(map_rows), ask.layer.heads)  # (maps, heads, k, d)
-    v = _split(ask.values(computed), ask.layer.heads)  # (computed, heads, k, d)
+    terms = [term for row in computed for term in flows.terms(row)]
+    query_rows = tuple(sorted({term.query for term in terms}))
+    key_rows = tuple(sorted({term.key for term in terms}))
+    value_rows = tuple(sorted({term.value for term in terms}))
+    q = split_heads(ask.queries(query_rows), ask.layer.heads)  # (rows, heads, n, d)
+    k = split_heads(ask.keys(key_rows), ask.layer.heads)  # (rows, heads, k, d)
+    v = split_heads(ask.values(value_rows), ask.layer.heads)
 
     # One fused call over all terms, then the terms of a row are added up.
-    order = tuple(map_rows.index(term.map_row) for term in terms)
-    values = _weighted(v, computed, terms)
     mixed = F.scaled_dot_product_attention(
-        _select(q, order), _select(k, order), values, scale=ask.layer.scale
+        _select(q, tuple(query_rows.index(term.query) for term in terms)),
+        _select(k, tuple(key_rows.index(term.key) for term in terms)),
+        _weighted(v, value_rows, terms),
+        scale=ask.layer.scale,
     )
-    return ask.layer.out(_merge(_sum_by_row(mixed, computed, terms)))
-
-
-@dataclass(frozen=True)
-class _Term:
-    """softmax(q k^T) of map_row times the (re-weighted) values of row."""
-
-    row: int
-    map_row: int
-    weights: Tensor | None = None  # (source_tokens, tokens) matrix, or (tokens,), or None = 1
-
-
-def _terms(plan: AttentionPlan, row: int) -> list[_Term]:
-    mix = plan.cross.get(row)
-    if mix is None:
-        return [_Term(row, plan.map_from[row] if plan.map_from else row)]
-    shared = _Term(row, mix.source_row, mix.shared)
-    return [shared] if mix.own is None else [shared, _Term(row, row, mix.own)]
+    return ask.layer.out(join_heads(_sum_by_row(mixed, computed, terms)))
 
 
 def _weighted(
-    v: Float[Tensor, "computed h k d"], computed: tuple[int, ...], terms: Sequence[_Term]
+    v: Float[Tensor, "some h k d"], rows: tuple[int, ...], terms: Sequence[_Term]
 ) -> Float[Tensor, "terms h s d"]:
+    """The values of each term, their columns re-weighted where the map's are."""
     if all(term.weights is None for term in terms):
-        return v
+        return _select(v, tuple(rows.index(term.value) for term in terms))
     values: list[Tensor] = []
     for term in terms:
-        own = v[computed.index(term.row)]  # (h, k, d)
+        own = v[rows.index(term.value)]  # (h, k, d)
         if term.weights is None:
             values.append(own)
         elif term.weights.ndim == 2:
@@ -172,20 +202,16 @@ def _sum_by_row(
     return torch.stack([by_row[row] for row in computed])
 
 
-def _record(
-    ask: _Asked,
-    plan: AttentionPlan,
-    record: Recording,
-    site: AttentionSite,
-    output_from: tuple[int, ...],
-) -> None:
+def _record(ask: _Asked, flows: _Flows, record: Recording, site: AttentionSite) -> None:
     """Materialise only the rows asked for, and hand over only their columns."""
     maps: list[Tensor] = []
     for row in record.rows:
         parts: list[Tensor] = []
-        for term in _terms(plan, output_from[row] if row < ask.rows else row):
-            q = _split(ask.queries((term.map_row,)), ask.layer.heads)[0]
-            k = _split(ask.keys((term.map_row,)), ask.layer.heads)[0]
+        shown = flows.output[row] if row < ask.rows else row
+        own = shown >= ask.rows  # a stored row shows its own map
+        for term in [_Term(shown, shown, shown, shown)] if own else flows.terms(shown):
+            q = split_heads(ask.queries((term.query,)), ask.layer.heads)[0]
+            k = split_heads(ask.keys((term.key,)), ask.layer.heads)[0]
             part = (q @ k.mT * ask.layer.scale).softmax(-1)  # (heads, n, k)
             if term.weights is not None:
                 part = part @ term.weights if term.weights.ndim == 2 else part * term.weights
@@ -203,22 +229,37 @@ def _keep(ask: _Asked, keep: Keep, site: AttentionSite, outputs: dict[int, Tenso
     keep.receive(site, kept)
 
 
-def _checked(plan: AttentionPlan, rows: int, site: AttentionSite) -> AttentionPlan:
-    """The plan itself, once it fits the rows of this call."""
+def _flows(plan: AttentionPlan, rows: int, site: AttentionSite) -> _Flows:
+    """The plan with all pointers filled in, once it fits the rows of this call."""
     known = rows + len(plan.stored)
-    for what, given in (("output_from", plan.output_from), ("map_from", plan.map_from)):
-        if given is not None and (len(given) != rows or not all(0 <= r < known for r in given)):
-            raise ValueError(f"{what} must name one of {known} rows for each row. Got {given}.")
-    if plan.output_from and any(plan.output_from[r] != r for r in plan.output_from if r < rows):
-        raise ValueError(f"output_from must point to computed rows. Got {plan.output_from}.")
-    if plan.cross and not site.is_cross:
+    if site.kind == "joint" or plan.words:
+        raise ValueError(f"{site.name}: joint attention and LogitMix are for attend_joint.")
+    found: list[Rows] = []
+    for what in ("output_from", "query_from", "key_from", "value_from"):
+        given: Rows | Segments | None = getattr(plan, what)
+        if isinstance(given, Segments):
+            raise ValueError(
+                f"{what} has segments, {site.name} has not: name one row for each row."
+            )
+        check_pointers(what, given, rows, known)
+        found.append(tuple(range(rows)) if given is None else given)
+    output = found[0]
+    if any(output[r] != r for r in output if r < rows):
+        raise ValueError(f"output_from must point to computed rows. Got {output}.")
+    if plan.cross and site.kind != "cross":
         raise ValueError(f"a CrossMix needs a cross-attention layer. Got {site.name}.")
     named = {row for r, mix in plan.cross.items() for row in (r, mix.source_row)}
     named |= set(plan.record.rows if plan.record else ())
     kept = (*plan.keep.output, *plan.keep.map) if plan.keep else ()
     if not all(0 <= row < known for row in named) or not all(0 <= row < rows for row in kept):
         raise ValueError(f"the plan names rows {sorted(named)}, {kept}; there are {known} rows.")
-    return plan
+    return _Flows(found[0], found[1], found[2], found[3], plan.cross)
+
+
+def check_pointers(what: str, given: Rows | None, rows: int, known: int) -> None:
+    """Refuse pointers that are not one for each row, or that point nowhere."""
+    if given is not None and (len(given) != rows or not all(0 <= r < known for r in given)):
+        raise ValueError(f"{what} must name one of {known} rows for each row. Got {given}.")
 
 
 def _select(x: Tensor, rows: tuple[int, ...]) -> Tensor:
@@ -228,9 +269,11 @@ def _select(x: Tensor, rows: tuple[int, ...]) -> Tensor:
     return torch.stack([x[row] for row in rows])
 
 
-def _split(x: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "b heads n d"]:
+def split_heads(x: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "b heads n d"]:
+    """Heads of queries, keys or values."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)
 
 
-def _merge(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
+def join_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
+    """The inverse of `split_heads`."""
     return x.transpose(1, 2).flatten(2)

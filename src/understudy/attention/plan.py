@@ -17,33 +17,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.attention.site import AttentionSite
+
+Rows = tuple[int, ...]
+"""For each row of the call, the row it points to."""
+
 
 @dataclass(frozen=True)
-class AttentionSite:
-    """Where in the U-Net a layer is, and how large it is in this call.
+class Segments:
+    """Row pointers for each kind of token in a joint layer; None = every row its own."""
 
-    name: the layer's module path, like "mid_block.attentions.0.transformer_blocks.0.attn2".
-    block, block_index: "down" 0.., "mid" 0, "up" 0.. in order of execution.
-    index: place in the order of execution among all attention layers, self and cross together.
-    tokens: number of queries, h*w of the features here; heads: number of attention heads.
-    transformer: number of the transformer it belongs to, among those of all blocks of its kind
-        (down, mid, up), in order of execution.
-    """
-
-    name: str
-    block: Literal["down", "mid", "up"]
-    block_index: int
-    index: int
-    is_cross: bool
-    heads: int
-    tokens: int = 0
-    transformer: int = 0
+    image: Rows | None = None
+    text: Rows | None = None
+    reference: Rows | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +86,27 @@ class CrossMix:
 
 
 @dataclass(frozen=True)
+class LogitMix:
+    """A in a joint layer: image queries read words of this row as the source's read theirs.
+
+    Text and image share one softmax, so columns of logits are swapped before it, and every row of
+    the map still sums to 1. Word j gets (1 - weights[j]) * own logit + weights[j] * the source's
+    logit of its partner + log_factors[j].
+
+    source_row: the row whose queries and keys give the source's logits.
+    mapper: the partner's place among the source's text tokens, for each text token; -1 = none.
+    weights: 1 = the source's logit, 0 = the own one; taken as 0 where there is no partner.
+    log_factors: logarithm of the factor on a word's attention before normalisation: minus log n for
+        each of n tokens that share one source token, log c for reweighting by c; None = all 0.
+    """
+
+    source_row: int
+    mapper: tuple[int, ...]
+    weights: tuple[float, ...]
+    log_factors: tuple[float, ...] | None = None
+
+
+@dataclass(frozen=True)
 class Recording:
     """Whose attention maps are wanted, and who receives them.
 
@@ -111,13 +124,14 @@ class Recording:
 class StoredRow:
     """What was kept of a row of an earlier call at this layer; None = that part was not kept.
 
-    output: what the layer gave, its output projection included. query, key: before the split into
-    heads. Together they are as good as the row itself for whoever takes its output or its map.
+    output: what the layer gave, its output projection included (in a joint layer: what attention
+    gave, before any projection). query, key, value: before the split into heads, or joined again.
     """
 
     output: Float[Tensor, "n c"] | None = None
     query: Float[Tensor, "n inner"] | None = None
     key: Float[Tensor, "k inner"] | None = None
+    value: Float[Tensor, "k inner"] | None = None
 
 
 @dataclass(frozen=True)
@@ -135,26 +149,44 @@ class Keep:
 
 @dataclass(frozen=True)
 class AttentionPlan:
-    """What one layer does in one call. Tuples have one entry for every row of the call.
+    """What one layer does in one call. Row pointers have one entry for every row of the call.
 
     Rows of the call are 0, 1, ..; after them the rows of `stored` are counted on. They may be
-    pointed to like any other row.
+    pointed to like any other row. None = every row its own.
 
-    output_from: row r's output is row output_from[r]'s (phi); only rows with output_from[r] == r
-        are computed, and a row that is pointed to must be one of those. None = every row its own.
-    map_from: row r attends with the queries and keys of row map_from[r] and its own values (M).
-        None = every row its own.
-    cross: row -> CrossMix (A); such a row ignores map_from.
-    record: maps wanted from this layer, or None.
-    stored: rows of earlier calls; keep: rows wanted later, or None.
+    In a joint layer a pointer may be given for each segment of tokens: `Segments`. For queries the
+    segment is the one that is read: query_from.text says whose image queries score the words. A
+    plan governs what image tokens read; text and reference tokens attend plainly unless
+    all_queries is set.
+
+    Attributes:
+        output_from: row r's output is row output_from[r]'s (phi of a U-Net); only rows with
+            output_from[r] == r are computed, and a row that is pointed to must be one of those.
+        query_from, key_from: whose queries and keys give row r's map (M).
+        value_from: whose values row r reads.
+        cross: row -> CrossMix (A of a U-Net's cross-attention); such a row ignores query_from and
+            key_from.
+        words: row -> LogitMix (A of a joint layer).
+        all_queries: whether text and reference queries of a joint layer follow the plan, too.
+        record: maps wanted from this layer, or None.
+        stored: rows of earlier calls; keep: rows wanted later, or None.
     """
 
-    output_from: tuple[int, ...] | None = None
-    map_from: tuple[int, ...] | None = None
+    output_from: Rows | Segments | None = None
+    query_from: Rows | Segments | None = None
+    key_from: Rows | Segments | None = None
+    value_from: Rows | Segments | None = None
     cross: Mapping[int, CrossMix] = field(default_factory=dict[int, CrossMix])
+    words: Mapping[int, LogitMix] = field(default_factory=dict[int, LogitMix])
+    all_queries: bool = False
     record: Recording | None = None
     stored: tuple[StoredRow, ...] = ()
     keep: Keep | None = None
+
+    @classmethod
+    def maps(cls, map_from: Rows | None, output_from: Rows | None = None) -> AttentionPlan:
+        """Row r has the map (queries and keys) of row map_from[r] and its own values."""
+        return cls(output_from, map_from, map_from)
 
 
 @runtime_checkable

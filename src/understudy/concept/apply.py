@@ -9,10 +9,10 @@ from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.concept.value import LOW_RANK, ROWS, TAIL, Concept, names_in, spelled
+from understudy.diffusion.text import Text
 from understudy.errors import ConceptError, PromptError
 from understudy.models.interface import DiffusionModel
 
@@ -41,7 +41,7 @@ def embedded(
     prompts: Sequence[str],
     *concepts: Concept,
     tail_scale: float | None = None,
-) -> Float[Tensor, "b tokens width"]:
+) -> Text:
     """The text of prompts in which {rex} names a concept, learnt tails behind those that name them.
 
     HiPer (Han et al. 2023, arXiv:2303.08767): the last n of a prompt's embeddings, padding as
@@ -54,9 +54,9 @@ def embedded(
         tails = [c for c in concepts if c.tail is not None and c.phrases.keys() & names_in(prompt)]
         end = model.max_tokens
         for concept in tails:
-            tail = concept.tensors[TAIL].to(text)
+            tail = concept.tensors[TAIL].to(text.tokens)
             scale = concept.tail_scale if tail_scale is None else tail_scale
-            text[row, end - len(tail) : end] = scale * tail
+            text.tokens[row, end - len(tail) : end] = scale * tail
             end -= len(tail)
         if model.tokenize(texts[row]).length + 2 > end:
             raise PromptError(

@@ -1,138 +1,134 @@
-"""The sampler: timesteps, the DDIM step in both directions, guidance, and the loop as a generator.
+"""The sampler: one step in either direction, guidance, and the sampling and inversion loops.
 
-DDIM: Song et al. 2020, arXiv:2010.02502, equation 12, with the sigma of equation 16. Guidance: Ho &
-Salimans 2022, arXiv:2207.12598. Timesteps are spaced as diffusers' DDIM spaces them. Knows models
-through their protocol only; knows no prompts, and decodes nothing.
+Loops walk consecutive pairs of a schedule's times, so DDIM (Song et al. 2020, arXiv:2010.02502)
+and the Euler steps of rectified flow are one loop; the schedule does the arithmetic. Guidance: Ho &
+Salimans 2022, arXiv:2207.12598. Knows models by `Predictor` only; knows no prompts, and decodes
+nothing.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import sqrt
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionControl
-from understudy.errors import InputError
-from understudy.models.interface import DiffusionModel, NoiseSchedule
+from understudy.diffusion.schedule import Schedule, Time, moves, wide
+from understudy.diffusion.text import Text
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """The part of a DiffusionModel (models/interface.py) that sampling needs."""
+
+    @property
+    def device(self) -> torch.device: ...
+    @property
+    def dtype(self) -> torch.dtype: ...
+    @property
+    def schedule(self) -> Schedule: ...
+
+    def predict(
+        self,
+        latents: Float[Tensor, "r c h w"],
+        time: Time,
+        text: Text,
+        control: AttentionControl | None = None,
+    ) -> Float[Tensor, "r c h w"]:
+        """The network's output; what it means is the schedule's `target`."""
+        ...
 
 
 @dataclass(frozen=True)
 class SampleStep:
     """One finished denoising step.
 
-    index counts from 0 to total - 1; timestep is the one just denoised; latents (b, c, h, w) are
-    those after the step, so the last step's latents are the result.
+    index counts from 0 to total - 1; time is the one the network was told. latents (b, c, h, w)
+    are those after the step, so the last step's latents are the result.
     """
 
     index: int
     total: int
-    timestep: int
+    time: float
     latents: Float[Tensor, "b c h w"]
 
 
-def timesteps(schedule: NoiseSchedule, steps: int) -> list[int]:
-    """The sampling timesteps, descending; inversion walks them the other way.
-
-    Spacing (Lin et al. 2023, arXiv:2305.08891, table 2): "leading" is i * (T // steps) + offset,
-    "trailing" is round(T - i * T / steps) - 1, "linspace" from T - 1 to 0. Raises InputError when
-    the schedule has not that many timesteps.
-    """
-    if not 1 <= steps <= schedule.length:
-        raise InputError(f"--steps must be from 1 to {schedule.length}. Got {steps}.")
-    if schedule.timestep_spacing == "trailing":
-        return [round(schedule.length - i * schedule.length / steps) - 1 for i in range(steps)]
-    if schedule.timestep_spacing == "linspace":
-        apart = (schedule.length - 1) / max(steps - 1, 1)
-        return [round(i * apart) for i in range(steps)][::-1]
-    ascending = [i * (schedule.length // steps) + schedule.steps_offset for i in range(steps)]
-    if ascending[-1] >= schedule.length:
-        raise InputError(
-            f"--steps {steps} reaches past the model's last timestep ({schedule.length - 1}), "
-            f"because its schedule starts at {schedule.steps_offset}. Ask for fewer steps."
-        )
-    return ascending[::-1]
+def times_of(model: Predictor, steps: int, latents: Float[Tensor, "b c h w"]) -> tuple[float, ...]:
+    """The steps + 1 times of a run over latents of this height and width, from noise to clean."""
+    height, width = latents.shape[-2:]
+    return model.schedule.times(steps, int(height * width))
 
 
-def next_lower(schedule: NoiseSchedule, steps: int, timestep: int) -> int:
-    """The noise level a denoising step ends on; below 0 it means the schedule's final alpha."""
-    return timestep - schedule.length // steps
-
-
-def ddim_step(
-    schedule: NoiseSchedule,
+def advance(
+    schedule: Schedule,
     latents: Float[Tensor, "b c h w"],
-    noise: Float[Tensor, "b c h w"],
-    start: int,
-    end: int,
+    output: Float[Tensor, "b c h w"],
+    start: float,
+    end: float,
     *,
+    at: float | None = None,
     eta: float = 0.0,
     fresh: Float[Tensor, "b c h w"] | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """Move latents from the noise level of timestep start to that of timestep end, either way.
+    """Move latents from time `start` to time `end`, towards either end.
 
-    noise is the model's epsilon. Denoising at t goes from t to next_lower(t); inverting at t goes
-    from next_lower(t) to t. When denoising, `fresh` standard normal noise may replace a share of
-    what is there: eta 0 is DDIM, eta 1 ancestral sampling (DDPM's posterior). The arithmetic is
-    done in the latents' dtype, float32 or finer; the coefficients are exact to double precision.
+    Args:
+        output: the network's, after guidance.
+        at: the time the network was told; None = start. Inversions evaluate at `end`.
+        eta, fresh: when denoising, standard normal noise that replaces a share of what is there:
+            eta 0 is DDIM or Euler, eta 1 ancestral sampling.
+
+    The arithmetic is done in float32 or finer, and the result has the latents' dtype.
     """
-    a, b = schedule.alpha(start), schedule.alpha(end)
-    exact = torch.promote_types(latents.dtype, torch.float32)
-    x, eps = latents.to(exact), noise.to(exact)
-    clean = clean_latents(schedule, x, eps, start)
+    x, out = wide(latents), wide(output)
     if fresh is None or eta == 0:
-        return (sqrt(b) * clean + sqrt(1 - b) * eps).to(latents.dtype)
-    sigma = eta * sqrt((1 - b) / (1 - a) * (1 - a / b))
-    moved = sqrt(b) * clean + sqrt(max(1 - b - sigma**2, 0.0)) * eps + sigma * fresh.to(exact)
+        moved = schedule.moved(x, out, start, end, at=start if at is None else at)
+        return moved.to(latents.dtype)
+    clean, noise = schedule.denoised(x, out, start)
+    sigma = eta * schedule.fresh_noise(start, end)
+    kept = sqrt(max(schedule.noise(end) ** 2 - sigma**2, 0.0))
+    moved = schedule.signal(end) * clean + kept * noise + sigma * wide(fresh)
     return moved.to(latents.dtype)
-
-
-def clean_latents(
-    schedule: NoiseSchedule,
-    latents: Float[Tensor, "b c h w"],
-    noise: Float[Tensor, "b c h w"],
-    timestep: int,
-) -> Float[Tensor, "b c h w"]:
-    """x_0 as far as it can be told at a timestep (Song et al. 2020, equation 9)."""
-    a = schedule.alpha(timestep)
-    return (latents - sqrt(1 - a) * noise) / sqrt(a)
 
 
 def guided(
     uncond: Float[Tensor, "b c h w"], cond: Float[Tensor, "b c h w"], guidance: float
 ) -> Float[Tensor, "b c h w"]:
-    """Classifier-free guidance: eps_u + g * (eps_c - eps_u)."""
+    """Classifier-free guidance on outputs: u + g * (c - u)."""
     return uncond + guidance * (cond - uncond)
 
 
-def guided_noise(
-    model: DiffusionModel,
+def guided_output(
+    model: Predictor,
     latents: Float[Tensor, "b c h w"],
-    timestep: int,
-    text: Float[Tensor, "b tokens width"],
-    uncond: Float[Tensor, "b tokens width"] | None,
+    time: float,
+    text: Text,
+    uncond: Text | None,
     guidance: float,
     control: AttentionControl | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """The guided epsilon, from one model call of 2 b rows: first the b unconditional, then the b
+    """The guided output, from one model call of 2 b rows: first the b unconditional, then the b
     conditional ones. With guidance 1 or without uncond, b rows: the conditional ones alone."""
     if uncond is None or guidance == 1:
-        return model.predict_noise(latents, timestep, text, control)
-    both = torch.cat([uncond, text])
-    noise = model.predict_noise(torch.cat([latents, latents]), timestep, both, control)
-    eps_u, eps_c = noise.chunk(2)
-    return guided(eps_u, eps_c, guidance)
+        return model.predict(latents, time, text, control)
+    both = Text.cat([uncond, text])
+    output = model.predict(torch.cat([latents, latents]), time, both, control)
+    uncond_output, cond_output = output.chunk(2)
+    return guided(uncond_output, cond_output, guidance)
 
 
 @torch.no_grad()
 def sample_steps(
-    model: DiffusionModel,
+    model: Predictor,
     latents: Float[Tensor, "b c h w"],
-    text: Float[Tensor, "b tokens width"],
-    uncond: Float[Tensor, "b tokens width"] | None = None,
+    text: Text,
+    uncond: Text | None = None,
     *,
     steps: int,
     guidance: float = 1.0,
@@ -141,39 +137,44 @@ def sample_steps(
     temperature: float = 1.0,
     streams: Sequence[torch.Generator] = (),
 ) -> Iterator[SampleStep]:
-    """Denoise latents from x_T to x_0, one SampleStep at a time.
+    """Denoise latents from pure noise to clean, one SampleStep at a time.
 
     control_at(index) gives the attention control of step index, or None; its rows are those of
-    `guided_noise`. With eta above 0 every step but the last draws fresh noise for each picture from
-    its own stream (see `ddim_step`), times temperature: below 1 a picture is likelier and plainer.
+    `guided_output`. With eta above 0 every step but the last draws fresh noise for each picture
+    from its own stream (see `advance`), times temperature: values below 1 give likelier and plainer
+    pictures.
     """
-    for index, timestep in enumerate(timesteps(model.schedule, steps)):
+    times = times_of(model, steps, latents)
+    for index, (start, end) in enumerate(pairwise(times)):
         control = control_at(index)
-        noise = guided_noise(model, latents, timestep, text, uncond, guidance, control)
-        end = next_lower(model.schedule, steps, timestep)
+        output = guided_output(model, latents, start, text, uncond, guidance, control)
         stirred = eta > 0 and index < steps - 1
         fresh = temperature * drawn(streams, latents.shape[1:], like=model) if stirred else None
-        latents = ddim_step(model.schedule, latents, noise, timestep, end, eta=eta, fresh=fresh)
-        yield SampleStep(index, steps, timestep, latents)
+        latents = advance(model.schedule, latents, output, start, end, eta=eta, fresh=fresh)
+        yield SampleStep(index, steps, start, latents)
 
 
 @torch.no_grad()
 def invert_steps(
-    model: DiffusionModel,
+    model: Predictor,
     latents: Float[Tensor, "b c h w"],
-    text: Float[Tensor, "b tokens width"],
+    text: Text,
     *,
     steps: int,
 ) -> Iterator[SampleStep]:
-    """Run DDIM backwards from x_0 to x_T, without guidance (Song et al. 2020, section 4.3).
+    """Walk a sampling run backwards, from clean latents to noise, without guidance.
 
-    Each step's latents are the next noisier ones; the last step's are x_T.
+    DDIM inversion (Song et al. 2020, section 4.3); on a flow schedule the reverse Euler step. Each
+    step evaluates the network at the noisier of its two times, as the sampler does. A step between
+    equal noise levels (t = 0 in Stable Diffusion's convention) changes nothing and costs nothing.
+    Each step's latents are the next noisier ones.
     """
-    for index, timestep in enumerate(reversed(timesteps(model.schedule, steps))):
-        noise = model.predict_noise(latents, timestep, text)
-        start = next_lower(model.schedule, steps, timestep)
-        latents = ddim_step(model.schedule, latents, noise, start, timestep)
-        yield SampleStep(index, steps, timestep, latents)
+    times = times_of(model, steps, latents)
+    for index, (start, end) in enumerate(pairwise(reversed(times))):
+        if moves(model.schedule, start, end):
+            output = model.predict(latents, end, text)
+            latents = advance(model.schedule, latents, output, start, end, at=end)
+        yield SampleStep(index, steps, end, latents)
 
 
 def noise_streams(seeds: Sequence[int]) -> list[torch.Generator]:
@@ -182,7 +183,7 @@ def noise_streams(seeds: Sequence[int]) -> list[torch.Generator]:
 
 
 def drawn(
-    streams: Sequence[torch.Generator], shape: Sequence[int], *, like: DiffusionModel
+    streams: Sequence[torch.Generator], shape: Sequence[int], *, like: Predictor
 ) -> Float[Tensor, "b c h w"]:
     """The next standard normal latents of each stream; shape is (c, h, w).
 
@@ -195,7 +196,7 @@ def drawn(
 
 
 def starting_noise(
-    seeds: Sequence[int], shape: tuple[int, int, int], *, like: DiffusionModel
+    seeds: Sequence[int], shape: tuple[int, int, int], *, like: Predictor
 ) -> Float[Tensor, "b c h w"]:
     """The first noise of each seed's stream: where its picture starts from."""
     return drawn(noise_streams(seeds), shape, like=like)

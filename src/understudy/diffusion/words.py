@@ -17,7 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.prompt_words import fold, word_spans
+from understudy.diffusion.text import Tokens
 from understudy.errors import PromptError
+
+Reading = Tokens | Sequence[str]
+"""A prompt's tokens, or just its pieces."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +38,22 @@ class Alignment:
 
 
 def word_places(
-    prompt: str, word: str, pieces: Sequence[str], *, occurrence: int | None = None
+    prompt: str, word: str, tokens: Reading, *, occurrence: int | None = None
 ) -> tuple[int, ...]:
     """The places of the tokens that make up a word, or a phrase of several words.
 
     Finds what `prompt_words.word_spans` finds, whatever number of tokens a word takes, and raises
-    what that raises.
+    what that raises. Tokens are found by the tokenizer's character offsets; without any, pieces
+    are spelled out and counted off along the prompt.
     """
+    if isinstance(tokens, Tokens) and tokens.spans is not None:
+        wanted = word_spans(prompt, word, occurrence=occurrence)
+        return tuple(
+            place
+            for place, (start, end) in enumerate(tokens.spans, start=tokens.first)
+            if any(start < last and first < end for first, last in wanted)
+        )
+    pieces = pieces_of(tokens)
     found = [
         (_squeezed(fold(prompt[:start])), _squeezed(fold(prompt[:end])))
         for start, end in word_spans(prompt, word, occurrence=occurrence)
@@ -51,6 +64,11 @@ def word_places(
         for place, (start, end) in enumerate(spans, start=1)
         if any(start < last and first < end for first, last in found)
     )
+
+
+def pieces_of(tokens: Reading) -> Sequence[str]:
+    """The texts of the real tokens."""
+    return tokens.pieces if isinstance(tokens, Tokens) else tokens
 
 
 def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], ...]:
@@ -72,12 +90,12 @@ def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], .
     return tuple(map(tuple, places))
 
 
-def exact_places(prompt: str, word: str, pieces: Sequence[str]) -> tuple[int, ...]:
+def exact_places(prompt: str, word: str, tokens: Reading) -> tuple[int, ...]:
     """The places of a word by the published rule: `word` equals a blank-separated word exactly.
 
     Empty where there is none: "woman" is not "woman," and no phrase of two words is ever found.
     """
-    spans = split_places(prompt, pieces)
+    spans = split_places(prompt, pieces_of(tokens))
     words = prompt.split(" ")
     return tuple(place for i, span in enumerate(spans) if words[i] == word for place in span)
 

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, spelled
+from understudy.diffusion.text import Text, Tokens
 from understudy.diffusion.words import word_places
 from understudy.edit.columns import Columns, columns_of
 from understudy.edit.personalised import personalised_texts, tail_places
@@ -47,13 +48,13 @@ class WordEdits:
 class EditStep:
     """One finished step of an edit.
 
-    index counts from 0 to total - 1; timestep is the one just denoised. target "k c h w" are the
-    latents after it, mask "m 1 h w" where they may differ from the source's, rows what it cost.
+    index counts from 0 to total - 1. target "k c h w" are the latents after it, mask "m 1 h w"
+    where they may differ from the source's, rows the network evaluations (NFE) it took.
     """
 
     index: int
     total: int
-    timestep: int
+    time: float
     target: Float[Tensor, "k c h w"]
     mask: Float[Tensor, "m 1 h w"] | None
     rows: int
@@ -82,8 +83,7 @@ def edit_steps(
         features: what earlier edits of this source kept, used and filled (p2p and hiper).
 
     Raises:
-        InputError: the inversion is another model's, or has steps or guidance that do not go with
-            the edit; something is asked for that the method has not.
+        InputError: the inversion does not fit the edit, or the method lacks something asked for.
         PromptError: another source prompt, a prompt over the limit, a word that is missing.
     """
     settings = settings or EditSettings.filled({}, model.name)
@@ -134,8 +134,8 @@ class Prepared:
     """
 
     targets: tuple[str, ...]
-    texts: Float[Tensor, "k tokens width"]
-    negative: Float[Tensor, "1 tokens width"] | None
+    texts: Text
+    negative: Text | None
     columns: tuple[Columns, ...]
     windows: Float[Tensor, "steps_1 k tokens"]
     blend: Blend | None
@@ -165,7 +165,7 @@ def prepared(
     targets = tuple(spelled(target, *concepts) for target in named)
     own = [tail_places(model, target, concepts) for target in named]
     texts = personalised_texts(model, named, concepts, tail_scale=settings.tail_scale or None)
-    pieces = [model.tokenize(prompt).pieces for prompt in (source_prompt, *targets)]
+    tokens = [model.tokenize(prompt) for prompt in (source_prompt, *targets)]
     windows = {EVERY: settings.cross_map_steps / settings.steps, **words.windows}
     injects = settings.method == "pnp"
     return Prepared(
@@ -173,8 +173,8 @@ def prepared(
         texts,
         model.embed([settings.negative]) if injects and settings.negative else None,
         () if injects else _columns(model, source_prompt, targets, own, settings, words),
-        word_windows(targets, pieces[1:], settings.steps, windows, model.max_tokens),
-        _blend((source_prompt, *targets), pieces, settings, words),
+        word_windows(targets, tokens[1:], settings.steps, windows, model.max_tokens),
+        _blend((source_prompt, *targets), tokens, settings, words),
     )
 
 
@@ -187,10 +187,10 @@ def _columns(
     words: WordEdits,
 ) -> tuple[Columns, ...]:
     """How each target's maps are made of the source's; own: places that take nothing."""
-    pieces = [model.tokenize(target).pieces for target in targets]
+    tokens = [model.tokenize(target) for target in targets]
     weights = [dict[int, float]() for _ in targets]
     for word, weight in words.weights.items():
-        for known, places in zip(weights, places_in(targets, word, pieces), strict=True):
+        for known, places in zip(weights, places_in(targets, word, tokens), strict=True):
             known |= dict.fromkeys(places, weight)
     return tuple(
         columns_of(
@@ -208,18 +208,18 @@ def _columns(
 
 def _blend(
     prompts: Sequence[str],
-    pieces: Sequence[Sequence[str]],
+    tokens: Sequence[Tokens],
     settings: EditSettings,
     words: WordEdits,
 ) -> Blend | None:
     """Where latents may differ from the source's by words; None = anywhere."""
-    kept = [places_in(prompts, word, pieces) for word in words.keep]
+    kept = [places_in(prompts, word, tokens) for word in words.keep]
     if words.blend is None:
         if kept:
             raise InputError("--keep excepts words from --blend; say what is to be blended too.")
         return None
     wanted = [words.blend[0], *[words.blend[1]] * (len(prompts) - 1)]
-    places = [word_places(*given) for given in zip(prompts, wanted, pieces, strict=True)]
+    places = [word_places(*given) for given in zip(prompts, wanted, tokens, strict=True)]
     return Blend(
         start=int(settings.blend_start * settings.steps),
         source_places=places[0],
@@ -256,7 +256,7 @@ def _reworded(
         features=features,
         stirring=Stirring(settings.eta, settings.temperature, settings.noise_seed),
     )
-    return (EditStep(s.index, s.total, s.timestep, s.target, s.mask, s.rows) for s in steps)
+    return (EditStep(s.index, s.total, s.time, s.target, s.mask, s.rows) for s in steps)
 
 
 def _injected(
@@ -278,7 +278,7 @@ def _injected(
         negative=asked.negative,
         mask=mask,
     )
-    return (EditStep(s.index, s.total, s.timestep, s.target, mask, s.rows) for s in steps)
+    return (EditStep(s.index, s.total, s.time, s.target, mask, s.rows) for s in steps)
 
 
 def check(

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, embedded
-from understudy.diffusion.sampler import timesteps
+from understudy.diffusion.sampler import times_of
+from understudy.diffusion.text import Text
 from understudy.errors import PromptError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
@@ -27,7 +27,7 @@ def personalised_texts(
     concepts: Sequence[Concept] = (),
     *,
     tail_scale: float | None = None,
-) -> Float[Tensor, "b tokens width"]:
+) -> Text:
     """Embeddings of prompts, a learnt tail behind those that name it, as in "a sitting {rex}".
 
     tail_scale: factor on the tails; None = what each was learnt for (0.8 in the authors' code,
@@ -41,7 +41,7 @@ def personalised_texts(
                 f"{{{concept.name}}} where the target says {concept.phrase!r}."
             )
     # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
-    return torch.cat([embedded(model, [p], *concepts, tail_scale=tail_scale) for p in prompts])
+    return Text.cat([embedded(model, [p], *concepts, tail_scale=tail_scale) for p in prompts])
 
 
 def tail_places(model: DiffusionModel, prompt: str, concepts: Sequence[Concept]) -> range:
@@ -67,7 +67,7 @@ def from_noise(
         model=model.name,
         fingerprint=model.fingerprint,
         guidance=1.0,
-        timesteps=tuple(timesteps(model.schedule, steps)),
+        times=times_of(model, steps, noise),
         picture="",
         trajectory=noise,
     )

@@ -11,15 +11,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, AttentionSite
-from understudy.diffusion.sampler import ddim_step, guided, next_lower, timesteps
+from understudy.attention.plan import AttentionPlan
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.sampler import advance, guided, times_of
+from understudy.diffusion.schedule import moves
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
-from understudy.invert.inversion import Inversion, moves
+from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.models.unet.injection import FeaturePlan
 from understudy.transfer.blend import blended
@@ -31,13 +35,13 @@ FIRST = 1  # the decoder transformer from which on maps pass, and in front of wh
 class InjectStep:
     """One finished step.
 
-    index counts from 0 to total - 1; timestep is the one just denoised. target "k c h w" and
+    index counts from 0 to total - 1; time is the one the network was told. target "k c h w" and
     source "1 c h w" are the latents after it, rows what it cost.
     """
 
     index: int
     total: int
-    timestep: int
+    time: float
     target: Float[Tensor, "k c h w"]
     source: Float[Tensor, "1 c h w"]
     rows: int
@@ -54,9 +58,9 @@ class InjectControl:
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         """Queries and keys of row 0 for all rows, in the decoder's later self-attentions."""
         later = site.block == "up" and site.transformer >= FIRST
-        if not self.maps or site.is_cross or not later:
+        if not self.maps or site.kind != "self" or not later:
             return None
-        return AttentionPlan(map_from=(0,) * self.rows)
+        return AttentionPlan.maps((0,) * self.rows)
 
     @property
     def feature_plan(self) -> FeaturePlan | None:
@@ -68,40 +72,41 @@ class InjectControl:
 def plug_and_play_steps(
     model: DiffusionModel,
     inversion: Inversion,
-    texts: Float[Tensor, "k tokens width"],
+    texts: Text,
     *,
     steps: int,
     guidance: float,
     map_steps: int,
     feature_steps: int,
-    negative: Float[Tensor, "1 tokens width"] | None = None,
+    negative: Text | None = None,
     mask: Float[Tensor, "m 1 h w"] | None = None,
 ) -> Iterator[InjectStep]:
     """Denoise targets from the photo's noise, with the photo's layout.
 
     Args:
-        inversion: of as many steps as the edit, or of any number whose timesteps hold the edit's.
+        inversion: of as many steps as the edit, or of any number whose times hold the edit's.
         texts: the targets' embeddings.
         map_steps, feature_steps: for how many first steps maps and features pass.
         negative: the unconditional embedding; None = the inversion's own.
         mask: of the latents' size, 1 = may change.
 
     Raises:
-        InputError: the inversion lacks a timestep of the edit, or has kept no trajectory.
+        InputError: the inversion lacks a time of the edit, or has kept no trajectory.
     """
     path = source_path(model, inversion, steps)
     empty = model.embed([""])
     target = path[:1].expand(len(texts), -1, -1, -1)
-    for index, timestep in enumerate(timesteps(model.schedule, steps)):
-        before, end = model.rows, next_lower(model.schedule, steps, timestep)
-        if moves(model.schedule, timestep, end):
+    times = times_of(model, steps, inversion.noise)
+    for index, (start, end) in enumerate(pairwise(times)):
+        before = model.rows
+        if moves(model.schedule, start, end):
             own = inversion.uncond(index) if inversion.steps == steps else None
             uncond = negative if negative is not None else empty if own is None else own
-            noise = _noise(
+            output = _output(
                 model,
                 path[index : index + 1],
                 target,
-                timestep,
+                start,
                 texts,
                 None if guidance == 1 else uncond.to(texts),
                 empty,
@@ -109,38 +114,38 @@ def plug_and_play_steps(
                 maps=index < map_steps,
                 injects=index < feature_steps,
             )
-            target = ddim_step(model.schedule, target, noise, timestep, end)
+            target = advance(model.schedule, target, output, start, end)
         source = path[index + 1 : index + 2]
         if mask is not None:
             target = blended(source, target, mask)
-        yield InjectStep(index, steps, timestep, target, source, model.rows - before)
+        yield InjectStep(index, steps, start, target, source, model.rows - before)
 
 
-def _noise(
+def _output(
     model: DiffusionModel,
     source: Float[Tensor, "1 c h w"],
     target: Float[Tensor, "k c h w"],
-    timestep: int,
-    texts: Float[Tensor, "k tokens width"],
-    uncond: Float[Tensor, "1 tokens width"] | None,
-    empty: Float[Tensor, "1 tokens width"],
+    time: float,
+    texts: Text,
+    uncond: Text | None,
+    empty: Text,
     guidance: float,
     *,
     maps: bool,
     injects: bool,
 ) -> Float[Tensor, "k c h w"]:
-    """Guided noise of the targets, from one call: the source if it is read, then the targets."""
+    """Guided output of the targets, from one call: the source if it is read, then the targets."""
     count = len(target)
     latents, text = [target], [texts]
     if uncond is not None:
-        latents, text = [target, *latents], [uncond.expand_as(texts), *text]
+        latents, text = [target, *latents], [uncond.expand(count), *text]
     if maps or injects:
         latents, text = [source, *latents], [empty, *text]
     batch = torch.cat(latents)
     control = InjectControl(len(batch), maps, injects) if maps or injects else None
-    noise = model.predict_noise(batch, timestep, torch.cat(text), control)
-    cond = noise[-count:]
-    return cond if uncond is None else guided(noise[-2 * count : -count], cond, guidance)
+    output = model.predict(batch, time, Text.cat(text), control)
+    cond = output[-count:]
+    return cond if uncond is None else guided(output[-2 * count : -count], cond, guidance)
 
 
 def source_path(
@@ -150,21 +155,21 @@ def source_path(
 
     Those of the inversion itself: guided replays deviate from it. Raises InputError.
     """
-    wanted = timesteps(model.schedule, steps)
+    wanted = times_of(model, steps, inversion.noise)
     if len(inversion.trajectory) <= inversion.steps:
-        if inversion.path is None or tuple(wanted) != inversion.timesteps:
+        if inversion.path is None or wanted != inversion.times:
             raise InputError(
                 "plug-and-play reads the source's latents at every step, and this inversion kept "
                 "only its end. Invert a photo, by any method."
             )
         return inversion.path
-    missing = [t for t in wanted if t not in inversion.timesteps]
+    missing = [t for t in wanted[:-1] if t not in inversion.times[:-1]]
     if missing:
         raise InputError(
-            f"the photo was inverted in {inversion.steps} steps, which leave out timestep "
+            f"the photo was inverted in {inversion.steps} steps, which leave out time "
             f"{missing[0]} of an edit with --steps {steps}. Invert it with --inversion-steps "
             f"{steps}, or as many as the model has."
         )
-    # trajectory[i] is the photo after i steps of the ascending timesteps.
-    at = {t: inversion.steps - place for place, t in enumerate(inversion.timesteps)}
-    return inversion.trajectory[[*(at[t] for t in wanted), 0]]
+    # trajectory[i] is the photo after i steps of the ascending times.
+    at = {t: inversion.steps - place for place, t in enumerate(inversion.times[:-1])}
+    return inversion.trajectory[[*(at[t] for t in wanted[:-1]), 0]]

@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import CrossMix
+from understudy.diffusion.text import Text
 from understudy.edit.columns import Columns
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
@@ -69,7 +70,7 @@ def prompt_to_prompt_steps(
     guidance: float,
     map_tokens: int,
     blend: Blend | None = None,
-    texts: Float[Tensor, "k tokens width"] | None = None,
+    texts: Text | None = None,
     features: SourceFeatures | None = None,
     stirring: Stirring | None = None,
 ) -> Iterator[SwapStep]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.prompt_words import missing
-from understudy.diffusion.words import exact_places, word_places
+from understudy.diffusion.words import Reading, exact_places, word_places
 from understudy.errors import PromptError
 
 Window = float | tuple[float, float]
@@ -21,7 +21,7 @@ EVERY = "default_"  # the published name for all words that are not named
 
 def word_windows(
     targets: Sequence[str],
-    pieces: Sequence[Sequence[str]],
+    tokens: Sequence[Reading],
     steps: int,
     windows: Window | Mapping[str, Window],
     length: int,
@@ -46,7 +46,7 @@ def word_windows(
     rows = torch.zeros(steps + 1, len(targets), length)
     _set(rows, every, range(length))
     for word, window in table.items():
-        spans = [find(t, word, p) for t, p in zip(targets, pieces, strict=True)]
+        spans = [find(t, word, p) for t, p in zip(targets, tokens, strict=True)]
         if not any(spans):
             raise missing(word, targets)
         for n, span in enumerate(spans):
@@ -54,19 +54,19 @@ def word_windows(
     return rows
 
 
-def places_if_any(prompt: str, word: str, pieces: Sequence[str]) -> tuple[int, ...]:
+def places_if_any(prompt: str, word: str, tokens: Reading) -> tuple[int, ...]:
     """The places of a word; none where the prompt lacks it."""
     try:
-        return word_places(prompt, word, pieces)
+        return word_places(prompt, word, tokens)
     except PromptError:
         return ()
 
 
 def places_in(
-    prompts: Sequence[str], word: str, pieces: Sequence[Sequence[str]]
+    prompts: Sequence[str], word: str, tokens: Sequence[Reading]
 ) -> tuple[tuple[int, ...], ...]:
     """The places of a word in each prompt. Raises PromptError where no prompt has it."""
-    found = tuple(places_if_any(p, word, own) for p, own in zip(prompts, pieces, strict=True))
+    found = tuple(places_if_any(p, word, own) for p, own in zip(prompts, tokens, strict=True))
     if not any(found):
         raise missing(word, prompts)
     return found

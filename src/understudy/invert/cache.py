@@ -16,7 +16,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from understudy.errors import InputError, OutputError
-from understudy.invert.inversion import Inversion, InvertStep, digest
+from understudy.invert.inversion import Inversion, InvertStep
 from understudy.models.interface import DiffusionModel
 
 Setting = bool | int | float | str
@@ -32,13 +32,10 @@ def cache_key(
         picture: SHA-256 of the picture's tensor.
         settings: method, steps, guidance and whatever else the method listens to.
     """
-    schedule = model.schedule
     parts = {
         "model": model.fingerprint,
         "precision": str(model.dtype),
-        "prediction": model.prediction_type,
-        "alphas": digest(schedule.alphas_cumprod),
-        "schedule": [schedule.steps_offset, schedule.set_alpha_to_one],
+        "schedule": model.schedule.identity,
         "picture": picture,
         "prompt": prompt,
         "settings": dict(settings),
@@ -57,7 +54,7 @@ def cached_steps(
     with _alone(file):
         kept = _recall(file, model)
         if kept is not None:
-            yield InvertStep(0, 1, kept.timesteps[0], kept.noise, inversion=kept)
+            yield InvertStep(0, 1, kept.times[0], kept.noise, inversion=kept)
             return
         for step in make():
             if step.inversion is not None:

@@ -19,13 +19,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import ddim_step, next_lower, timesteps
+from understudy.diffusion.sampler import invert_steps, times_of
+from understudy.diffusion.text import Text
 from understudy.errors import InputError, PromptError
 from understudy.files import spec
 from understudy.files.tensors import read_declared, save_tensors
-from understudy.models.interface import DiffusionModel, NoiseSchedule
+from understudy.models.interface import DiffusionModel
 
-FORMAT = "understudy inversion 1"
+FORMAT = "understudy inversion 2"
 METHODS = ("ddim", "null-text", "negative-prompt", "direct", "seed")
 DECLARED = spec.TensorFile(
     FORMAT,
@@ -39,15 +40,17 @@ DECLARED = spec.TensorFile(
             "model": spec.Text(4096),
             "fingerprint": spec.Text(400),
             "guidance": spec.Number(-1e6, 1e6),
-            "timesteps": spec.Items(spec.Number(0, 1e6, whole=True), 1, 10_000),
+            "times": spec.Items(spec.Number(-1e6, 1e6), 2, 10_001),
             "picture": spec.Text(400),
         }
     ),
     (
         spec.Tensors("trajectory", "_ c h w", needed=True),
         spec.Tensors("replay", "_ c h w"),
-        spec.Tensors("null_embeddings", "_ _ _"),
-        spec.Tensors("first_noise", "1 c h w"),
+        spec.Tensors("null_embeddings", "nulls _ _"),
+        spec.Tensors(r"null_embeddings\.pooled", "nulls _"),
+        spec.Tensors(r"null_embeddings\.mask", "nulls _", ("bool",)),
+        spec.Tensors("first_output", "1 c h w"),
     ),
 )
 
@@ -62,13 +65,13 @@ class Inversion:
         prompt: the prompt the photo was inverted with; the source prompt of any swap.
         model, fingerprint: name and weights of the model, as it was dressed.
         guidance: the scale a null-text inversion was optimised for; of no meaning to the others.
-        timesteps: the sampling timesteps, descending.
+        times: the steps + 1 times of the sampling run, from noise to clean.
         picture: SHA-256 of what was inverted.
         trajectory: z*_0 (the photo) to z*_T (the noise), or its end alone.
         replay: latents of guided sampling with this inversion, z_T first; None = not known.
         null_embeddings: unconditional embedding of each step, or one for all; None = of "".
-        first_noise: the unconditional noise of the first step, where whatever starts from z_T
-            still shares it; None = not known.
+        first_output: the network's unconditional output in the first step, where whatever starts
+            from z_T still shares it; None = not known.
     """
 
     method: str
@@ -76,17 +79,17 @@ class Inversion:
     model: str
     fingerprint: str
     guidance: float
-    timesteps: tuple[int, ...]
+    times: tuple[float, ...]
     picture: str
     trajectory: Float[Tensor, "k c h w"]
     replay: Float[Tensor, "n_1 c h w"] | None = None
-    null_embeddings: Float[Tensor, "n tokens width"] | None = None
-    first_noise: Float[Tensor, "1 c h w"] | None = None
+    null_embeddings: Text | None = None
+    first_output: Float[Tensor, "1 c h w"] | None = None
 
     @property
     def steps(self) -> int:
         """Number of sampling steps."""
-        return len(self.timesteps)
+        return len(self.times) - 1
 
     @property
     def noise(self) -> Float[Tensor, "1 c h w"]:
@@ -109,12 +112,11 @@ class Inversion:
             return self.trajectory[:1]
         return None if self.replay is None else self.replay[-1:]
 
-    def uncond(self, index: int) -> Float[Tensor, "1 tokens width"] | None:
+    def uncond(self, index: int) -> Text | None:
         """The unconditional embedding of step `index`; None = that of the empty prompt."""
         if self.null_embeddings is None:
             return None
-        place = min(index, len(self.null_embeddings) - 1)
-        return self.null_embeddings[place : place + 1]
+        return self.null_embeddings[min(index, len(self.null_embeddings) - 1)]
 
     def check(self, model: DiffusionModel, prompt: str | None = None) -> None:
         """Refuse a model, a schedule or a prompt other than the inversion's.
@@ -129,9 +131,9 @@ class Inversion:
                 f"({self.fingerprint[:12]}), not with {_named(model)}. Invert the photo again "
                 "with this model, wearing the concept it is to wear in the swap."
             )
-        if tuple(timesteps(model.schedule, self.steps)) != self.timesteps:
+        if times_of(model, self.steps, self.noise) != self.times:
             raise InputError(
-                f"this inversion walks timesteps {self.timesteps[0]} to {self.timesteps[-1]}; "
+                f"this inversion walks times {self.times[0]} to {self.times[-1]}; "
                 f'the schedule of "{model.name}" has others. Invert the photo again.'
             )
         if prompt is not None and prompt != self.prompt:
@@ -143,25 +145,29 @@ class Inversion:
     def save(self, path: str | os.PathLike[str]) -> Path:
         """Write one safetensors file, whole or not at all. Raises OutputError."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        tensors = {name: v for name, v in values.items() if _is_tensor(v)}
-        plain = {name: v for name, v in values.items() if v is not None and not _is_tensor(v)}
+        null: Text | None = values.pop("null_embeddings")
+        tensors = {name: v for name, v in values.items() if isinstance(v, Tensor)}
+        tensors |= {} if null is None else null.tensors("null_embeddings")
+        plain = {n: v for n, v in values.items() if v is not None and not isinstance(v, Tensor)}
         return save_tensors(path, tensors, {"format": FORMAT, "inversion": json.dumps(plain)})
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], device: torch.device | str = "cpu") -> Inversion:
         """Read what `save` wrote. Raises InputError, naming the file, for anything else."""
         plain, tensors = read_declared(path, DECLARED, device=str(device))
-        steps = plain["timesteps"] = tuple(plain["timesteps"])
-        fields: dict[str, Any] = {**plain, **tensors}
-        lengths = {"trajectory": (1, len(steps) + 1), "replay": (len(steps) + 1,)}
-        lengths["null_embeddings"] = (1, len(steps))
+        times = plain["times"] = tuple(plain["times"])
+        steps = len(times) - 1
+        lengths = {"trajectory": (1, steps + 1), "replay": (steps + 1,)}
+        lengths["null_embeddings"] = (1, steps)
         for name, allowed in lengths.items():
             if name in tensors and len(tensors[name]) not in allowed:
                 raise InputError(
-                    f"{path} holds a {name} of {len(tensors[name])} entries for {len(steps)} steps."
+                    f"{path} holds a {name} of {len(tensors[name])} entries for {steps} steps."
                 )
-        if list(steps) != sorted(steps, reverse=True):
-            raise InputError(f"{path} holds timesteps that do not descend.")
+        if list(times) != sorted(times, reverse=True):
+            raise InputError(f"{path} holds times that do not descend.")
+        null = Text.of_tensors(tensors, "null_embeddings")
+        fields: dict[str, Any] = {**plain, **tensors, "null_embeddings": null}
         return cls(**fields)
 
 
@@ -169,14 +175,14 @@ class Inversion:
 class InvertStep:
     """One finished step of an inversion.
 
-    index counts from 0 to total - 1; latents "1 c h w" are those after the step. loss is the last
-    one measured and inner the number of optimiser steps taken (null-text only). The last step
-    carries the inversion.
+    index counts from 0 to total - 1; time is the one the network was told. latents "1 c h w" are
+    those after the step. loss is the last one measured and inner the number of optimiser steps
+    taken (null-text only). The last step carries the inversion.
     """
 
     index: int
     total: int
-    timestep: int
+    time: float
     latents: Float[Tensor, "1 c h w"]
     loss: float | None = None
     inner: int = 0
@@ -192,41 +198,29 @@ def ddim_inversion_steps(
     steps: int,
     method: str = "ddim",
     guidance: float = 1.0,
-    null_embeddings: Float[Tensor, "n tokens width"] | None = None,
+    null_embeddings: Text | None = None,
 ) -> Iterator[InvertStep]:
-    """Walk DDIM from the photo's latents to noise, keeping the trajectory.
+    """Walk from the photo's latents to noise (see `invert_steps`), keeping the trajectory.
 
-    A step between equal noise levels (t = 0 in the published convention) moves nothing and costs
-    nothing. method, guidance and null_embeddings are passed on to the inversion.
+    method, guidance and null_embeddings are passed on to the inversion.
     """
-    text = model.embed([prompt])
     walked = [latents]
-    descending = timesteps(model.schedule, steps)
-    for index, timestep in enumerate(reversed(descending)):
-        start = next_lower(model.schedule, steps, timestep)
-        if moves(model.schedule, start, timestep):
-            noise = model.predict_noise(latents, timestep, text)
-            latents = ddim_step(model.schedule, latents, noise, start, timestep)
-        walked.append(latents)
+    for step in invert_steps(model, latents, model.embed([prompt]), steps=steps):
+        walked.append(step.latents)
         inversion = None
-        if index == steps - 1:
+        if step.index == steps - 1:
             inversion = Inversion(
                 method=method,
                 prompt=prompt,
                 model=model.name,
                 fingerprint=model.fingerprint,
                 guidance=guidance,
-                timesteps=tuple(descending),
+                times=times_of(model, steps, latents),
                 picture=digest(walked[0]),
                 trajectory=torch.cat(walked),
                 null_embeddings=null_embeddings,
             )
-        yield InvertStep(index, steps, timestep, latents, inversion=inversion)
-
-
-def moves(schedule: NoiseSchedule, start: int, end: int) -> bool:
-    """Whether two timesteps differ in noise level, so that a step between them does anything."""
-    return schedule.alpha(start) != schedule.alpha(end)
+        yield InvertStep(step.index, steps, step.time, step.latents, inversion=inversion)
 
 
 def digest(values: Tensor) -> str:
@@ -237,7 +231,3 @@ def digest(values: Tensor) -> str:
 
 def _named(model: DiffusionModel) -> str:
     return f'"{model.name}" ({model.fingerprint[:12]})'
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, Tensor)

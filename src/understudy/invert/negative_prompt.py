@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.text import Text
 from understudy.invert.inversion import InvertStep, ddim_inversion_steps
 from understudy.models.interface import DiffusionModel
 
@@ -31,19 +32,18 @@ def negative_prompt_steps(
     the two (trades faithfulness for room to edit).
     """
     text, empty = model.embed([prompt]), model.embed([""])
-    alone = towards_empty == 0 or torch.equal(text, empty)
+    alone = towards_empty == 0 or text.equals(empty)
     null = text if alone else on_arc(text, empty, towards_empty)
     yield from ddim_inversion_steps(
         model, latents, prompt, steps=steps, method="negative-prompt", null_embeddings=null
     )
 
 
-def on_arc(
-    start: Float[Tensor, "b tokens width"], end: Float[Tensor, "b tokens width"], share: float
-) -> Float[Tensor, "b tokens width"]:
-    """Spherical interpolation between two embeddings, each taken as one long vector."""
-    a, b = start.flatten(1), end.flatten(1)
+def on_arc(start: Text, end: Text, share: float) -> Text:
+    """Spherical interpolation between two texts of one row, each taken as one long vector."""
+    a, b = (torch.cat([values.flatten(1) for values in x.trainable], dim=1) for x in (start, end))
     a_hat, b_hat = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
     angle = (a_hat * b_hat).sum(1, keepdim=True).acos()
-    mixed = ((1 - share) * angle).sin() / angle.sin() * a + (share * angle).sin() / angle.sin() * b
-    return mixed.reshape(start.shape)
+    kept, taken = (part.sin() / angle.sin() for part in ((1 - share) * angle, share * angle))
+    mixed = (kept * a + taken * b).split([values[0].numel() for values in start.trainable], dim=1)
+    return start.with_trainable([m.view_as(v) for m, v in zip(mixed, start.trainable, strict=True)])

@@ -2,7 +2,7 @@
 
 Mokady et al. 2022, arXiv:2211.09794, Algorithm 1, with the learning rate and early stop of the
 authors' code. The network is never touched: gradients go to the embedding alone, the conditional
-noise of a step is computed once, and a step that moves nothing is not optimised.
+output of a step is computed once, and a step that moves nothing is not optimised.
 
 The optimisation is chaotic: a fresh Adam per timestep moves like the sign of the gradient, so two
 exact implementations part by rounding alone over 50 steps. Single steps can be compared.
@@ -12,14 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import ddim_step, guided, next_lower
-from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, moves
+from understudy.diffusion.sampler import advance, guided
+from understudy.diffusion.schedule import moves
+from understudy.diffusion.text import Text
+from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
 from understudy.invert.source import NOTHING, Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel
 
@@ -29,14 +32,14 @@ class NullStep:
     """One timestep of the optimisation.
 
     null: the embedding after it; latents: the guided sample after it; losses: before each
-    optimiser step (one is measured, and no step taken, where nothing could change); uncond_noise:
-    the network's for that embedding, None where the step moves nothing.
+    optimiser step (one is measured, and no step taken, where nothing could change); uncond: the
+    network's output for that embedding, None where the step moves nothing.
     """
 
-    null: Float[Tensor, "1 tokens width"]
+    null: Text
     latents: Float[Tensor, "1 c h w"]
     losses: tuple[float, ...]
-    uncond_noise: Float[Tensor, "1 c h w"] | None = None
+    uncond: Float[Tensor, "1 c h w"] | None = None
 
 
 @torch.no_grad()
@@ -71,8 +74,8 @@ def null_text_steps(
         yield replace(step, total=2 * steps, inversion=None)
     assert inversion is not None
     trajectory, text, z = inversion.trajectory, model.embed([prompt]), inversion.noise
-    null, nulls, replay, first = at_least_float32(model.embed([""])), list[Tensor](), [z], None
-    for index, timestep in enumerate(inversion.timesteps):
+    null, nulls, replay, first = _precise(model.embed([""])), list[Text](), [z], None
+    for index, (start, end) in enumerate(pairwise(inversion.times)):
         step = null_text_step(
             model,
             z,
@@ -81,7 +84,8 @@ def null_text_steps(
             null,
             index=index,
             steps=steps,
-            timestep=timestep,
+            start=start,
+            end=end,
             guidance=guidance,
             inner_steps=inner_steps,
             epsilon=epsilon,
@@ -90,7 +94,7 @@ def null_text_steps(
             parts=parts(index),
         )
         null, z = step.null, step.latents
-        first = step.uncond_noise if index == 0 else first
+        first = step.uncond if index == 0 else first
         nulls.append(null)
         replay.append(z)
         done = None
@@ -99,14 +103,14 @@ def null_text_steps(
             if features is not None:
                 features.adopt(done)
         loss, inner = step.losses[-1], len(step.losses)
-        yield InvertStep(steps + index, 2 * steps, timestep, z, loss, inner, done)
+        yield InvertStep(steps + index, 2 * steps, start, z, loss, inner, done)
 
 
 def _finished(
     inversion: Inversion,
     guidance: float,
     replay: list[Tensor],
-    nulls: list[Tensor],
+    nulls: list[Text],
     first: Tensor | None,
 ) -> Inversion:
     return replace(
@@ -114,8 +118,8 @@ def _finished(
         method="null-text",
         guidance=guidance,
         replay=torch.cat(replay),
-        null_embeddings=torch.cat(nulls),
-        first_noise=first,
+        null_embeddings=Text.cat(nulls),
+        first_output=first,
     )
 
 
@@ -124,12 +128,13 @@ def null_text_step(
     model: DiffusionModel,
     latents: Float[Tensor, "1 c h w"],
     wanted: Float[Tensor, "1 c h w"],
-    text: Float[Tensor, "1 tokens width"],
-    null: Float[Tensor, "1 tokens width"],
+    text: Text,
+    null: Text,
     *,
     index: int,
     steps: int,
-    timestep: int,
+    start: float,
+    end: float,
     guidance: float,
     inner_steps: int,
     epsilon: float,
@@ -141,35 +146,40 @@ def null_text_step(
 
     The test for the early stop comes after the optimiser's step, as published.
     """
-    end = next_lower(model.schedule, steps, timestep)
-    if not moves(model.schedule, timestep, end):
+    if not moves(model.schedule, start, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
     as_cond = keeping(features, index, parts, cond=0)
-    eps_c = model.predict_noise(latents, timestep, text, as_cond)
+    cond = model.predict(latents, start, text, as_cond)
 
-    def step_with(eps_u: Tensor) -> Tensor:
-        return ddim_step(model.schedule, latents, guided(eps_u, eps_c, guidance), timestep, end)
+    def step_with(uncond: Tensor) -> Tensor:
+        return advance(model.schedule, latents, guided(uncond, cond, guidance), start, end)
 
     # Past 100 timesteps the published rate would turn negative: then count as if there were 50.
     place = index if steps <= 100 else index * 50 / steps
-    null = null.clone().requires_grad_()
-    adam = torch.optim.Adam([null], lr=learning_rate * (1 - place / 100))
+    leaves = [values.clone().requires_grad_() for values in null.trainable]
+    null = null.with_trainable(leaves)
+    adam = torch.optim.Adam(leaves, lr=learning_rate * (1 - place / 100))
     losses = list[float]()
     for _ in range(inner_steps if guidance != 1 else 0):
         with torch.enable_grad():
-            after = step_with(model.predict_noise(latents, timestep, null))
+            after = step_with(model.predict(latents, start, null))
             loss = F.mse_loss(at_least_float32(after), at_least_float32(wanted))
-            (null.grad,) = torch.autograd.grad(loss, [null])
+            adam.zero_grad()
+            loss.backward(inputs=leaves)  # no gradients for the network's weights
         adam.step()
         losses.append(loss.item())
         if losses[-1] < epsilon + place * 2e-5:
             break
     null = null.detach()
-    eps_u = model.predict_noise(latents, timestep, null, keeping(features, index, parts, uncond=0))
+    uncond = model.predict(latents, start, null, keeping(features, index, parts, uncond=0))
     if features is not None:
         features.close_step(index, parts)
-    after = step_with(eps_u)
-    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),), eps_u)
+    after = step_with(uncond)
+    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),), uncond)
+
+
+def _precise(text: Text) -> Text:
+    return text.with_trainable([at_least_float32(values) for values in text.trainable])
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 import torch
 
-from understudy.diffusion.sampler import sample_steps, starting_noise, timesteps
+from understudy.diffusion.sampler import sample_steps, starting_noise, times_of
 from understudy.invert.inversion import Inversion, InvertStep, digest
 from understudy.invert.source import Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel
@@ -67,11 +67,11 @@ def seeded_steps(
                 model=model.name,
                 fingerprint=model.fingerprint,
                 guidance=guidance,
-                timesteps=tuple(timesteps(model.schedule, steps)),
+                times=times_of(model, steps, noise),
                 picture=digest(noise),
                 trajectory=torch.cat([step.latents, noise]),
                 replay=torch.cat(walked),
             )
             if features is not None:
                 features.adopt(made)
-        yield InvertStep(step.index, steps, step.timestep, step.latents, inversion=made)
+        yield InvertStep(step.index, steps, step.time, step.latents, inversion=made)

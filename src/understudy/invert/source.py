@@ -23,7 +23,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, AttentionSite, Keep, StoredRow
+from understudy.attention.plan import AttentionPlan, Keep, StoredRow
+from understudy.attention.site import AttentionSite
 from understudy.errors import InputError
 from understudy.files import spec
 from understudy.files.reading import parse_json
@@ -33,14 +34,15 @@ from understudy.invert.inversion import Inversion
 # phi of the conditional row, and of the unconditional one; M; A; the maps of the blend's words.
 Part = Literal["output", "uncond", "map", "cross", "words"]
 Parts = frozenset[Part]
+Grid = tuple[int, int]
 NOTHING: Parts = frozenset()
 UNCOND: Parts = frozenset({"uncond"})
 WORDS: Parts = frozenset({"words"})
-FORMAT = "understudy source 1"
+FORMAT = "understudy source 2"
 _PARTS = spec.Items(spec.Text(choices=get_args(Part)), most=10)
 GIGABYTE = 10**9
 MAP_TOKENS = 1024  # M as published: only in layers of up to 32 x 32
-GOOD_TOKENS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
+GOOD_CELLS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show objects best
 
 
 @dataclass
@@ -51,18 +53,18 @@ class SourceFeatures:
         room: bytes it may take; a step that does not fit, and later ones that read as much, are
             not kept and then run again. Steps that read less, like words alone, may still fit.
         path: latents before each step, and after those so far, where an edit had to walk them.
-        first_noise: the unconditional noise of the first step.
+        first_output: the network's unconditional output in the first step.
         owner: which source it is of; see `claim`.
     """
 
     room: int = 4 * GIGABYTE
     owner: str = ""
     path: Float[Tensor, "n c h w"] | None = None
-    first_noise: Float[Tensor, "1 c h w"] | None = None
+    first_output: Float[Tensor, "1 c h w"] | None = None
     _steps: dict[int, dict[str, Tensor]] = field(default_factory=dict[int, dict[str, Tensor]])
     _parts: dict[int, Parts] = field(default_factory=dict[int, Parts])
     _files: dict[int, Path] = field(default_factory=dict[int, Path])
-    _sizes: set[int] = field(default_factory=set[int])
+    _grids: set[Grid] = field(default_factory=set[Grid])
     _opened: tuple[int, dict[str, Tensor]] = (-1, {})
     _refused: list[Parts] = field(default_factory=list[Parts])
 
@@ -85,8 +87,8 @@ class SourceFeatures:
 
     def forget(self) -> None:
         """Be as new."""
-        self._steps, self._parts, self._files, self._sizes = {}, {}, {}, set()
-        self.path = self.first_noise = None
+        self._steps, self._parts, self._files, self._grids = {}, {}, {}, set()
+        self.path = self.first_output = None
         self.owner, self._refused, self._opened = "", [], (-1, {})
 
     def adopt(self, inversion: Inversion) -> None:
@@ -122,14 +124,14 @@ class SourceFeatures:
             return None
         names = {row: name for row, name in ((uncond, "uncond"), (cond, "cond")) if row is not None}
         only = () if cond is None else (cond,)
-        if site.is_cross:
+        if site.crosses:
             wanted = "cross" in parts or ("words" in parts and self._shows_words(index, site))
             output, maps = (), only if wanted else ()
         else:
             halves = {"cond": "output" in parts, "uncond": "uncond" in parts}
             output = tuple(row for row, name in names.items() if halves[name])
             # Edits differ in their limit: what is kept serves all of up to the usual one.
-            maps = only if "map" in parts and site.tokens <= max(map_tokens, MAP_TOKENS) else ()
+            maps = only if "map" in parts and site.cells <= max(map_tokens, MAP_TOKENS) else ()
         if not output and not maps:
             return None
 
@@ -156,7 +158,7 @@ class SourceFeatures:
         for index, tensors in self._steps.items():
             note = {"parts": json.dumps(sorted(self._parts.get(index, NOTHING)))}
             save_tensors(folder / f"step-{index:04d}.safetensors", tensors, {**facts, **note})
-        known = {"path": self.path, "first_noise": self.first_noise}
+        known = {"path": self.path, "first_output": self.first_output}
         whole = {name: tensor for name, tensor in known.items() if tensor is not None}
         save_tensors(folder / "source.safetensors", whole, facts)
         return folder
@@ -184,7 +186,7 @@ class SourceFeatures:
         whole = folder / "source.safetensors"
         if _note(whole, found.owner) is not None:
             tensors = _read(whole)
-            found.path, found.first_noise = tensors.get("path"), tensors.get("first_noise")
+            found.path, found.first_output = tensors.get("path"), tensors.get("first_output")
         return found
 
     def _too_much(self, parts: Parts) -> bool:
@@ -196,8 +198,8 @@ class SourceFeatures:
         if site.block == "mid":
             return False
         if index == 0:
-            self._sizes.add(site.tokens)
-        return index == 0 or not self._sizes or site.tokens == best_tokens(self._sizes)
+            self._grids.add(site.grid)
+        return index == 0 or not self._grids or site.grid == best_grid(self._grids)
 
     def _add(self, index: int, name: str, stored: StoredRow) -> None:
         step = self._steps.setdefault(index, dict(self._recalled(index)))
@@ -264,9 +266,9 @@ class KeepingControl:
         return None if keep is None else AttentionPlan(keep=keep)
 
 
-def best_tokens(sizes: Collection[int]) -> int:
-    """The number of cells nearest to 16 x 16, by ratio: maps of that size show objects best."""
-    return min(sizes, key=lambda tokens: abs(log(tokens / GOOD_TOKENS)))
+def best_grid(grids: Collection[Grid]) -> Grid:
+    """The grid nearest to 16 x 16 in its number of cells, by ratio: such maps show objects best."""
+    return min(grids, key=lambda grid: abs(log(grid[0] * grid[1] / GOOD_CELLS)))
 
 
 def source_key(inversion: Inversion, guidance: float) -> str:
@@ -276,9 +278,11 @@ def source_key(inversion: Inversion, guidance: float) -> str:
     """
     whole = hashlib.sha256()
     walked = guidance if inversion.path is None else None
-    facts = [inversion.method, inversion.fingerprint, inversion.prompt, inversion.timesteps, walked]
+    facts = [inversion.method, inversion.fingerprint, inversion.prompt, inversion.times, walked]
     whole.update(json.dumps(facts).encode())
-    for tensor in (inversion.noise, inversion.path, inversion.null_embeddings):
+    null = inversion.null_embeddings
+    embedded = [] if null is None else null.tensors("null").values()
+    for tensor in (inversion.noise, inversion.path, *embedded):
         if tensor is not None and not tensor.is_meta:
             whole.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
             whole.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())

@@ -15,9 +15,9 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from understudy.diffusion.schedule import Schedule
 from understudy.learn.latent_cache import LatentBank
 from understudy.learn.loss import Rows
-from understudy.models.interface import NoiseSchedule
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Lesson:
     wordings: tuple[tuple[str, ...], ...]
     prior: Prior | None
     count: int
-    schedule: NoiseSchedule
+    schedule: Schedule
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -65,7 +65,8 @@ class Lesson:
             masks.append(None if masks[0] is None else torch.ones_like(masks[0]))
         clean = torch.cat(latents)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
-        times = torch.randint(self.schedule.length, (len(clean),), generator=generator)
+        cells = int(clean.shape[-2] * clean.shape[-1])
+        times = self.schedule.draw_times(len(clean), generator, cells)
         part = torch.arange(len(clean)) // count
         weights = torch.tensor([1.0, self.prior.weight if self.prior else 0.0])[part] / count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])

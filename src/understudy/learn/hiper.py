@@ -10,11 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from understudy.concept.value import TAIL
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
@@ -32,13 +34,13 @@ def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Pupil]:
             f"--tail {count} would cut off words of {prompt!r}, behind which are {room} places."
         )
     with torch.no_grad():
-        start = model.embed([prompt])[0, end - count : end]
+        start = model.embed([prompt]).tokens[0, end - count : end]
     tail = nn.Parameter(start.to(widest(start.dtype)).clone())
 
-    def embed(prompts: Sequence[str]) -> Tensor:
+    def embed(prompts: Sequence[str]) -> Text:
         with torch.no_grad():
             text = model.embed(prompts).to(tail.dtype)
         behind = tail.expand(len(text), -1, -1)
-        return torch.cat([text[:, : end - count], behind, text[:, end:]], dim=1)
+        return replace(text, tokens=torch.cat([text.tokens[:, : end - count], behind], dim=1))
 
     yield Pupil({TAIL: tail}, embed, True, lambda: {TAIL: tail.detach().cpu().clone()})

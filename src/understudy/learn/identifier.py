@@ -102,7 +102,7 @@ def prior_of(model: DiffusionModel, phrases: Sequence[str], class_noun: str = ""
     plain = f"a photo of a {class_noun}".strip()
     prompts = [f"a photo of a {phrase} {class_noun}".strip() for phrase in phrases]
     ends = [model.tokenize(prompt).length + 1 for prompt in (plain, *prompts)]
-    text = model.embed([plain, *prompts])
+    text = model.embed([plain, *prompts]).tokens
     states = text[torch.arange(len(text)), ends].float()
     return (1 - F.cosine_similarity(states[1:], states[:1])).tolist()
 

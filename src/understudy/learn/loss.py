@@ -8,17 +8,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
-from understudy.models.interface import DiffusionModel, NoiseSchedule
+from understudy.diffusion.text import Text
+from understudy.models.interface import DiffusionModel
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What one step trains on: every row is a latent, the noise to add, a timestep and a prompt.
+    """What one step trains on: every row is a latent, the noise to add, a time and a prompt.
 
-    latents: clean, times the scaling factor. noise: standard normal. timesteps: 0..999.
+    latents: clean, times the scaling factor. noise: standard normal. times: see
+    `Schedule`.
     prompts: which of the lesson's prompts a row reads. part: 0 for photos, 1 for class pictures.
     weights: of each row's mean squared error in the loss. mask: how much each place of a row
     counts, None where all count alike.
@@ -26,7 +28,7 @@ class Rows:
 
     latents: Float[Tensor, "r c h w"]
     noise: Float[Tensor, "r c h w"]
-    timesteps: Int[Tensor, " r"]
+    times: Shaped[Tensor, " r"]
     prompts: Int[Tensor, " r"]
     part: Int[Tensor, " r"]
     weights: Float[Tensor, " r"]
@@ -41,7 +43,7 @@ class Rows:
         return Rows(
             self.latents[some],
             self.noise[some],
-            self.timesteps[some],
+            self.times[some],
             self.prompts[some],
             self.part[some],
             self.weights[some],
@@ -49,43 +51,20 @@ class Rows:
         )
 
 
-def target(model: DiffusionModel, rows: Rows) -> Float[Tensor, "r c h w"]:
-    """What the network ought to answer: the noise, or the velocity of a v-prediction model."""
-    if model.prediction_type == "v_prediction":
-        return model.schedule.velocity(rows.latents, rows.noise, rows.timesteps)
-    return rows.noise
-
-
-def row_losses(
-    model: DiffusionModel, rows: Rows, text: Float[Tensor, "r tokens width"]
-) -> Float[Tensor, " r"]:
+def row_losses(model: DiffusionModel, rows: Rows, text: Text) -> Float[Tensor, " r"]:
     """The mean squared error of each row, at least in float32 (Ho et al. 2020, eq. 14).
 
     text: what each row reads. With a mask the mean is over places by their weight in it.
     """
-    noised = model.schedule.noised(rows.latents, rows.noise, rows.timesteps)
-    answer = model.predict(noised, rows.timesteps, text)
+    noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
+    target = model.schedule.target(rows.latents, rows.noise, rows.times)
+    answer = model.predict(noised, rows.times, text)
     wide = torch.promote_types(rows.latents.dtype, torch.float32)
-    error = (answer.to(wide) - target(model, rows).to(wide)).square()
+    error = (answer.to(wide) - target.to(wide)).square()
     if rows.mask is None:
         return error.flatten(1).mean(1)
     mask = rows.mask.to(wide).expand_as(error)
     return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
-
-
-def min_snr(
-    schedule: NoiseSchedule, timesteps: Int[Tensor, " r"], gamma: float, *, velocity: bool
-) -> Float[Tensor, " r"]:
-    """Min-SNR weights (Hang et al. 2023, arXiv:2303.09556): min(SNR, gamma) on the error of x_0.
-
-    An error of epsilon is SNR times, one of v is SNR + 1 times the error of x_0. Every row, photo
-    or class picture, is weighted by its own timestep.
-    """
-    alphas = schedule.alphas_cumprod.double().to(timesteps.device)[timesteps]
-    snr = alphas / (1 - alphas)
-    if velocity:
-        return (snr.clamp(max=gamma) / (snr + 1)).float()
-    return (gamma / snr).clamp(max=1).float()  # 1 also where there is nothing but noise
 
 
 def part_means(losses: Float[Tensor, " r"], part: Int[Tensor, " r"]) -> tuple[float, float]:

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.sampler import drawn, noise_streams, sample_steps
+from understudy.diffusion.text import Text
 from understudy.learn.batches import Lesson
 from understudy.learn.loss import part_means, row_losses
 from understudy.learn.trainable import holding
@@ -73,7 +74,7 @@ class Look:
     """What was seen after `step` steps.
 
     pictures: the subject's, then the plain class's; labels: their prompts. validation: the loss of
-    photos on fixed noise and timesteps; prior_validation: that of class pictures, NaN without any.
+    photos on fixed noise and times; prior_validation: that of class pictures, NaN without any.
     """
 
     step: int
@@ -102,17 +103,17 @@ class Viewer:
         with torch.no_grad(), holding(trainer.pupil.parameters, trainer.averages):
             named = [scene.replace("{subject}", self.subject) for scene in SCENES]
             plain = [scene.replace("{subject}", self.class_noun) for scene in SCENES]
-            text = torch.cat([trainer.pupil.embed(named), self.model.embed(plain)])
+            text = Text.cat([trainer.pupil.embed(named), self.model.embed(plain)])
             pictures = self._draw(text, trainer).cpu()
         ours, others = pictures.chunk(2)
         seen = Seen(ours, others, tuple(plain), self.photos.cpu())
         verdict = self.judge(seen) if self.judge else Verdict()
         return Look(trainer.done, pictures, (*named, *plain), photo, prior, verdict)
 
-    def _draw(self, text: Tensor, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
+    def _draw(self, text: Text, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
         streams = noise_streams([SEED + number for number in range(len(SCENES))] * 2)
         with autocasting(self.model.device, trainer.recipe.autocast):
-            uncond = self.model.embed([""]).expand_as(text)
+            uncond = self.model.embed([""]).expand(len(text))
             *_, last = sample_steps(
                 self.model,
                 drawn(streams, trainer.lesson.photos.size, like=self.model),
@@ -130,13 +131,13 @@ class Viewer:
 def validation(trainer: Trainer) -> tuple[float, float]:
     """The loss of photos, and of class pictures, on rows that are the same at every look.
 
-    Timesteps are spread evenly, so that the number falls when learning goes on, not by luck.
+    Times are spread evenly, so that the number falls when learning goes on, not by luck.
     """
     given = trainer.lesson
     lesson = Lesson(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
     rows = lesson.draw(torch.Generator().manual_seed(SEED))
-    even = (torch.arange(VALIDATION_ROWS) * 2 + 1) * given.schedule.length // VALIDATION_ROWS // 2
-    rows.timesteps.copy_(even.repeat(len(rows) // VALIDATION_ROWS))
+    even = given.schedule.even_times(VALIDATION_ROWS)
+    rows.times.copy_(even.repeat(len(rows) // VALIDATION_ROWS))
     parts: list[Tensor] = []
     with (
         torch.no_grad(),

@@ -12,22 +12,23 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import ddim_step, drawn, guided_noise, noise_streams, timesteps
+from understudy.diffusion.sampler import advance, drawn, guided_output, noise_streams, times_of
+from understudy.diffusion.schedule import Schedule
 from understudy.errors import OutputError
 from understudy.files.tensors import load_tensors, save_tensors
 from understudy.learn.distributed import Team
 from understudy.learn.training import autocasting
-from understudy.models.interface import DiffusionModel, NoiseSchedule
+from understudy.models.interface import DiffusionModel
 
 SAMPLER = "ancestral"
 
@@ -147,35 +148,34 @@ def ancestral_samples(
     streams = noise_streams([_seed(source.seed, number) for number in numbers])
     latents = drawn(streams, source.latent_size, like=model)
     with autocasting(model.device, source.autocast):
-        uncond, text = model.embed(["", source.prompt]).repeat_interleave(len(numbers), 0).chunk(2)
-    times = timesteps(model.schedule, source.steps)
-    for time, after in zip(times, [*times[1:], None], strict=True):
+        texts = model.embed(["", source.prompt])
+    uncond, text = (texts[row].expand(len(numbers)) for row in (0, 1))
+    for index, (start, end) in enumerate(pairwise(times_of(model, source.steps, latents))):
         with autocasting(model.device, source.autocast):
-            noise = guided_noise(model, latents, time, text, uncond, source.guidance)
+            output = guided_output(model, latents, start, text, uncond, source.guidance)
         fresh = None
-        if after is not None:
+        if index < source.steps - 1:
             fresh = source.temperature * drawn(streams, source.latent_size, like=model)
-        latents = ancestral_step(model.schedule, latents, noise, time, after, fresh)
+        latents = ancestral_step(model.schedule, latents, output, start, end, fresh)
         yield latents
 
 
 def ancestral_step(
-    schedule: NoiseSchedule,
+    schedule: Schedule,
     latents: Float[Tensor, "n c h w"],
-    noise: Float[Tensor, "n c h w"],
-    time: int,
-    after: int | None,
+    output: Float[Tensor, "n c h w"],
+    start: float,
+    end: float,
     fresh: Float[Tensor, "n c h w"] | None,
 ) -> Float[Tensor, "n c h w"]:
-    """From x_t to x_s, s < t, adding the fresh noise of the DDPM posterior; after None: to x_0.
+    """One step of ancestral sampling, adding fresh noise; without any: to the clean latents.
 
     Song et al. 2020 (DDIM), eq. 12 with the sigma of eq. 16 at eta = 1: for adjacent timesteps the
     ancestral sampling of Ho et al. 2020, in steps of any length Karras et al.'s "Euler ancestral".
     """
-    if after is None or fresh is None:
-        a_t = schedule.alpha(time)
-        return (latents - math.sqrt(1 - a_t) * noise) / math.sqrt(a_t)
-    return ddim_step(schedule, latents, noise, time, after, eta=1.0, fresh=fresh)
+    if fresh is None:
+        return schedule.denoised(latents, output, start)[0]
+    return advance(schedule, latents, output, start, end, eta=1.0, fresh=fresh)
 
 
 def _seed(seed: int, number: int) -> int:

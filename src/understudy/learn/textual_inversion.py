@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.concept import named_parameters
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.learn.trainable import Pupil, widest
 from understudy.models.interface import DiffusionModel
@@ -38,7 +39,7 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
     tables = embedding_tables(model)
     rows = {name: _start(table, like) for name, table in tables.items()}
 
-    def embed(prompts: Sequence[str]) -> Tensor:
+    def embed(prompts: Sequence[str]) -> Text:
         with ExitStack() as stack:
             for name, table in tables.items():
                 stack.enter_context(_replaced(table, ids, rows[name]))

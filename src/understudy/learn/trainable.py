@@ -11,8 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
+
+from understudy.diffusion.text import Text
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Pupil:
     """
 
     parameters: Mapping[str, nn.Parameter]
-    embed: Callable[[Sequence[str]], Float[Tensor, "b tokens width"]]
+    embed: Callable[[Sequence[str]], Text]
     trains_text: bool
     tensors: Callable[[], dict[str, Tensor]]
 

@@ -15,10 +15,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from understudy.diffusion.text import Text
 from understudy.errors import UnderstudyError
 from understudy.learn.batches import Lesson
 from understudy.learn.distributed import Team
-from understudy.learn.loss import Rows, min_snr, part_means, row_losses
+from understudy.learn.loss import Rows, part_means, row_losses
 from understudy.learn.optimiser import adamw, optimiser_state, restore
 from understudy.learn.trainable import Pupil, average
 from understudy.models.interface import DiffusionModel
@@ -85,7 +86,7 @@ class Trainer:
         self.averages: dict[str, Tensor] | None = None
         if recipe.average:
             self.averages = {n: p.detach().clone() for n, p in pupil.parameters.items()}
-        self._still: Tensor | None = None  # text that does not train, embedded once
+        self._still: Text | None = None  # text that does not train, embedded once
 
     def step(self) -> TrainStep:
         """One step. Raises UnderstudyError, before any weight moves, when loss or gradient is not
@@ -120,7 +121,7 @@ class Trainer:
         self.optimiser.zero_grad(set_to_none=True)
         self.generator.set_state(self._drawn)
 
-    def text(self, which: Int[Tensor, " r"]) -> Float[Tensor, "r tokens width"]:
+    def text(self, which: Int[Tensor, " r"]) -> Text:
         """What each row reads: the prompts among them pass the text encoder once."""
         if not self.pupil.trains_text:
             if self._still is None:
@@ -193,9 +194,7 @@ class Trainer:
     def _emphasis(self, rows: Rows) -> Tensor | float:
         if not self.recipe.snr_gamma:
             return 1.0
-        velocity = self.model.prediction_type == "v_prediction"
-        gamma = self.recipe.snr_gamma
-        return min_snr(self.model.schedule, rows.timesteps, gamma, velocity=velocity)
+        return self.model.schedule.min_snr(rows.times, self.recipe.snr_gamma)
 
     def _check(self, loss: float, norm: float) -> None:
         finite = math.isfinite(loss) and math.isfinite(norm)

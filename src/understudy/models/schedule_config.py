@@ -13,9 +13,9 @@ from typing import Any, cast
 
 import torch
 
+from understudy.diffusion.ddpm import PREDICTIONS, SPACINGS, DDPMSchedule
 from understudy.errors import ModelError
 from understudy.files.reading import read_json
-from understudy.models.interface import NoiseSchedule, PredictionType
 from understudy.models.network_configs import Check, maybe, number, one_of, whole
 from understudy.models.quiet import explained, quietly
 
@@ -31,9 +31,9 @@ USED: dict[str, Check] = {
     "beta_schedule": one_of("linear", "scaled_linear", "squaredcos_cap_v2"),
     "trained_betas": maybe(lambda value: isinstance(value, list)),
     "set_alpha_to_one": SWITCH, "steps_offset": whole(0, TIMESTEPS),
-    "prediction_type": one_of("epsilon", "v_prediction"),
+    "prediction_type": one_of(*PREDICTIONS),
     "rescale_betas_zero_snr": SWITCH,
-    "timestep_spacing": one_of("leading", "trailing", "linspace"),
+    "timestep_spacing": one_of(*SPACINGS),
 }  # fmt: skip
 # Schedulers of DDPM models, whatever solver they stand for. Others are of another noise process.
 FAMILIES = ("DDIM", "DDPM", "PNDM", "LMSDiscrete", "EulerDiscrete", "EulerAncestralDiscrete",
@@ -50,8 +50,8 @@ PLAIN: dict[str, tuple[Any, ...]] = {
 CLIPPING = {"clip_sample": ("DDIM", "DDPM"), "thresholding": ("DDIM", "DDPM")}
 
 
-def load_schedule(folder: Path) -> tuple[NoiseSchedule, PredictionType]:
-    """The schedule of a folder, and whether its U-Net predicts noise or velocity.
+def load_schedule(folder: Path) -> DDPMSchedule:
+    """The schedule of a folder, and what its U-Net predicts.
 
     Raises ModelError, naming the key, for a value that is out of bounds or not supported.
     """
@@ -62,7 +62,7 @@ def load_schedule(folder: Path) -> tuple[NoiseSchedule, PredictionType]:
     if not isinstance(told, dict):
         raise ModelError(f"{file} holds no object of settings. Copy or download it again.")
     config = _checked(file, cast("dict[str, Any]", told))
-    kind = cast(PredictionType, config.get("prediction_type", "epsilon"))
+    kind = str(config.get("prediction_type", "epsilon"))
     if config.get("rescale_betas_zero_snr") and kind == "epsilon":
         raise ModelError(
             f"{file} says rescale_betas_zero_snr with prediction_type epsilon, which does not "
@@ -81,7 +81,7 @@ def load_schedule(folder: Path) -> tuple[NoiseSchedule, PredictionType]:
     spacing = str(ddim.config.timestep_spacing)
     if offset >= len(alphas):
         raise ModelError(f"{file} says steps_offset = {offset} of {len(alphas)} timesteps.")
-    return NoiseSchedule(alphas.to(torch.float32), offset, to_one, spacing), kind
+    return DDPMSchedule(alphas.to(torch.float32), offset, to_one, kind, spacing)
 
 
 def _checked(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
@@ -97,7 +97,7 @@ def _checked(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     if "prediction_type" in told and not USED["prediction_type"](told["prediction_type"]):
         raise ModelError(
             f"{file.parent.parent} predicts {str(told['prediction_type'])[:40]!r}. Supported "
-            "prediction types: epsilon, v_prediction."
+            f"prediction types: {', '.join(PREDICTIONS)}."
         )
     for key, plain in PLAIN.items():
         if key in told and told[key] not in plain:

@@ -9,11 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
+from understudy.diffusion.text import Text, Tokens
 from understudy.errors import PromptError
-from understudy.models.interface import Tokens
 
 
 class TextReader:
@@ -40,7 +39,10 @@ class TextReader:
     def tokenize(self, prompt: str, number: int = 0) -> Tokens:
         """The prompt's tokens, padded for encoder `number`; PromptError when they are too many."""
         tokenizer = self.tokenizers[number]
-        ids: list[int] = tokenizer(prompt, add_special_tokens=False, verbose=False).input_ids
+        offsets = bool(getattr(tokenizer, "is_fast", False))
+        told = {"add_special_tokens": False, "verbose": False, "return_offsets_mapping": offsets}
+        read = tokenizer(prompt, **told)
+        ids: list[int] = read.input_ids
         limit = self.max_tokens - 2
         if len(ids) > limit:
             raise PromptError(
@@ -50,50 +52,29 @@ class TextReader:
         padding = [tokenizer.pad_token_id] * (limit - len(ids))
         pieces: list[str] = tokenizer.convert_ids_to_tokens(ids)
         start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
-        return Tokens((start, *ids, end, *padding), tuple(pieces))
+        spans = tuple((int(a), int(b)) for a, b in read.offset_mapping) if offsets else None
+        return Tokens((start, *ids, end, *padding), tuple(pieces), spans)
 
-    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b rows width"]:
+    def embed(self, prompts: Sequence[str]) -> Text:
         """One encoder: its last hidden state, after the final layer norm. Two: the states before
-        the last layer, side by side, and the second encoder's pooled embedding behind them."""
+        the last layer, side by side, and the second encoder's pooled embedding."""
         if len(self.encoders) == 1:
-            return self.encoders[0](self._ids(prompts, 0)).last_hidden_state
+            return Text(self.encoders[0](self._ids(prompts, 0)).last_hidden_state)
         answers = [
             encoder(self._ids(prompts, number), output_hidden_states=True)
             for number, encoder in enumerate(self.encoders)
         ]
         tokens = torch.cat([answer.hidden_states[-2] for answer in answers], dim=-1)
-        text = pack_text(tokens, answers[-1].text_embeds)
-        if not self.empty_is_zero:
-            return text
-        said = [[[float(prompt != "")]] for prompt in prompts]
-        return text * text.new_tensor(said)
+        pooled = answers[-1].text_embeds
+        if self.empty_is_zero:
+            said = tokens.new_tensor([float(prompt != "") for prompt in prompts])
+            tokens, pooled = tokens * said[:, None, None], pooled * said[:, None]
+        return Text(tokens, pooled)
 
     def _ids(self, prompts: Sequence[str], number: int) -> Tensor:
         device = next(self.encoders[number].parameters()).device
         rows = [self.tokenize(prompt, number).ids for prompt in prompts]
         return torch.tensor(rows, device=device)
-
-
-def pack_text(
-    tokens: Float[Tensor, "b tokens width"], pooled: Float[Tensor, "b pooled"]
-) -> Float[Tensor, "b rows width"]:
-    """Token embeddings with a pooled embedding behind them, in as many more rows as it needs.
-
-    One tensor carries all that a network reads of a prompt, so that methods may concatenate,
-    repeat, store or differentiate texts without knowing what is in them.
-    """
-    width = tokens.shape[-1]
-    rows = -(-pooled.shape[-1] // width)
-    filled = nn.functional.pad(pooled, (0, rows * width - pooled.shape[-1]))
-    return torch.cat([tokens, filled.unflatten(-1, (rows, width))], dim=1)
-
-
-def unpack_text(
-    text: Float[Tensor, "b rows width"], pooled_width: int
-) -> tuple[Float[Tensor, "b tokens width"], Float[Tensor, "b pooled"]]:
-    """What `pack_text` put together: the tokens, and the pooled embedding of that width."""
-    tokens = text.shape[1] - -(-pooled_width // text.shape[-1])
-    return text[:, :tokens], text[:, tokens:].flatten(1)[:, :pooled_width]
 
 
 def _limit(tokenizer: Any, encoder: Any) -> int:

@@ -15,9 +15,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from understudy.diffusion.text import Text
 from understudy.models.interface import DiffusionModel
 
-LEVEL = 0.6  # of the timesteps: how noisy the photo is made (DiffEdit: 0.5)
+LEVEL = 0.6  # of the range of times: how noisy the photo is made (DiffEdit: 0.5)
 SAMPLES = 8  # noises that are averaged (DiffEdit: 10)
 THRESHOLD = 0.4  # between the level of the background and the strongest difference (DiffEdit: 0.5)
 STRONGEST = 0.98  # quantile that counts as the strongest, so that one cell cannot decide
@@ -42,14 +43,14 @@ def differences(
     latents are the photo's own. Costs samples * (k + 1) U-Net rows; the model wears whatever the
     target prompts speak of.
     """
-    timestep = round(level * (model.schedule.length - 1))
+    time = model.schedule.time_at(level)
     total = torch.zeros(len(target_prompts), *latents.shape[2:], device=latents.device)
-    texts = torch.cat([model.embed([prompt]) for prompt in (source_prompt, *target_prompts)])
+    texts = Text.cat([model.embed([prompt]) for prompt in (source_prompt, *target_prompts)])
     stream = torch.Generator().manual_seed(seed)
     for _ in range(samples):
         noise = torch.randn(latents.shape, generator=stream).to(latents)
-        noisy = model.schedule.noised(latents, noise, timestep)
-        estimates = model.predict_noise(noisy.expand(len(texts), -1, -1, -1), timestep, texts)
+        noisy = model.schedule.noised(latents, noise, time).expand(len(texts), -1, -1, -1)
+        _, estimates = model.schedule.denoised(noisy, model.predict(noisy, time, texts), time)
         total += (estimates[1:] - estimates[:1]).abs().float().mean(1)
     return total / samples
 

@@ -12,20 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from math import log
+from itertools import pairwise
+from math import prod
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, AttentionSite, Recording
+from understudy.attention.plan import AttentionPlan, Recording
+from understudy.attention.site import AttentionSite
 from understudy.diffusion.prompt_words import words_of
-from understudy.diffusion.sampler import ddim_step, guided, next_lower
+from understudy.diffusion.sampler import advance, guided
 from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
+from understudy.invert.source import Grid, best_grid
 from understudy.models.interface import DiffusionModel
-from understudy.transfer.blend import grid_of
 
 FINEST = 1024  # cells of the self-attention maps that are made: 32 x 32, as in the figures
 
@@ -50,7 +52,7 @@ class ExplainStep:
 
     index: int
     total: int
-    timestep: int
+    time: float
     latents: Float[Tensor, "1 c h w"]
     attention: Attention
     average: Attention
@@ -66,29 +68,26 @@ def explain_steps(
     """
     inversion.check(model)
     text, empty = model.embed([inversion.prompt]), model.embed([""])
-    pieces = model.tokenize(inversion.prompt).pieces
-    words = {w: word_places(inversion.prompt, w, pieces) for w in words_of(inversion.prompt)}
+    tokens = model.tokenize(inversion.prompt)
+    words = {w: word_places(inversion.prompt, w, tokens) for w in words_of(inversion.prompt)}
     if not words:
         raise InputError("there is nothing to explain in a prompt without words.")
-    size = (int(inversion.noise.shape[-2]), int(inversion.noise.shape[-1]))
-    path, latents, whole = inversion.path, inversion.noise, _Sums(size, words)
-    for index, timestep in enumerate(inversion.timesteps):
-        seen = _Sums(size, words, whole.cells, whole.word_cells)
-        end = next_lower(model.schedule, inversion.steps, timestep)
-        noise = model.predict_noise(latents, timestep, text, _Watch(seen))
+    path, latents, whole = inversion.path, inversion.noise, _Sums(words)
+    for index, (start, end) in enumerate(pairwise(inversion.times)):
+        seen = _Sums(words, whole.grid, whole.word_grid)
+        output = model.predict(latents, start, text, _Watch(seen))
         if path is not None:
             latents = path[index + 1 : index + 2]
         else:
             null = inversion.uncond(index)
             null = empty if null is None else null.to(text)
-            uncond = noise if guidance == 1 else model.predict_noise(latents, timestep, null)
-            latents = ddim_step(
-                model.schedule, latents, guided(uncond, noise, guidance), timestep, end
-            )
+            uncond = output if guidance == 1 else model.predict(latents, start, null)
+            output = guided(uncond, output, guidance)
+            latents = advance(model.schedule, latents, output, start, end)
         seen.settle()
         whole.take(seen)
         yield ExplainStep(
-            index, inversion.steps, timestep, latents, seen.attention(), whole.attention()
+            index, inversion.steps, start, latents, seen.attention(), whole.attention()
         )
 
 
@@ -111,48 +110,45 @@ def components(
 class _Sums:
     """Self- and cross-attention maps summed over the layers of one size each."""
 
-    size: tuple[int, int]
     words: dict[str, tuple[int, ...]]
-    cells: int = 0
-    word_cells: int = 0
-    maps: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
-    crossed: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    grid: Grid | None = None
+    word_grid: Grid | None = None
+    maps: dict[Grid, Tensor] = field(default_factory=dict[Grid, Tensor])
+    crossed: dict[Grid, Tensor] = field(default_factory=dict[Grid, Tensor])
 
     def wants(self, site: AttentionSite) -> bool:
         """The first step looks at every size that may be it; later ones only at the chosen."""
-        chosen = self.word_cells if site.is_cross else self.cells
-        return site.tokens == chosen if chosen else site.tokens <= FINEST
+        chosen = self.word_grid if site.crosses else self.grid
+        return site.cells <= FINEST if chosen is None else site.grid == chosen
 
     def add(self, site: AttentionSite, maps: Float[Tensor, "1 heads q k"]) -> None:
-        into = self.crossed if site.is_cross else self.maps
+        into = self.crossed if site.crosses else self.maps
         mean = maps[0].float().mean(0)
-        into[site.tokens] = into[site.tokens] + mean if site.tokens in into else mean
+        into[site.grid] = into[site.grid] + mean if site.grid in into else mean
 
     def settle(self) -> None:
         """Keep the finest self-attention and the cross-attention nearest to 16 x 16."""
-        self.cells = self.cells or max(self.maps)
-        nearest = min(self.crossed, key=lambda tokens: abs(log(tokens / 256)))
-        self.word_cells = self.word_cells or nearest
-        self.maps = {self.cells: self.maps[self.cells]}
-        self.crossed = {self.word_cells: self.crossed[self.word_cells]}
+        self.grid = self.grid or max(self.maps, key=prod)
+        self.word_grid = self.word_grid or best_grid(self.crossed)
+        self.maps = {self.grid: self.maps[self.grid]}
+        self.crossed = {self.word_grid: self.crossed[self.word_grid]}
 
     def take(self, other: _Sums) -> None:
         """Add another step's sums."""
-        self.cells, self.word_cells = other.cells, other.word_cells
+        self.grid, self.word_grid = other.grid, other.word_grid
         for into, new in ((self.maps, other.maps), (self.crossed, other.crossed)):
-            for tokens, sums in new.items():
-                into[tokens] = into[tokens] + sums if tokens in into else sums
+            for grid, sums in new.items():
+                into[grid] = into[grid] + sums if grid in into else sums
 
     def attention(self) -> Attention:
-        whole = self.maps[self.cells]
-        grid = grid_of(self.word_cells, self.size)
-        crossed = self.crossed[self.word_cells]
+        assert self.grid is not None and self.word_grid is not None, "settle() comes first"
+        whole, crossed = self.maps[self.grid], self.crossed[self.word_grid]
         seen: dict[str, Tensor] = {}
         for word, places in self.words.items():
             heat = crossed[:, list(places)].sum(1)
-            seen[word] = (heat / heat.amax().clamp(min=1e-12)).unflatten(0, grid).cpu()
+            seen[word] = (heat / heat.amax().clamp(min=1e-12)).unflatten(0, self.word_grid).cpu()
         normal = whole / whole.sum(1, keepdim=True)
-        return Attention(normal.cpu(), grid_of(self.cells, self.size), seen, grid)
+        return Attention(normal.cpu(), self.grid, seen, self.word_grid)
 
 
 @dataclass(frozen=True)

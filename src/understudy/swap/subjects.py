@@ -66,9 +66,9 @@ def subjects_named(prompt: str, roles: Sequence[Role]) -> int | None:
 
 def source_places(model: DiffusionModel, prompt: str, roles: Sequence[Role]) -> tuple[int, ...]:
     """The places of all roles' words in the source prompt."""
-    pieces = model.tokenize(prompt).pieces
+    tokens = model.tokenize(prompt)
     return _together(
-        word_places(prompt, role.word, pieces, occurrence=role.occurrence) for role in roles
+        word_places(prompt, role.word, tokens, occurrence=role.occurrence) for role in roles
     )
 
 
@@ -76,8 +76,8 @@ def target_places(
     model: DiffusionModel, prompt: str, roles: Sequence[Role], target: int
 ) -> tuple[int, ...]:
     """The places of all actors in target prompt number `target`."""
-    pieces = model.tokenize(prompt).pieces
-    return _together(word_places(prompt, role.actor_of(target), pieces) for role in roles)
+    tokens = model.tokenize(prompt)
+    return _together(word_places(prompt, role.actor_of(target), tokens) for role in roles)
 
 
 def _together(places: Iterable[tuple[int, ...]]) -> tuple[int, ...]:

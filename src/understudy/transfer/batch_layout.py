@@ -22,7 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, AttentionSite, CrossMix, Recording
+from understudy.attention.plan import AttentionPlan, CrossMix, Recording
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.text import Text
 from understudy.invert.source import Parts, SourceFeatures
 from understudy.transfer.blend import Blend, MapSums
 from understudy.transfer.schedule import Swaps
@@ -44,9 +46,9 @@ class Texts:
     one_source_row: the unconditional embedding is the source prompt's own.
     """
 
-    uncond: Float[Tensor, "1 tokens width"]
-    source: Float[Tensor, "1 tokens width"]
-    targets: Float[Tensor, "k tokens width"]
+    uncond: Text
+    source: Text
+    targets: Text
     one_source_row: bool = False
 
 
@@ -104,7 +106,7 @@ class Layout:
     target_uncond: tuple[int, ...]
     target_cond: tuple[int, ...]
     latents: Float[Tensor, "rows c h w"]
-    text: Float[Tensor, "rows tokens width"]
+    text: Text
     stored: bool = False
 
     @property
@@ -138,19 +140,19 @@ def lay_out(
         first: source and targets still share one latent.
         stored: the source's rows come from an earlier call.
     """
-    latents, text = list[Tensor](), list[Tensor]()
+    latents, text = list[Tensor](), list[Text]()
 
-    def add(latent: Tensor, embedding: Tensor) -> int:
+    def add(latent: Tensor, embedding: Text) -> int:
         latents.append(latent)
         text.append(embedding)
         return len(latents) - 1
 
     source_cond = source_uncond = None
     if needs.source_cond and source is not None and not stored:
-        source_cond = add(source[0], texts.source[0])
+        source_cond = add(source[0], texts.source)
     if needs.source_uncond and source is not None and not stored:
         one = source_cond is not None and texts.one_source_row
-        source_uncond = source_cond if one else add(source[0], texts.uncond[0])
+        source_uncond = source_cond if one else add(source[0], texts.uncond)
     shared: dict[object, int] = {}
     if first and source_uncond is not None:
         shared[0] = source_uncond
@@ -158,15 +160,13 @@ def lay_out(
     for branch in branches if needs.target_uncond else ():
         same = 0 if first else (branch.parent, branch.swaps.self_output)
         if same not in shared:
-            shared[same] = add(targets[branch.parent], texts.uncond[0])
+            shared[same] = add(targets[branch.parent], texts.uncond)
         target_uncond.append(shared[same])
     target_cond = [add(targets[b.parent], texts.targets[b.members[0]]) for b in branches]
     if stored:
         source_cond, source_uncond = len(latents), len(latents) + 1
     rows = tuple(target_uncond), tuple(target_cond)
-    return Layout(
-        source_uncond, source_cond, *rows, torch.stack(latents), torch.stack(text), stored
-    )
+    return Layout(source_uncond, source_cond, *rows, torch.stack(latents), Text.cat(text), stored)
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ class SwapControl:
         return replace(plan, keep=keep)
 
     def _exchange(self, site: AttentionSite) -> AttentionPlan:
-        if site.is_cross:
+        if site.kind == "cross":
             return AttentionPlan(cross=self._crossed(), record=self._recording(site))
         where = self.layout
         outputs, maps = dict[int, int | None](), dict[int, int | None]()
@@ -218,9 +218,9 @@ class SwapControl:
                 outputs[where.target_cond[number]] = where.source_cond
                 if where.target_uncond:
                     outputs[where.target_uncond[number]] = where.source_uncond
-            elif branch.swaps.self_map and site.tokens <= self.map_tokens:
+            elif branch.swaps.self_map and site.cells <= self.map_tokens:
                 maps[where.target_cond[number]] = where.source_cond
-        return AttentionPlan(where.pointing(outputs), where.pointing(maps))
+        return AttentionPlan.maps(where.pointing(maps), where.pointing(outputs))
 
     def _crossed(self) -> dict[int, CrossMix]:
         found: dict[int, CrossMix] = {}

@@ -10,16 +10,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from math import ceil
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionSite
+from understudy.attention.site import AttentionSite
 from understudy.errors import InputError
-from understudy.invert.source import best_tokens
+from understudy.invert.source import Grid, best_grid
 
 
 @dataclass(frozen=True)
@@ -73,15 +72,14 @@ class MapSums:
     size: tuple[int, int]
     kept: tuple[tuple[int, ...], ...] = ()
     grid: tuple[int, int] | None = None
-    _sums: dict[int, Float[Tensor, "rows q"]] = field(default_factory=dict[int, Tensor])
-    _layers: dict[int, int] = field(default_factory=dict[int, int])
-    _closed: bool = False
+    _sums: dict[Grid, Float[Tensor, "rows q"]] = field(default_factory=dict[Grid, Tensor])
+    _layers: dict[Grid, int] = field(default_factory=dict[Grid, int])
 
     def wants(self, site: AttentionSite) -> bool:
         """Whether this layer's maps are to be recorded."""
-        if not site.is_cross or site.block == "mid":
+        if not site.crosses or site.block == "mid":
             return False
-        return not self._closed or site.tokens in self._sums
+        return self.grid is None or site.grid in self._sums
 
     def add(
         self,
@@ -93,27 +91,21 @@ class MapSums:
         """Add one layer's maps; columns: their key places; rows: which sums they belong to."""
         kinds = (*self.places, *self.kept)
         sums = self._sums.setdefault(
-            site.tokens, maps.new_zeros(len(kinds), site.tokens, dtype=_precise(maps))
+            site.grid, maps.new_zeros(len(kinds), site.cells, dtype=_precise(maps))
         )
         for row, row_maps in zip(rows, maps.to(sums.dtype).mean(1), strict=True):
             for kind in range(row, len(kinds), len(self.places)):
                 wanted = [columns.index(place) for place in kinds[kind]]
                 sums[kind] += row_maps[:, wanted].sum(-1)
-        if not self._closed:
-            self._layers[site.tokens] = self._layers.get(site.tokens, 0) + 1
+        if self.grid is None:
+            self._layers[site.grid] = self._layers.get(site.grid, 0) + 1
 
     def close_step(self) -> None:
         """After the first step: keep the size that shows objects best, drop the others."""
-        if not self._closed and self._sums:
-            best = best_tokens(self._sums)
+        if self.grid is None and self._sums:
+            best = best_grid(self._sums)
             self._sums = {best: self._sums[best]}
-            self.grid = grid_of(best, self.size)
-            self._closed = True
-
-    @property
-    def tokens(self) -> int:
-        """Number of cells of the chosen size."""
-        return next(iter(self._sums))
+            self.grid = best
 
     @property
     def columns(self) -> tuple[int, ...]:
@@ -132,17 +124,7 @@ class MapSums:
 
     def _averaged(self) -> Float[Tensor, "kinds gh gw"]:
         assert self.grid is not None, "close_step() comes first"
-        return (self._sums[self.tokens] / self._layers[self.tokens]).unflatten(-1, self.grid)
-
-
-def grid_of(tokens: int, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of a layer with so many cells, over latents of `size` (height, width)."""
-    height, width = size
-    for halvings in range(16):
-        factor = 2**halvings
-        if ceil(height / factor) * ceil(width / factor) == tokens:
-            return ceil(height / factor), ceil(width / factor)
-    raise InputError(f"{tokens} cells do not tile latents of {height} x {width}.")
+        return (self._sums[self.grid] / self._layers[self.grid]).unflatten(-1, self.grid)
 
 
 def word_mask(

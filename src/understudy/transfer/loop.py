@@ -10,12 +10,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.sampler import (
-    clean_latents,
-    ddim_step,
+    advance,
     guided,
-    next_lower,
 )
-from understudy.invert.inversion import Inversion, moves
+from understudy.diffusion.schedule import moves
+from understudy.diffusion.text import Text
+from understudy.invert.inversion import Inversion
 from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.batch_layout import (
@@ -46,7 +46,7 @@ def replay_steps(
     blend: Blend | None = None,
     map_tokens: int = MAP_TOKENS,
     mixes: MixesAt | None = None,
-    texts: Float[Tensor, "k tokens width"] | None = None,
+    texts: Text | None = None,
     features: SourceFeatures | None = None,
     survivors: Callable[[SwapStep], Collection[int]] | None = None,
     stirring: Stirring | None = None,
@@ -75,7 +75,7 @@ def replay_steps(
         mixes = steady(model, [alignment(model, inversion.prompt, target) for target in targets])
     if texts is None:
         # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
-        texts = torch.cat([model.embed([target]) for target in targets])
+        texts = Text.cat([model.embed([target]) for target in targets])
     run = _Run(
         model,
         inversion,
@@ -103,7 +103,7 @@ class _Run:
         self,
         model: DiffusionModel,
         inversion: Inversion,
-        texts: Tensor,
+        texts: Text,
         schedules: tuple[SwapSchedule, ...],
         guidance: float,
         blend: Blend | None,
@@ -123,11 +123,7 @@ class _Run:
         self.size = (int(height), int(width))
         self.sums = None if blend is None else blend.sums(self.size)
         null = inversion.null_embeddings
-        self.one_source_row = (
-            null is not None
-            and len(null) == 1
-            and torch.equal(null.to(self.source_text), self.source_text)
-        )
+        self.one_source_row = null is not None and len(null) == 1 and null.equals(self.source_text)
 
         # Where the run stands: all targets begin as one branch, in the source's noise.
         self.latents: Tensor = inversion.noise
@@ -142,16 +138,16 @@ class _Run:
 
     def step(self, index: int) -> SwapStep:
         """Take one step."""
-        timestep, before = self.inversion.timesteps[index], self.model.rows
-        end = next_lower(self.model.schedule, self.inversion.steps, timestep)
+        start, end = self.inversion.times[index : index + 2]
+        before = self.model.rows
         swaps = [schedule.at(index) for schedule in self.schedules]
         self.branches = branched(self.branches, swaps, self.alike)
-        noise, source_noise = self._noise(index, timestep, end)
+        output, source_output = self._outputs(index, start, end)
         self.latents = clean = self.latents[[branch.parent for branch in self.branches]]
-        if noise is not None:
-            clean = clean_latents(self.model.schedule, self.latents, noise, timestep)
-            self.latents = self._moved(noise, index, timestep, end)
-        self._move_source(index, source_noise, timestep, end)
+        if output is not None:
+            clean, _ = self.model.schedule.denoised(self.latents, output, start)
+            self.latents = self._moved(output, index, start, end)
+        self._move_source(index, source_output, start, end)
         numbers, of = self._members()
         mask = self._mask(index)
         if mask is not None and self.source is not None:
@@ -162,7 +158,7 @@ class _Run:
         return SwapStep(
             index,
             self.inversion.steps,
-            timestep,
+            start,
             numbers,
             self.latents[of],
             clean[of],
@@ -172,14 +168,14 @@ class _Run:
             self.model.rows - before,
         )
 
-    def _moved(self, noise: Tensor, index: int, timestep: int, end: int) -> Tensor:
+    def _moved(self, output: Tensor, index: int, start: float, end: float) -> Tensor:
         """The targets after a step, with fresh noise in all but the last."""
         schedule, eta = self.model.schedule, 0.0 if self.fresh is None else self.fresh.stirring.eta
         if self.fresh is None or index == self.inversion.steps - 1:
-            return ddim_step(schedule, self.latents, noise, timestep, end)
+            return advance(schedule, self.latents, output, start, end)
         firsts = [branch.members[0] for branch in self.branches]
         fresh = self.fresh.next(firsts, self.latents.shape[1:], self.model)
-        return ddim_step(schedule, self.latents, noise, timestep, end, eta=eta, fresh=fresh)
+        return advance(schedule, self.latents, output, start, end, eta=eta, fresh=fresh)
 
     def narrow(self, survivors: Collection[int]) -> None:
         """Go on with these targets only."""
@@ -210,26 +206,26 @@ class _Run:
         """Whether the source must be denoised in a step, because something later reads it."""
         return self.path is None and index < self.needed - (self.blend is None)
 
-    def _move_source(self, index: int, noise: Tensor | None, timestep: int, end: int) -> None:
+    def _move_source(self, index: int, output: Tensor | None, start: float, end: float) -> None:
         if self.path is not None:
             known = self.path[index + 1 : index + 2]
             self.source = known if len(known) else None
         elif not self._walks(index):
             self.source = None
-        elif self.source is not None and noise is not None:
-            self.source = ddim_step(self.model.schedule, self.source, noise, timestep, end)
+        elif self.source is not None and output is not None:
+            self.source = advance(self.model.schedule, self.source, output, start, end)
         if self.path is None and self.source is not None:
             self.walked.append(self.source)
             if self.features is not None:
                 self.features.path = torch.cat(self.walked)
 
-    def _noise(self, index: int, timestep: int, end: int) -> tuple[Tensor | None, Tensor | None]:
-        """Guided noise of branches and source for a step; None where it is not needed."""
-        moving = moves(self.model.schedule, timestep, end)
+    def _outputs(self, index: int, start: float, end: float) -> tuple[Tensor | None, Tensor | None]:
+        """Guided outputs of branches and source for a step; None where they are not needed."""
+        moving = moves(self.model.schedule, start, end)
         if not moving and self.sums is None:
             return None, None
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
-        known = self._first_noise() if index == 0 else None
+        known = self._first_output() if index == 0 else None
         guides = moving and self.guidance != 1 and known is None
         parts |= UNCOND if guides and "output" in parts else NOTHING
         parts |= WORDS if self.sums is not None else NOTHING
@@ -253,21 +249,21 @@ class _Run:
         control = SwapControl(
             where, self.branches, mixes, self.map_tokens, self.sums, self.features, index, parts
         )
-        noise = self.model.predict_noise(where.latents, timestep, where.text, control)
+        output = self.model.predict(where.latents, start, where.text, control)
         if self.sums is not None:
             self.sums.close_step()
         if self.features is not None and where.source_cond is not None and not where.stored:
             self.features.close_step(index, parts)
             if index == 0 and where.source_uncond is not None:
-                self.features.first_noise = noise[where.source_uncond][None]
+                self.features.first_output = output[where.source_uncond][None]
         if not moving:
             return None, None
-        return self._guided(noise, where, known), self._source_guided(noise, where, known)
+        return self._guided(output, where, known), self._source_guided(output, where, known)
 
-    def _first_noise(self) -> Tensor | None:
-        """The unconditional noise of the first step, where an inversion or an edit has kept it."""
-        kept = None if self.features is None else self.features.first_noise
-        return self.inversion.first_noise if kept is None else kept
+    def _first_output(self) -> Tensor | None:
+        """The unconditional output of the first step, where an inversion or an edit has kept it."""
+        kept = None if self.features is None else self.features.first_output
+        return self.inversion.first_output if kept is None else kept
 
     def _texts(self, index: int) -> Texts:
         null = self.inversion.uncond(index)
@@ -284,15 +280,15 @@ class _Run:
         found = blend.found(self.sums, self.size)[:, None]
         return found.float() if blend.mask is None else found * blend.mask.to(found.device)
 
-    def _guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor:
-        cond = rows_of(noise, where.target_cond)
+    def _guided(self, output: Tensor, where: Layout, known: Tensor | None) -> Tensor:
+        cond = rows_of(output, where.target_cond)
         if where.target_uncond:
-            return guided(rows_of(noise, where.target_uncond), cond, self.guidance)
+            return guided(rows_of(output, where.target_uncond), cond, self.guidance)
         return cond if known is None else guided(known.expand_as(cond), cond, self.guidance)
 
-    def _source_guided(self, noise: Tensor, where: Layout, known: Tensor | None) -> Tensor | None:
+    def _source_guided(self, output: Tensor, where: Layout, known: Tensor | None) -> Tensor | None:
         if where.source_cond is None or where.stored:
             return None
-        uncond = known if where.source_uncond is None else noise[where.source_uncond][None]
-        cond = noise[where.source_cond][None]
+        uncond = known if where.source_uncond is None else output[where.source_uncond][None]
+        cond = output[where.source_cond][None]
         return cond if uncond is None else guided(uncond, cond, self.guidance)

@@ -18,7 +18,7 @@ from understudy.transfer.schedule import Swaps
 class SwapStep:
     """One finished step of a swap.
 
-    index counts from 0 to total - 1; timestep is the one just denoised. targets are the numbers
+    index counts from 0 to total - 1; time is the one the network was told. targets are the numbers
     of those still in the run, k of them; target "k c h w" and source "1 c h w" are the latents
     after the step (source: None once nothing reads it any more), clean "k c h w" the pictures'
     latents as far as they can be told now. swaps is what each took from the source, mask
@@ -27,7 +27,7 @@ class SwapStep:
 
     index: int
     total: int
-    timestep: int
+    time: float
     targets: tuple[int, ...]
     target: Float[Tensor, "k c h w"]
     clean: Float[Tensor, "k c h w"]

@@ -12,14 +12,15 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any, Literal, cast
 
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.attend import Projections, attend
-from understudy.attention.plan import AttentionControl, AttentionPlan, AttentionSite
+from understudy.attention.plan import AttentionControl, AttentionPlan
+from understudy.attention.site import NOWHERE, AttentionSite, Kind
+from understudy.diffusion.schedule import Time
+from understudy.diffusion.text import Text
 from understudy.errors import ModelError
-from understudy.models.interface import NoiseSchedule, PredictionType
-from understudy.models.text_encoders import unpack_text
 from understudy.models.unet.injection import injecting
 
 BLOCKS: dict[str, Literal["down", "mid", "up"]] = {
@@ -45,35 +46,24 @@ EXTRAS: dict[str, Any] = {
 
 
 class Denoiser:
-    """A U-Net, its noise schedule, and a count of the rows it was given.
+    """A U-Net, and a count of the rows it was given.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
-    pooled_width: of the pooled embedding that XL's text carries behind the tokens; 0 where there is
-    none. downscale: pixels of a latent's side. Raises ModelError when an attention layer cannot
+    downscale: pixels of a latent's side. Raises ModelError when an attention layer cannot
     take a control.
     """
 
-    def __init__(
-        self,
-        unet: nn.Module,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType = "epsilon",
-        *,
-        pooled_width: int = 0,
-        downscale: int = 8,
-    ) -> None:
+    def __init__(self, unet: nn.Module, *, downscale: int = 8) -> None:
         self.unet = unet
-        self.pooled_width, self.downscale = pooled_width, downscale
-        self.schedule = schedule
-        self.prediction_type: PredictionType = prediction_type
+        self.downscale = downscale
         self.rows = 0
         self.sites = install(unet)
 
     def predict(
         self,
         latents: Float[Tensor, "r c h w"],
-        timestep: int | Int[Tensor, " r"],
-        text: Float[Tensor, "r tokens width"],
+        time: Time,
+        text: Text,
         control: AttentionControl | None = None,
     ) -> Float[Tensor, "r c h w"]:
         """The network's raw output, of the latents' dtype.
@@ -82,47 +72,34 @@ class Denoiser:
         processor since).
         """
         parameter = next(self.unet.parameters())
-        listener = None if control is None else _Listener(control)
+        height, width = latents.shape[-2:]
+        call = None if control is None else _Call(control, (height, width))
         tokens, added = self._conditions(latents, text.to(parameter.dtype))
         with injecting(self.unet, self.sites, control):
             output = self.unet(
                 latents.to(parameter.dtype),
-                timestep,
+                time,
                 encoder_hidden_states=tokens,
                 added_cond_kwargs=added,
-                cross_attention_kwargs=None if listener is None else {"control": listener},
+                cross_attention_kwargs=None if call is None else {"control": call},
                 return_dict=False,
             )[0]
         self.rows += latents.shape[0]
-        if listener is not None:
-            self._verify(listener.heard)
+        if call is not None:
+            self._verify(call.heard)
         return output.to(latents.dtype)
 
-    def predict_noise(
-        self,
-        latents: Float[Tensor, "r c h w"],
-        timestep: int | Int[Tensor, " r"],
-        text: Float[Tensor, "r tokens width"],
-        control: AttentionControl | None = None,
-    ) -> Float[Tensor, "r c h w"]:
-        """epsilon, whatever the network predicts."""
-        output = self.predict(latents, timestep, text, control)
-        if self.prediction_type == "epsilon":
-            return output
-        return self.schedule.noise_from_velocity(output, latents, timestep)
-
-    def _conditions(self, latents: Tensor, text: Tensor) -> tuple[Tensor, dict[str, Tensor] | None]:
+    def _conditions(self, latents: Tensor, text: Text) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The text's tokens, and what XL reads beside them: pooled text and the picture's frame.
 
         The frame (Podell et al. 2023, section 2.2) is that of a picture which was neither scaled
         nor cropped: original size, corner and target size, in pixels.
         """
-        if not self.pooled_width:
-            return text, None
-        tokens, pooled = unpack_text(text, self.pooled_width)
+        if text.pooled is None:
+            return text.tokens, None
         height, width = (side * self.downscale for side in latents.shape[-2:])
-        frame = text.new_tensor([height, width, 0, 0, height, width]).expand(len(text), -1)
-        return tokens, {"text_embeds": pooled, "time_ids": frame}
+        frame = text.tokens.new_tensor([height, width, 0, 0, height, width]).expand(len(text), -1)
+        return text.tokens, {"text_embeds": text.pooled, "time_ids": frame}
 
     def _verify(self, heard: list[str]) -> None:
         silent = [site.name for site in self.sites if site.name not in set(heard)]
@@ -146,27 +123,31 @@ def install(unet: nn.Module) -> tuple[AttentionSite, ...]:
         )
     for name, _, layer in found:
         _check(name, layer)
+    levels = _levels(unet)
     sites: list[AttentionSite] = []
     transformers: dict[str, list[str]] = {}
     for index, (name, block, layer) in enumerate(found):
         number = int(name.split(".")[1]) if block != "mid" else 0
-        crosses = bool(layer.is_cross_attention)
+        kind: Kind = "cross" if layer.is_cross_attention else "self"
         home, alike = name.split(".transformer_blocks.")[0], transformers.setdefault(block, [])
         if home not in alike:
             alike.append(home)
         site = AttentionSite(
-            name, block, number, index, crosses, int(layer.heads), transformer=alike.index(home)
+            name, kind, index, block, number, alike.index(home), heads=int(layer.heads)
         )
-        layer.set_processor(Processor(site))
+        layer.set_processor(Processor(site, levels[block, number]))
         sites.append(site)
     return tuple(sites)
 
 
 class Processor:
-    """Attention of one layer: plain and fused, or as the call's control plans it."""
+    """Attention of one layer: plain and fused, or as the call's control plans it.
 
-    def __init__(self, site: AttentionSite) -> None:
-        self.site = site
+    level: how many times the latents' sides have been halved here.
+    """
+
+    def __init__(self, site: AttentionSite, level: int) -> None:
+        self.site, self.level = site, level
 
     def __call__(
         self,
@@ -175,14 +156,16 @@ class Processor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        control: AttentionControl | None = None,
+        control: _Call | None = None,
     ) -> Tensor:
         """Called by diffusers; hidden_states "r n c", encoder_hidden_states "r tokens width"."""
         if attention_mask is not None:
             raise ModelError(f"{self.site.name} was given an attention mask; none is supported.")
-        site = replace(self.site, tokens=hidden_states.shape[1])
-        plan: AttentionPlan | None = None if control is None else control.plan(site)
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        site, plan = self.site, None
+        if control is not None:
+            site = control.placed(site, self.level, hidden_states.shape[1], context.shape[1])
+            plan = control.plan(site)
         layer = Projections(
             query=attn.to_q,
             key=attn.to_k,
@@ -194,16 +177,45 @@ class Processor:
         return attend(hidden_states, context, layer, site, plan)
 
 
-class _Listener:
-    """Passes a control on, and notes which layers asked it."""
+class _Call:
+    """One call's control, which layers asked it, and the size of the latents."""
 
-    def __init__(self, control: AttentionControl) -> None:
-        self.control = control
+    def __init__(self, control: AttentionControl, size: tuple[int, int]) -> None:
+        self.control, self.size = control, size
         self.heard: list[str] = []
+
+    def placed(self, site: AttentionSite, level: int, cells: int, keys: int) -> AttentionSite:
+        """The site with this call's grid: sides are halved and rounded up at every level."""
+        height, width = self.size
+        for _ in range(level):
+            height, width = -(-height // 2), -(-width // 2)
+        if height * width != cells:
+            raise ModelError(
+                f"{site.name} has {cells} queries; wanted {height} x {width} of latents of "
+                f"{self.size[0]} x {self.size[1]}. This U-Net's layout is not supported."
+            )
+        image, text = (
+            (slice(0, keys), NOWHERE) if site.kind == "self" else (NOWHERE, slice(0, keys))
+        )
+        return replace(site, grid=(height, width), image=image, text=text)
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         self.heard.append(site.name)
         return self.control.plan(site)
+
+
+def _levels(unet: nn.Module) -> dict[tuple[str, int], int]:
+    """How many times the latents' sides have been halved in each block."""
+    levels: dict[tuple[str, int], int] = {}
+    level = 0
+    for number, block in enumerate(cast(Any, unet).down_blocks):
+        levels["down", number] = level
+        level += getattr(block, "downsamplers", None) is not None
+    levels["mid", 0] = level
+    for number, block in enumerate(cast(Any, unet).up_blocks):
+        levels["up", number] = level
+        level -= getattr(block, "upsamplers", None) is not None
+    return levels
 
 
 def _attention_layers(

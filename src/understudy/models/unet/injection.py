@@ -13,7 +13,8 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from understudy.attention.plan import AttentionControl, AttentionSite
+from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite
 from understudy.errors import ModelError
 
 

@@ -10,14 +10,16 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.plan import AttentionControl
+from understudy.diffusion.schedule import Schedule, Time
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import check_folder, empty_is_zero
-from understudy.models.interface import NoiseSchedule, PredictionType, Tokens
+from understudy.models.interface import Tokens
 from understudy.models.parts import NETWORKS, load_parts
 from understudy.models.schedule_config import load_schedule
 from understudy.models.text_encoders import TextReader
@@ -40,8 +42,7 @@ class StableDiffusion:
         vae: nn.Module,
         text_encoder: nn.Module,
         tokenizer: Any,
-        schedule: NoiseSchedule,
-        prediction_type: PredictionType,
+        schedule: Schedule,
         fingerprint: Fingerprint,
         text_encoder_2: nn.Module | None = None,
         tokenizer_2: Any = None,
@@ -51,23 +52,19 @@ class StableDiffusion:
         self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
         self.tokenizer, self.text_encoder_2 = tokenizer, text_encoder_2
         self.schedule = schedule
-        self.prediction_type: PredictionType = prediction_type
         self._fingerprint = fingerprint
         self.folder = fingerprint.folder
         self._vae_config = cast(Any, vae).config
         self.downscale = 2 ** (len(self._vae_config.block_out_channels) - 1)
         self.latent_channels = int(self._vae_config.latent_channels)
-        tokenizers, encoders, pooled = [tokenizer], [text_encoder], 0
+        tokenizers, encoders = [tokenizer], [text_encoder]
         if text_encoder_2 is not None:
             tokenizers.append(tokenizer_2)
             encoders.append(text_encoder_2)
-            pooled = int(cast(Any, text_encoder_2).config.projection_dim)
         self.text = TextReader(name, tokenizers, encoders, empty_is_zero=empty_is_zero)
         self.vocabulary: Mapping[str, int] = self.text.vocabulary
         self.max_tokens = self.text.max_tokens
-        self.denoiser = Denoiser(
-            unet, schedule, prediction_type, pooled_width=pooled, downscale=self.downscale
-        )
+        self.denoiser = Denoiser(unet, downscale=self.downscale)
         self.picture_size = _picture_size(cast(Any, unet).config.sample_size, self.downscale)
 
     @classmethod
@@ -85,15 +82,13 @@ class StableDiffusion:
         """
         check_folder(folder)
         loaded = load_parts(folder, dtype)
-        schedule, prediction_type = load_schedule(folder)
         networks = {part: loaded[part] for part in NETWORKS if part in loaded}
         for network in networks.values():
             network.to(device).eval().requires_grad_(False)
         return cls(
             name or str(folder),
             **loaded,
-            schedule=schedule,
-            prediction_type=prediction_type,
+            schedule=load_schedule(folder),
             fingerprint=Fingerprint(folder, networks),
             empty_is_zero=empty_is_zero(folder),
         )
@@ -162,31 +157,21 @@ class StableDiffusion:
         """The prompt's tokens, padded; PromptError when they are too many."""
         return self.text.tokenize(prompt)
 
-    def embed(self, prompts: Sequence[str]) -> Float[Tensor, "b rows width"]:
+    def embed(self, prompts: Sequence[str]) -> Text:
         """The text as the U-Net reads it: see TextReader.embed."""
         return self.text.embed(prompts)
 
-    # Noise
+    # Denoising
 
     def predict(
         self,
         latents: Float[Tensor, "r c h w"],
-        timestep: int | Int[Tensor, " r"],
-        text: Float[Tensor, "r tokens width"],
+        time: Time,
+        text: Text,
         control: AttentionControl | None = None,
     ) -> Float[Tensor, "r c h w"]:
-        """The network's raw output, in the space of prediction_type."""
-        return self.denoiser.predict(latents, timestep, text, control)
-
-    def predict_noise(
-        self,
-        latents: Float[Tensor, "r c h w"],
-        timestep: int | Int[Tensor, " r"],
-        text: Float[Tensor, "r tokens width"],
-        control: AttentionControl | None = None,
-    ) -> Float[Tensor, "r c h w"]:
-        """epsilon, whatever the network predicts."""
-        return self.denoiser.predict_noise(latents, timestep, text, control)
+        """The network's output: see `schedule.target`."""
+        return self.denoiser.predict(latents, time, text, control)
 
 
 def _fine(x: Tensor) -> Tensor:

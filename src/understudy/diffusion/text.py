@@ -1,0 +1,142 @@
+"""`Text`: everything a network reads of prompts; `Tokens`: a prompt as one encoder reads it.
+
+Methods concatenate, repeat, select and store texts without knowing what a family reads beside the
+token embeddings. Knows tensors only; knows nothing of tokenizers or encoders.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+Rows = int | slice | Sequence[int] | Tensor
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A prompt as one text encoder reads it.
+
+    Attributes:
+        ids: as many ids as the encoder takes, start and end token included, padded.
+        pieces: the real tokens between start and end as text, "</w>" marking the end of a word.
+        spans: first and behind-last character in the prompt of each piece, by the tokenizer's
+            offsets; None where it gives none.
+        first: place of the first piece in the sequence that attention reads.
+    """
+
+    ids: tuple[int, ...]
+    pieces: tuple[str, ...]
+    spans: tuple[tuple[int, int], ...] | None = None
+    first: int = 1
+
+    @property
+    def length(self) -> int:
+        """Number of real tokens, without start, end and padding."""
+        return len(self.pieces)
+
+
+@dataclass(frozen=True, eq=False)
+class Text:
+    """Embedded prompts.
+
+    Attributes:
+        tokens: token embeddings, of all encoders along the sequence.
+        pooled: one vector a prompt (XL, SD3, FLUX.1); None = the family reads none.
+        mask: which tokens attention may read; None = all of them.
+    """
+
+    tokens: Float[Tensor, "b n width"]
+    pooled: Float[Tensor, "b pooled"] | None = None
+    mask: Bool[Tensor, "b n"] | None = None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Text) and self.dtype == other.dtype and self.equals(other)
+
+    __hash__ = None  # pyright: ignore[reportAssignmentType]
+
+    def __getitem__(self, rows: Rows) -> Text:
+        """Some rows. A single number gives a Text of one row."""
+        some = slice(rows, rows + 1 if rows != -1 else None) if isinstance(rows, int) else rows
+        some = list(some) if isinstance(some, Sequence) else some
+        return self._each(lambda values: values[some])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.tokens.dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.tokens.device
+
+    @property
+    def trainable(self) -> list[Tensor]:
+        """The tensors an optimiser may change."""
+        return [self.tokens] if self.pooled is None else [self.tokens, self.pooled]
+
+    def with_trainable(self, values: Sequence[Tensor]) -> Text:
+        """The same text with other values for its `trainable` tensors, in their order."""
+        pooled = None if self.pooled is None else values[1]
+        return Text(values[0], pooled, self.mask)
+
+    def to(self, like: Text | torch.dtype | torch.device) -> Text:
+        """The same on another's device and in its dtype, or in that dtype, or on that device."""
+        if isinstance(like, Text):
+            return self.to(like.device).to(like.dtype)
+        mask = self.mask
+        if isinstance(like, torch.device) and mask is not None:
+            mask = mask.to(like)
+        pooled = None if self.pooled is None else self.pooled.to(like)
+        return Text(self.tokens.to(like), pooled, mask)
+
+    def expand(self, count: int) -> Text:
+        """One row repeated `count` times, without a copy."""
+        return self._each(lambda values: values.expand(count, *values.shape[1:]))
+
+    def detach(self) -> Text:
+        """The same values, cut off from their gradients."""
+        return self._each(Tensor.detach)
+
+    def clone(self) -> Text:
+        """A copy."""
+        return self._each(Tensor.clone)
+
+    def equals(self, other: Text) -> bool:
+        """Whether all values are the same, in this one's dtype and on its device."""
+        mine, theirs = self.tensors("text"), other.to(self).tensors("text")
+        return mine.keys() == theirs.keys() and all(
+            torch.equal(values, theirs[name]) for name, values in mine.items()
+        )
+
+    def tensors(self, prefix: str) -> dict[str, Tensor]:
+        """What is there, by name, for a file: `prefix`, `prefix.pooled`, `prefix.mask`."""
+        named = {prefix: self.tokens, f"{prefix}.pooled": self.pooled, f"{prefix}.mask": self.mask}
+        return {name: values for name, values in named.items() if values is not None}
+
+    @classmethod
+    def of_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> Text | None:
+        """What `tensors` gave, taken out of the dict; None where it is not there."""
+        parts = [tensors.pop(f"{prefix}{end}", None) for end in ("", ".pooled", ".mask")]
+        return None if parts[0] is None else cls(parts[0], parts[1], parts[2])
+
+    @classmethod
+    def cat(cls, texts: Sequence[Text]) -> Text:
+        """The rows of several texts of one family, in order."""
+        pooled = [text.pooled for text in texts if text.pooled is not None]
+        masks = [text.mask for text in texts if text.mask is not None]
+        if len(pooled) not in (0, len(texts)) or len(masks) not in (0, len(texts)):
+            raise ValueError("texts of one family have all a pooled vector and a mask, or none.")
+        tokens = torch.cat([text.tokens for text in texts])
+        return cls(
+            tokens, torch.cat(pooled) if pooled else None, torch.cat(masks) if masks else None
+        )
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> Text:
+        pooled = None if self.pooled is None else change(self.pooled)
+        return Text(change(self.tokens), pooled, None if self.mask is None else change(self.mask))
