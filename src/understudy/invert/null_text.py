@@ -148,8 +148,7 @@ def null_text_step(
     """
     if not moves(model.schedule, start, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
-    as_cond = keeping(features, index, parts, cond=0)
-    cond = model.predict(latents, start, text, as_cond)
+    cond = model.predict(latents, start, text, keeping(features, index, parts, cond=0))
 
     def step_with(uncond: Tensor) -> Tensor:
         return advance(model.schedule, latents, guided(uncond, cond, guidance), start, end)
