@@ -63,8 +63,7 @@ def null_text_steps(
         inner_steps: optimiser steps a timestep, at most.
         epsilon: a timestep ends early below the loss epsilon + 2e-5 * its index.
         learning_rate: of the first timestep; it falls by 1 % of this each timestep.
-        features, parts: where to keep what edits will read in each sampling step, and what that
-            is; the rows are computed here anyway.
+        features, parts: where to keep what edits read in each sampling step, and what that is.
     """
     inversion: Inversion | None = None
     if features is not None:
