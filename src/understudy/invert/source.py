@@ -50,9 +50,8 @@ class SourceFeatures:
     """The features of one source, step by step; it fills while the source is run.
 
     Attributes:
-        room: bytes it may take; a step that does not fit, and later ones that read as much, are
-            not kept and then run again. Steps that read less, like words alone, may still fit.
-        path: latents before each step, and after those so far, where an edit had to walk them.
+        room: bytes it may take; a step that does not fit is not kept but run again.
+        path: latents before each step and after the last, where an edit had to compute them.
         first_output: the network's unconditional output in the first step.
         owner: which source it is of; see `claim`.
     """
