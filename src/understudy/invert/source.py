@@ -49,11 +49,9 @@ GOOD_CELLS = 256  # 16 x 16: where Stable Diffusion's maps of a 512 picture show
 class SourceFeatures:
     """The features of one source, step by step; it fills while the source is run.
 
-    Attributes:
-        room: bytes it may take; a step that does not fit is not kept but run again.
-        path: latents before each step and after the last, where an edit had to compute them.
-        first_output: the network's unconditional output in the first step.
-        owner: which source it is of; see `claim`.
+    room: bytes it may take; a step that does not fit is not kept but run again. path: latents
+    before each step and after the last, where an edit had to compute them. first_output: the
+    network's unconditional output in the first step. owner: which source it is of; see `claim`.
     """
 
     room: int = 4 * GIGABYTE
