@@ -41,7 +41,7 @@ class Rows:
         for name, measure in cases:
             if name not in done:
                 started = time.monotonic()
-                row = {"case": name, "mark": self.mark, **measure()}
+                row = {"method": self.path.stem, "case": name, "mark": self.mark, **measure()}
                 row["seconds"] = round(time.monotonic() - started, 2)
                 add_row(self.path, row)
                 done[name] = row

@@ -33,7 +33,7 @@ def refused(
     capsys.readouterr()  # what making a model's folder said
     assert run(*words) == code
     caught = capsys.readouterr()
-    progress = (" took ", " s left")
+    progress = (" took ", " s left", "note: editing the region")
     error = [line for line in caught.err.splitlines() if not any(p in line for p in progress)]
     assert len(error) == 1, caught.err
     assert error[0].startswith("understudy: ") and str(naming) in error[0], error[0]
