@@ -181,6 +181,6 @@ def scorer_of(
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
     """The step counts of the candidate that was taken."""
     plans = candidates(settings)
-    plan = plans[last.targets[0] % len(plans)]
+    plan = plans[last.targets[0] % len(plans)].plan
     ends = (plan.self_output, plan.self_map, plan.cross_map)
     return dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))
