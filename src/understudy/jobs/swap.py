@@ -79,7 +79,7 @@ def swap(
 
 @dataclass(frozen=True)
 class Swapped:
-    """A swapped picture. chosen: step counts of the schedule taken, where a search chose it.
+    """A swapped picture. chosen: step counts and noise of the candidate taken by a search.
 
     scored: a scorer compared candidates. found: what of the source was in the cache.
     """
@@ -179,8 +179,9 @@ def scorer_of(
 
 
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
-    """The step counts of the candidate that was taken."""
-    plans = candidates(settings)
-    plan = plans[last.targets[0] % len(plans)].plan
-    ends = (plan.self_output, plan.self_map, plan.cross_map)
-    return dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))
+    """The step counts and the noise seed of the candidate that was taken."""
+    found = candidates(settings)
+    one = found[last.targets[0] % len(found)]
+    ends = (one.plan.self_output, one.plan.self_map, one.plan.cross_map)
+    counts = dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))
+    return {**counts, "noise_seed": one.seed}
