@@ -274,7 +274,7 @@ def test_damaged_sessions_are_refused(model: StyleGAN2, latent: Tensor, tmp_path
         (missing, header, "state.front"),
         (tensors, {"format": "other"}, "no drag session"),
         (tensors, {**header, "drag": "{"}, "cannot be read"),
-        (tensors, {**header, "drag": json.dumps({"states": []})}, "cannot be read"),
+        (tensors, {**header, "drag": json.dumps({"states": []})}, "has no 'model'"),
     ]
     for contents, facts, message in cases:
         save_file(contents, tmp_path / "bad", facts)

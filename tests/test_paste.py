@@ -62,7 +62,7 @@ def test_a_swap_that_pastes_is_the_photo_outside_and_needs_to_know_where() -> No
     inversion = invert(
         model, photo, "a cat", InvertSettings(steps=2, guidance=2.0, method="direct")
     )
-    asked = {"steps": 2, "guidance": 2.0, "cross_map_steps": 1, "paste": True}
+    asked = {"steps": 2, "guidance": 2.0, "cross_map_steps": 1, "paste": True, "blend": False}
     settings = SwapSettings.from_dict({**asked, "feather": 0})
     mask = torch.zeros(1, 1, *photo.shape[-2:])
     mask[..., : photo.shape[-2] // 2, :] = 1

@@ -184,10 +184,13 @@ def test_latents_that_are_none(tmp_path: Path) -> None:
     header = {"format": "understudy latent 1", "latent": json.dumps(told)}
     bad: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {
         "no latent": (tensors, {"format": "other"}),
-        "of the shape": ({"ws": torch.zeros(2, 3)}, header),
+        "has the shape": ({"ws": torch.zeros(2, 3)}, header),
         "not finite": ({"ws": tensors["ws"] * torch.nan}, header),
-        "cannot be read": (tensors, {"format": header["format"], "latent": "[]"}),
-        "which generator": (tensors, {**header, "latent": json.dumps({**told, "generator": 5})}),
+        "must be an object": (tensors, {"format": header["format"], "latent": "[]"}),
+        "generator must be text": (
+            tensors,
+            {**header, "latent": json.dumps({**told, "generator": 5})},
+        ),
     }
     for reason, (values, text) in bad.items():
         save_file(values, file, text)
@@ -351,7 +354,8 @@ BAD: dict[str, tuple[int, tuple[str, ...], str]] = {
     "no mouth": (2, ("face.png", "--eyes", "1,2;3,4"), "--mouth"),
     "crop and eyes": (2, ("face.png", "--crop", "0,0,9,9", "--eyes", "1,2;3,4"), "exclude"),
     "crop outside": (2, ("face.png", "--crop", "0,0,900,900"), "crop"),
-    "no extra": (1, ("face.png", "--landmarks", "x.dat"), "understudy[faces]"),
+    "no landmarks": (2, ("face.png", "--landmarks", "x.dat"), "x.dat"),
+    "no extra": (1, ("face.png", "--landmarks", "face.png"), "understudy[faces]"),
     "another measure": (2, ("face.png", "--measure", "taste"), "--measure"),
     "out of another kind": (2, ("face.png", "--out", "a.pt"), ".safetensors"),
     "picture of another kind": (2, ("face.png", "--picture", "a.bmp"), ".png"),

@@ -42,9 +42,10 @@ def test_a_worker_gives_the_events_and_pictures_of_a_run_here(here: Path, worker
 
 
 def test_errors_cross_over_and_the_worker_lives_on(here: Path, worker: Worker) -> None:
-    before = worker.pid
     with pytest.raises(InputError, match="needs 'prompt'"):
         list(worker.run(Job(verb="generate")))
+    before = worker.pid
+    assert before is not None
     with pytest.raises(ConceptError, match="no concept 'nobody'"):
         wish = drawing("o.png")
         list(worker.run(Job(**{**vars(wish), "inputs": {**wish.inputs, "concept": ["nobody"]}})))
@@ -54,8 +55,9 @@ def test_errors_cross_over_and_the_worker_lives_on(here: Path, worker: Worker) -
 
 
 def test_closing_cancels_between_steps(here: Path, worker: Worker) -> None:
-    before, events = worker.pid, worker.run(drawing("never.png", steps=900))
+    events = worker.run(drawing("never.png", steps=900))
     assert isinstance(next(events), Progress)
+    before = worker.pid
     with pytest.raises(RuntimeError, match="busy"):
         next(worker.run(drawing("other.png")))
     events.close()  # pyright: ignore
