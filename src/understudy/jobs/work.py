@@ -40,6 +40,7 @@ class Work:
         self.notes: list[str] = []
         self._noted = set[str]()
         self.ingredients: list[Ingredient] = []
+        self._photos: dict[Path, Photo] = {}
 
     def note(self, *lines: str) -> None:
         """Things worth knowing; said once, however often a file is read."""
@@ -73,13 +74,14 @@ class Work:
             self.ingredients.append(found)
 
     def photo(self, path: Path, role: str = "photo") -> Photo:
-        """A photo of the user's, its notes reported."""
+        """A photo of the user's, decoded once, its notes reported."""
         from understudy.pictures.photo import read_photo
 
-        photo = read_photo(path)
-        self.note(*photo.notes)
+        if path not in self._photos:
+            self._photos[path] = read_photo(path)
+            self.note(*self._photos[path].notes)
         self.used(role, path)
-        return photo
+        return self._photos[path]
 
     def mask(self, path: Path, photo: Photo, size: tuple[int, int]) -> Tensor:
         """A mask "1 1 h w" drawn on a photo, fitted as the photo is."""
