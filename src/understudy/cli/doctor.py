@@ -19,8 +19,8 @@ LIBRARIES = (
     "torch diffusers transformers accelerate peft safetensors huggingface_hub pillow numpy numba"
 ).split()
 EXTRAS = {  # extra: a distribution that it installs
-    "studio": "gradio",
-    "ray": "ray",
+    "studio": "fastapi",
+    "batch": "ray",
     "metrics": "lpips",
     "faces": "dlib",
     "raft": "torchvision",
