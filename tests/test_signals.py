@@ -129,6 +129,19 @@ def test_a_stop_says_what_was_kept(
     assert line.startswith(f"understudy: {LAST_WORDS} ") and said in line
 
 
+def test_a_stop_does_not_name_a_cache_that_took_nothing(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pictures.save(here / "photo.png", pictures.gradient(80, 90))
+    (here / "file").touch()
+    monkeypatch.setenv("UNDERSTUDY_CACHE", str(here / "file" / "cache"))
+    monkeypatch.setattr("understudy.jobs.edit.edit_steps", lambda *_, **__: stopping(2))
+    words = "edit photo.png --prompt cat --to dog --steps 1 --model"
+    assert cli.main([*words.split(), str(tiny_folder("toy"))]) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == f"understudy: {LAST_WORDS}"
+
+
 def test_a_stopped_learn_names_its_checkpoint(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

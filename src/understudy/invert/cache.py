@@ -11,6 +11,7 @@ import hashlib
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 from filelock import FileLock
@@ -54,12 +55,13 @@ def cached_steps(
     with _alone(file):
         kept = _recall(file, model)
         if kept is not None:
-            yield InvertStep(0, 1, kept.times[0], kept.noise, inversion=kept)
+            yield InvertStep(0, 1, kept.times[0], kept.noise, inversion=kept, cached="found")
             return
         for step in make():
             if step.inversion is not None:
                 with suppress(OutputError):
                     step.inversion.save(file)
+                    step = replace(step, cached="saved")
             yield step
 
 

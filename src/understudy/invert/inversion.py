@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -177,7 +177,8 @@ class InvertStep:
 
     index counts from 0 to total - 1; time is the one the network was told. latents "1 c h w" are
     those after the step. loss is the last one measured and inner the number of optimiser steps
-    taken (null-text only). The last step carries the inversion.
+    taken (null-text only). The last step carries the inversion. cached: whether that inversion
+    was "found" in the cache or is "saved" there now; "" where it is not in the cache.
     """
 
     index: int
@@ -187,6 +188,7 @@ class InvertStep:
     loss: float | None = None
     inner: int = 0
     inversion: Inversion | None = None
+    cached: Literal["", "found", "saved"] = ""
 
 
 @torch.no_grad()

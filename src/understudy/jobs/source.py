@@ -56,7 +56,11 @@ class Inverted:
     kept: str = ""  # what a stop after it leaves behind; see `Progress`
 
     def keep(self, guidance: float) -> None:
-        """Leave the features for the next edit; a full disk loses nothing else."""
+        """Keep the features for the next edit. Call it after the result is written: a run that is
+        killed before that leaves the cache as it was, so its repetition gives the same pixels.
+
+        A full disk loses nothing but the features.
+        """
         if self.features is not None:
             with suppress(OutputError):
                 self.features.save(features_folder(self.inversion, guidance))
@@ -118,16 +122,16 @@ def inverted(
             features=features,
             parts=parts,
         )
-        inversion, cached = (yield from watched(drawn, "Drawing")).inversion, False
+        step = yield from watched(drawn, "Drawing")
     else:
         steps = inversion_steps(
             model, source.picture, source.prompt, asked, cache=cache, features=features, parts=parts
         )
         step = yield from watched(steps, "Inverting")
-        inversion, cached = step.inversion, step.total < asked.steps
+    inversion = step.inversion
     assert inversion is not None, "the last step carries the inversion"
-    kept = IN_CACHE if source.picture is not None and cache is not None else ""
-    found = Inverted(inversion, features, "inversion" if cached else "nothing", kept)
+    before: Literal["inversion", "nothing"] = "inversion" if step.cached == "found" else "nothing"
+    found = Inverted(inversion, features, before, IN_CACHE if step.cached else "")
     if features is None or features.nbytes:
         return found
     folder = features_folder(inversion, asked.guidance)

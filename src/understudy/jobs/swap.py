@@ -73,6 +73,7 @@ def swap(
     if source.frame is not None:
         result = source.frame.put_back(result, source.picture if settings.paste else None)
     write_edited(out, result, recipe, marks, photo=photo, keeps_photo=kept)
+    made.inverted.keep(asked.guidance)
     told = {key: value for key, value in facts.items() if key != "cache"}
     return Result({"picture": str(out), **told}, (f'{out}   "{cast.target}"',), (str(out),))
 
@@ -81,18 +82,19 @@ def swap(
 class Swapped:
     """A swapped picture. chosen: step counts and noise of the candidate taken by a search.
 
-    scored: a scorer compared candidates. found: what of the source was in the cache.
+    scored: a scorer compared candidates. inverted: the source; keep its features for later swaps
+    with `inverted.keep` once the picture is written.
     """
 
     picture: Float[Tensor, "1 3 h w"]
     scored: bool
     chosen: dict[str, int] | None
-    found: str
+    inverted: Inverted
 
     @property
     def facts(self) -> dict[str, object]:
         """What the recipe says of it."""
-        found: dict[str, object] = {"cache": self.found}
+        found: dict[str, object] = {"cache": self.inverted.found}
         return {**found, "chosen": self.chosen} if self.scored else found
 
 
@@ -115,7 +117,6 @@ def swapped(
     with applied(model, cast.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
         made = yield from replaced(model, found, source, cast, settings, photos)
-    found.keep(asked.guidance)
     return made
 
 
@@ -145,7 +146,7 @@ def replaced(
     how = (settings, source.picture, source.mask)
     picture = framed(model, found.inversion, picture, last, *how).cpu()
     scored = search is not None
-    return Swapped(picture, scored, taken(last, settings) if scored else None, found.found)
+    return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 
 
 def audition(

@@ -14,7 +14,7 @@ from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.source import Source, check_source, inversions, inverted, source_of
+from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
 from understudy.jobs.swap import scorer_of
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
@@ -68,11 +68,12 @@ def sweep(
         swept = yield from _swept(model, cast, source, asked, grid, settings.keep, shown)
         facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
         facts |= swept.marks
-        said = {**facts, "cache": swept.found}
+        said = {**facts, "cache": swept.inverted.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
     title = f'"{prompt}"  to  "{cast.target}"'
     sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
     write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
+    swept.inverted.keep(asked.guidance)
     told = f"{out}   {len(grid)} swaps in {swept.rows['swaps']} rows"
     values = {"picture": str(out), "cells": len(grid), "rows": swept.rows, **facts}
     return Result(values, (told,), (str(out),))
@@ -80,12 +81,12 @@ def sweep(
 
 @dataclass(frozen=True)
 class Swept:
-    """The cells' pictures, the U-Net rows they took, their scores, what was in the cache."""
+    """The cells' pictures, the U-Net rows they took, their scores, the inverted source."""
 
     pictures: list[Pixels]
     rows: dict[str, int]
     marks: dict[str, list[float]]
-    found: str
+    inverted: Inverted
 
 
 def _swept(
@@ -122,12 +123,11 @@ def _swept(
         cost = {"inversion": spent - before, "swaps": model.rows - spent}
         shown = [decoded(model, one).cpu() for one in last.target.split(1)]
         scorer = scorer_of(model, asked.guidance, source, cast, photos)
-    found.keep(asked.guidance)
     marks = dict[str, list[float]]()
     if scorer is not None:
         for name, seen in zip(MARKS, scorer.seen(cat(shown)), strict=True):
             marks[name] = [round(value, 3) for value in seen.tolist()]
-    return Swept([to_pixels(picture) for picture in shown], cost, marks, found.found)
+    return Swept([to_pixels(picture) for picture in shown], cost, marks, found)
 
 
 def _axis(text: str) -> Axis:

@@ -104,7 +104,8 @@ class Latent:
             return self.fingerprint
         whole = hashlib.sha256(self.fingerprint.encode())
         for name, change in sorted(self.changes.items()):
-            whole.update(name.encode() + change.cpu().contiguous().numpy().tobytes())
+            data = change.cpu().reshape(-1).view(torch.uint8)  # numpy has no bfloat16
+            whole.update(name.encode() + data.numpy().tobytes())
         return whole.hexdigest()
 
     def placed(self, square: Square, photo: tuple[int, int]) -> Latent:
