@@ -52,3 +52,10 @@ def encoded(pixels: Pixels, suffix: str, text: Mapping[str, str], xmp: str) -> b
             raise InputError("The recipe is too long for a JPEG file. Write a .png or .webp.")
         image.save(stream, format="JPEG", quality=QUALITY, subsampling=0, xmp=packet)
     return stream.getvalue()
+
+
+def frame_jpeg(pixels: Pixels, quality: int = 88) -> bytes:
+    """A JPEG to look at, without metadata: a frame of a live view, not a result."""
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, format="JPEG", quality=quality, subsampling=0)
+    return stream.getvalue()

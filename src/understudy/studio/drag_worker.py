@@ -1,0 +1,199 @@
+"""The process that drags: it owns generators and sessions, reads commands, writes frames.
+
+A message is a length of four bytes, JSON, and for a frame the bytes of a JPEG file. Sessions at
+work take turns, one step each; commands are read between steps.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Callable
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from understudy.drag.session import DragSession
+from understudy.errors import InputError, UnderstudyError
+from understudy.generators.folder import load_generator, stylegan2
+from understudy.generators.interface import ImageGenerator
+from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.generators.stylegan3.generator import StyleGAN3
+from understudy.pictures.photo import read_photo
+from understudy.pictures.tensors import read_mask
+from understudy.project.latent import Latent
+from understudy.settings.drag import DragSettings
+from understudy.studio.drag_live import LiveDrag
+
+SESSIONS = 12  # kept in memory; the one that was used longest ago is left to its file
+
+
+def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
+    """One message."""
+    text = json.dumps(head, allow_nan=False).encode()
+    return len(text).to_bytes(4, "big") + text + body
+
+
+def serve(pipe: Connection, folder: str) -> None:
+    """Work until the pipe is closed. folder: where sessions are kept for a restart."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
+    desk = _Desk(pipe, Path(folder))
+    try:
+        while True:
+            while pipe.poll(0 if desk.busy() else None):
+                desk.answer(json.loads(pipe.recv_bytes()))
+            desk.turn()
+    except (EOFError, BrokenPipeError, ConnectionResetError):
+        return
+
+
+class _Desk:
+    """Sessions by name, and the commands on them."""
+
+    def __init__(self, pipe: Connection, folder: Path) -> None:
+        self.pipe, self.folder = pipe, folder
+        self.drags: dict[str, LiveDrag] = {}
+        self.unsaved = set[str]()
+        self._generators: dict[tuple[str, str], StyleGAN2 | StyleGAN3] = {}
+
+    def busy(self) -> bool:
+        """Whether any session is running."""
+        return any(drag.running for drag in self.drags.values())
+
+    def turn(self) -> None:
+        """One step of each session that runs; what stands still is written down."""
+        for name, drag in list(self.drags.items()):
+            if drag.running:
+                self._guarded(name, 0, drag.advance)
+                self.unsaved.add(name)
+        if not self.busy():
+            for name in list(self.unsaved):
+                self._keep(name)
+
+    def answer(self, command: dict[str, Any]) -> None:
+        """Do one command; its number `re` comes back with the frame or the error."""
+        name, number = str(command["session"]), int(command.get("re", 0))
+        if command["do"] == "open":
+            self._guarded(name, number, lambda: self._open(name, command))
+        elif command["do"] == "close":
+            self.drags.pop(name, None)
+            self._file(name).unlink(missing_ok=True)
+        elif name not in self.drags:
+            self._send(name, {"event": "error", "re": number, "message": "It is not open."})
+        else:
+            self._used(name)
+            self._guarded(name, number, lambda: self._do(name, self.drags[name], command))
+
+    def _do(self, name: str, drag: LiveDrag, command: dict[str, Any]) -> None:
+        """One command on an open session."""
+        calls: dict[str, Callable[[], None]] = {
+            "look": lambda: None,
+            "points": lambda: drag.points(_pairs(command)),
+            "mask": lambda: drag.mask(_mask(drag, command)),
+            "settings": lambda: drag.configure(dict(command["settings"])),
+            "run": drag.run,
+            "pause": drag.pause,
+            "step": lambda: _step(drag),
+            "undo": lambda: drag.goto(max(drag.at - 1, 0)),
+            "redo": lambda: drag.goto(min(drag.at + 1, len(drag.moments) - 1)),
+            "goto": lambda: drag.goto(int(command["moment"])),
+            "film": lambda: drag.film(Path(command["path"]), bool(command.get("marks", True))),
+            "save": lambda: drag.save(Path(command["path"])),
+        }
+        calls[str(command["do"])]()
+        if command["do"] in ("film", "save"):
+            told = {"event": command["do"], "path": command["path"], "re": command.get("re", 0)}
+            return self._send(name, told)
+        if command["do"] != "look":
+            self.unsaved.add(name)
+
+    def _open(self, name: str, command: dict[str, Any]) -> None:
+        """Begin a session, or take one up from its file."""
+        while len(self.drags) >= SESSIONS:
+            oldest = next(iter(self.drags))
+            self._keep(oldest)
+            del self.drags[oldest]
+        settings = DragSettings.filled(command.get("settings", {}))
+        model: ImageGenerator = self._generator(
+            str(command["generator"]), str(command.get("device", "auto"))
+        )
+        latent = command.get("latent")
+        if latent:
+            projected = Latent.load(latent)
+            loaded = self._generator(str(command["generator"]), str(command.get("device", "auto")))
+            model, ws = projected.tuned(stylegan2(loaded)), projected.ws
+        else:
+            z = model.draw_z(int(command.get("seed", 0)))
+            ws = model.latents(z, truncation=settings.truncation)
+        kept = self._file(name)
+        if kept.is_file():
+            self.drags[name] = LiveDrag(model, DragSession.load(kept))
+        else:
+            self.drags[name] = LiveDrag.begin(model, ws, settings)
+            self.unsaved.add(name)
+
+    def _generator(self, name: str, device: str) -> StyleGAN2 | StyleGAN3:
+        if (name, device) not in self._generators:
+            self._generators.clear()
+            self._generators[name, device] = load_generator(name, device=device)
+        return self._generators[name, device]
+
+    def _guarded(self, name: str, number: int, call: Callable[[], None]) -> None:
+        """Call, then send the moment that is reached with its frame, or one line of error."""
+        try:
+            call()
+        except (UnderstudyError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            if name in self.drags:
+                self.drags[name].pause()
+            ours = isinstance(error, UnderstudyError)
+            line = str(error) if ours else f"The drag failed: {type(error).__name__}: {error}"
+            self._send(name, {"event": "error", "re": number, "message": line})
+        if name in self.drags:
+            drag = self.drags[name]
+            height, width = drag.moment.shown.picture
+            head = {"event": "frame", "re": number, "width": width, "height": height}
+            self._send(name, {**head, **drag.facts()}, drag.frame())
+
+    def _send(self, name: str, head: dict[str, Any], body: bytes = b"") -> None:
+        self.pipe.send_bytes(packed({"session": name, **head}, body))
+
+    def _used(self, name: str) -> None:
+        """Make it the one that was used last."""
+        self.drags[name] = self.drags.pop(name)
+
+    def _file(self, name: str) -> Path:
+        return self.folder / f"{name}.safetensors"
+
+    def _keep(self, name: str) -> None:
+        """Write a session down; a full disk costs the restart, not the drag."""
+        self.unsaved.discard(name)
+        if name in self.drags:
+            os.makedirs(self.folder, exist_ok=True)
+            try:
+                self.drags[name].keep(self._file(name))
+            except UnderstudyError as error:
+                self._send(name, {"event": "note", "message": str(error)})
+
+
+def _step(drag: LiveDrag) -> None:
+    """One step, then stand still."""
+    drag.advance()
+    drag.pause()
+
+
+def _pairs(command: dict[str, Any]) -> list[Any]:
+    """The pairs of a command. Raises InputError for anything but numbers."""
+    try:
+        return [((float(a), float(b)), (float(c), float(d))) for (a, b), (c, d) in command["pairs"]]
+    except (TypeError, ValueError):
+        raise InputError("Points must be pairs of x, y in pixels.") from None
+
+
+def _mask(drag: LiveDrag, command: dict[str, Any]) -> Any:
+    """The mask of a command's picture file, of any size of the same shape; None for no mask."""
+    path = command.get("path")
+    if not path:
+        return None
+    photo = read_photo(path)
+    return read_mask(Path(path), photo.size, drag.moment.shown.picture)
