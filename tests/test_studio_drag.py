@@ -1,0 +1,162 @@
+"""Live drags of the studio: an exact timeline, saved moments, and the process that serves them."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from understudy.drag.session import DragSession
+from understudy.errors import InputError
+from understudy.generators.folder import load_generator
+from understudy.settings.drag import DragSettings
+from understudy.studio.drag_live import LiveDrag
+from understudy.studio.drag_session import DragProcess, Listener, checked
+
+PAIR = ((60.0, 60.0), (60.0, 75.0))
+
+
+@pytest.fixture(scope="module")
+def generator() -> Any:
+    return load_generator("toybox-gan")
+
+
+def begun(generator: Any, **given: Any) -> LiveDrag:
+    settings = DragSettings.filled(given)
+    ws = generator.latents(generator.draw_z(3), truncation=settings.truncation)
+    live = LiveDrag.begin(generator, ws, settings)
+    live.points([PAIR])
+    return live
+
+
+def seen(live: LiveDrag) -> tuple[Any, ...]:
+    """All that a page gets of a moment."""
+    facts = live.facts()
+    return facts["step"], facts["points"], facts["left"], live.frame()
+
+
+def test_fifty_steps_undone_and_redone_are_the_same_frames(generator: Any) -> None:
+    live = begun(generator)
+    frames = {}
+    for _ in range(50):
+        live.advance()
+        frames[live.at] = seen(live)
+    assert len({frame[-1] for frame in frames.values()}) > 40, "the picture moves"
+    places = sorted(frames)
+    for place in [*reversed(places), *places]:
+        live.goto(place)
+        assert seen(live) == frames[place]
+    # Frames that were dropped are drawn again from the latent; going on gives the same latents.
+    before = [moment.shown.latent for moment in live.moments]
+    live.goto(20)
+    for place in range(21, 24):
+        live.advance()
+        assert bool((live.moments[place].shown.latent == before[place]).all())
+
+
+def test_a_run_in_the_studio_is_the_drag_of_the_command_line(generator: Any) -> None:
+    live = begun(generator, steps=6)
+    live.run()
+    while live.running:
+        live.advance()
+    start = live.moments[0].shown.start
+    *_, last = DragSession.begin(generator, start, [PAIR], settings=live.settings).run(generator)
+    assert bool((live.moment.shown.latent == last.latent).all())
+    assert live.moment.end == "cap"
+    assert live.facts()["why"]
+
+
+def test_a_saved_moment_is_where_a_drag_of_one_step_ends(generator: Any, tmp_path: Path) -> None:
+    live = begun(generator)
+    for _ in range(6):
+        live.advance()
+    live.goto(live.at - 1)
+    live.save(tmp_path / "drag.safetensors")
+    *_, last = DragSession.load(tmp_path / "drag.safetensors").run(generator)
+    assert bool((last.latent == live.moment.shown.latent).all())
+
+
+def test_points_and_masks_are_moments_too(generator: Any) -> None:
+    live = begun(generator)
+    live.advance()
+    live.advance()
+    many = len(live.moments)
+    live.points([*live.moment.shown.pairs, ((30.0, 30.0), (30.0, 40.0))])
+    assert (live.facts()["kind"], len(live.facts()["points"])) == ("points", 2)
+    live.goto(live.at - 1)
+    assert len(live.facts()["points"]) == 1
+    live.points([PAIR])
+    assert len(live.moments) == many + 1, "what was undone is replaced by what is done now"
+    with pytest.raises(InputError, match="outside"):
+        live.points([((500.0, 5.0), (5.0, 5.0))])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        {"do": "exec"},
+        [],
+        {"do": "goto", "moment": -1},
+        {"do": "goto", "moment": True},
+        {"do": "points", "pairs": [[1, 2]]},
+        {"do": "points", "pairs": [[[1, 2], [3, "4"]]]},
+        {"do": "points", "pairs": [[[1, 2], [3, 4]]] * 65},
+        {"do": "settings", "settings": 3},
+    ],
+)
+def test_commands_of_pages_are_checked(command: Any) -> None:
+    with pytest.raises(InputError):
+        checked(command)
+
+
+def test_only_declared_fields_reach_the_process() -> None:
+    sent = checked({"do": "run", "path": "/etc/passwd", "session": "x", "re": 4})
+    assert sent == {"do": "run", "re": 4}
+
+
+def heads(news: list[str | bytes]) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    for one in news:
+        text = one if isinstance(one, str) else one[4 : 4 + int.from_bytes(one[:4], "big")]
+        found.append(json.loads(text))
+    return found
+
+
+@pytest.mark.slow  # torch is loaded twice
+def test_a_killed_process_is_started_again_with_what_was_kept(tmp_path: Path) -> None:
+    process = DragProcess(tmp_path)
+    opening = {"do": "open", "generator": "toybox-gan", "seed": 3, "device": "cpu", "settings": {}}
+
+    async def until(listener: Listener, wanted: Any) -> dict[str, Any]:
+        while True:
+            for head in heads(await asyncio.wait_for(listener.next(), 120)):
+                if wanted(head):
+                    return head
+
+    async def drag() -> None:
+        listener = process.listen("a")
+        process.send("a", opening)
+        await until(listener, lambda head: head["event"] == "frame")
+        process.send("a", {"do": "points", "pairs": [PAIR], "re": 1})
+        process.send("a", {"do": "step", "re": 2})
+        process.send("a", {"do": "step", "re": 3})
+        before = await until(listener, lambda head: head.get("re") == 3)
+        assert before["step"] == 1
+        for _ in range(200):  # it is written when nothing is left to do
+            if DragSession.load(tmp_path / "a.safetensors").state.step == 1:
+                break
+            await asyncio.sleep(0.05)
+        process._process.kill()
+        await until(listener, lambda head: head["event"] == "died")
+        process.send("a", opening)
+        after = await until(listener, lambda head: head["event"] == "frame")
+        assert (after["step"], after["points"]) == (before["step"], before["points"])
+
+    try:
+        asyncio.run(drag())
+    finally:
+        process.close()
+    assert process.pid is None
