@@ -41,7 +41,7 @@ def serve(pipe: Connection, folder: str) -> None:
     desk = _Desk(pipe, Path(folder))
     try:
         while True:
-            while pipe.poll(0 if desk.busy() else None):
+            while pipe.poll(0 if desk.busy() or desk.unsaved else None):
                 desk.answer(json.loads(pipe.recv_bytes()))
             desk.turn()
     except (EOFError, BrokenPipeError, ConnectionResetError):
