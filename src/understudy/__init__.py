@@ -33,7 +33,7 @@ from understudy.errors import (
 )
 
 if TYPE_CHECKING:
-    from understudy.concept import Concept, spelled, worn
+    from understudy.concept import Concept, spelled, with_strengths, worn
     from understudy.drag.session import DragSession
     from understudy.generators.folder import load_generator
     from understudy.generators.interface import ImageGenerator
@@ -85,6 +85,7 @@ __all__ = [
     "read_picture",
     "read_recipe",
     "spelled",
+    "with_strengths",
     "worn",
     "write_picture",
 ]
@@ -111,6 +112,7 @@ _LAZY = {
     "read_picture": "pictures.tensors.read_picture",
     "read_recipe": "pictures.recipe.read_recipe",
     "spelled": "concept.spelled",
+    "with_strengths": "concept.with_strengths",
     "worn": "concept.worn",
     "write_picture": "pictures.tensors.write_picture",
 }

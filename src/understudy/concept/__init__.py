@@ -8,7 +8,7 @@ from understudy.concept.apply import (
     worn,
 )
 from understudy.concept.folder import MANIFEST
-from understudy.concept.value import Concept, spelled, with_articles
+from understudy.concept.value import Concept, spelled, with_articles, with_strengths
 
 __all__ = [
     "MANIFEST",
@@ -19,5 +19,6 @@ __all__ = [
     "spelled",
     "untouched",
     "with_articles",
+    "with_strengths",
     "worn",
 ]

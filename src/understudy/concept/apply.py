@@ -11,7 +11,15 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from understudy.concept.value import LOW_RANK, ROWS, TAIL, Concept, names_in, spelled
+from understudy.concept.value import (
+    LOW_RANK,
+    ROWS,
+    TAIL,
+    Concept,
+    names_in,
+    spelled,
+    strengths_in,
+)
 from understudy.diffusion.text import Text
 from understudy.errors import ConceptError, PromptError
 from understudy.models.interface import DiffusionModel
@@ -19,7 +27,8 @@ from understudy.models.interface import DiffusionModel
 
 @contextmanager
 def worn(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
-    """Let `model` wear `concepts` inside the block: each adds its change to the weights.
+    """Let `model` wear `concepts` inside the block: each adds its change to the weights, times its
+    strength.
 
     Afterwards the very same weights are back, bit for bit. May be nested; changes add up. A tail
     changes no weights: `embedded` puts it behind the prompts that name it. Raises ConceptError for
@@ -31,7 +40,7 @@ def worn(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
     with untouched(model) as parameters:
         for concept in concepts:
             for name, change in _changes(concept).items():
-                _apply(parameters[name], change)
+                _apply(parameters[name], change, concept.strength)
         yield
 
 
@@ -46,8 +55,12 @@ def embedded(
 
     HiPer (Han et al. 2023, arXiv:2303.08767): the last n of a prompt's embeddings, padding as
     long as the prompt is short, give way to the tail times `tail_scale` (the concept's own where
-    None). The model should wear the concepts. Raises PromptError for a prompt that is too long.
+    None). With another strength than 1 they are moved towards it, or beyond. The model should wear
+    the concepts. Raises PromptError for a prompt that is too long, and for a strength that is not
+    the concept's own (see `with_strengths`).
     """
+    for prompt in prompts:
+        _refuse_strengths(prompt, concepts)
     texts = [spelled(prompt, *concepts) for prompt in prompts]
     text = model.embed(texts).clone()
     for row, prompt in enumerate(prompts):
@@ -56,7 +69,9 @@ def embedded(
         for concept in tails:
             tail = concept.tensors[TAIL].to(text.tokens)
             scale = concept.tail_scale if tail_scale is None else tail_scale
-            text.tokens[row, end - len(tail) : end] = scale * tail
+            there = text.tokens[row, end - len(tail) : end]
+            moved = there + concept.strength * (scale * tail - there)
+            there.copy_(scale * tail if concept.strength == 1 else moved)
             end -= len(tail)
         if model.tokenize(texts[row]).length + 2 > end:
             raise PromptError(
@@ -64,6 +79,18 @@ def embedded(
                 f"embeddings behind it. Shorten it."
             )
     return text
+
+
+def _refuse_strengths(prompt: str, concepts: Sequence[Concept]) -> None:
+    asked = strengths_in(prompt)
+    for concept in concepts:
+        for name in concept.phrases.keys() & asked.keys():
+            if asked[name] != concept.strength:
+                raise PromptError(
+                    f"The prompt asks for {name} at strength {asked[name]:g}, and it is applied at "
+                    f"{concept.strength:g}. Make the concepts with with_strengths(concepts, "
+                    "prompts) and apply those."
+                )
 
 
 @contextmanager
@@ -125,18 +152,24 @@ def _changes(concept: Concept) -> dict[str, Change]:
 
 
 @torch.no_grad()
-def _apply(parameter: nn.Parameter, change: Change) -> None:
-    """Replace the parameter by itself plus the change, summed in float32 at least."""
+def _apply(parameter: nn.Parameter, change: Change, strength: float) -> None:
+    """Replace the parameter by itself plus the change times strength, in float32 at least.
+
+    Learnt rows stand in the place of others: those are moved towards them.
+    """
     wide = torch.promote_types(parameter.dtype, torch.float32)
     total = parameter.data.to(wide)
     given = {sort: tensor.to(parameter.device) for sort, tensor in change.items()}
     if "" in given:
-        total = total + given[""].to(wide)
+        total = total + strength * given[""].to(wide)
     if "lora_A" in given:
         a, b = given["lora_A"].to(wide), given["lora_B"].to(wide)
-        total = total + ((given["alpha"].to(wide) / len(a)) * (b @ a)).reshape(total.shape)
+        scale = strength * given["alpha"].to(wide) / len(a)
+        total = total + (scale * (b @ a)).reshape(total.shape)
     if "rows" in given:
-        total = total.index_copy(0, given["ids"], given["rows"].to(wide))
+        ids, rows = given["ids"], given["rows"].to(wide)
+        rows = rows if strength == 1 else total[ids] + strength * (rows - total[ids])
+        total = total.index_copy(0, ids, rows)
     replace_weights(parameter, total.to(parameter.dtype))
 
 

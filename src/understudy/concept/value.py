@@ -16,8 +16,8 @@ is (n, width of the text as the U-Net reads it), to be scaled by `tail_scale` wh
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -31,7 +31,8 @@ from understudy.errors import InputError, PromptError
 TAIL, TAIL_SCALE = "tail", 0.8
 LOW_RANK, ROWS = ("lora_A", "lora_B", "alpha"), ("rows", "ids")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_PLACEHOLDER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
+STRONGEST = 2.0  # largest strength of a concept; 1 is as it was learnt
 # Where a noun would stand with its article: at the beginning, and behind these.
 _BARE = re.compile(
     r"(^\s*|[,;:]\s+|\b(?:of|and|or|with|to|by|beside|behind|near|under|like|as)\s+)(?=\{)", re.I
@@ -45,6 +46,7 @@ class Concept:
     kind is the method it was learnt by: "dreambooth", "lora", "textual-inversion", "hiper".
     identifier: the word, or words, that mean it; empty for a tail alone. `tensors`: see the module.
     `record` says how it was learnt. `also`: further subjects learnt along with it, name to phrase.
+    strength: share of its change that is applied, 0 to 2; of a use, so it is not saved.
     """
 
     name: str
@@ -56,8 +58,14 @@ class Concept:
     tensors: Mapping[str, Tensor] = field(repr=False)
     record: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     also: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    strength: float = 1.0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.strength <= STRONGEST:
+            raise InputError(
+                f"The strength of a concept must be from 0 to {STRONGEST:g}. Got {self.strength} "
+                f"for {self.name}."
+            )
         for name in (self.name, *self.also):
             if not _NAME.fullmatch(name):
                 raise InputError(
@@ -112,7 +120,7 @@ class Concept:
 
 
 def spelled(prompt: str, *concepts: Concept) -> str:
-    """`prompt` with every "{rex}" replaced by the phrase of the concept named rex.
+    """`prompt` with every "{rex}" or "{rex:0.7}" replaced by the phrase of the concept named rex.
 
     Raises PromptError for a name that none of the concepts has, and for a brace without partner.
     """
@@ -127,7 +135,8 @@ def spelled(prompt: str, *concepts: Concept) -> str:
     def phrase(match: re.Match[str]) -> str:
         if match[1] in phrases:
             return phrases[match[1]]
-        raise PromptError(f"The prompt names the concept {match[0]}, but known are: {known}.")
+        named = f"{{{match[1]}}}"
+        raise PromptError(f"The prompt names the concept {named}, but known are: {known}.")
 
     return _PLACEHOLDER.sub(phrase, prompt)
 
@@ -144,3 +153,54 @@ def with_articles(prompt: str) -> str:
 def names_in(prompt: str) -> set[str]:
     """The names of the concepts that a prompt says: "{rex} and a cat" -> {"rex"}."""
     return {match[1] for match in _PLACEHOLDER.finditer(prompt)}
+
+
+def strengths_in(prompt: str) -> dict[str, float]:
+    """The strengths at which a prompt names concepts: "{rex:0.7} and {tom}" -> rex 0.7, tom 1.
+
+    Raises PromptError for a strength that is no number from 0 to 2, and for two of one name.
+    """
+    found: dict[str, float] = {}
+    for match in _PLACEHOLDER.finditer(prompt):
+        strength = 1.0 if match[2] is None else _strength(match[2], match[0])
+        if found.setdefault(match[1], strength) != strength:
+            raise PromptError(
+                f"The prompt {prompt!r} names {match[1]} with two strengths. The strength is that "
+                "of the whole picture: write the same number at each place."
+            )
+    return found
+
+
+def with_strengths(concepts: Sequence[Concept], prompts: Sequence[str]) -> tuple[Concept, ...]:
+    """The concepts at the strengths that prompts ask for; 1 where none names a concept.
+
+    A strength scales the change of the model, which is one for all prompts. Raises PromptError
+    where prompts, or the several names of one concept, ask for different ones.
+    """
+    asked = [strengths_in(prompt) for prompt in prompts]
+    found: list[Concept] = []
+    for concept in concepts:
+        wanted = {one[name] for one in asked for name in one.keys() & concept.phrases.keys()} or {
+            1.0
+        }
+        if len(wanted) > 1:
+            raise PromptError(
+                f"The prompts ask for {concept.name} with strengths "
+                f"{', '.join(f'{one:g}' for one in sorted(wanted))}. One run has one strength of a "
+                "concept: run the command once for each."
+            )
+        found.append(replace(concept, strength=wanted.pop()))
+    return tuple(found)
+
+
+def _strength(written: str, where: str) -> float:
+    try:
+        value = float(written)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= STRONGEST:
+        raise PromptError(
+            f"The strength of a concept is a number from 0 to {STRONGEST:g}, like {{rex:0.7}}. "
+            f"Got {where}."
+        )
+    return value

@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.prompt_weights import unweighted
 from understudy.diffusion.prompt_words import fold, word_spans
 from understudy.diffusion.text import Tokens
 from understudy.errors import PromptError
@@ -77,7 +78,7 @@ def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], .
     This is the published rule (Prompt-to-Prompt, Hertz et al. 2022, and Photoswap, Gu et al.
     2023): a comma belongs to the word it touches, and a word ends when its letters are used up.
     """
-    words = prompt.split(" ")
+    words = unweighted(prompt).split(" ")
     places: list[list[int]] = [[] for _ in words]
     word = letters = 0
     for place, piece in enumerate(pieces, start=1):
@@ -96,7 +97,7 @@ def exact_places(prompt: str, word: str, tokens: Reading) -> tuple[int, ...]:
     Empty where there is none: "woman" is not "woman," and no phrase of two words is ever found.
     """
     spans = split_places(prompt, pieces_of(tokens))
-    words = prompt.split(" ")
+    words = unweighted(prompt).split(" ")
     return tuple(place for i, span in enumerate(spans) if words[i] == word for place in span)
 
 
@@ -161,7 +162,7 @@ def replace_matrix(
     Raises:
         PromptError: the prompts differ in their number of words.
     """
-    before, after = source.split(" "), target.split(" ")
+    before, after = unweighted(source).split(" "), unweighted(target).split(" ")
     if len(before) != len(after):
         raise PromptError(
             f'replacing word by word needs equally many words: "{source}" has {len(before)}, '

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from understudy.concept import Concept
+from understudy.concept.value import STRONGEST
 from understudy.errors import InputError
 from understudy.jobs.words import check_plain, note_forms
 from understudy.jobs.work import Work
 from understudy.swap.subjects import Role, cast
 
-_SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*")
+_SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*(?::([0-9.]+))?\s*")
 
 
 @dataclass(frozen=True)
@@ -28,15 +29,22 @@ def check_swaps(work: Work, swaps: Sequence[str], prompt: str) -> None:
     """Find every word in the prompt, before anything is read. Raises InputError, PromptError."""
     check_plain("--prompt", prompt)
     parts = [split(text) for text in swaps]
-    cast(prompt, [Role(word, word, place) for word, place, _ in parts])
-    note_forms(work, [prompt], [word for word, _, _ in parts])
+    cast(prompt, [Role(one.word, one.word, one.occurrence) for one in parts])
+    note_forms(work, [prompt], [one.word for one in parts])
 
 
 def cast_of(work: Work, swaps: Sequence[str], prompt: str) -> Cast:
     """`--swap` options with their concepts loaded."""
     parts = [split(text) for text in swaps]
-    names = list(dict.fromkeys(name for _, _, name in parts))
-    concepts = work.concepts(names)
+    names = list(dict.fromkeys(one.concept for one in parts))
+    strengths = {name: {one.strength for one in parts if one.concept == name} for name in names}
+    for name, asked in strengths.items():
+        if len(asked) > 1:
+            raise InputError(f"--swap names {name} with two strengths. A picture has one of each.")
+    concepts = tuple(
+        replace(concept, strength=min(strengths[name]))
+        for name, concept in zip(names, work.concepts(names), strict=True)
+    )
     for concept in concepts:
         if concept.tail is not None:
             raise InputError(
@@ -51,13 +59,31 @@ def cast_of(work: Work, swaps: Sequence[str], prompt: str) -> Cast:
                 f'{one} and {twin[0]} are both "{phrases[one]}" in prompts, so the model cannot '
                 "tell them apart. Learn one of them anew with another --identifier."
             )
-    roles = tuple(Role(word, phrases[name], place) for word, place, name in parts)
+    roles = tuple(Role(one.word, phrases[one.concept], one.occurrence) for one in parts)
     return Cast(roles, concepts, cast(prompt, roles))
 
 
-def split(swap: str) -> tuple[str, int | None, str]:
-    """ "cat=rex" or "cat#2=rex" -> the word, which of its occurrences (from 0), the concept."""
+@dataclass(frozen=True)
+class Swap:
+    """One `--swap`: the word, which of its occurrences (from 0), the concept, its strength."""
+
+    word: str
+    occurrence: int | None
+    concept: str
+    strength: float = 1.0
+
+
+def split(swap: str) -> Swap:
+    """ "cat=rex", "cat#2=rex", "cat=rex:0.7"; raises InputError for anything else."""
     match = _SWAP.fullmatch(swap)
-    if not match:
-        raise InputError(f"--swap must be WORD=CONCEPT, like cat=rex, or cat#2=rex. Got {swap!r}.")
-    return match[1], int(match[2]) - 1 if match[2] else None, match[3]
+    try:
+        strength = float(match[4] or 1) if match else -1.0
+    except ValueError:
+        strength = -1.0
+    if not match or not 0 <= strength <= STRONGEST:
+        raise InputError(
+            f"--swap must be WORD=CONCEPT, like cat=rex or cat#2=rex, or with a strength from 0 to "
+            f"{STRONGEST:g}, like cat=rex:0.7. Got {swap!r}."
+        )
+    place = int(match[2]) - 1 if match[2] else None
+    return Swap(match[1], place, match[3], strength)

@@ -11,7 +11,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.concept import Concept
+from understudy.concept import Concept, with_strengths
 from understudy.diffusion.sampler import starting_noise
 from understudy.edit import WordEdits, edit_steps, prepared
 from understudy.edit.personalised import from_noise
@@ -53,7 +53,7 @@ def edit(
     """Edit a photo by its words; one picture for each target prompt."""
     outs = files(out, len(to))
     opened = work.photo(photo)
-    concepts = work.concepts(concept)
+    concepts = with_strengths(work.concepts(concept), to)
     check(settings, concepts, seed)
     words = said_of_words(reweight, window, blend, keep)
     check_edited_words(work, prompt, to, words, concepts)

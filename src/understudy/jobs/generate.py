@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from understudy.concept import spelled, with_articles
+from understudy.concept import spelled, with_articles, with_strengths
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.generate import generate_steps
@@ -36,8 +36,8 @@ def generate(
 ) -> Events[Result]:
     """Make pictures of consecutive seeds from a prompt."""
     files = _names(out, count, seed)
-    concepts = work.concepts(concept)
     asked = with_articles(prompt)
+    concepts = with_strengths(work.concepts(concept), [asked])
     text = spelled(asked, *concepts)
     check_plain("--negative", settings.negative)
     check_concepts(work, [asked], concepts)

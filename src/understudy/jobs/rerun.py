@@ -113,8 +113,9 @@ def _placed(
     if isinstance(value, list):
         return [_placed(name, one, paths, places) for one in value]  # pyright: ignore
     if name == "swap":
-        word, _, concept = str(value).rpartition("=")
-        return f"{word}={places['concept', concept]}"
+        word, _, rest = str(value).rpartition("=")
+        concept, colon, strength = rest.partition(":")
+        return f"{word}={places['concept', concept]}{colon}{strength}"
     if name in CONCEPTS:
         return str(places["concept", str(value)])
     if name not in paths or name in PLACES:

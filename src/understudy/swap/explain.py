@@ -21,6 +21,7 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, Recording
 from understudy.attention.site import AttentionSite
+from understudy.diffusion.prompt_weights import unweighted
 from understudy.diffusion.prompt_words import words_of
 from understudy.diffusion.sampler import advance, guided
 from understudy.diffusion.words import word_places
@@ -69,7 +70,8 @@ def explain_steps(
     inversion.check(model)
     text, empty = model.embed([inversion.prompt]), model.embed([""])
     tokens = model.tokenize(inversion.prompt)
-    words = {w: word_places(inversion.prompt, w, tokens) for w in words_of(inversion.prompt)}
+    said = words_of(unweighted(inversion.prompt))
+    words = {word: word_places(inversion.prompt, word, tokens) for word in said}
     if not words:
         raise InputError("there is nothing to explain in a prompt without words.")
     path, latents, whole = inversion.path, inversion.noise, _Sums(words)
