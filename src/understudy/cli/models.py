@@ -86,10 +86,9 @@ def check(
 
         told = {"model": model, **_facts(check_generator(folder))}
     else:
-        from understudy.models.parts import check_model
+        from understudy.models.check import check_any
 
-        check_model(find(model))
-        told = {"model": model, "kind": "stable diffusion"}
+        told = {"model": model, **check_any(find(model))}
     show.result(told, json, f"{model}   {_line(told)}")
 
 

@@ -13,6 +13,8 @@ from understudy.models.weight_files import entries
 
 PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
 XL_PARTS = ("text_encoder_2", "tokenizer_2")
+PARTS_WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2",
+                      "text_encoder_3")  # fmt: skip
 
 
 def check_folder(folder: Path) -> None:
@@ -25,7 +27,10 @@ def check_folder(folder: Path) -> None:
         )
     kind = str(read_json(index).get("_class_name", ""))
     if kind and (not kind.startswith("StableDiffusion") or kind.startswith("StableDiffusion3")):
-        raise ModelError(f"{folder} holds a {kind}. Use a Stable Diffusion 1.x, 2.x or XL folder.")
+        raise ModelError(
+            f"{folder} holds a {kind[:60]}, which is not supported here. Use a folder of Stable "
+            "Diffusion 1.x, 2.x, XL or 3."
+        )
     wanted = (*PARTS, *XL_PARTS) if is_xl(folder) else PARTS
     missing = [part for part in wanted if not (folder / part).is_dir()]
     if missing:
@@ -59,7 +64,7 @@ def parameter_counts(folder: Path) -> dict[str, int]:
     """How many weights each network has, read from the headers of its files alone."""
     return {
         part: sum(math.prod(entry.shape) for entry in entries(folder / part).values())
-        for part in ("unet", "vae", "text_encoder", "text_encoder_2")
+        for part in PARTS_WITH_WEIGHTS
         if (folder / part).is_dir()
     }
 

@@ -78,7 +78,7 @@ def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
     planned, tokenizers = plan_parts(folder)
     parts: dict[str, Any] = dict(tokenizers)
     for part, plan in planned.items():
-        parts[part] = _filled(plan, _precision(plan, dtype, xl="text_encoder_2" in planned))
+        parts[part] = filled(plan, _precision(plan, dtype, xl="text_encoder_2" in planned))
     for part, tokenizer in tokenizers.items():
         _pool_at_the_end(parts[part.replace("tokenizer", "text_encoder")], tokenizer)
     return parts
@@ -101,7 +101,7 @@ def _planned(folder: Path, part: str) -> Planned:
         )
     with explained(path):
         network = _built(part, config)
-    return Planned(path, network, config, _sources(path, network, found))
+    return Planned(path, network, config, sources_of(path, network, found))
 
 
 def _built(part: str, config: Mapping[str, Any]) -> nn.Module:
@@ -119,7 +119,7 @@ def _built(part: str, config: Mapping[str, Any]) -> nn.Module:
         return (CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection)(text)
 
 
-def _sources(
+def sources_of(
     path: Path, network: nn.Module, found: Mapping[str, Entry]
 ) -> dict[str, tuple[str, Entry]]:
     """Every tensor of the network with its entry. Raises ModelError unless the two agree."""
@@ -178,8 +178,11 @@ def _unread(part: str, name: str, network: Any) -> bool:
     return cut or UNREAD.fullmatch(name) is not None
 
 
-def _filled(plan: Planned, dtype: torch.dtype) -> nn.Module:
-    """The network with its weights, each tensor a copy in memory."""
+def filled(plan: Planned, dtype: torch.dtype, *, kept_fine: str | None = None) -> nn.Module:
+    """The network with its weights, each tensor a copy in memory.
+
+    kept_fine: part of the names of tensors that stay float32 whatever dtype is.
+    """
     from safetensors import safe_open
 
     by_file: dict[Path, list[tuple[str, str]]] = {}
@@ -190,7 +193,9 @@ def _filled(plan: Planned, dtype: torch.dtype) -> nn.Module:
         for file, names in by_file.items():
             with safe_open(file, "pt") as opened:
                 for own, name in names:
-                    state[own] = opened.get_tensor(name).to(dtype, copy=True)
+                    fine = kept_fine is not None and kept_fine in own
+                    kind = torch.float32 if fine else dtype
+                    state[own] = opened.get_tensor(name).to(kind, copy=True)
         for own, tensor in state.items():
             if not tensor.isfinite().all():
                 raise ModelError(

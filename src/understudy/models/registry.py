@@ -107,11 +107,14 @@ def load(
     or finer whatever it is. Raises ModelError when there is no such model or it is incomplete,
     InputError for a device or dtype that is not there.
     """
+    from understudy.models.transformer.families import family_in
+    from understudy.models.transformer.model import FlowTransformer
     from understudy.models.unet.stable_diffusion import StableDiffusion
 
     where, precision = device_of(device), dtype_of(dtype)
     folder = find(name)
-    return StableDiffusion.from_folder(folder, name=name, device=where, dtype=precision)
+    kind = StableDiffusion if family_in(folder) is None else FlowTransformer
+    return kind.from_folder(folder, name=name, device=where, dtype=precision)
 
 
 def renamed(name: str) -> str | None:

@@ -26,7 +26,7 @@ BITS = {
 ADAPTERS = re.compile(r"(adapter_config\.json|(adapter_model|pytorch_lora_weights)\..*)")
 LFS = b"version https://git-lfs"
 _PLAIN = re.compile(r"[\w.-]+\.safetensors")
-_STEMS = {"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"}
+_STEMS: dict[str, str] = dict.fromkeys(("unet", "transformer", "vae"), "diffusion_pytorch_model")
 
 
 @dataclass(frozen=True)

@@ -17,19 +17,27 @@ from understudy.files.tensors import save_tensors
 from understudy.models.folder import read_json
 from understudy.models.parts import NETWORKS
 from understudy.models.pipeline_index import CLASSES, SETTINGS, config_of, index_of
+from understudy.models.transformer.families import family_in
+from understudy.models.transformer.model import FlowTransformer
+from understudy.models.transformer.write import copy_flow_parts, write_flow
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.models.weight_files import weight_files
 from understudy.settings.suits import FILE as SUITS
 
 
-def write_folder(model: StableDiffusion, target: Path, *, dtype: torch.dtype | None = None) -> Path:
+def write_folder(
+    model: StableDiffusion | FlowTransformer, target: Path, *, dtype: torch.dtype | None = None
+) -> Path:
     """Write the model as it is now, concepts worn included; weights as `dtype`, or as they are.
 
     The folder appears whole or not at all. Raises OutputError for a folder that holds something
     already, and where it cannot be written.
     """
     with _staged(target) as folder:
-        _write(model, folder, dtype)
+        if isinstance(model, FlowTransformer):
+            write_flow(model, folder, dtype)
+        else:
+            _write(model, folder, dtype)
     return target
 
 
@@ -53,7 +61,11 @@ def _write(model: StableDiffusion, target: Path, dtype: torch.dtype | None) -> N
 def copy_folder(source: Path, target: Path) -> Path:
     """Copy a model folder, whole or not at all. Raises OutputError as `write_folder` does."""
     with _staged(target) as folder:
-        _copy_parts(source, folder)
+        family = family_in(source)
+        if family is None:
+            _copy_parts(source, folder)
+        else:
+            copy_flow_parts(source, family, folder)
     return target
 
 

@@ -1,0 +1,101 @@
+"""The configurations of a flow model's networks: keys that the class knows, plain values in bounds.
+
+As for U-Nets, a stranger's config.json can only choose sizes, and those are compared with the
+weights before memory is taken (see network_configs.py).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from understudy.errors import ModelError
+from understudy.files.reading import read_json
+from understudy.models.network_configs import CLIP, Check, maybe, number, one_of, whole
+from understudy.models.network_configs import refuse_foreign as refuse_foreign
+
+WIDEST, DEEPEST, LONGEST = 262_144, 512, 1024  # a width, a number of layers, a table of positions
+SWITCH = one_of(True, False)
+T5: dict[str, Check] = {
+    "vocab_size": whole(3, 1_000_000), "d_model": whole(1, 16_384), "d_kv": whole(1, 1024),
+    "d_ff": whole(1, 65_536), "num_layers": whole(1, 128), "num_heads": whole(1, 1024),
+    "relative_attention_num_buckets": whole(1, 1024), "relative_attention_max_distance":
+    whole(1, 16_384), "dropout_rate": number(0, 0.99), "layer_norm_epsilon": number(1e-12, 1),
+    "feed_forward_proj": one_of("gated-gelu", "relu"), "pad_token_id": maybe(whole(-1, 2**31)),
+    "eos_token_id": maybe(whole(-1, 2**31)),
+}  # fmt: skip
+ENCODERS: dict[str, dict[str, Check]] = {
+    "CLIPTextModelWithProjection": CLIP, "CLIPTextModel": CLIP, "T5EncoderModel": T5,
+}  # fmt: skip
+
+
+def encoder_config(file: Path, kind: str) -> dict[str, Any]:
+    """The keys of a text encoder's config.json that are used, each within its bounds."""
+    told = _object(file)
+    said = told.get("architectures") or [kind]
+    if kind not in said:
+        raise ModelError(f"{file} is that of a {str(said[0])[:80]}. Wanted {kind}.")
+    used = {key: told[key] for key in ENCODERS[kind] if key in told}
+    for key, value in used.items():
+        if not ENCODERS[kind][key](value):
+            raise _out_of_bounds(file, key, value)
+    return used
+
+
+def network_config(file: Path, kind: type[Any]) -> dict[str, Any]:
+    """The keys of a diffusers network's config.json, each a parameter of the class.
+
+    Raises ModelError, naming the key, for one that the class does not have or whose value is not
+    plain and within bounds: another version of the class could compute something else with it.
+    """
+    told = _object(file)
+    said = str(told.get("_class_name", kind.__name__))
+    if said != kind.__name__:
+        raise ModelError(f"{file} is that of a {said[:80]}. Wanted {kind.__name__}.")
+    known = inspect.signature(kind.__init__).parameters
+    used = {key: value for key, value in told.items() if not key.startswith("_")}
+    for key, value in used.items():
+        if key not in known:
+            raise ModelError(
+                f"{file} has {key[:80]!r}, which {kind.__name__} does not take here. Use the "
+                "configuration that was published with the weights."
+            )
+        if not _plain(key, value):
+            raise _out_of_bounds(file, key, value)
+    return used
+
+
+def layers_in(used: Mapping[str, Any]) -> int:
+    """How many layers a configuration asks for, at the least: each holds several tensors."""
+    counts = [value for key, value in used.items() if "layers" in key and type(value) is int]
+    return max(sum(counts), len(used.get("block_out_channels") or ()))
+
+
+def _object(file: Path) -> dict[str, Any]:
+    told = read_json(file, error=ModelError)
+    if not isinstance(told, dict):
+        raise ModelError(f"{file} holds no object of settings. Copy or download it again.")
+    given = cast("dict[str, Any]", told)
+    refuse_foreign(file, given)
+    return given
+
+
+def _plain(key: str, value: Any) -> bool:
+    """None, a switch, a short text, a number in bounds, or a list of up to 512 of those."""
+    if isinstance(value, list):
+        items = cast("list[Any]", value)
+        return len(items) <= DEEPEST and all(_plain("", item) for item in items)
+    if value is None or isinstance(value, bool):
+        return True
+    if isinstance(value, str):
+        return len(value) <= 80
+    most = DEEPEST if "layers" in key else LONGEST if "max_size" in key else WIDEST
+    return number(-most, most)(value)
+
+
+def _out_of_bounds(file: Path, key: str, value: Any) -> ModelError:
+    return ModelError(
+        f"{file} says {key} = {value!r:.80}, which is out of bounds or not supported."
+    )

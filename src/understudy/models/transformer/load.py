@@ -1,0 +1,160 @@
+"""The parts of a flow model's folder: planned from configurations and headers, then loaded.
+
+As for Stable Diffusion (parts.py): no pipeline, no Auto class, no from_pretrained for weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import nn
+
+from understudy.diffusion.flow import FlowSchedule
+from understudy.errors import ModelError
+from understudy.models.parts import Planned, filled, sources_of
+from understudy.models.quiet import explained, quietly
+from understudy.models.transformer.configs import encoder_config, layers_in, network_config
+from understudy.models.transformer.families import T5, FlowFamily, tokenizer_of
+from understudy.models.transformer.flow_config import load_flow_schedule
+from understudy.models.transformer.folder import check_flow_folder, encoders_in
+from understudy.models.transformer.tokenizers import load_tokenizer
+from understudy.models.weight_files import Entry, entries
+
+# Tensors of a text encoder that are another one's weights, if the files do not have them.
+TIED = {T5: {"encoder.embed_tokens.weight": "shared.weight"}}
+# T5's last projections overflow in half precision.
+KEPT_FINE = {T5: ".wo."}
+
+
+@dataclass(frozen=True)
+class FlowParts:
+    """What a folder holds, in memory: networks and tokenizers by the names of their folders."""
+
+    family: FlowFamily
+    networks: Mapping[str, nn.Module]
+    tokenizers: Mapping[str, Any]
+    schedule: FlowSchedule
+
+
+def check_flow_model(folder: Path) -> FlowFamily:
+    """Everything that loading checks, without reading the weights. Raises ModelError."""
+    family = check_flow_folder(folder)
+    planned, _ = plan_flow_parts(folder, family)
+    load_flow_schedule(folder, family, cells_per_token(planned["transformer"].network))
+    return family
+
+
+def plan_flow_parts(folder: Path, family: FlowFamily) -> tuple[dict[str, Planned], dict[str, Any]]:
+    """The networks and the tokenizers of a folder by the names of its sub-folders.
+
+    Raises ModelError for a part that is damaged, or that does not fit the others.
+    """
+    encoders = encoders_in(folder, family)
+    with quietly():
+        planned = {
+            part: _planned(folder, part, family) for part in ("transformer", "vae", *encoders)
+        }
+        tokenizers = {
+            name: load_tokenizer(folder / name, family.tokenizers[name])
+            for name in map(tokenizer_of, encoders)
+        }
+    _check_fit(folder, planned, tokenizers)
+    return planned, tokenizers
+
+
+def load_flow_parts(folder: Path, dtype: torch.dtype) -> FlowParts:
+    """The parts of a folder, on the CPU. Raises ModelError as plan_flow_parts does."""
+    family = check_flow_folder(folder)
+    planned, tokenizers = plan_flow_parts(folder, family)
+    networks = {part: _loaded(family, part, plan, dtype) for part, plan in planned.items()}
+    schedule = load_flow_schedule(folder, family, cells_per_token(networks["transformer"]))
+    return FlowParts(family, networks, tokenizers, schedule)
+
+
+def cells_per_token(network: nn.Module) -> int:
+    """Latent cells in one image token of a transformer."""
+    config = cast(Any, network).config
+    return int(config.patch_size) ** 2
+
+
+def _planned(folder: Path, part: str, family: FlowFamily) -> Planned:
+    path = folder / part
+    found = entries(path)
+    kind = class_of(family, part)
+    file = path / "config.json"
+    encoder = family.encoders.get(part)
+    config = encoder_config(file, encoder) if encoder else network_config(file, kind)
+    if layers_in(config) > len(found):
+        raise ModelError(
+            f"{file} asks for {layers_in(config)} layers, and the weights have only {len(found)} "
+            "tensors. Copy or download it again."
+        )
+    with explained(path):
+        network = empty_network(kind, config)
+    tied = TIED.get(encoder or "", {})
+    sources = sources_of(path, network, _with_tied(found, tied))
+    for own, other in tied.items():
+        real = other if other in found else own
+        sources[own] = sources[other] = sources[real]
+    return Planned(path, network, config, sources)
+
+
+def class_of(family: FlowFamily, part: str) -> type[Any]:
+    """The class of a part, imported from diffusers or transformers."""
+    import diffusers
+    import transformers
+
+    if part in family.encoders:
+        return getattr(transformers, family.encoders[part])
+    return getattr(diffusers, family.network if part == "transformer" else family.autoencoder)
+
+
+def empty_network(kind: type[Any], config: Mapping[str, Any]) -> nn.Module:
+    """A network with its parameters on the meta device."""
+    from accelerate import init_empty_weights
+
+    with init_empty_weights(include_buffers=False):
+        if hasattr(kind, "from_config"):
+            return kind.from_config(dict(config))
+        return kind(kind.config_class(**config))
+
+
+def _with_tied(found: dict[str, Entry], tied: Mapping[str, str]) -> dict[str, Entry]:
+    """The entries of the files; of two tied tensors each stands for the other that is not there."""
+    pairs = [*tied.items(), *((other, own) for own, other in tied.items())]
+    return {**{own: found[other] for own, other in pairs if other in found}, **found}
+
+
+def _loaded(family: FlowFamily, part: str, plan: Planned, dtype: torch.dtype) -> nn.Module:
+    """A part with its weights. A tied tensor is one parameter again afterwards."""
+    encoder = family.encoders.get(part, "")
+    kept = KEPT_FINE.get(encoder) if dtype == torch.float16 else None
+    network = filled(plan, dtype, kept_fine=kept)
+    if encoder in TIED:
+        cast(Any, network).tie_weights()
+    return network
+
+
+def _check_fit(folder: Path, planned: Mapping[str, Planned], tokenizers: Mapping[str, Any]) -> None:
+    """Whether the parts were made for each other, by their configurations."""
+    pairs: list[tuple[str, int, str, int]] = []
+    for name, tokenizer in tokenizers.items():
+        part = name.replace("tokenizer", "text_encoder")
+        rows = int(cast(Any, planned[part].network).config.vocab_size)
+        words = max(len(tokenizer), 1 + max(tokenizer.get_vocab().values()))
+        pairs.append((f"{part} has", min(rows, words), "words, its tokenizer", words))
+    network = cast(Any, planned["transformer"].network).config
+    vae = cast(Any, planned["vae"].network).config
+    packed = network.in_channels // 4 if network.in_channels == 4 * vae.latent_channels else 0
+    taken = packed or network.in_channels
+    pairs.append(("transformer takes", taken, "latent channels, vae gives", vae.latent_channels))
+    for what, wanted, versus, got in pairs:
+        if wanted != got:
+            raise ModelError(
+                f"The parts of {folder} do not fit: {what} {wanted} {versus} {got}. "
+                "Use parts of one model."
+            )

@@ -1,0 +1,171 @@
+"""Flow transformers from a diffusers folder, behind the DiffusionModel protocol.
+
+Knows no names and no downloads: registry.py finds the folder, load.py reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.schedule import Time
+from understudy.diffusion.text import Text, Tokens
+from understudy.errors import InputError
+from understudy.models.fingerprint import Fingerprint
+from understudy.models.transformer.assemble import codec_of, network_of, reader_of
+from understudy.models.transformer.calls import Call
+from understudy.models.transformer.load import FlowParts, load_flow_parts
+from understudy.models.transformer.networks import rows_of_time
+
+
+class FlowTransformer:
+    """A DiffusionModel (see interface.py) over a flow transformer, its autoencoder and encoders.
+
+    parts: networks in evaluation mode whose parameters ask for no gradient. The network outputs
+    the velocity, noise - clean; a time is sigma, the share of noise.
+    """
+
+    def __init__(self, name: str, parts: FlowParts, fingerprint: Fingerprint) -> None:
+        self.name, self.family, self.schedule = name, parts.family, parts.schedule
+        self.networks = dict(parts.networks)
+        self.folder = fingerprint.folder
+        self._fingerprint = fingerprint
+        self._evaluated = 0
+        self.network = network_of(parts)
+        self.codec = codec_of(parts)
+        self.text = reader_of(name, parts)
+        self.vocabulary: Mapping[str, int] = self.text.vocabulary
+        self.max_tokens = self.text.max_tokens
+        self.downscale, self.latent_channels = self.codec.downscale, self.codec.channels
+        side = int(getattr(cast(Any, self.network.module).config, "sample_size", 128))
+        self.picture_size = (side * self.downscale, side * self.downscale)
+
+    @classmethod
+    def from_folder(
+        cls,
+        folder: Path,
+        *,
+        name: str | None = None,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+    ) -> FlowTransformer:
+        """Load a folder as diffusers' save_pretrained writes it.
+
+        Raises ModelError when parts are missing, do not fit each other, or are of another family.
+        """
+        parts = load_flow_parts(folder, dtype)
+        for network in parts.networks.values():
+            network.to(device).eval().requires_grad_(False)
+        return cls(name or str(folder), parts, Fingerprint(folder, parts.networks))
+
+    @property
+    def fingerprint(self) -> str:
+        """SHA-256 of the folder's files; another one while the weights differ from those."""
+        return self._fingerprint.current()
+
+    @property
+    def base_fingerprint(self) -> str:
+        """SHA-256 of the folder's files, whatever concept is applied."""
+        return self._fingerprint.base()
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.network.module.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.network.module.parameters()).dtype
+
+    @property
+    def rows(self) -> int:
+        """Rows of the transformer evaluated so far."""
+        return self._evaluated
+
+    @property
+    def sites(self) -> tuple[AttentionSite, ...]:
+        """The attention layers, in order of execution."""
+        return self.network.sites
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of a picture in pixels are multiples of this."""
+        return self.downscale * self.network.patch
+
+    def trainable_modules(self) -> dict[str, nn.Module]:
+        """The parts that learning may change: the transformer and CLIP's text encoders."""
+        clips = [part for part, kind in self.family.encoders.items() if kind.startswith("CLIP")]
+        return {
+            part: self.networks[part] for part in ("transformer", *clips) if part in self.networks
+        }
+
+    # Pictures and latents
+
+    def posterior(
+        self, pictures: Float[Tensor, "b 3 h w"]
+    ) -> tuple[Float[Tensor, "b c lh lw"], Float[Tensor, "b c lh lw"]]:
+        """Mean and standard deviation of the latents, both scaled, float32 or finer."""
+        height, width = pictures.shape[-2:]
+        self._check_size(height, width)
+        return self.codec.posterior(pictures)
+
+    def encode(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c lh lw"]:
+        """The posterior's mean, scaled, float32 or finer."""
+        return self.posterior(pictures)[0]
+
+    def decode(self, latents: Float[Tensor, "b c lh lw"]) -> Float[Tensor, "b 3 h w"]:
+        """Pictures in [-1, 1], float32."""
+        return self.codec.decode(latents)
+
+    # Text
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """The prompt's tokens in the first encoder; PromptError when they are too many."""
+        return self.text.tokenize(prompt)
+
+    def readings(self, prompt: str) -> tuple[Tokens, ...]:
+        """The prompt's tokens in every encoder whose states attention reads, in order."""
+        return self.text.readings(prompt)
+
+    def embed(self, prompts: Sequence[str]) -> Text:
+        """All that the network reads of prompts."""
+        return self.text.embed(prompts)
+
+    # Denoising
+
+    def predict(
+        self,
+        latents: Float[Tensor, "r c h w"],
+        time: Time,
+        text: Text,
+        control: AttentionControl | None = None,
+    ) -> Float[Tensor, "r c h w"]:
+        """The velocity, noise - clean, of the latents' dtype; time is sigma.
+
+        Raises ModelError when an attention layer did not ask the control.
+        """
+        network = self.network
+        height, width = latents.shape[-2:]
+        self._check_size(height * self.downscale, width * self.downscale)
+        call = None
+        if control is not None:
+            grid = (height // network.patch, width // network.patch)
+            call = Call(control, grid, text.tokens.shape[1], network.order)
+        sigma = rows_of_time(time, latents)
+        with network.calls.during(call, network.sites):
+            output = network.velocity(latents.to(self.dtype), sigma, text.to(self.dtype))
+        self._evaluated += len(latents)
+        return output.to(latents.dtype)
+
+    def _check_size(self, height: int, width: int) -> None:
+        if height % self.multiple or width % self.multiple:
+            raise InputError(
+                f"A picture's height and width must be multiples of {self.multiple} "
+                f"for {self.name}. Got {height} x {width}."
+            )

@@ -1,0 +1,50 @@
+"""The tokenizers of flow models: their files bounded and checked, then read by transformers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, cast
+
+from understudy.errors import ModelError
+from understudy.files.reading import MAX_JSON, check_regular, read_json
+from understudy.models import tokenizer_files
+from understudy.models.quiet import explained
+
+FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+         "added_tokens.json", "vocab.json")  # fmt: skip
+
+
+def load_tokenizer(folder: Path, kind: str) -> Any:
+    """The tokenizer of a folder, of one of transformers' classes.
+
+    Raises ModelError, naming the file, where it is missing, damaged, or brings code.
+    """
+    if kind == "CLIPTokenizer":
+        return tokenizer_files.load_tokenizer(folder)
+    import transformers
+
+    _check(folder)
+    with explained(folder):
+        found: Any = getattr(transformers, kind).from_pretrained(folder, local_files_only=True)
+    ids = (found.eos_token_id, found.pad_token_id)
+    if not all(type(one) is int and 0 <= one < len(found) for one in ids):
+        raise ModelError(f"{folder} names no tokens for the end and the padding of a prompt.")
+    return found
+
+
+def _check(folder: Path) -> None:
+    whole = folder / "tokenizer.json"
+    if not whole.is_file():
+        raise ModelError(f"{folder} has no tokenizer.json. Copy or download it again.")
+    for name in FILES:
+        if (folder / name).exists():
+            check_regular(folder / name, most=MAX_JSON, error=ModelError)
+            told = read_json(folder / name, error=ModelError)
+            if not isinstance(told, dict):
+                raise ModelError(f"{folder / name} holds no JSON object. Download it again.")
+            for key in tokenizer_files.REFUSED:
+                if cast("dict[str, Any]", told).get(key):
+                    raise ModelError(
+                        f"{folder / name} has {key!r}, which is not read because it brings code. "
+                        "Use a plain copy of the model."
+                    )
