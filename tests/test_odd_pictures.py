@@ -180,6 +180,12 @@ READ: dict[str, tuple[Made, np.ndarray, float]] = {
     "JPEG with a comment of control characters": (
         lambda: encoded(np.full((SIDE, SIDE, 3), 90, np.uint8), "JPEG", comment=b"\x1b[2J"),
         np.full((SIDE, SIDE, 3), 90), 1),
+    "GIF with a frame of half its height": (
+        lambda: encoded(GREY[:16], "GIF", "L").replace(b"GIF87a \0\x10", b"GIF87a \0\x20"),
+        np.concatenate([GREY[:16], 0 * GREY[16:]]), 0),
+    "JPEG with restart markers": (
+        lambda: encoded(np.full((SIDE, SIDE, 3), 90, np.uint8), "JPEG", restart_marker_blocks=1),
+        np.full((SIDE, SIDE, 3), 90), 1),
     "EXIF turned by 180": (lambda: turned(3), COLOURS[::-1, ::-1], 0),
     "EXIF mirrored": (lambda: turned(2), COLOURS[:, ::-1], 0),
     "EXIF turned by 90": (lambda: turned(6), np.rot90(COLOURS, -1), 0),
@@ -195,6 +201,16 @@ def encoded_interlaced() -> bytes:
                          (1, 0, 2, 2), (0, 1, 1, 2)):  # fmt: skip
         rows += lines(np.ascontiguousarray(grey[y::dy, x::dx]))
     return png(rows, 8, 0, interlace=1)
+
+
+def half_jpeg(**how: Any) -> bytes:
+    """The first scan ends half-way, and so does the picture."""
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
+    data = encoded(noise, "JPEG", quality=90, **how)
+    start = data.index(b"\xff\xda")
+    end = start + next(at for at in range(2, len(data)) if data[start + at] == 0xFF
+                       and data[start + at + 1] not in (0, *range(0xD0, 0xD8)))  # fmt: skip
+    return data[: (start + end) // 2] + b"\xff\xd9"
 
 
 REFUSED: dict[str, tuple[Made, str]] = {
@@ -226,6 +242,28 @@ REFUSED: dict[str, tuple[Made, str]] = {
         lambda: encoded(np.full((SIDE, SIDE), np.inf, np.float32), "TIFF"), "not finite"),
     "float TIFF of negative greys": (
         lambda: encoded(np.full((SIDE, SIDE), -5, np.float32), "TIFF"), "greys go from"),
+    "PNG whose pixels end early": (
+        lambda: png(lines(COLOURS[:16]), 8, 2), "50% of its rows"),
+    "PNG of one bit whose pixels end early": (
+        lambda: png(lines(np.packbits(RAMP[:31] > 127, axis=1)), 1, 0), "97% of its rows"),
+    "interlaced PNG whose pixels end early": (
+        lambda: png(bytes(40), 8, 0, interlace=1), "of its rows"),
+    "PNG without a byte of pixels": (lambda: png(b"", 8, 2), "0% of its rows"),
+    "JPEG whose scan ends early": (half_jpeg, "of its pixels are missing"),
+    "progressive JPEG whose first scan ends early": (
+        lambda: half_jpeg(progressive=True), "of its pixels are missing"),
+    "JPEG with restart markers whose scan ends early": (
+        lambda: half_jpeg(restart_marker_blocks=2), "of its pixels are missing"),
+    "TIFF with a strip left out": (
+        lambda: tiff(RAMP.astype(np.uint8).tobytes(),
+                     {258: 8, 262: 1, 277: 1, 278: 16, 273: (8, 0), 279: (512, 512)}), "strip"),
+    "TIFF whose compressed strip ends early": (
+        lambda: tiff(zlib.compress(bytes(512)), {258: 8, 262: 1, 277: 1, 259: 8}), "a.png"),
+    "GIF whose pixels end early": (
+        lambda: encoded(GREY[:16], "GIF", "L").replace(b" \0\x10", b" \0\x20"), "a.png"),
+    "WEBP cut, with a size that fits": (
+        lambda: (lambda data: data[:4] + struct.pack("<I", 200) + data[8:208])(
+            encoded(COLOURS, "WEBP", lossless=True)), "a.png"),
     "ICO": (lambda: encoded(COLOURS, "ICO"), "not a picture we can read"),
     "TGA": (lambda: encoded(COLOURS, "TGA"), "not a picture we can read"),
     "PDF": (lambda: encoded(COLOURS, "PDF"), "not a picture we can read"),

@@ -22,6 +22,7 @@ from understudy.errors import ExtraMissing, InputError, PictureError
 from understudy.files.atomic import replacing
 from understudy.files.reading import check_place
 from understudy.pictures.colour import depth_of, load, to_srgb
+from understudy.pictures.complete import check_complete, uncovered
 from understudy.pictures.guards import check_scans, quiet
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -264,10 +265,13 @@ def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glanc
         )
     if image.format in ("JPEG", "MPO"):
         check_scans(file, width * height)
+    check_complete(file, image)
     notes: list[str] = []
     if getattr(image, "is_animated", False):
         image.seek(0)
         notes.append(f"{file.name} holds several pictures; the first one is used.")
+    if uncovered(image):
+        notes.append(f"{file.name}: its frame is smaller than the picture; the rest is background.")
     if side is not None:
         image.draft(None, (side, side))  # a JPEG is decoded whole, to fewer pixels
     depth = depth_of(image)
