@@ -84,12 +84,16 @@ STRANGERS = {  # foreign library: the packages that may know it
     "numba": {"toybox"},
     "peft": {"learn"},
     "bitsandbytes": {"learn"},
-    "filelock": {"learn", "invert"},
+    "filelock": {"learn", "invert", "studio"},
     "dlib": {"project"},
     "torchvision": {"drag"},
     "lpips": {"vision"},
     "c2pa": {"pictures"},
     "cryptography": {"pictures"},
+    "fastapi": {"studio"},
+    "starlette": {"studio"},
+    "uvicorn": {"studio"},
+    "pydantic": {"studio"},
 }
 
 

@@ -31,6 +31,7 @@ from understudy.cli import (
     models,
     project,
     rerun,
+    studio,
     swap,
     sweep,
     toybox,
@@ -63,6 +64,7 @@ for command in (
     project.project,
     drag.drag,
     rerun.rerun,
+    studio.studio,
     verify.verify,
     doctor.doctor,
 ):

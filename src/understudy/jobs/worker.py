@@ -11,6 +11,7 @@ import json
 import multiprocessing
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from multiprocessing.connection import Connection
@@ -153,6 +154,7 @@ def raised(kind: str, message: str) -> Exception:
 def serve(pipe: Connection, models: int) -> None:
     """The worker: jobs in, events out, until the pipe is closed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to answer
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     pool = Pool(models)
     while True:
         try:
@@ -169,6 +171,14 @@ def serve(pipe: Connection, models: int) -> None:
             return
         except Exception as error:
             _send(pipe, {"error": type(error).__name__, "message": str(error)})
+
+
+def _end_with_parent() -> None:
+    """End this process as soon as its parent has ended: nobody would read its result."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _answer(pipe: Connection, job: Job, pool: Pool) -> None:

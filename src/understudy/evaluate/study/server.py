@@ -6,10 +6,8 @@ questions that say nothing of methods; study.json itself is never served.
 
 from __future__ import annotations
 
-import ipaddress
 import json
 import re
-import socket
 import sys
 import threading
 from collections.abc import Callable
@@ -20,6 +18,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from understudy.errors import InputError, OutputError, UnderstudyError
+from understudy.evaluate.study.hosts import serves
 from understudy.evaluate.study.questions import read
 from understudy.evaluate.study.votes import Votes
 from understudy.files.reading import parse_json, read_bytes
@@ -37,8 +36,6 @@ MAX_PICTURE = 64 * 2**20  # bytes of a picture that is served
 MAX_BODY = 4096  # bytes
 THREADS = 64  # requests answered at once; the rest wait in the backlog
 TIMEOUT = 15.0  # seconds that a connection may stay silent
-LOCAL = ("127.0.0.1", "localhost", "::1")
-ANY = ("0.0.0.0", "::", "")
 GUARDS = {
     "Content-Security-Policy": "default-src 'none'; img-src 'self'; script-src 'self'; "
     "style-src 'self'; connect-src 'self'; form-action 'self'; frame-ancestors 'none'; "
@@ -89,36 +86,8 @@ class StudyServer(ThreadingHTTPServer):
             print(f"a request failed: {type(error).__name__}", file=sys.stderr)
 
     def serves(self, host: str | None) -> bool:
-        """Whether a Host header names the address served.
-
-        This stops DNS rebinding, where a page of a stranger's domain resolves to this machine.
-        When all interfaces are served, any IP address and this machine's own name are accepted.
-        """
-        if host is None:
-            return False
-        try:
-            parts = urlsplit(f"//{host}")
-            name, port = parts.hostname, parts.port
-        except ValueError:
-            return False
-        if name is None or host != parts.netloc or (port or 80) != self.server_address[1]:
-            return False
-        if name == self.host or (self.host in LOCAL and name in LOCAL):
-            return True
-        return self.host in ANY and (_is_address(name) or name in _own_names())
-
-
-def _is_address(name: str) -> bool:
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def _own_names() -> tuple[str, ...]:
-    name = socket.gethostname().lower()
-    return ("localhost", name, f"{name}.local")
+        """Whether a Host header names the address served."""
+        return serves(host, self.host, self.server_address[1])
 
 
 class Handler(BaseHTTPRequestHandler):
