@@ -55,13 +55,13 @@ def encoded(pixels: Pixels, suffix: str, text: Mapping[str, str], xmp: str) -> b
     return stream.getvalue()
 
 
-<<<<<<< HEAD
 def frame_jpeg(pixels: Pixels, quality: int = 88) -> bytes:
     """A JPEG to look at, without metadata: a frame of a live view, not a result."""
     stream = io.BytesIO()
     Image.fromarray(pixels).save(stream, format="JPEG", quality=quality, subsampling=0)
     return stream.getvalue()
-=======
+
+
 def shrunk(pixels: Pixels, side: int) -> Pixels:
     """Scaled down (bicubic) so that the longer side has at most `side` pixels."""
     height, width = pixels.shape[:2]
@@ -70,4 +70,3 @@ def shrunk(pixels: Pixels, side: int) -> Pixels:
     share = side / max(height, width)
     size = (max(round(width * share), 1), max(round(height * share), 1))
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
->>>>>>> 311393e (Studio: HTTP API over jobs on disk, uploads, gallery, forms from the settings)
