@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, cast
 
 from understudy.errors import InputError
+from understudy.jobs.request import group_name
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import Recipe, read_recipe
 from understudy.studio import verbs
@@ -80,7 +81,7 @@ def _settings(one: verbs.Verb, settings: dict[str, dict[str, Any]]) -> dict[str,
     """Of a recipe's settings those that a form of today has."""
     kept: dict[str, dict[str, Any]] = {}
     for kind in one.groups:
-        name = verbs.group_name(kind)
+        name = group_name(kind)
         known = set(kind.__dataclass_fields__) - verbs.HIDDEN
         values = settings.get(name)
         if isinstance(values, dict):

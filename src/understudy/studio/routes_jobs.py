@@ -10,7 +10,7 @@ from fastapi import APIRouter, Header, Query, Request
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
-from understudy.studio import verbs
+from understudy.studio import forms, verbs
 from understudy.studio.store import ENDED
 from understudy.studio.studio import Studio
 
@@ -68,10 +68,10 @@ def _form(
 ) -> dict[str, Any]:
     wanted = found.wishes.model(one, {"run": {"model": model}}, {"generator": generator or None})
     chosen = {k: v for k, v in (("preset", preset), ("method", method)) if v}
-    given = {verbs.main_group(one): verbs.fitting(one, chosen)}
+    given = {forms.main_group(one): forms.fitting(one, chosen)}
     if not one.generator and model:
         given["run"] = {"model": model}
-    return verbs.form(one, wanted, given)
+    return forms.form(one, wanted, given)
 
 
 @router.post("/jobs", status_code=201)

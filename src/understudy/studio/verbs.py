@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from understudy.errors import InputError
 from understudy.jobs.request import group_name
@@ -23,7 +23,6 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings.drag import DragSettings
-from understudy.settings.edit import INVERSIONS as EDIT_INVERSIONS
 from understudy.settings.knobs import Settings
 from understudy.settings.marks import MarkSettings
 from understudy.settings.project import ProjectSettings
@@ -239,74 +238,3 @@ def verb(name: str) -> Verb:
     if name not in VERBS:
         raise InputError(f"verb must be one of {', '.join(VERBS)}. Got {name!r}.")
     return VERBS[name]
-
-
-def form(one: Verb, model: str, given: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """A verb's declared settings and inputs as JSON data, values resolved for a model.
-
-    given: values that are chosen already (a preset, a method), by group. Raises InputError.
-    """
-    groups: list[dict[str, Any]] = []
-    for kind in one.groups:
-        name, known = group_name(kind), {f.name for f in dataclasses.fields(kind)}
-        chosen = {k: v for k, v in given.get(name, {}).items() if k in known}
-        if kind is InvertSettings and "method" not in chosen:
-            chosen["method"] = _inversion(one, given)
-        values = kind.filled(chosen, model).to_dict()
-        fields = [
-            _setting(field, values[field.name])
-            for field in dataclasses.fields(kind)
-            if field.name not in HIDDEN
-        ]
-        optional = kind in one.optional
-        help = (kind.__doc__ or "").strip().split("\n\n")[0]
-        help = " ".join(help.split())
-        groups.append({"name": name, "optional": optional, "help": help, "settings": fields})
-    inputs = [single.to_dict() for single in one.inputs]
-    places = list(one.asked)
-    body = {"verb": one.name, "help": one.help, "groups": groups, "inputs": inputs}
-    return {**body, "seed": one.seed, "asked": places}
-
-
-def _inversion(one: Verb, given: Mapping[str, Mapping[str, Any]]) -> str:
-    """The inversion that a verb takes unless one is named."""
-    if one.name == "edit":
-        method = str(given.get("edit", {}).get("method", EditSettings().method))
-        return EDIT_INVERSIONS.get(method, "null-text")
-    from understudy.settings.swap import INVERSIONS
-
-    if one.name in ("swap", "sweep", "explain"):
-        preset = str(given.get("swap", {}).get("preset", "best"))
-        return "direct" if one.name == "explain" else INVERSIONS.get(preset, "direct")
-    return InvertSettings().method
-
-
-def _setting(field: dataclasses.Field[Any], value: Any) -> dict[str, Any]:
-    """One setting as JSON data; value: what it is resolved to."""
-    limits = field.metadata
-    return {
-        "name": field.name,
-        "type": type(cast(Any, field.default)).__name__,
-        "share": limits["share"],
-        "choices": list(limits["choices"]),
-        "at_least": limits["at_least"],
-        "at_most": limits["at_most"],
-        "help": limits["help"],
-        "default": field.default,
-        "value": value,
-    }
-
-
-def main_group(one: Verb) -> str:
-    """The group that a preset or a method belongs to."""
-    return group_name(one.groups[0])
-
-
-def fitting(one: Verb, chosen: Mapping[str, str]) -> dict[str, str]:
-    """Of a preset and a method what the verb's main group can take."""
-    fields = {field.name: field for field in dataclasses.fields(one.groups[0])}
-    return {
-        name: value
-        for name, value in chosen.items()
-        if name in fields and value in fields[name].metadata["choices"]
-    }
