@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from typing import Any
 
 from understudy.errors import InputError, OutputError
@@ -10,6 +11,7 @@ from understudy.studio.bell import Bell
 from understudy.studio.concepts import Concepts
 from understudy.studio.config import Config
 from understudy.studio.database import Database
+from understudy.studio.drag_session import DragProcess
 from understudy.studio.files import FileStore
 from understudy.studio.models import Models
 from understudy.studio.queue import Queue
@@ -24,6 +26,7 @@ class Studio:
 
     def __init__(self, config: Config) -> None:
         """Open the data folder. Raises OutputError where it cannot be used or is in use."""
+        config = replace(config, data=config.data.resolve())
         self.config, self.bell = config, Bell()
         self._lock = _claimed(config)
         self.database = Database(config.data / DATABASE)
@@ -32,6 +35,7 @@ class Studio:
         self.models = Models(config)
         self.concepts = Concepts(config)
         self.wishes = Wishes(self.files, self.concepts, self.models)
+        self.drags = DragProcess(config.data / "drags")
         self.queue = Queue(self.jobs, self.files, self.wishes, config.devices)
 
     def start(self) -> None:
@@ -41,6 +45,7 @@ class Studio:
     def stop(self) -> None:
         """End workers and streams; jobs at work go on at the next start."""
         self.bell.close()
+        self.drags.close()
         self.queue.stop()
         self.database.close()
         self._lock.release()
