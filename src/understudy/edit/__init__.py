@@ -1,5 +1,7 @@
-"""Words change a photo: prompt-to-prompt, plug-and-play, and HiPer; the verb is in `edit.py`."""
+"""Words change a photo: prompt-to-prompt, plug-and-play, and HiPer, in `edit.py`; FlowEdit and
+FlowAlign, which need no inversion, in `flow_edit.py`."""
 
 from understudy.edit.edit import EditStep, WordEdits, edit, edit_steps, prepared
+from understudy.edit.flow_edit import flow_edit_steps
 
-__all__ = ["EditStep", "WordEdits", "edit", "edit_steps", "prepared"]
+__all__ = ["EditStep", "WordEdits", "edit", "edit_steps", "flow_edit_steps", "prepared"]

@@ -18,6 +18,7 @@ from understudy.edit.columns import Columns, columns_of
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
 from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
+from understudy.edit.step import EditStep
 from understudy.edit.windows import EVERY, Window, places_in, word_windows
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
@@ -27,6 +28,8 @@ from understudy.settings import EditSettings
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.cross_maps import alignment
 from understudy.transfer.step import Stirring
+
+WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods that know no single words
 
 
 @dataclass(frozen=True)
@@ -42,22 +45,6 @@ class WordEdits:
     windows: Mapping[str, Window] = field(default_factory=lambda: MappingProxyType({}))
     blend: tuple[str, str] | None = None
     keep: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class EditStep:
-    """One finished step of an edit.
-
-    index counts from 0 to total - 1. target "k c h w" are the latents after it, mask "m 1 h w"
-    where they may differ from the source's, rows the network evaluations (NFE) it took.
-    """
-
-    index: int
-    total: int
-    time: float
-    target: Float[Tensor, "k c h w"]
-    mask: Float[Tensor, "m 1 h w"] | None
-    rows: int
 
 
 def edit_steps(
@@ -87,6 +74,8 @@ def edit_steps(
         PromptError: another source prompt, a prompt over the limit, a word that is missing.
     """
     settings = settings or EditSettings.filled({}, model.name)
+    if settings.method in ("flowedit", "flowalign"):
+        raise InputError(f"{settings.method} needs no inversion: call edit.flow_edit_steps.")
     asked = prepared(model, source_prompt, target_prompts, settings, words=words, concepts=concepts)
     check(model, inversion, source_prompt, settings)
     if mask is not None:
@@ -157,10 +146,10 @@ def prepared(
     """
     words = words or WordEdits()
     named = (target_prompts,) if isinstance(target_prompts, str) else tuple(target_prompts)
-    if settings.method == "pnp" and words != WordEdits():
+    if settings.method in WITHOUT_WORDS and words != WordEdits():
         raise InputError(
-            "--method pnp knows no single words; --reweight, --window, --blend and --keep go "
-            "with p2p and hiper. Give a --mask to keep what is outside it."
+            f"--method {settings.method} knows no single words; --reweight, --window, --blend and "
+            "--keep go with p2p and hiper. Give a --mask to keep what is outside it."
         )
     targets = tuple(spelled(target, *concepts) for target in named)
     own = [tail_places(model, target, concepts) for target in named]
@@ -172,7 +161,9 @@ def prepared(
         targets,
         texts,
         model.embed([settings.negative]) if injects and settings.negative else None,
-        () if injects else _columns(model, source_prompt, targets, own, settings, words),
+        ()
+        if settings.method in WITHOUT_WORDS
+        else _columns(model, source_prompt, targets, own, settings, words),
         word_windows(targets, tokens[1:], settings.steps, windows, model.max_tokens),
         _blend((source_prompt, *targets), tokens, settings, words),
     )

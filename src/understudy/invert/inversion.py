@@ -27,7 +27,10 @@ from understudy.files.tensors import read_declared, save_tensors
 from understudy.models.interface import DiffusionModel
 
 FORMAT = "understudy inversion 2"
-METHODS = ("ddim", "null-text", "negative-prompt", "direct", "seed")
+METHODS = (
+    *("ddim", "null-text", "negative-prompt", "direct", "seed"),
+    *("euler", "midpoint", "fireflow", "uni-inv", "implicit", "rf-inversion"),
+)
 DECLARED = spec.TensorFile(
     FORMAT,
     "inversion",
@@ -42,7 +45,8 @@ DECLARED = spec.TensorFile(
             "guidance": spec.Number(-1e6, 1e6),
             "times": spec.Items(spec.Number(-1e6, 1e6), 2, 10_001),
             "picture": spec.Text(400),
-        }
+        },
+        {"paired": spec.Flag()},
     ),
     (
         spec.Tensors("trajectory", "_ c h w", needed=True),
@@ -60,8 +64,7 @@ class Inversion:
     """A photo as noise, and what it takes to come back from there.
 
     Attributes:
-        method: "ddim", "null-text", "negative-prompt", "direct"; or "seed" for a picture that
-            was never inverted, only generated.
+        method: one of METHODS; "seed" for a picture that was never inverted, only generated.
         prompt: the prompt the photo was inverted with; the source prompt of any swap.
         model, fingerprint: name and weights of the model, as it was dressed.
         guidance: the scale a null-text inversion was optimised for; of no meaning to the others.
@@ -72,6 +75,8 @@ class Inversion:
         null_embeddings: unconditional embedding of each step, or one for all; None = of "".
         first_output: the network's unconditional output in the first step, where whatever starts
             from z_T still shares it; None = not known.
+        paired: targets move by the source's own steps plus the difference of the two outputs, so
+            that equal outputs give the source exactly (direct inversion of flow models).
     """
 
     method: str
@@ -85,6 +90,7 @@ class Inversion:
     replay: Float[Tensor, "n_1 c h w"] | None = None
     null_embeddings: Text | None = None
     first_output: Float[Tensor, "1 c h w"] | None = None
+    paired: bool = False
 
     @property
     def steps(self) -> int:

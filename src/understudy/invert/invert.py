@@ -10,12 +10,14 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.flow import FlowSchedule
 from understudy.errors import InputError
 from understudy.invert.cache import Setting, cache_key, cached_steps
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, digest
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import at_least_float32, null_text_steps
+from understudy.invert.rectified_flow import RFInversion, check_method, flow_inversion_steps
 from understudy.invert.source import Parts, SourceFeatures, nothing
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings
@@ -46,6 +48,7 @@ def inversion_steps(
     """
     settings = settings or InvertSettings.filled({}, model.name)
     _check(model, photo, prompt)
+    check_method(model, settings.method)
     picture = digest(photo)
 
     def make() -> Iterator[InvertStep]:
@@ -86,6 +89,20 @@ def method_steps(
     parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
     """The steps of the settings' method from latents, kept nowhere."""
+    check_method(model, settings.method)
+    if isinstance(model.schedule, FlowSchedule):
+        return flow_inversion_steps(
+            model,
+            latents,
+            prompt,
+            method=settings.method,
+            steps=settings.steps,
+            iterations=settings.inner_steps,
+            tolerance=settings.epsilon,
+            controlled=RFInversion(
+                settings.rf_gamma, settings.rf_eta, settings.rf_stop, settings.rf_seed
+            ),
+        )
     if settings.method == "null-text":
         return null_text_steps(
             model,
@@ -104,18 +121,21 @@ def method_steps(
         "negative-prompt": negative_prompt_steps,
         "direct": direct_steps,
     }
-    if settings.method not in plain:
-        names = ", ".join(["null-text", *plain])
-        raise InputError(f"--method must be one of {names}. Got {settings.method!r}.")
     return plain[settings.method](model, latents, prompt, steps=settings.steps)
+
+
+# The settings that each method listens to, beside the method and the number of steps.
+_HEARD = {
+    "null-text": ("guidance", "inner_steps", "epsilon", "learning_rate"),
+    "implicit": ("inner_steps", "epsilon"),
+    "rf-inversion": ("rf_gamma", "rf_eta", "rf_stop", "rf_seed"),
+}
 
 
 def _heard(settings: InvertSettings) -> dict[str, Setting]:
     """The settings the method listens to: others must not make a second entry."""
     values = settings.to_dict()
-    if settings.method == "null-text":
-        return values
-    return {name: values[name] for name in ("method", "steps")}
+    return {name: values[name] for name in ("method", "steps", *_HEARD.get(settings.method, ()))}
 
 
 def _check(model: DiffusionModel, photo: Tensor, prompt: str) -> None:

@@ -1,6 +1,7 @@
-"""The job `edit`: new words for a photo, by prompt-to-prompt, plug-and-play or HiPer.
+"""The job `edit`: new words for a photo, by any of the editing methods.
 
-Invert the photo with the concepts applied, edit, write a picture for each target prompt.
+Invert the photo with the concepts applied (FlowEdit and FlowAlign need no inversion), edit, write a
+picture for each target prompt.
 """
 
 from __future__ import annotations
@@ -9,11 +10,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, no_grad
 
 from understudy.concept import Concept, with_strengths
 from understudy.diffusion.sampler import starting_noise
-from understudy.edit import WordEdits, edit_steps, prepared
+from understudy.edit import WordEdits, edit_steps, flow_edit_steps, prepared
+from understudy.edit.flow_edit import check_flow
 from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
 from understudy.invert import Inversion
@@ -28,6 +30,8 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings, InvertSettings, RunSettings
 from understudy.settings.edit import inversion_for
 from understudy.settings.marks import MarkSettings
+
+FLOW_EDITS = ("flowedit", "flowalign")
 
 
 def edit(
@@ -71,6 +75,7 @@ def edit(
             model, source, to, settings, asked, words=words, concepts=concepts, cache=inversions()
         )
         method = "seed" if seed is not None else asked.method
+        method = "none" if settings.method in FLOW_EDITS else method
         facts = {"prompt": prompt, "inversion": method, "reweight": reweight, "window": window}
         facts |= {"blend": blend, "keep": keep}
         said = {**facts, "cache": edited.found}
@@ -118,6 +123,9 @@ def reworded(
     with applied(model, concepts):
         prepared(model, source.prompt, to, settings, words=words, concepts=concepts)
         found, kept = "nothing", ""
+        if settings.method in FLOW_EDITS:
+            picture = yield from _by_flow(model, source, to, settings, concepts)
+            return Edited(picture, found)
         if source.seed is None:
             made = yield from inverted(model, source, asked, cache=cache)
             inversion, found, kept = made.inversion, made.found, made.kept
@@ -135,6 +143,25 @@ def reworded(
         )
         last = yield from watched(steps, "Editing", kept=lambda: kept)
         return Edited(decoded(model, last.target).cpu(), found)
+
+
+def _by_flow(
+    model: DiffusionModel,
+    source: Source,
+    to: list[str],
+    settings: EditSettings,
+    concepts: tuple[Concept, ...],
+) -> Events[Float[Tensor, "k 3 h w"]]:
+    """FlowEdit or FlowAlign, which need no inversion."""
+    check_flow(model, settings.method)
+    assert source.picture is not None, "a photo was given"
+    with no_grad():
+        latents = model.encode(source.picture.to(model.device))
+    steps = flow_edit_steps(
+        model, latents, source.prompt, to, settings, concepts=concepts, mask=source.mask
+    )
+    last = yield from watched(steps, "Editing")
+    return decoded(model, last.target).cpu()
 
 
 def files(out: Path, count: int) -> list[Path]:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import ClassVar
 
+from understudy.settings.families import flows
 from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value
 
-EDIT_METHODS = ("p2p", "pnp", "hiper")
+EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign")
 
 # p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
 # generated pictures, and "official" those of their notebook for real photos (null-text inversion).
@@ -17,25 +18,32 @@ EDIT_METHODS = ("p2p", "pnp", "hiper")
 # the factor on the tail in the authors' code. "best" is what each method starts from: the official
 # values, unless something else suits the model. Step counts are for PUBLISHED_STEPS steps.
 NEGATIVE = "ugly, blurry, black, low res, unrealistic"
-_COUNTS = ("cross_map_steps", "self_map_steps", "feature_steps")
+# flowedit: Kulikov et al. 2024, arXiv:2412.08629, as its authors run SD3. flowalign: Kim et al.
+# 2025, arXiv:2505.23145.
+_COUNTS = ("cross_map_steps", "self_map_steps", "feature_steps", "n_max", "n_min")
 _P2P: dict[str, Value] = {"cross_map_steps": 40, "self_map_steps": 20, "self_map_side": 16}
 _PNP: dict[str, Value] = {"self_map_steps": 25, "feature_steps": 40, "inversion_steps": 999}
 _HIPER: dict[str, Value] = {"cross_map_steps": 0, "self_map_steps": 0, "tail_scale": 1.0}
+_FLOW: dict[str, Value] = {"n_max": 33, "guidance": 13.5, "source_guidance": 3.5}
 _METHODS: dict[str, dict[str, Value]] = {
     "p2p": {**_P2P, "self_map_steps": 25, "self_map_side": 32, "blend_start": 0.2},
     "pnp": {**_PNP, "negative": NEGATIVE},
     "hiper": {**_HIPER, "tail_scale": 0.8},
+    "flowedit": _FLOW,
+    "flowalign": {**_FLOW, "source_guidance": 1.0},
 }
 PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "p2p": {"best": {}, "paper": {**_P2P, "blend_start": 0.0}, "official": _METHODS["p2p"]},
     "pnp": {"best": {}, "paper": {**_PNP, "negative": ""}, "official": _METHODS["pnp"]},
     "hiper": {"best": {}, "paper": _HIPER, "official": _METHODS["hiper"]},
+    "flowedit": {"best": {}, "paper": _METHODS["flowedit"], "official": _METHODS["flowedit"]},
+    "flowalign": {"best": {}, "paper": _METHODS["flowalign"], "official": _METHODS["flowalign"]},
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """New words for a photo: prompt-to-prompt, plug-and-play (pnp) or HiPer."""
+    """New words for a photo: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign."""
 
     filling: ClassVar[Layers] = Layers(
         verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
@@ -95,7 +103,17 @@ class EditSettings(Settings):
     temperature: float = knob(
         1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
     )
-    noise_seed: int = knob(0, "seed of the noise of --eta", at_least=0)
+    noise_seed: int = knob(
+        0, "seed of the noise of --eta, and of flowedit and flowalign", at_least=0
+    )
+    source_guidance: float = knob(
+        1.0, "flowedit: guidance scale of the source prompt", at_least=0, at_most=50
+    )
+    n_max: int = knob(
+        33, "flowedit, flowalign: last steps that are taken; more change the photo more", at_least=0
+    )
+    n_min: int = knob(0, "flowedit: of these, the last ones sample the target alone", at_least=0)
+    n_avg: int = knob(1, "flowedit: noises per step that are averaged", at_least=1, at_most=100)
     tail_scale: float = knob(
         0.0,
         "factor on the learnt embeddings; 0: the factor they were learnt with",
@@ -105,12 +123,19 @@ class EditSettings(Settings):
 
 
 # What inverts the photo for each method.
-INVERSIONS = {"p2p": "null-text", "pnp": "ddim", "hiper": "ddim"}
+INVERSIONS = {
+    "p2p": "null-text",
+    "pnp": "ddim",
+    "hiper": "ddim",
+    "flowedit": "direct",
+    "flowalign": "direct",
+}
 
 
 def inversion_for(settings: EditSettings, model: str, method: str | None = None) -> InvertSettings:
     """The inversion that an edit wants: as guided; as long, unless pnp asks for another length; by
-    the way that suits its method unless one is named."""
+    the way that suits its method and model unless one is named."""
+    usual = "direct" if flows(model) else INVERSIONS[settings.method]
     steps = settings.inversion_steps if settings.method == "pnp" else 0
     given = {"steps": steps or settings.steps, "guidance": settings.guidance}
-    return InvertSettings.filled({**given, "method": method or INVERSIONS[settings.method]}, model)
+    return InvertSettings.filled({**given, "method": method or usual}, model)

@@ -6,22 +6,54 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.settings.knobs import Settings, knob
-from understudy.settings.resolve import Layers
+from understudy.settings.resolve import Layers, Value
 
-METHODS = ("null-text", "ddim", "negative-prompt", "direct")
+DIFFUSION_METHODS = ("null-text", "ddim", "negative-prompt")
+FLOW_METHODS = ("euler", "midpoint", "fireflow", "uni-inv", "implicit", "rf-inversion")
+METHODS = (*DIFFUSION_METHODS, "direct", *FLOW_METHODS)
+
+# implicit: iterations of a step, and the residual at which it is solved. rf-inversion: Rout et al.
+# 2024, arXiv:2410.10792; its authors' FLUX example runs 28 steps.
+_METHODS: dict[str, dict[str, Value]] = {
+    **{method: {} for method in METHODS},
+    "implicit": {"inner_steps": 30, "epsilon": 1e-6},
+}
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class InvertSettings(Settings):
     """Photo to what the model can replay. Defaults: null-text inversion as its authors run it."""
 
-    filling: ClassVar[Layers] = Layers(verb="invert")
+    filling: ClassVar[Layers] = Layers(verb="invert", methods=_METHODS)
 
-    method: str = knob("null-text", "inversion method", choices=METHODS)
+    method: str = knob(
+        "null-text",
+        "inversion method; flow models have direct and those behind it",
+        choices=METHODS,
+    )
     steps: int = knob(50, "inversion steps; a swap must use as many", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "guidance scale of the reconstruction", at_least=0, at_most=50)
-    inner_steps: int = knob(10, "null-text: optimiser steps per timestep", at_least=0, at_most=1000)
-    epsilon: float = knob(1e-5, "null-text: loss at which the inner optimisation stops", at_least=0)
+    inner_steps: int = knob(
+        10,
+        "null-text: optimiser steps per timestep; implicit: iterations per step",
+        at_least=0,
+        at_most=1000,
+    )
+    epsilon: float = knob(
+        1e-5,
+        "null-text: loss at which the inner optimisation stops; implicit: relative residual",
+        at_least=0,
+    )
     learning_rate: float = knob(
         1e-2, "null-text: Adam's learning rate at the first timestep", at_least=0
     )
+    rf_gamma: float = knob(
+        0.5, "rf-inversion: pull towards typical noise, 0 to 1", at_least=0, at_most=1
+    )
+    rf_eta: float = knob(
+        0.9, "rf-inversion: pull towards the photo on the way back", at_least=0, at_most=1
+    )
+    rf_stop: float = knob(
+        0.25, "rf-inversion: share of the steps back with that pull", at_least=0, at_most=1
+    )
+    rf_seed: int = knob(0, "rf-inversion: seed of the typical noise", at_least=0)

@@ -49,7 +49,10 @@ class Layers:
 def resolve(
     layers: Layers, defaults: Values, given: Values, suited: Mapping[str, Values]
 ) -> dict[str, Value]:
-    """Every setting's value. suited: verb, or "verb method", -> the values that suit the model.
+    """Every setting's value.
+
+    suited: verb, "verb method", or "verb --preset name" (what the preset is for this model) -> the
+    values that suit the model.
 
     Raises InputError for a preset that the method does not have.
     """
@@ -61,7 +64,9 @@ def resolve(
         **suited.get(f"{layers.verb} {method}", {}),
     }
     if "preset" in given:
-        values |= named(layers, method, str(given["preset"]))
+        preset = str(given["preset"])
+        values |= named(layers, method, preset)
+        values |= suited.get(f"{layers.verb} --preset {preset}", {})
     steps = given.get("steps", values.get("steps", PUBLISHED_STEPS))
     for name in layers.counts:
         value = values[name]

@@ -8,7 +8,8 @@
 A key of the settings is a verb, or a verb and one of its methods. shows: "toys" where the model
 draws the toy world, so that the recogniser can score its pictures; else it is left out. The
 file lies beside the weights and is copied with them, so a model behaves alike by name and by path.
-A model without the file (a hub id, a checkpoint file) takes the defaults.
+A model without the file (a hub id, a checkpoint file) takes the defaults, and what suits its family
+(`families.py`); what the file says counts before that.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from typing import Any, cast
 from understudy.errors import ModelError
 from understudy.files.builtin import builtin_folder
 from understudy.files.reading import read_json
+from understudy.settings.families import family_suits
 from understudy.settings.resolve import Value, Values
 
 FILE, FORMAT = "understudy.json", 1
@@ -34,8 +36,9 @@ def suits(model: str) -> Mapping[str, Values]:
     within its bounds is checked where the settings are made.
     """
     file, body = _body(model)
+    general = family_suits(model)
     if not body:
-        return {}
+        return general
     found: Any = body.get("settings")
     if not isinstance(found, dict) or body.get("format") != FORMAT:
         raise ModelError(f"{file} must hold format {FORMAT} and settings. Remove or correct it.")
@@ -45,7 +48,8 @@ def suits(model: str) -> Mapping[str, Values]:
         )
         if not plain:
             raise ModelError(f"{file}: {verb} must hold names and values. Remove or correct it.")
-    return cast(dict[str, Values], found)
+    own = cast(dict[str, Values], found)
+    return {verb: {**general.get(verb, {}), **own.get(verb, {})} for verb in (*general, *own)}
 
 
 def shows_toys(model: str) -> bool:

@@ -6,6 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.errors import InputError
+from understudy.settings.families import flows
 from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import PUBLISHED_STEPS, Layers, Value, Values
@@ -148,5 +149,6 @@ class SwapSettings(Settings):
 def inversion_for(settings: SwapSettings, model: str, method: str | None = None) -> InvertSettings:
     """The inversion that a swap wants: as long and as guided; by the method that suits its preset
     unless one is named."""
+    usual = "direct" if flows(model) else INVERSIONS[settings.preset]
     given = {"steps": settings.steps, "guidance": settings.guidance}
-    return InvertSettings.filled({**given, "method": method or INVERSIONS[settings.preset]}, model)
+    return InvertSettings.filled({**given, "method": method or usual}, model)

@@ -147,6 +147,8 @@ class _Run:
         if output is not None:
             clean, _ = self.model.schedule.denoised(self.latents, output, start)
             self.latents = self._moved(output, index, start, end)
+            if self.inversion.paired:
+                self.latents = self._paired(index, source_output, start, end)
         self._move_source(index, source_output, start, end)
         numbers, of = self._members()
         mask = self._mask(index)
@@ -177,6 +179,15 @@ class _Run:
         fresh = self.fresh.next(firsts, self.latents.shape[1:], self.model)
         return advance(schedule, self.latents, output, start, end, eta=eta, fresh=fresh)
 
+    def _paired(self, index: int, output: Tensor | None, start: float, end: float) -> Tensor:
+        """The targets' steps relative to the source's, added to its stored latents.
+
+        x*' + (step of the target - step of the source): exactly x*' where both steps are equal.
+        """
+        assert self.path is not None and self.source is not None and output is not None
+        stepped = advance(self.model.schedule, self.source, output, start, end)
+        return self.path[index + 1 : index + 2] + (self.latents - stepped)
+
     def narrow(self, survivors: Collection[int]) -> None:
         """Go on with these targets only."""
         kept = [
@@ -203,7 +214,10 @@ class _Run:
         return kept.to(self.inversion.noise) if enough else None
 
     def _walks(self, index: int) -> bool:
-        """Whether the source must be denoised in a step, because something later reads it."""
+        """Whether the source's output is needed in a step: for its own next latents, which
+        something later reads, or because the targets move relative to it."""
+        if self.inversion.paired:
+            return True
         return self.path is None and index < self.needed - (self.blend is None)
 
     def _move_source(self, index: int, output: Tensor | None, start: float, end: float) -> None:

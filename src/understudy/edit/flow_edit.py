@@ -1,0 +1,222 @@
+"""FlowEdit and FlowAlign: a photo is edited by the difference of two velocities; no inversion.
+
+FlowEdit: Kulikov et al. 2024, arXiv:2412.08629, Algorithm 1. FlowAlign: Kim et al. 2025,
+arXiv:2505.23145. Both walk from the photo x to the edit z along the times of a sampling run. Each
+step noises the photo, q = (1 - sigma) x + sigma eps, moves the edit to the same noise level,
+p = q + (z - x), and moves z by the difference of the velocities at p and q. Neither reads or
+changes attention, so they run on any flow model. Where both velocities are equal, z stays x.
+
+Written as functions of a velocity; the verb for models is `flow_edit_steps`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.concept import Concept, embedded, spelled
+from understudy.diffusion.flow import FlowSchedule
+from understudy.diffusion.sampler import guided, times_of
+from understudy.diffusion.schedule import wide
+from understudy.diffusion.text import Text
+from understudy.edit.step import EditStep
+from understudy.errors import InputError
+from understudy.models.interface import DiffusionModel
+from understudy.settings import EditSettings
+from understudy.transfer.blend import blended, latent_mask
+
+ALIGNMENT = 0.01  # FlowAlign: weight of the pull of the two clean predictions together
+
+Pair = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""(edit "k c h w", photo "1 c h w", sigma) -> velocities of the targets, and of the source."""
+Draw = Callable[[], Tensor]
+"""The next standard normal noise "1 c h w"."""
+
+
+@dataclass(frozen=True)
+class Walk:
+    """Which steps are taken, and how.
+
+    Attributes:
+        times: the steps + 1 times of a sampling run, from noise to clean.
+        n_max: steps at the clean end that are taken; more change the photo more.
+        n_min: of those, the last ones sample the target alone (FlowEdit).
+        n_avg: noises per step whose differences are averaged (FlowEdit).
+    """
+
+    times: Sequence[float]
+    n_max: int
+    n_min: int = 0
+    n_avg: int = 1
+
+    @property
+    def taken(self) -> list[tuple[int, float, float]]:
+        """How many steps are left, itself included, and the two times of each step taken."""
+        total = len(self.times) - 1
+        steps = [(total - i, start, end) for i, (start, end) in enumerate(pairwise(self.times))]
+        return [step for step in steps if step[0] <= self.n_max]
+
+
+def flowedit_walk(
+    pair: Pair, photo: Float[Tensor, "1 c h w"], walk: Walk, draw: Draw, targets: int = 1
+) -> Iterator[Float[Tensor, "k c h w"]]:
+    """FlowEdit: the edits after each step. pair: both velocities with their own guidance."""
+    x = wide(photo)
+    z = x.expand(targets, *x.shape[1:])
+    sampled: Tensor | None = None
+    for left, start, end in walk.taken:
+        if left > walk.n_min:
+            change = torch.zeros_like(z)
+            for _ in range(walk.n_avg):
+                q = (1 - start) * x + start * draw()
+                ours, theirs = pair(q + (z - x), q, start)
+                change = change + (ours - theirs) / walk.n_avg
+            z = z + (end - start) * change
+            yield z
+            continue
+        if sampled is None:
+            sampled = (1 - start) * x + start * draw() + (z - x)
+        ours, _ = pair(sampled, x, start)
+        sampled = sampled + (end - start) * ours
+        yield sampled
+
+
+def flowalign_walk(
+    three: Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor, Tensor]],
+    photo: Float[Tensor, "1 c h w"],
+    walk: Walk,
+    draw: Draw,
+    targets: int = 1,
+    *,
+    guidance: float = 13.5,
+) -> Iterator[Float[Tensor, "k c h w"]]:
+    """FlowAlign: the edits after each step.
+
+    three: (p, q, sigma) -> velocities at p for the targets, at p for the source prompt, at q for
+    the source prompt, all without guidance. Guidance is from the source prompt to the target's.
+    """
+    x = wide(photo)
+    z = x.expand(targets, *x.shape[1:])
+    for _, start, end in walk.taken:
+        q = (1 - start) * x + start * draw()
+        p = q + (z - x)
+        target, source, v_q = three(p, q, start)
+        v_p = guided(source, target, guidance)
+        clean_p, clean_q = p - start * v_p, q - start * v_q
+        z = z + (end - start) * (v_p - v_q) + ALIGNMENT * (clean_q - clean_p)
+        yield z
+
+
+@torch.no_grad()
+def flow_edit_steps(
+    model: DiffusionModel,
+    latents: Float[Tensor, "1 c h w"],
+    source_prompt: str,
+    target_prompts: str | Sequence[str],
+    settings: EditSettings,
+    *,
+    concepts: Sequence[Concept] = (),
+    mask: Float[Tensor, "m 1 mh mw"] | None = None,
+) -> Iterator[EditStep]:
+    """Edit a photo's latents by FlowEdit or FlowAlign, a step at a time.
+
+    Args:
+        latents: of the photo: the posterior's mode, as `DiffusionModel.encode` gives.
+        target_prompts: may name concepts; the model has them applied.
+        mask: of the picture's or the latents' size, 1 = may change.
+
+    Raises InputError for a model that is no flow model.
+    """
+    check_flow(model, settings.method)
+    named = (target_prompts,) if isinstance(target_prompts, str) else tuple(target_prompts)
+    for target in named:
+        model.tokenize(spelled(target, *concepts))
+    scale = settings.tail_scale or None
+    texts = Text.cat([embedded(model, [name], *concepts, tail_scale=scale) for name in named])
+    reader = _Velocities(model, model.embed([source_prompt]), texts, model.embed([""]))
+    walk = Walk(
+        times_of(model, settings.steps, latents),
+        min(settings.n_max, settings.steps),
+        settings.n_min,
+        settings.n_avg,
+    )
+    draw = _drawing(latents, settings.noise_seed)
+    if settings.method == "flowalign":
+        found = flowalign_walk(
+            reader.three, latents, walk, draw, len(named), guidance=settings.guidance
+        )
+    else:
+        pair = reader.pair(settings.guidance, settings.source_guidance)
+        found = flowedit_walk(pair, latents, walk, draw, len(named))
+    where = None
+    if mask is not None:
+        height, width = latents.shape[-2:]
+        where = latent_mask(mask, (height, width)).to(latents.device)
+    total, before = len(walk.taken), model.rows
+    for index, ((_, start, _), z) in enumerate(zip(walk.taken, found, strict=True)):
+        shown = z if where is None else blended(wide(latents), z, where)
+        yield EditStep(index, total, start, shown, where, model.rows - before)
+        before = model.rows
+    if not total:
+        yield EditStep(0, 1, 0.0, wide(latents).expand(len(named), -1, -1, -1), where, 0)
+
+
+def check_flow(model: DiffusionModel, method: str) -> None:
+    """Refuse FlowEdit and FlowAlign on a model without a velocity."""
+    if not isinstance(model.schedule, FlowSchedule):
+        raise InputError(
+            f"--method {method} edits with flow models (Stable Diffusion 3, FLUX and others); "
+            f"{model.name} is a diffusion model. Use --method p2p or pnp."
+        )
+
+
+def _drawing(like: Tensor, seed: int) -> Draw:
+    """Fresh noise for each step from one seed, drawn on the CPU."""
+    stream = torch.Generator().manual_seed(seed)
+
+    def draw() -> Tensor:
+        return torch.randn(like.shape, generator=stream).to(wide(like))
+
+    return draw
+
+
+class _Velocities:
+    """A model's velocities for source and targets; each step is one call of the network."""
+
+    def __init__(self, model: DiffusionModel, source: Text, targets: Text, empty: Text) -> None:
+        self.model, self.source, self.targets, self.empty = model, source, targets, empty
+
+    def pair(self, guidance: float, source_guidance: float) -> Pair:
+        """Velocities with guidance against the empty prompt: (targets at z, source at q)."""
+
+        def call(z: Tensor, q: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+            rows = [(z, self.targets, guidance), (q, self.source, source_guidance)]
+            latents, texts = list[Tensor](), list[Text]()
+            for x, text, scale in rows:
+                free = scale != 1
+                latents += [x, x] if free else [x]
+                texts += [self.empty.expand(len(x)), text] if free else [text]
+            found = self.model.predict(torch.cat(latents), sigma, Text.cat(texts))
+            parts, out, first = list(found.split([len(x) for x in latents])), list[Tensor](), 0
+            for _, _, scale in rows:
+                if scale == 1:
+                    out.append(parts[first])
+                else:
+                    out.append(guided(parts[first], parts[first + 1], scale))
+                first += 1 if scale == 1 else 2
+            return out[0], out[1]
+
+        return call
+
+    def three(self, p: Tensor, q: Tensor, sigma: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Velocities without guidance: of the targets and of the source at p, of it at q."""
+        count = len(p)
+        text = Text.cat([self.targets, self.source.expand(count), self.source])
+        found = self.model.predict(torch.cat([p, p, q]), sigma, text)
+        target, source, still = found.split([count, count, 1])
+        return target, source, still

@@ -1,0 +1,97 @@
+"""What suits the families of flow models, where a model's own file says nothing. Free of torch.
+
+A family is told by the pipeline class in model_index.json, or by the hub id. Steps and guidance are
+the defaults of the family's diffusers pipeline. FlowEdit's numbers are its authors' for SD3 and
+FLUX. Shares of steps count noise removed, not steps: see `transfer/schedule.py`. Photoswap's paper
+ends phi, M and A at noise-to-signal ratios 4.7, 1.5 and 2.1, which are sigma 0.82, 0.60 and 0.68.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from understudy.files.builtin import builtin_folder
+from understudy.files.reading import read_json
+from understudy.settings.resolve import Value, Values
+
+MAX_BYTES = 100_000
+_PAPER: Values = {"self_output_steps": 0.18, "self_map_steps": 0.40, "cross_map_steps": 0.32}
+_SWAP: Values = {
+    "self_output_steps": 0.07,
+    "self_map_steps": 0.18,
+    "cross_map_steps": 0.32,
+    "budget": 0,
+    "eta": 0.0,
+}
+_P2P: Values = {"self_map_steps": 10, "self_map_side": 256}
+
+
+def _family(steps: int, guidance: float, **more: Values) -> dict[str, Values]:
+    """The values of one family. Counts of steps are for 50 steps."""
+    run: dict[str, Value] = {"steps": steps, "guidance": guidance}
+    return {
+        "generate": {**run, "eta": 0.0},
+        "invert": {"steps": steps, "method": "direct", "guidance": guidance},
+        "swap": {**_SWAP, **run},
+        "swap --preset paper": _PAPER,
+        "edit p2p": {**_P2P, **run},
+        "edit pnp": {**_P2P, **run, "inversion_steps": 0, "feature_steps": 10, "negative": ""},
+        "edit hiper": run,
+        "learn": {"prior_steps": steps, "prior_guidance": guidance},
+        **more,
+    }
+
+
+_FLUX_EDIT: Values = {"steps": 28, "n_max": 43, "guidance": 5.5, "source_guidance": 1.5}
+FAMILIES: Mapping[str, Mapping[str, Values]] = {
+    "StableDiffusion3": _family(28, 7.0),
+    "Flux2": _family(50, 4.0, **{"edit flowedit": _FLUX_EDIT}),
+    "Flux": _family(28, 3.5, **{"edit flowedit": _FLUX_EDIT}),
+    "Chroma": _family(35, 5.0),
+    "QwenImage": _family(50, 4.0),
+    "ZImage": _family(50, 5.0),
+}
+# Parts of hub ids, in lower case, in the order in which they are looked for.
+HUB_IDS = {
+    "stable-diffusion-3": "StableDiffusion3",
+    "flux.2": "Flux2",
+    "flux": "Flux",
+    "chroma": "Chroma",
+    "qwen-image": "QwenImage",
+    "z-image": "ZImage",
+}
+
+
+def flow_family(model: str) -> str | None:
+    """The flow family of a model's name, folder or hub id; None for any other kind of model."""
+    folder = builtin_folder(model) or (Path(model).expanduser() if model else None)
+    if folder is not None and os.path.lexists(folder):
+        return _of_folder(folder)
+    known = (family for part, family in HUB_IDS.items() if part in model.lower())
+    return next(known, None) if "/" in model else None
+
+
+def flows(model: str) -> bool:
+    """Whether a model is known to be a flow model before it is loaded."""
+    return flow_family(model) is not None
+
+
+def family_suits(model: str) -> Mapping[str, Values]:
+    """The values that suit the family of a model; empty for other models."""
+    family = flow_family(model)
+    return {} if family is None else FAMILIES[family]
+
+
+def _of_folder(folder: Path) -> str | None:
+    index = folder / "model_index.json"
+    if not index.is_file():
+        return None
+    try:
+        body: Any = read_json(index, most=MAX_BYTES)
+    except Exception:  # loading the model says what is wrong with it
+        return None
+    kind = str(cast(dict[str, Any], body).get("_class_name", "")) if isinstance(body, dict) else ""
+    return next((family for family in FAMILIES if kind.startswith(family)), None)
