@@ -31,7 +31,8 @@ COMMANDS = (
     "concept,show concept,export concept,import concept,remove toybox toybox,render "
     "toybox,subject models models,list models,convert models,check evaluate evaluate,swap "
     "evaluate,cases evaluate,drag evaluate,dreambooth evaluate,study evaluate,study,make "
-    "evaluate,study,serve evaluate,study,tally"
+    "evaluate,study,serve evaluate,study,tally verify doctor cache cache,show cache,clear "
+    "cache,limit forget"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

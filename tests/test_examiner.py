@@ -24,7 +24,7 @@ from understudy.vision.examiner import ExaminerNetwork, load_scorer
 from understudy.vision.recogniser import Network, Recogniser
 
 SHAPE = {"width": 8, "identity": 6, "queries": 2}
-ROOMS = (  # everything that draws, learns or chooses; `cli.evaluate` and `demo_job` only score
+ROOMS = (  # everything that draws, learns or chooses; `evaluate_job` and `demo_job` only score
     "concept generate invert learn transfer swap edit project drag jobs evaluate demo generators "
     "diffusion models attention cli.learn cli.swap cli.sweep cli.edit cli.generate cli.explain"
 ).split()
@@ -67,7 +67,7 @@ def test_a_folder_without_an_examiner_says_so(tmp_path: Path) -> None:
 
 
 NEEDS = {module(path): imports(ast.parse(path.read_text())) for path in FILES}
-SCORERS = {"understudy.cli.evaluate", "understudy.demo_job"}
+SCORERS = {"understudy.evaluate_job", "understudy.demo_job"}
 
 
 def test_only_what_scores_names_the_examiner() -> None:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import pictures
 from tiny import tiny_folder
@@ -16,8 +20,10 @@ from understudy.errors import InputError, UnderstudyError
 from understudy.jobs.events import Finished, Note, Progress, Result, from_dict, to_dict, watched
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job, bound, path_inputs
-from understudy.jobs.runner import VERBS, run, verb_function
+from understudy.jobs.runner import VERBS, previewed, run, verb_function
+from understudy.pictures.photo import read_photo
 from understudy.settings import GenerateSettings, RunSettings
+from understudy.settings.drag import DragSettings
 
 
 @pytest.fixture
@@ -153,3 +159,44 @@ def test_watched_closes_what_it_watches() -> None:
     assert next(events) == Progress("Testing", 0, 3, None)
     events.close()
     assert closed == [True]
+
+
+def test_previews_come_at_their_interval_and_change_no_pixel(job: Job, here: Path) -> None:
+    longer = Job(**{**vars(job), "settings": {**job.settings, "generate": {"steps": 5}}})
+    plain = list(run(longer))
+    before = [(here / "made" / f"seed-000{n}.png").read_bytes() for n in (3, 4)]
+    shown = [e for e in run(longer, preview_every=2) if isinstance(e, Progress)]
+    assert [bool(event.preview) for event in shown] == [False, True, False, True, True]
+    assert not any(isinstance(e, Progress) and e.preview for e in plain)
+    picture = Image.open(io.BytesIO(base64.b64decode(shown[1].preview)))
+    assert picture.format == "JPEG" and picture.width == 2 * picture.height  # two side by side
+    pixels = [read_photo(here / "made" / f"seed-000{n}.png").pixels for n in (3, 4)]
+    for data, now in zip(before, pixels, strict=True):
+        assert (np.asarray(Image.open(io.BytesIO(data)).convert("RGB")) == now).all()
+    assert from_dict(json.loads(json.dumps(to_dict(shown[1])))) == shown[1]
+
+
+def test_a_preview_that_cannot_be_drawn_is_left_out() -> None:
+    def full() -> torch.Tensor:
+        raise RuntimeError("out of memory")
+
+    event = previewed(Progress("p", 0, 1, draw=full), 1)
+    assert event == Progress("p", 0, 1)
+
+
+def test_generators_are_lent_from_the_pool_unchanged(here: Path) -> None:
+    pool = Pool(most=1)
+    with pool.generator("toybox-gan", "cpu") as first:
+        before = {name: value.clone() for name, value in first.state_dict().items()}
+    drag = Job.of("drag", DragSettings(steps=1), generator="toybox-gan", points="74,80>70,80",
+                  out=here / "a.png", device="cpu", seed=3)  # fmt: skip
+    list(run(drag, pool))
+    assert pool.idle == (("toybox-gan", "cpu", "float32"),)
+    with pool.generator("toybox-gan", "cpu") as again:
+        assert again is first
+        assert all(torch.equal(before[name], value) for name, value in again.state_dict().items())
+    on = RunSettings(model=str(tiny_folder("toy")))
+    list(
+        run(Job.of("generate", GenerateSettings(steps=1), on, prompt="a", out=here / "b.png"), pool)
+    )
+    assert len(pool.idle) == 1 and pool.idle[0][0] != "toybox-gan"

@@ -17,6 +17,7 @@ from understudy._version import __version__
 from understudy.cli import (
     LAST_WORDS,
     STOPPED,
+    cache,
     check,
     concept,
     demo,
@@ -67,12 +68,14 @@ for command in (
     studio.studio,
     verify.verify,
     doctor.doctor,
+    cache.forget,
 ):
     app.command(cls=Command)(command)
 app.add_typer(concept.app, name="concept")
 app.add_typer(toybox.app, name="toybox")
 app.add_typer(models.app, name="models")
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(cache.app, name="cache")
 
 QUIET = {
     "TRANSFORMERS_VERBOSITY": "error",

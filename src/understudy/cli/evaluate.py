@@ -2,42 +2,29 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from understudy.cli import show, signals, study
-from understudy.cli.loading import load_model
+from understudy.cli import show, study
 from understudy.cli.options import Command, knobs
-from understudy.errors import ExtraMissing, InputError, ModelError
-from understudy.files.atomic import check_folder_writable
+from understudy.jobs.request import Job
 from understudy.settings import RunSettings
 from understudy.settings.evaluate import (
     CasesSettings,
     DragTableSettings,
     DreamBoothSettings,
-    EyesSettings,
     SwapBenchSettings,
 )
 
-if TYPE_CHECKING:
-    import torch
-
-    from understudy.evaluate.bench import Bench
-    from understudy.evaluate.report import Report
-    from understudy.evaluate.stage import Stage
-    from understudy.vision.features import Eyes
-
-TOY_METHODS = "right-answer,no-swap,copy-paste,plain-generation,photoswap-paper"
-PHOTO_METHODS = "no-swap,plain-generation,photoswap-paper,photoswap-best"
 app = typer.Typer(
     name="evaluate",
     help="Compare methods by the papers' protocols, with confidence intervals.",
     no_args_is_help=True,
 )
 app.add_typer(study.app, name="study")
+Methods = Annotated[str, typer.Option(help="Names separated by commas; 'list' prints them.")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in --out.")]
 Told = Annotated[
     list[str],
@@ -55,9 +42,7 @@ def swap(
         Path | None,
         typer.Argument(help="Folder of real cases in the format of `cases`; without it SwapBench."),
     ] = None,
-    methods: Annotated[
-        str, typer.Option(help="Names separated by commas; 'list' prints them.")
-    ] = "",
+    methods: Methods = "",
     outside: Annotated[
         list[str],
         typer.Option(help="NAME=FOLDER of PNGs, one per case (003-shape.png); may be repeated."),
@@ -69,49 +54,21 @@ def swap(
 ) -> None:
     """SwapBench: swaps whose right answers are known; or swaps between your own photos.
 
-    One row a case and method the moment it is done, then report.md, report.csv and report.html,
-    and all pictures side by side on sheet-0.png, sheet-1.png and so on.
+    Each case and method gives a row, which is written at once. At the end report.md, report.csv and
+    report.html are written, and all pictures side by side as sheet-0.png, sheet-1.png and so on.
     """
-    from understudy.evaluate.methods import METHODS
-
     if methods == "list":
-        show.result({k: m.says for k, m in METHODS.items()}, json, *_listed(METHODS))
-        return
-    check_folder_writable(out)
-    from understudy.evaluate.protocols import swap as protocol
-    from understudy.evaluate.results import Run
-    from understudy.evaluate.stage import pick
-    from understudy.pictures.photo import write_pixels
+        from understudy.evaluate.methods import METHODS
 
-    usual = PHOTO_METHODS if folder else TOY_METHODS
-    names = [] if methods == "none" else pick(methods or usual, METHODS)
-    folders = dict(_outside(word) for word in outside)
-    if not names and not folders:
-        raise InputError("--methods none needs at least one --outside NAME=FOLDER.")
-    needed = any(METHODS[name].listens for name in names)
-    acting = _stage(run, told, out) if needed else None
-    bench, where = _bench(folder, settings, acting), Run(out)
-    steps = protocol.evaluation_steps(
-        where, bench, names, acting, folders, shard=settings.shard, resume=resume
-    )
-    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
-        pass
-    for number, sheet in enumerate(protocol.all_cases(where, bench)):
-        write_pixels(out / f"sheet-{number}.png", sheet)
-    _finish(protocol.summed(where, bench), out, json)
-
-
-def _bench(folder: Path | None, settings: SwapBenchSettings, acting: Stage | None) -> Bench:
-    from understudy.evaluate.photo_bench import PhotoBench
-    from understudy.evaluate.toy_bench import ToyBench
-    from understudy.vision.examiner import load_scorer
-
-    if folder is None:
-        return ToyBench(settings, load_scorer())
-    if acting is None:
-        return PhotoBench(folder, settings, _eyes(settings, "cpu"), 512)
-    size = min(acting.model.picture_size)
-    return PhotoBench(folder, settings, _eyes(settings, acting.model.device), size)
+        return _list(METHODS, json)
+    inputs: dict[str, Any] = {
+        "folder": folder,
+        "methods": methods,
+        "outside": outside,
+        "told": told,
+    }
+    job = Job.of("evaluate swap", settings, run, resume=resume, out=out, **inputs)
+    show.job(job, json)
 
 
 @app.command(cls=Command)
@@ -120,9 +77,7 @@ def dreambooth(
     data: Annotated[str, typer.Argument(help="Folder of the data set, or 'toybox'.")],
     settings: DreamBoothSettings,
     run: RunSettings,
-    methods: Annotated[
-        str, typer.Option(help="Names separated by commas; 'list' prints them.")
-    ] = "untuned,dreambooth",
+    methods: Methods = "untuned,dreambooth",
     told: Told = [],  # noqa: B006
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dreambooth"),
@@ -130,59 +85,21 @@ def dreambooth(
 ) -> None:
     """The DreamBooth protocol on its data set, or on toys.
 
-    One row a subject, prompt and method the moment it is done; then the report, and a sheet of
-    pictures for each subject, sheet-NAME.png.
+    Each subject, prompt and method gives a row, which is written at once. At the end the report is
+    written, and a sheet of pictures for each subject, sheet-NAME.png.
     """
-    from understudy.evaluate.learners import LEARNERS
-
     if methods == "list":
-        show.result({k: m.says for k, m in LEARNERS.items()}, json, *_listed(LEARNERS))
-        return
-    check_folder_writable(out)
-    from understudy.evaluate.dreambench import read_data_set, write_toy_set
-    from understudy.evaluate.protocols import dreambooth as protocol
-    from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
-    from understudy.evaluate.results import Run
-    from understudy.evaluate.stage import pick
-    from understudy.pictures.photo import write_pixels
+        from understudy.evaluate.learners import LEARNERS
 
-    names, where = pick(methods, LEARNERS), Path(data)
-    if data == "toybox":
-        where = write_toy_set(out / "toys", settings.subjects or 8, 128)
-    found = read_data_set(where)
-    found = replace(found, subjects=found.subjects[: settings.subjects or None])
-    results, acting = Run(out), _stage(run, told, out)
-    eyes = _eyes(settings, acting.model.device)
-    steps = protocol.evaluation_steps(results, settings, found, eyes, acting, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
-        pass
-    for name, sheet in subject_sheets(results, found.subjects):
-        write_pixels(out / f"sheet-{name}.png", sheet)
-    _finish(summed(results, found.notes), out, json)
-
-
-def _eyes(settings: EyesSettings, device: torch.device | str) -> Eyes:
-    from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
-    from understudy.vision.perceptual import RecogniserFeatures, between, measure
-
-    if settings.eyes == "toys":
-        from understudy.vision.examiner import load_scorer
-
-        ruler = ToyFeatures(load_scorer())
-        far = between(RecogniserFeatures(ruler.ruler))
-        return Eyes(
-            {"identity": ruler}, ruler, "prompt words", far, f"features of the {ruler.ruler.name}"
-        )
-    try:
-        far = between(measure("lpips"))
-    except (ExtraMissing, ModelError) as error:
-        show.note(f"{error} DIV is left out.")
-        far = None
-    from understudy.vision.encoders import load_clip, load_dino
-
-    clip = ClipFeatures(load_clip(settings.clip, device=device))
-    dino = DinoFeatures(load_dino(settings.dino, device=device))
-    return Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
+        return _list(LEARNERS, json)
+    inputs: dict[str, Any] = {
+        "data": data,
+        "methods": methods,
+        "told": told,
+        "resume": resume,
+        "out": out,
+    }
+    show.job(Job.of("evaluate dreambooth", settings, run, **inputs), json)
 
 
 @app.command(cls=Command)
@@ -209,39 +126,23 @@ def drag(
 ) -> None:
     """DragGAN's tables: landmarks of one toy face dragged to those of another.
 
-    One row a pair, number of points and method the moment it is done; then the report, and the
-    first cases side by side on sheet-0.png, one a number of points.
+    Each pair, number of points and method gives a row, which is written at once. At the end the
+    report is written, and the first cases side by side as sheet-0.png, one per number of points.
     """
-    from understudy.evaluate.protocols import drag as protocol
-    from understudy.evaluate.protocols.drag_report import summed
-    from understudy.evaluate.protocols.drag_studies import STUDIES
-
-    study = STUDIES[settings.study]
-    if tracker_weights is not None:
-        study = protocol.with_raft(study, tracker_weights, device)
     if methods == "list":
-        said = {name: method.says for name, method in study.methods.items()}
-        show.result(said, json, *_listed(study.methods))
-        return
-    check_folder_writable(out)
-    from understudy.evaluate.results import Run
-    from understudy.evaluate.stage import pick
-    from understudy.generators.folder import load_generator, stylegan2
-    from understudy.pictures.photo import write_pixels
-    from understudy.pictures.sheet import contact_sheet
-    from understudy.vision.examiner import load_scorer
-    from understudy.vision.landmarks import load as load_finder
+        from understudy.evaluate.protocols.drag import with_raft
+        from understudy.evaluate.protocols.drag_studies import STUDIES
 
-    names, where = pick(methods or ",".join(study.methods), study.methods), Run(out)
-    model = stylegan2(load_generator(generator, device=device))
-    finder = load_finder(device=model.device)
-    steps = protocol.evaluation_steps(where, study, settings, model, finder, names, resume=resume)
-    for _ in show.follow(steps, "Evaluating", signals.ROWS.format(out)):
-        pass
-    report = summed(where, study, model, load_scorer())
-    for number, sheet in enumerate(report.sheets):
-        write_pixels(out / f"sheet-{number}.png", contact_sheet(sheet.rows, side=128))
-    _finish(report, out, json)
+        known = STUDIES[settings.study]
+        known = with_raft(known, tracker_weights, device) if tracker_weights else known
+        return _list(known.methods, json)
+    inputs: dict[str, Any] = {
+        "generator": generator,
+        "methods": methods,
+        "tracker_weights": tracker_weights,
+    }
+    inputs |= {"resume": resume, "out": out, "device": device}
+    show.job(Job.of("evaluate drag", settings, **inputs), json)
 
 
 @app.command(cls=Command)
@@ -255,46 +156,10 @@ def cases(
 
     Its answers, one PNG a case, are scored by: evaluate swap --outside NAME=FOLDER.
     """
-    check_folder_writable(out)
-    from understudy.evaluate.protocols.swap import write_cases
-
-    last = show.last(write_cases(out, settings), "Writing cases", f"Finished cases are in {out}.")
-    show.result({"cases": last.total, "out": str(out)}, json, f"{last.total} cases in {out}")
+    show.job(Job.of("evaluate cases", settings, out=out), json)
 
 
-def _listed(methods: Any) -> list[str]:
-    return [f"{name:20} {method.says}" for name, method in methods.items()]
-
-
-def _outside(word: str) -> tuple[str, Path]:
-    name, equals, folder = word.partition("=")
-    if not (name and equals and folder):
-        raise InputError(f"--outside must be NAME=FOLDER. Got {word!r}.")
-    if not Path(folder).is_dir():
-        raise InputError(f"--outside {name}: there is no folder {folder}.")
-    return name, Path(folder)
-
-
-def _stage(run: RunSettings, told: list[str], out: Path) -> Stage:
-    from understudy.evaluate.stage import Stage
-    from understudy.evaluate.stage import told as checked
-
-    said = checked(told)
-    return Stage(load_model(run), said, out / "made")
-
-
-def _finish(report: Report, out: Path, json: bool) -> None:
-    """Write the report and show its first table."""
-    from understudy.evaluate.report import markdown
-
-    files = [str(file) for file in report.write(out)]
-    show.note(*report.warnings[:20])
-    tables = {
-        t.title: [dict(zip(t.heads, line, strict=False)) for line in t.lines] for t in report.tables
-    }
-    show.result(
-        {"report": files, "warnings": list(report.warnings), "tables": tables},
-        json,
-        markdown(report).split("## Made with")[0].strip(),
-        *files,
-    )
+def _list(methods: Any, json: bool) -> None:
+    """Print the names of methods and what they do."""
+    said = {name: method.says for name, method in methods.items()}
+    show.result(said, json, *(f"{name:20} {says}" for name, says in said.items()))

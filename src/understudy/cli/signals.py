@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 T = TypeVar("T")
-ROWS = "Finished rows are in {}: the same command with --resume continues."
 
 
 class Stopped(Exception):

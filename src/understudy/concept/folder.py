@@ -93,7 +93,7 @@ def write(folder: Path, fields: Mapping[str, Any], tensors: Mapping[str, Tensor]
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The reverse of `write`: fields and tensors. Raises ConceptError naming the bad file."""
-    manifest = _read_manifest(folder / MANIFEST)
+    manifest = read_manifest(folder)
     weights = folder / manifest["weights"]
     if not weights.exists():
         raise ConceptError(f"{weights} is missing, so the concept cannot be loaded.")
@@ -146,7 +146,9 @@ def _manifest(fields: Mapping[str, Any], weights: str, digest: str) -> str:
     return json.dumps(whole, indent=2) + "\n"
 
 
-def _read_manifest(path: Path) -> dict[str, Any]:
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """What `concept.json` says, checked; no weights are read. Raises ConceptError."""
+    path = folder / MANIFEST
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:

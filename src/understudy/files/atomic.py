@@ -75,13 +75,16 @@ def staging(folder: str | os.PathLike[str]) -> Generator[Path]:
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder so that nobody ever sees half of it: it is renamed first."""
+    """Remove a folder, or a file, so that nobody ever sees half of it: it is renamed first."""
     doomed = folder.parent / f".{secrets.token_hex(8)}.partial"
     try:
         os.rename(folder, doomed)
     except FileNotFoundError:
         return
-    shutil.rmtree(doomed, ignore_errors=True)
+    if doomed.is_dir() and not doomed.is_symlink():
+        shutil.rmtree(doomed, ignore_errors=True)
+    else:
+        _remove(doomed)
 
 
 def remove_leftovers(folder: Path) -> None:

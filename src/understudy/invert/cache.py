@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock
-
 from understudy.errors import InputError, OutputError
+from understudy.files.cache import Cache
 from understudy.invert.inversion import Inversion, InvertStep
 from understudy.models.interface import DiffusionModel
 
@@ -45,16 +44,18 @@ def cache_key(
 
 
 def cached_steps(
-    folder: Path, key: str, model: DiffusionModel, make: Callable[[], Iterator[InvertStep]]
+    cache: Cache, key: str, model: DiffusionModel, make: Callable[[], Iterator[InvertStep]]
 ) -> Iterator[InvertStep]:
     """The steps of `make`, its inversion kept under `key`; a single step where it is kept already.
 
     While one process makes an entry, others that want it wait.
     """
-    file = folder / f"{key}.safetensors"
-    with _alone(file):
+    name = f"{key}.safetensors"
+    file = cache.folder / name
+    with cache.making(name):
         kept = _recall(file, model)
         if kept is not None:
+            cache.used(name)
             yield InvertStep(0, 1, kept.times[0], kept.noise, inversion=kept, cached="found")
             return
         for step in make():
@@ -62,6 +63,7 @@ def cached_steps(
                 with suppress(OutputError):
                     step.inversion.save(file)
                     step = replace(step, cached="saved")
+                    cache.kept(name)
             yield step
 
 
@@ -73,19 +75,3 @@ def _recall(file: Path, model: DiffusionModel) -> Inversion | None:
     except InputError:
         return None
     return kept if bool(kept.trajectory.isfinite().all()) else None
-
-
-@contextmanager
-def _alone(file: Path) -> Generator[None]:
-    """Hold the entry's lock, or none where the folder takes no locks."""
-    lock = FileLock(f"{file}.lock")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except (OSError, NotImplementedError):
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from understudy.diffusion.flow import FlowSchedule
 from understudy.errors import InputError
+from understudy.files.cache import Cache
 from understudy.invert.cache import Setting, cache_key, cached_steps
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, digest
@@ -29,7 +30,7 @@ def inversion_steps(
     prompt: str,
     settings: InvertSettings | None = None,
     *,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
     features: SourceFeatures | None = None,
     parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
@@ -63,7 +64,7 @@ def inversion_steps(
     if cache is None:
         return make()
     key = cache_key(model, picture, prompt, _heard(settings))
-    return cached_steps(cache, key, model, make)
+    return cached_steps(Cache.at(cache), key, model, make)
 
 
 def invert(
@@ -72,7 +73,7 @@ def invert(
     prompt: str,
     settings: InvertSettings | None = None,
     *,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
 ) -> Inversion:
     """The inversion of a photo. See `inversion_steps`."""
     *_, last = inversion_steps(model, photo, prompt, settings, cache=cache)

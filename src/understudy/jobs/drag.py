@@ -15,7 +15,7 @@ from understudy.drag.session import DragSession, DragStep
 from understudy.drag.tracking import Tracker
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
-from understudy.generators.folder import load_generator, stylegan2
+from understudy.generators.folder import stylegan2
 from understudy.generators.interface import ImageGenerator
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
@@ -66,9 +66,9 @@ def drag(
     _check_places(out, save, film, others := _seeds(also))
     _check_tracker(tracker, tracker_weights)
     begin = _Begin(seed, latent, session, points, mask, tracker_weights, into)
-    model, begun = begin.session(generator, settings, device, dtype)
+    model, begun = begin.session(work, generator, settings, device, dtype)
     steps = begun.run(model, tracker=begin.follower(model))
-    last = yield from watched(steps, "Dragging")
+    last = yield from watched(steps, "Dragging", picture=lambda step: _picture(model, step.latent))
     done = last.session
     begin.read(work)
     facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
@@ -163,7 +163,7 @@ class _Begin:
                 work.used(role, path)
 
     def session(
-        self, generator: str, settings: DragSettings, device: str, dtype: str
+        self, work: Work, generator: str, settings: DragSettings, device: str, dtype: str
     ) -> tuple[ImageGenerator, DragSession]:
         """The generator and the drag, ready to run."""
         others = self.latent is not None or self.file is not None
@@ -174,7 +174,7 @@ class _Begin:
         _ = self.frame  # or an error, before a model is loaded
         pairs = read_pairs(self.points)
         begun = None if self.file is None else DragSession.load(self.file)
-        model = load_generator(generator, device=device, dtype=dtype)
+        model: ImageGenerator = work.generator(generator, device, dtype)
         if self.projected is not None:
             model, ws = self.projected.tuned(stylegan2(model)), self.projected.ws
         else:

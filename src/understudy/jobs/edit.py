@@ -18,6 +18,7 @@ from understudy.edit import WordEdits, edit_steps, flow_edit_steps, prepared
 from understudy.edit.flow_edit import check_flow
 from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
+from understudy.files.cache import Cache
 from understudy.invert import Inversion
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
@@ -71,8 +72,9 @@ def edit(
             drawn = None if mask is None else work.mask(mask, opened, model.picture_size)
             source = Source(prompt, None, seed, drawn)
         redrawn = _redrawn(model, source)
+        cache = inversions(work)
         edited = yield from reworded(
-            model, source, to, settings, asked, words=words, concepts=concepts, cache=inversions()
+            model, source, to, settings, asked, words=words, concepts=concepts, cache=cache
         )
         method = "seed" if seed is not None else asked.method
         method = "none" if settings.method in FLOW_EDITS else method
@@ -113,11 +115,11 @@ def reworded(
     *,
     words: WordEdits | None = None,
     concepts: tuple[Concept, ...] = (),
-    cache: Path | None = None,
+    cache: Cache | None = None,
 ) -> Events[Edited]:
     """Invert the source and edit it, with the concepts applied to the model.
 
-    A source with a seed starts from that seed's noise instead of the photo's. cache: a folder of
+    A source with a seed starts from that seed's noise instead of the photo's. cache: of
     inversions; None keeps nothing.
     """
     with applied(model, concepts):
@@ -141,7 +143,9 @@ def reworded(
             concepts=concepts,
             mask=source.mask,
         )
-        last = yield from watched(steps, "Editing", kept=lambda: kept)
+        last = yield from watched(
+            steps, "Editing", kept=lambda: kept, picture=lambda step: decoded(model, step.target)
+        )
         return Edited(decoded(model, last.target).cpu(), found)
 
 

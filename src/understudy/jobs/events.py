@@ -9,10 +9,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 from understudy.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -27,8 +31,9 @@ class Progress:
     """Step `index` of `total` of a phase, counted as the engine counts.
 
     phase: what is being done, for people; it may change from step to step (a loss). seconds_left:
-    for this phase, None before the second step. preview: a PNG in base64, "" for none. kept: what
-    a stop now leaves behind and how to go on, as a sentence; "" for nothing.
+    for this phase, None before the second step. preview: a JPEG in base64 of what the step has come
+    to, "" for none. kept: what a stop now leaves behind and how to go on, as a sentence; "" for
+    nothing. draw: makes the picture "k 3 h w" of a preview; it stays in the process of the job.
     """
 
     phase: str
@@ -37,6 +42,7 @@ class Progress:
     seconds_left: float | None = None
     preview: str = ""
     kept: str = ""
+    draw: Callable[[], Tensor] | None = field(default=None, repr=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -73,7 +79,9 @@ Events = Generator[Event, None, T]
 def to_dict(event: Event) -> dict[str, Any]:
     """An event as plain JSON data."""
     (kind,) = (name for name, known in KINDS.items() if isinstance(event, known))
-    return {"event": kind, **dataclasses.asdict(event)}
+    values = {one.name: getattr(event, one.name) for one in dataclasses.fields(event)}
+    values.pop("draw", None)
+    return {"event": kind, **values}
 
 
 def from_dict(data: dict[str, Any]) -> Event:
@@ -110,11 +118,13 @@ def watched(
     each: Callable[[S], None] = lambda step: None,
     *,
     kept: Callable[[], str] = str,
+    picture: Callable[[S], Tensor] | None = None,
 ) -> Events[S]:
     """Progress of steps, then `Finished`; returns the last step. Closing it closes the steps.
 
     each: is called with every step. kept: says what a stop during these steps leaves behind; it
-    is in their progress, and the note of a KeyboardInterrupt.
+    is in their progress, and the note of a KeyboardInterrupt. picture: of a step, for a
+    preview; it is called only where somebody wants one.
     """
     began = previous = time.monotonic()
     phase, made, before, step = "", 0, None, None
@@ -128,7 +138,8 @@ def watched(
             made, before, previous = made + 1, (step.index, step.total), time.monotonic()
             remaining = max(step.total - min(step.index + 1, step.total), 0)
             left = (previous - began) / made * remaining if made > 1 else None
-            yield Progress(phase, step.index, step.total, left, kept=kept())
+            draw = None if picture is None else partial(picture, step)
+            yield Progress(phase, step.index, step.total, left, kept=kept(), draw=draw)
     except KeyboardInterrupt as stop:
         stop.add_note(kept())
         raise

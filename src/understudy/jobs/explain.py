@@ -55,7 +55,7 @@ def explain(
         wanted = Wanted(region, prompt, (cast.target,) if swap else (), cast.concepts)
         source = source_of(work, model, prompt, photo, seed, wanted=wanted)
         with applied(model, cast.concepts):
-            found = yield from inverted(model, source, asked, cache=inversions())
+            found = yield from inverted(model, source, asked, cache=inversions(work))
             shown, average = yield from _attention(model, found, settings)
             mask = (yield from _mask(model, found, cast, settings)) if swap else None
             picture = source.picture

@@ -59,7 +59,12 @@ def generate(
                     concepts=concepts,
                 )
                 title = f"Generating {len(some)} of {count}"
-                last = yield from watched(steps, title, kept=partial(str, kept))
+                last = yield from watched(
+                    steps,
+                    title,
+                    kept=partial(str, kept),
+                    picture=lambda step: decoded(model, step.latents),
+                )
                 pictures = decoded(model, last.latents)
                 for one, picture in zip(some, pictures.split(1), strict=True):
                     whole = replace(recipe, seed=one, output=one - seed)

@@ -43,7 +43,7 @@ def invert(
     with work.model(run) as model:
         source = source_of(work, model, prompt, photo, None, wanted=Wanted(region))
         with applied(model, concepts):
-            found = yield from inverted(model, source, settings, cache=inversions())
+            found = yield from inverted(model, source, settings, cache=inversions(work))
         found.inversion.save(file)
         assert source.picture is not None, "a photo was given"
         quality = _quality(model, source.picture, found.inversion)

@@ -10,7 +10,8 @@ from torch.cuda import is_available
 
 from understudy.concept import Concept
 from understudy.errors import InputError
-from understudy.files.atomic import cache_folder, check_folder_writable
+from understudy.files.atomic import check_folder_writable
+from understudy.files.cache import Cache, Origin
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.photos import looker, nouns, preflight
 from understudy.jobs.work import STORE, Work
@@ -60,7 +61,7 @@ def learn(
             model,
             *subjects,
             settings=settings,
-            cache=cache_folder() / "classes",
+            cache=Cache.user("classes", [Origin("concept", one.name) for one in subjects]),
             after=concepts,
             run=folder,
             resume=resume,
@@ -70,9 +71,17 @@ def learn(
     assert last.concept is not None, "the last step carries the concept"
     if not leads:
         return Result({})
-    last.concept.save(folder)
+    concept = _with_photos(last.concept, work)
+    concept.save(folder)
     work.note(*last.warnings)
-    return _told(last, last.concept, folder)
+    return _told(last, concept, folder)
+
+
+def _with_photos(concept: Concept, work: Work) -> Concept:
+    """The concept with the SHA-256 of its photos in its record: `forget` finds by them what was
+    cached from the photos."""
+    hashes = sorted({one.sha256 for one in work.ingredients if one.role == "photos"})
+    return replace(concept, record={**concept.record, "photo_hashes": hashes})
 
 
 def own_device(run: RunSettings) -> RunSettings:

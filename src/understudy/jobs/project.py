@@ -10,7 +10,7 @@ from torch import Tensor, no_grad
 
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
-from understudy.generators.folder import load_generator, stylegan2
+from understudy.generators.folder import stylegan2
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.results import check_place, recipe_of, write_edited
@@ -53,7 +53,7 @@ def project(
         check_place(picture)
     check_writable(file)
     opened = work.photo(photo)
-    model = stylegan2(load_generator(generator, device=device))
+    model = stylegan2(work.generator(generator, device))
     if landmarks is not None:
         work.used("landmarks", landmarks)
     target, square = _target(opened, model, crop, eyes, mouth, landmarks)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 
 from understudy.errors import InputError
-from understudy.jobs.events import Event, Events, Result
+from understudy.jobs.events import Event, Events, Progress, Result
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job, bound, path_inputs
 from understudy.jobs.work import Work
@@ -28,7 +30,10 @@ VERBS = {
         "rerun",
     )
 }
-VERBS["demo"] = "understudy.demo_job"  # which is read after evaluate, as it scores its pictures
+# Read after everything that draws or learns: they alone know the network that scores.
+for verb in ("swap", "dreambooth", "drag", "cases"):
+    VERBS[f"evaluate {verb}"] = "understudy.evaluate_job"
+VERBS["demo"] = "understudy.demo_job"  # it scores its pictures, too
 
 
 def verb_function(verb: str) -> Callable[..., Events[Result]]:
@@ -39,10 +44,11 @@ def verb_function(verb: str) -> Callable[..., Events[Result]]:
     return function
 
 
-def run(job: Job, pool: Pool | None = None) -> Iterator[Event]:
+def run(job: Job, pool: Pool | None = None, *, preview_every: int = 0) -> Iterator[Event]:
     """Do a job. Raises what the verb raises; notes made before that are reported first.
 
     pool: models that are loaded already, and where this job's stays; None keeps nothing.
+    preview_every: every so many steps the progress holds a preview; 0: none, at no cost.
     """
     function = verb_function(job.verb)
     work = Work(job, pool or Pool(), path_inputs(function))
@@ -54,7 +60,7 @@ def run(job: Job, pool: Pool | None = None) -> Iterator[Event]:
             except StopIteration as end:
                 event = end.value
             yield from work.reported()
-            yield event
+            yield previewed(event, preview_every) if preview_every else event
             if isinstance(event, Result):
                 return
     except Exception:
@@ -62,3 +68,21 @@ def run(job: Job, pool: Pool | None = None) -> Iterator[Event]:
         raise
     finally:
         events.close()
+        work.until_done.close()
+
+
+def previewed(event: Event, every: int) -> Event:
+    """The event with the preview of its step, if it is a step of which one is wanted.
+
+    A preview that does not fit into memory is left out: it must not end the job.
+    """
+    if not isinstance(event, Progress) or event.draw is None:
+        return event
+    if (event.index + 1) % every and event.index + 1 != event.total:
+        return replace(event, draw=None)
+    from understudy.pictures.preview import preview
+
+    shown = ""
+    with suppress(RuntimeError, MemoryError):
+        shown = preview(event.draw())
+    return replace(event, preview=shown, draw=None)

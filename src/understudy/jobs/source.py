@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import InputError, OutputError
-from understudy.files.atomic import cache_folder
+from understudy.files.cache import Cache
 from understudy.invert import inversion_steps
 from understudy.invert.inversion import Inversion
 from understudy.invert.seeded import seeded_steps
@@ -46,14 +46,16 @@ class Source:
 class Inverted:
     """An inverted source, and what is kept of it for this edit and later ones.
 
-    found: what was in the cache: "nothing", the "inversion", or its "features" besides. Results
-    differ by rounding between these, because other rows are evaluated together.
+    found: of a source whose features are kept, what was in the cache: "nothing", the "inversion",
+    or its "features" besides. Results differ by rounding between these, because other rows are
+    evaluated together. Without features they do not differ, and it is "nothing".
     """
 
     inversion: Inversion
     features: SourceFeatures | None = None
     found: Literal["nothing", "inversion", "features"] = "nothing"
     kept: str = ""  # what a stop after it leaves behind; see `Progress`
+    sources: Cache | None = None  # where the features are kept
 
     def keep(self, guidance: float) -> None:
         """Keep the features for the next edit. Call it after the result is written: a run that is
@@ -61,9 +63,11 @@ class Inverted:
 
         A full disk loses nothing but the features.
         """
-        if self.features is not None:
+        if self.features is not None and self.sources is not None:
+            name = source_key(self.inversion, guidance)
             with suppress(OutputError):
-                self.features.save(features_folder(self.inversion, guidance))
+                self.features.save(self.sources.folder / name)
+                (self.sources.kept if self.features.nbytes else self.sources.used)(name)
 
 
 def check_source(photo: Path | None, seed: int | None, mask: Path | None) -> None:
@@ -102,13 +106,14 @@ def inverted(
     source: Source,
     asked: InvertSettings,
     *,
-    cache: Path | None,
+    cache: Cache | None,
     parts: Callable[[int], Parts] = nothing,
     keep: float = 0,
 ) -> Events[Inverted]:
     """Invert a source by the model as it is now, concepts applied.
 
-    cache: a folder of inversions; None keeps nothing. keep: gigabytes of features, 0 for none.
+    cache: of inversions, with features beside them; None keeps nothing. keep: gigabytes of
+    features, 0 for none.
     """
     features = SourceFeatures(room=int(keep * GIGABYTE)) if keep else None
     if source.picture is None:
@@ -130,20 +135,20 @@ def inverted(
         step = yield from watched(steps, "Inverting")
     inversion = step.inversion
     assert inversion is not None, "the last step carries the inversion"
-    before: Literal["inversion", "nothing"] = "inversion" if step.cached == "found" else "nothing"
-    found = Inverted(inversion, features, before, IN_CACHE if step.cached else "")
-    if features is None or features.nbytes:
+    before: Literal["inversion", "nothing"] = "nothing"
+    if features is None or cache is None:
+        return Inverted(inversion, features, before, IN_CACHE if step.cached else "")
+    before = "inversion" if step.cached == "found" else "nothing"
+    sources = replace(cache, folder=cache.folder.parent / "sources")
+    found = Inverted(inversion, features, before, IN_CACHE if step.cached else "", sources)
+    name = source_key(inversion, asked.guidance)
+    sources.borrow(name)
+    if features.nbytes:
         return found
-    folder = features_folder(inversion, asked.guidance)
-    stored = SourceFeatures.load(folder, inversion, asked.guidance, features.room)
+    stored = SourceFeatures.load(sources.folder / name, inversion, asked.guidance, features.room)
     return replace(found, features=stored, found="features" if stored.stored else found.found)
 
 
-def inversions() -> Path:
-    """Where inversions are kept."""
-    return cache_folder() / "inversions"
-
-
-def features_folder(inversion: Inversion, guidance: float) -> Path:
-    """Where a source's features lie."""
-    return cache_folder() / "sources" / source_key(inversion, guidance)
+def inversions(work: Work) -> Cache:
+    """Where inversions are kept, made from what the job has read so far."""
+    return Cache.user("inversions", work.origins, work.until_done)

@@ -13,6 +13,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.files.cache import Cache
 from understudy.generate import generate
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
@@ -62,7 +63,7 @@ def swap(
         wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
         source = source_of(work, model, prompt, photo, seed, mask, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
-        made = yield from swapped(model, source, cast, settings, asked, shown, inversions())
+        made = yield from swapped(model, source, cast, settings, asked, shown, inversions(work))
         if settings.budget and not made.scored:
             work.note("no scorer is available for this model; using the preset's values.")
         facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target, "swap": swap}
@@ -105,12 +106,12 @@ def swapped(
     settings: SwapSettings,
     asked: InvertSettings,
     photos: Float[Tensor, "n 3 h w"] | None = None,
-    cache: Path | None = None,
+    cache: Cache | None = None,
 ) -> Events[Swapped]:
     """Invert the source and swap, with the concepts applied to the model.
 
     photos: of the concept; the search compares candidates with them. Without them the model draws
-    the concept. cache: a folder of inversions; None keeps nothing, features neither.
+    the concept. cache: of inversions and features; None keeps nothing.
     """
     keep = settings.keep if cache is not None else 0
     parts = partial(parts_read, settings)
@@ -141,7 +142,9 @@ def replaced(
         features=found.features,
         audition=search,
     )
-    last = yield from watched(steps, "Swapping", kept=lambda: found.kept)
+    last = yield from watched(
+        steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
+    )
     picture = decoded(model, last.target)
     how = (settings, source.picture, source.mask)
     picture = framed(model, found.inversion, picture, last, *how).cpu()

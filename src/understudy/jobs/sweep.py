@@ -9,6 +9,7 @@ from pathlib import Path
 from torch import Tensor, cat
 
 from understudy.errors import InputError
+from understudy.files.cache import Cache
 from understudy.invert.source import Parts
 from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
@@ -65,7 +66,10 @@ def sweep(
         wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
         source = source_of(work, model, prompt, photo, seed, mask, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
-        swept = yield from _swept(model, cast, source, asked, grid, settings.keep, shown)
+        cache = inversions(work)
+        swept = yield from _swept(
+            model, cast, source, asked, grid, settings.keep, shown, cache=cache
+        )
         facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
         facts |= swept.marks
         said = {**facts, "cache": swept.inverted.found}
@@ -97,6 +101,8 @@ def _swept(
     grid: Sequence[Cell],
     keep: float,
     photos: Tensor | None,
+    *,
+    cache: Cache,
 ) -> Events[Swept]:
     """Invert, swap every cell, and score what came out."""
 
@@ -105,9 +111,7 @@ def _swept(
 
     before = model.rows
     with applied(model, cast.concepts):
-        found = yield from inverted(
-            model, source, asked, cache=inversions(), parts=parts, keep=keep
-        )
+        found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
         spent = model.rows
         steps = sweep_steps(
             model,
@@ -119,7 +123,12 @@ def _swept(
             mask=source.mask,
             features=found.features,
         )
-        last = yield from watched(steps, f"Swapping {len(grid)} ways", kept=lambda: found.kept)
+        last = yield from watched(
+            steps,
+            f"Swapping {len(grid)} ways",
+            kept=lambda: found.kept,
+            picture=lambda step: decoded(model, step.clean),
+        )
         cost = {"inversion": spent - before, "swaps": model.rows - spent}
         shown = [decoded(model, one).cpu() for one in last.target.split(1)]
         scorer = scorer_of(model, asked.guidance, source, cast, photos)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConceptError, listed
+from understudy.files.cache import Origin
 from understudy.jobs.events import Note
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from understudy.concept import Concept
+    from understudy.generators.stylegan2.generator import StyleGAN2
+    from understudy.generators.stylegan3.generator import StyleGAN3
     from understudy.models.interface import DiffusionModel
     from understudy.pictures.photo import Photo
     from understudy.pictures.recipe import Ingredient
@@ -41,6 +44,7 @@ class Work:
         self._noted = set[str]()
         self.ingredients: list[Ingredient] = []
         self._photos: dict[Path, Photo] = {}
+        self.until_done = ExitStack()  # closed by the runner: uses of the cache
 
     def note(self, *lines: str) -> None:
         """Things worth knowing; said once, however often a file is read."""
@@ -53,6 +57,11 @@ class Work:
         lines, self.notes = self.notes, []
         yield from map(Note, lines)
 
+    @property
+    def origins(self) -> tuple[Origin, ...]:
+        """The files read so far, as the cache records what an entry was made from."""
+        return tuple(Origin(one.role, one.name, one.sha256) for one in self.ingredients)
+
     @contextmanager
     def model(self, run: RunSettings) -> Generator[DiffusionModel]:
         """The model of `--model` on `--device` in `--dtype`, until the block ends."""
@@ -61,6 +70,10 @@ class Work:
         self.note(*filter(None, [renamed(run.model)]))
         with self.pool.model(run) as model:
             yield model
+
+    def generator(self, name: str, device: str, dtype: str = "float32") -> StyleGAN2 | StyleGAN3:
+        """A StyleGAN generator by name or folder, until the job is done."""
+        return self.until_done.enter_context(self.pool.generator(name, device, dtype))
 
     def used(self, role: str, path: Path, name: str = "") -> None:
         """Put a file into the recipe. Raises PictureError where it cannot be read."""

@@ -47,16 +47,20 @@ class Worker:
         """The process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def run(self, job: Job) -> Iterator[Event]:
-        """Do a job in the worker. Raises the errors of the verb, and RuntimeError for a bug in it
-        or a worker that died RESTARTS times more than it may."""
+    def run(self, job: Job, *, preview_every: int = 0) -> Iterator[Event]:
+        """Do a job in the worker; previews are as in `runner.run`.
+
+        Raises the errors of the verb, and RuntimeError for a bug in it or a worker that died
+        RESTARTS times more than it may.
+        """
         if self._busy:
             raise RuntimeError("this worker is busy; a worker does one job at a time")
         self._busy, finished = True, False
         try:
             for attempt in range(RESTARTS + 1):
                 try:
-                    yield from self._once(job if not attempt else resumed(job))
+                    again = job if not attempt else resumed(job)
+                    yield from self._once(again, preview_every)
                     finished = True
                     return
                 except EOFError:
@@ -77,9 +81,10 @@ class Worker:
             self._process.terminate()
             self._ended()
 
-    def _once(self, job: Job) -> Iterator[Event]:
+    def _once(self, job: Job, previews: int) -> Iterator[Event]:
         pipe = self._started()
-        _send(pipe, {"job": placed(job, self.device).to_dict(), "folder": os.getcwd()})
+        wish = {"job": placed(job, self.device).to_dict(), "preview_every": previews}
+        _send(pipe, {**wish, "folder": os.getcwd()})
         while True:
             message = _receive(pipe)
             if "error" in message:
@@ -166,7 +171,7 @@ def serve(pipe: Connection, models: int) -> None:
             continue
         try:
             os.chdir(message["folder"])
-            _answer(pipe, Job.from_dict(message["job"]), pool)
+            _answer(pipe, Job.from_dict(message["job"]), pool, message["preview_every"])
         except EOFError:
             return
         except Exception as error:
@@ -181,9 +186,9 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
-def _answer(pipe: Connection, job: Job, pool: Pool) -> None:
+def _answer(pipe: Connection, job: Job, pool: Pool, previews: int) -> None:
     """Send the events of one job, unless it is cancelled."""
-    events = run(job, pool)
+    events = run(job, pool, preview_every=previews)
     for event in events:
         _send(pipe, to_dict(event))
         if pipe.poll() and "cancel" in _receive(pipe):

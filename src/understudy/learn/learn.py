@@ -7,7 +7,7 @@ photos -> latents (bank, encoded once) -> class latents (prior, sampled, or from
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from understudy.concept import Concept, worn
 from understudy.errors import ConceptError
+from understudy.files.cache import Cache
 from understudy.learn.batches import Lesson, Prior
 from understudy.learn.checkpoint import Run, claimed
 from understudy.learn.distributed import Team, assembled
@@ -47,7 +48,7 @@ def learn(
     class_noun: str,
     identifier: str | None = None,
     settings: LearnSettings | None = None,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
 ) -> Concept:
     """Learn the subject of `photos` to the end; see `learn_steps`."""
     subject = Subject(name, class_noun, photos, identifier)
@@ -60,7 +61,7 @@ def learn_steps(
     model: DiffusionModel,
     *subjects: Subject,
     settings: LearnSettings | None = None,
-    cache: Path | None = None,
+    cache: Path | Cache | None = None,
     after: Sequence[Concept] = (),
     run: Path | None = None,
     resume: bool = False,
@@ -134,7 +135,7 @@ def _class_steps(
     settings: LearnSettings,
     prompts: tuple[str, ...],
     photos: LatentBank,
-    cache: Path | None,
+    cache: Path | Cache | None,
     team: Team,
 ) -> Generator[LearnStep, None, Prior | None]:
     """Yield the sampling of the class latents, return the prior made of them."""
@@ -151,9 +152,13 @@ def _class_steps(
             temperature=settings.prior_temperature,
             autocast=PRECISIONS[settings.precision],
         )
-        store = PriorStore(source.latent_size, cache and cache / source.key(model))
-        for step in prior_steps(model, source, store, settings.prior_samples, team=team):
-            yield _of_prior(step)
+        kept, key = None if cache is None else Cache.at(cache), source.key(model)
+        store = PriorStore(source.latent_size, kept and kept.folder / key)
+        with kept.using(key) if kept else nullcontext():
+            for step in prior_steps(model, source, store, settings.prior_samples, team=team):
+                yield _of_prior(step)
+            if kept:
+                kept.kept(key)
         banks.append(LatentBank(store.latents(settings.prior_samples).to(photos.mean)))
     return Prior(prompts, joined(banks), settings.prior_weight)
 

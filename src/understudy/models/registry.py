@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from understudy.errors import InputError, ModelError, sentence
 from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
+from understudy.files.cache import reading
 from understudy.files.reading import check_place
 
 if TYPE_CHECKING:
@@ -114,7 +115,8 @@ def load(
     where, precision = device_of(device), dtype_of(dtype)
     folder = find(name)
     kind = StableDiffusion if family_in(folder) is None else FlowTransformer
-    return kind.from_folder(folder, name=name, device=where, dtype=precision)
+    with reading(folder):
+        return kind.from_folder(folder, name=name, device=where, dtype=precision)
 
 
 def renamed(name: str) -> str | None:

@@ -17,7 +17,8 @@ from typing import Any
 from torch import Tensor
 
 from understudy.errors import ModelError, sentence
-from understudy.files.atomic import cache_folder, replacing
+from understudy.files.atomic import replacing
+from understudy.files.cache import Cache, Origin
 from understudy.files.tensors import save_tensors
 from understudy.models.parts import check_model
 from understudy.models.pipeline_index import config_of, index_of
@@ -37,9 +38,15 @@ def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
     status = file.resolve().stat()
     parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT)
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-    folder = cache_folder() / "models" / f"{file.stem[:60]}-{key}"
-    if not (folder / "model_index.json").is_file():
-        _convert(file, folder, find_tokenizer)
+    cache = Cache.user("models", [Origin("model", file.name)])
+    name = f"{file.stem[:60]}-{key}"
+    folder = cache.folder / name
+    with cache.making(name):
+        if (folder / "model_index.json").is_file():
+            cache.used(name)
+        else:
+            _convert(file, folder, find_tokenizer)
+            cache.kept(name)
     return folder
 
 
