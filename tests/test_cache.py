@@ -17,8 +17,9 @@ from tiny import tiny_folder
 from understudy import cli
 from understudy.errors import InputError
 from understudy.files import cache as store
-from understudy.files.cache import Cache, Origin
+from understudy.files.cache import Cache
 from understudy.files.locks import held
+from understudy.files.origins import Origin
 from understudy.files.sizes import parse_age, parse_size, size_text
 
 

@@ -18,13 +18,13 @@ import shutil
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
 
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import cache_folder, remove_folder, replacing, unwritable
 from understudy.files.locks import held
+from understudy.files.origins import Origin, read_record, write_record
 from understudy.files.sizes import parse_size
 
 KINDS = {
@@ -39,16 +39,6 @@ AFTER_TRIM = 0.9  # of the limit: what trimming leaves, so that not every write 
 RECORD, LOCK = ".made.json", ".lock"
 LIMIT, TOTAL = "limit.json", ".total"  # in the cache's own folder; TOTAL is an estimate
 STALE = 86400  # seconds after which a half-written file is nobody's
-FORMAT = 1
-
-
-@dataclass(frozen=True, order=True)
-class Origin:
-    """A file that an entry was made from: its role, its bare name, its SHA-256 ("" if unknown)."""
-
-    role: str
-    name: str
-    sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -242,22 +232,6 @@ def size_of(path: Path) -> int:
     if not path.is_dir():
         return path.stat().st_size
     return sum(_sizes(path))
-
-
-def read_record(path: Path) -> tuple[Origin, ...]:
-    """What an entry was made from; nothing where the record is missing or damaged."""
-    try:
-        body: Any = json.loads(path.read_text(encoding="utf-8"))
-        return tuple(Origin(**one) for one in cast(list[Any], body["made_from"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        return ()
-
-
-def write_record(path: Path, made_from: Iterable[Origin]) -> None:
-    """The reverse of `read_record`. Raises OutputError."""
-    body = {"format": FORMAT, "made_from": [asdict(one) for one in made_from]}
-    with replacing(path) as staged:
-        staged.write_text(json.dumps(body, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def _add(root: Path, size: int) -> None:

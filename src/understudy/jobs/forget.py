@@ -14,7 +14,8 @@ from understudy.concept import folder as concept_files
 from understudy.errors import ConceptError
 from understudy.files import cache
 from understudy.files.atomic import cache_folder
-from understudy.files.cache import Entry, Origin
+from understudy.files.cache import Entry
+from understudy.files.origins import Origin
 from understudy.files.reading import sha256
 from understudy.jobs.work import MANIFEST, concept_folder
 from understudy.pictures.photo import list_folder

@@ -11,7 +11,8 @@ from torch.cuda import is_available
 from understudy.concept import Concept
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
-from understudy.files.cache import Cache, Origin
+from understudy.files.cache import Cache
+from understudy.files.origins import Origin
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.photos import looker, nouns, preflight
 from understudy.jobs.work import STORE, Work

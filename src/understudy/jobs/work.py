@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from understudy.errors import ConceptError, listed
-from understudy.files.cache import Origin
+from understudy.files.origins import Origin
 from understudy.jobs.events import Note
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job

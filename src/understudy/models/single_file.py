@@ -18,7 +18,8 @@ from torch import Tensor
 
 from understudy.errors import ModelError, sentence
 from understudy.files.atomic import replacing
-from understudy.files.cache import Cache, Origin
+from understudy.files.cache import Cache
+from understudy.files.origins import Origin
 from understudy.files.tensors import save_tensors
 from understudy.models.parts import check_model
 from understudy.models.pipeline_index import config_of, index_of
