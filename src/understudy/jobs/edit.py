@@ -71,8 +71,7 @@ def edit(
         else:
             drawn = None if mask is None else work.mask(mask, opened, model.picture_size)
             source = Source(prompt, None, seed, drawn)
-        redrawn = _redrawn(model, source)
-        cache = inversions(work)
+        redrawn, cache = _redrawn(model, source), inversions(work)
         edited = yield from reworded(
             model, source, to, settings, asked, words=words, concepts=concepts, cache=cache
         )
