@@ -22,7 +22,7 @@ from understudy.invert.source import WORDS, SourceFeatures, keeping
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
-from understudy.transfer.batch_layout import SwapControl
+from understudy.transfer.control import SwapControl
 
 PAPER = SwapSettings.filled({"preset": "paper"})
 SELF_ATTENTION = 0.2162  # of a row's multiply-adds

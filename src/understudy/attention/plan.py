@@ -15,8 +15,10 @@ arXiv:2208.01626).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -25,6 +27,7 @@ from torch import Tensor
 
 from understudy.attention.site import AttentionSite
 
+LEAST = 1e-12  # a factor on a word's attention in a joint layer, in the place of 0
 Rows = tuple[int, ...]
 """For each row of the call, the row it points to."""
 
@@ -84,6 +87,37 @@ class CrossMix:
         kept = own.to(device, dtype) if bool(own.any()) else None
         return cls(source_row, shared.to(device, dtype), kept)
 
+    @cached_property
+    def logits(self) -> LogitMix:
+        """The same for a joint layer, where columns are swapped before the softmax.
+
+        A column that takes shares of several source columns (a word of another number of tokens)
+        takes the logit of one of them, in order, and the logarithm of their sum as its factor. The
+        factor of a column is the sum of what it takes and keeps, so that reweighting carries over.
+        Raises ValueError for a negative factor, which no logit expresses.
+        """
+        shared = self.shared.double().cpu()
+        own = shared.new_zeros(len(shared)) if self.own is None else self.own.double().cpu()
+        if bool((shared < 0).any() | (own < 0).any()):
+            raise ValueError("a factor on a word's attention must not be negative in a joint layer")
+        taken = shared.sum(0)
+        total = taken + own
+        rows: list[list[int]] = [[] for _ in range(len(own))]
+        for source, token in shared.nonzero().tolist():
+            rows[token].append(source)
+        mapper, seen = list[int](), Counter[tuple[int, ...]]()
+        for partners in rows:
+            place = min(seen[tuple(partners)], len(partners) - 1)
+            seen[tuple(partners)] += 1
+            mapper.append(partners[place] if partners else -1)
+        factors = total.clamp(min=LEAST).log()
+        return LogitMix(
+            self.source_row,
+            tuple(mapper),
+            tuple((taken / total.clamp(min=LEAST)).tolist()),
+            tuple(factors.tolist()) if bool((factors.abs() > 1e-6).any()) else None,
+        )
+
 
 @dataclass(frozen=True)
 class LogitMix:
@@ -104,6 +138,19 @@ class LogitMix:
     mapper: tuple[int, ...]
     weights: tuple[float, ...]
     log_factors: tuple[float, ...] | None = None
+
+    def of(self, source_row: int, length: int) -> LogitMix:
+        """The same from another row, for `length` text tokens: more keep their own attention."""
+        more = length - len(self.mapper)
+        factors = self.log_factors
+        if factors is not None:
+            factors = (*factors, *[0.0] * more)[:length]
+        return LogitMix(
+            source_row,
+            (*self.mapper, *[-1] * more)[:length],
+            (*self.weights, *[0.0] * more)[:length],
+            factors,
+        )
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, pairwise
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -21,8 +22,8 @@ from understudy.diffusion.prompt_words import fold, word_spans
 from understudy.diffusion.text import Tokens
 from understudy.errors import PromptError
 
-Reading = Tokens | Sequence[str]
-"""A prompt's tokens, or just its pieces."""
+Reading = Tokens | Sequence[Tokens] | Sequence[str]
+"""A prompt's tokens, those in each of several encoders, or just its pieces."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +46,11 @@ def word_places(
 
     Finds what `prompt_words.word_spans` finds, whatever number of tokens a word takes, and raises
     what that raises. Tokens are found by the tokenizer's character offsets; without any, pieces
-    are spelled out and counted off along the prompt.
+    are spelled out and counted off along the prompt. With several encoders, places in all of them.
     """
+    if several := _several(tokens):
+        each = [word_places(prompt, word, one, occurrence=occurrence) for one in several]
+        return tuple(place for places in each for place in places)
     if isinstance(tokens, Tokens) and tokens.spans is not None:
         wanted = word_spans(prompt, word, occurrence=occurrence)
         return tuple(
@@ -68,8 +72,17 @@ def word_places(
 
 
 def pieces_of(tokens: Reading) -> Sequence[str]:
-    """The texts of the real tokens."""
-    return tokens.pieces if isinstance(tokens, Tokens) else tokens
+    """The texts of the real tokens, in the first encoder."""
+    if several := _several(tokens):
+        return several[0].pieces
+    return tokens.pieces if isinstance(tokens, Tokens) else cast(Sequence[str], tokens)
+
+
+def _several(tokens: Reading) -> tuple[Tokens, ...]:
+    """The tokens in each encoder; empty where there is one encoder."""
+    if isinstance(tokens, Tokens):
+        return ()
+    return tuple(one for one in tokens if isinstance(one, Tokens))
 
 
 def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], ...]:

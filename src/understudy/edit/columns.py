@@ -13,8 +13,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.words import Alignment, replace_matrix
+from understudy.diffusion.words import Alignment
 from understudy.models.interface import DiffusionModel
+from understudy.transfer.readings import replacement
 
 
 @dataclass(frozen=True)
@@ -74,10 +75,9 @@ def columns_of(
         weights: factor on the attention to target places.
         own: places that keep their own map, such as a learnt tail's.
     """
-    before, after = (model.tokenize(prompt).pieces for prompt in (source, target))
     same = len(source.split(" ")) == len(target.split(" "))
     if how == "replace" or (how == "auto" and same):
-        found = replaced(replace_matrix(source, target, before, after, model.max_tokens))
+        found = replaced(replacement(model, source, target))
     else:
         found = refined(alignment)
     return found.weighed(weights).without(own)

@@ -12,8 +12,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, spelled
-from understudy.diffusion.text import Text, Tokens
-from understudy.diffusion.words import word_places
+from understudy.diffusion.text import Text
+from understudy.diffusion.words import Reading, word_places
 from understudy.edit.columns import Columns, columns_of
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
@@ -27,6 +27,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.cross_maps import alignment
+from understudy.transfer.readings import readings
 from understudy.transfer.step import Stirring
 
 WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods that know no single words
@@ -154,7 +155,7 @@ def prepared(
     targets = tuple(spelled(target, *concepts) for target in named)
     own = [tail_places(model, target, concepts) for target in named]
     texts = personalised_texts(model, named, concepts, tail_scale=settings.tail_scale or None)
-    tokens = [model.tokenize(prompt) for prompt in (source_prompt, *targets)]
+    tokens = [readings(model, prompt) for prompt in (source_prompt, *targets)]
     windows = {EVERY: settings.cross_map_steps / settings.steps, **words.windows}
     injects = settings.method == "pnp"
     return Prepared(
@@ -178,7 +179,7 @@ def _columns(
     words: WordEdits,
 ) -> tuple[Columns, ...]:
     """How each target's maps are made of the source's; own: places that take nothing."""
-    tokens = [model.tokenize(target) for target in targets]
+    tokens = [readings(model, target) for target in targets]
     weights = [dict[int, float]() for _ in targets]
     for word, weight in words.weights.items():
         for known, places in zip(weights, places_in(targets, word, tokens), strict=True):
@@ -199,7 +200,7 @@ def _columns(
 
 def _blend(
     prompts: Sequence[str],
-    tokens: Sequence[Tokens],
+    tokens: Sequence[Reading],
     settings: EditSettings,
     words: WordEdits,
 ) -> Blend | None:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.flow import FlowSchedule
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts, SourceFeatures
@@ -30,6 +31,7 @@ from understudy.transfer.schedule import SwapSchedule, first_steps
 from understudy.transfer.step import Stirring, SwapStep
 
 BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
+BLEND_SIGMA = 0.9  # flow models: from this share of noise on
 
 
 def swap_steps(
@@ -82,7 +84,7 @@ def swap_steps(
         model,
         inversion,
         targets,
-        schedule_of(settings),
+        schedule_of(settings, sigmas_of(model, inversion)),
         guidance=settings.guidance,
         blend=blend,
         features=features,
@@ -152,14 +154,20 @@ def framed(
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
 
-def schedule_of(settings: SwapSettings) -> SwapSchedule:
-    """The settings' schedule."""
+def schedule_of(settings: SwapSettings, sigmas: Sequence[float] | None = None) -> SwapSchedule:
+    """The settings' schedule. sigmas: of a flow model; see `first_steps`."""
     return first_steps(
         settings.steps,
         settings.self_output_steps,
         settings.self_map_steps,
         settings.cross_map_steps,
+        sigmas=sigmas,
     )
+
+
+def sigmas_of(model: DiffusionModel, inversion: Inversion) -> tuple[float, ...] | None:
+    """The inversion's times where they are sigmas: of a flow model; else None."""
+    return inversion.times if isinstance(model.schedule, FlowSchedule) else None
 
 
 def parts_read(settings: SwapSettings, index: int) -> Parts:
@@ -205,6 +213,8 @@ def blend_of(
         return None
     height, width = inversion.noise.shape[-2:]
     start, photo = int(BLEND_START * settings.steps), inversion.clean
+    if (sigmas := sigmas_of(model, inversion)) is not None:
+        start = sum(sigma > BLEND_SIGMA for sigma in sigmas[:-1])
     where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
     if settings.blend and settings.where == "difference" and photo is not None:
         found = differences(model, photo, prompts[0], prompts[1:])

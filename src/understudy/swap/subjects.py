@@ -12,6 +12,7 @@ from understudy.diffusion.prompt_words import word_spans
 from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
+from understudy.transfer.readings import readings
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def subjects_named(prompt: str, roles: Sequence[Role]) -> int | None:
 
 def source_places(model: DiffusionModel, prompt: str, roles: Sequence[Role]) -> tuple[int, ...]:
     """The places of all roles' words in the source prompt."""
-    tokens = model.tokenize(prompt)
+    tokens = readings(model, prompt)
     return _together(
         word_places(prompt, role.word, tokens, occurrence=role.occurrence) for role in roles
     )
@@ -76,7 +77,7 @@ def target_places(
     model: DiffusionModel, prompt: str, roles: Sequence[Role], target: int
 ) -> tuple[int, ...]:
     """The places of all actors in target prompt number `target`."""
-    tokens = model.tokenize(prompt)
+    tokens = readings(model, prompt)
     return _together(word_places(prompt, role.actor_of(target), tokens) for role in roles)
 
 

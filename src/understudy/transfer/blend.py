@@ -45,11 +45,15 @@ class Blend:
     kept_places: tuple[tuple[int, ...], ...] = ()
     kept_threshold: float = 0.3
 
-    def sums(self, size: tuple[int, int]) -> MapSums | None:
-        """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none."""
+    def sums(self, size: tuple[int, int], blocks: frozenset[int] | None = None) -> MapSums | None:
+        """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none.
+
+        blocks: of joint layers, those that show words well; None = all.
+        """
         if not self.source_places and not any(self.target_places):
             return None
-        return MapSums((self.source_places, *self.target_places), size, self.kept_places)
+        places = (self.source_places, *self.target_places)
+        return MapSums(places, size, self.kept_places, blocks=blocks)
 
     def found(self, sums: MapSums, size: tuple[int, int]) -> Bool[Tensor, "targets h w"]:
         """Where the words are by now, those to be kept left out."""
@@ -65,13 +69,14 @@ class MapSums:
 
     Layers of all sizes are summed until the first step has shown which sizes there are; from
     then on only those of the chosen one, nearest to 16 x 16, the middle block left out. kept:
-    places of a second kind of words, with sums of their own; () for none.
+    places of a second kind of words, with sums of their own; () for none. blocks: see `Blend.sums`.
     """
 
     places: tuple[tuple[int, ...], ...]
     size: tuple[int, int]
     kept: tuple[tuple[int, ...], ...] = ()
     grid: tuple[int, int] | None = None
+    blocks: frozenset[int] | None = None
     _sums: dict[Grid, Float[Tensor, "rows q"]] = field(default_factory=dict[Grid, Tensor])
     _layers: dict[Grid, int] = field(default_factory=dict[Grid, int])
 
@@ -79,6 +84,8 @@ class MapSums:
         """Whether this layer's maps are to be recorded."""
         if not site.crosses or site.block == "mid":
             return False
+        if self.blocks is not None and site.kind == "joint":
+            return site.block == "double" and site.block_index in self.blocks
         return self.grid is None or site.grid in self._sums
 
     def add(

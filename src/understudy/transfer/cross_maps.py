@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from understudy.attention.plan import CrossMix
-from understudy.diffusion.words import Alignment, align, own_padding
+from understudy.diffusion.words import Alignment
 from understudy.models.interface import DiffusionModel
+from understudy.transfer.readings import alignment as alignment
 
 MixesAt = Callable[[int], Sequence[CrossMix | None]]
 """For a step's index: how each target mixes source and own maps (A); None keeps its own."""
@@ -22,10 +23,3 @@ def steady(model: DiffusionModel, alignments: Sequence[Alignment]) -> MixesAt:
         for found in alignments
     )
     return lambda index: mixes
-
-
-def alignment(model: DiffusionModel, source: str, target: str) -> Alignment:
-    """Which source token each target token takes its cross-attention from."""
-    rows = [model.tokenize(prompt) for prompt in (source, target)]
-    before, after = (tokens.ids[: tokens.length + 2] for tokens in rows)
-    return align(before, after, model.max_tokens, own=own_padding(before, after))

@@ -9,10 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import (
-    advance,
-    guided,
-)
+from understudy.diffusion.flow import FlowSchedule
+from understudy.diffusion.sampler import advance
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
 from understudy.invert.inversion import Inversion
@@ -20,17 +18,18 @@ from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceF
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.batch_layout import (
     Branch,
-    Layout,
     Needs,
-    SwapControl,
     Texts,
     alike,
     branched,
+    guided_source,
+    guided_targets,
     lay_out,
-    rows_of,
 )
 from understudy.transfer.blend import Blend, blended
+from understudy.transfer.control import SwapControl
 from understudy.transfer.cross_maps import MixesAt, alignment, steady
+from understudy.transfer.joint import word_blocks
 from understudy.transfer.schedule import Swaps, SwapSchedule
 from understudy.transfer.step import FreshNoise, Stirring, SwapStep
 
@@ -116,12 +115,14 @@ class _Run:
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
         self.empty, self.source_text = model.embed([""]), model.embed([inversion.prompt])
+        if isinstance(model.schedule, FlowSchedule):
+            features = None  # of joint layers nothing is kept: computing the source again is cheap
         self.texts, self.mixes, self.alike, self.features = texts, mixes, alike, features
         if features is not None:
             features.claim(inversion, guidance)
         height, width = inversion.noise.shape[-2:]
         self.size = (int(height), int(width))
-        self.sums = None if blend is None else blend.sums(self.size)
+        self.sums = None if blend is None else blend.sums(self.size, word_blocks(model))
         null = inversion.null_embeddings
         self.one_source_row = null is not None and len(null) == 1 and null.equals(self.source_text)
 
@@ -272,7 +273,10 @@ class _Run:
                 self.features.first_output = output[where.source_uncond][None]
         if not moving:
             return None, None
-        return self._guided(output, where, known), self._source_guided(output, where, known)
+        return (
+            guided_targets(output, where, known, self.guidance),
+            guided_source(output, where, known, self.guidance),
+        )
 
     def _first_output(self) -> Tensor | None:
         """The unconditional output of the first step, where an inversion or an edit has kept it."""
@@ -293,16 +297,3 @@ class _Run:
             return blend.mask
         found = blend.found(self.sums, self.size)[:, None]
         return found.float() if blend.mask is None else found * blend.mask.to(found.device)
-
-    def _guided(self, output: Tensor, where: Layout, known: Tensor | None) -> Tensor:
-        cond = rows_of(output, where.target_cond)
-        if where.target_uncond:
-            return guided(rows_of(output, where.target_uncond), cond, self.guidance)
-        return cond if known is None else guided(known.expand_as(cond), cond, self.guidance)
-
-    def _source_guided(self, output: Tensor, where: Layout, known: Tensor | None) -> Tensor | None:
-        if where.source_cond is None or where.stored:
-            return None
-        uncond = known if where.source_uncond is None else output[where.source_uncond][None]
-        cond = output[where.source_cond][None]
-        return cond if uncond is None else guided(uncond, cond, self.guidance)

@@ -7,6 +7,7 @@ self-attention; M, the map of self-attention; A, the map of cross-attention.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from understudy.errors import InputError
@@ -67,20 +68,29 @@ class SwapSchedule:
         return max((i for i in range(self.steps) if self.at(i).any), default=-1)
 
 
-def first_steps(steps: int, self_output: Share, self_map: Share, cross_map: Share) -> SwapSchedule:
+def first_steps(
+    steps: int,
+    self_output: Share,
+    self_map: Share,
+    cross_map: Share,
+    *,
+    sigmas: Sequence[float] | None = None,
+) -> SwapSchedule:
     """The paper's schedule: each feature for its own number of first steps, independently.
 
     Args:
         self_output, self_map, cross_map: lambda_phi, lambda_M, lambda_A; a whole number counts
             steps (more than there are means all), a fraction is a share of the run.
+        sigmas: the times of a flow model, whose steps are uneven: a fraction f is then the share
+            of the noise that is removed, the steps that begin above sigma = 1 - f.
 
     Raises:
         InputError: a share that is negative, or a fraction above 1.
     """
     counts = (
-        _count("self_output", self_output, steps),
-        _count("self_map", self_map, steps),
-        _count("cross_map", cross_map, steps),
+        _count("self_output", self_output, steps, sigmas),
+        _count("self_map", self_map, steps, sigmas),
+        _count("cross_map", cross_map, steps, sigmas),
     )
     return SwapSchedule(steps, *(range(count) for count in counts))
 
@@ -94,10 +104,14 @@ def as_published(steps: int, self_output: float, self_map: float, cross_map: flo
     return SwapSchedule(steps, *map(range, counts))
 
 
-def _count(name: str, share: Share, steps: int) -> int:
+def _count(name: str, share: Share, steps: int, sigmas: Sequence[float] | None = None) -> int:
     if share < 0 or (isinstance(share, float) and share > 1):
         raise InputError(
             f"{name} must be a number of steps from 0, or a fraction from 0.0 to 1.0. Got {share}."
         )
+    if isinstance(share, int):
+        return min(share, steps)
+    if sigmas is not None:
+        return sum(sigma > 1 - share + 1e-9 for sigma in sigmas[:steps])
     # A hair is added so that 0.58 of 50 steps is 29 of them, not 28.
-    return min(int(share * steps + 1e-9) if isinstance(share, float) else share, steps)
+    return min(int(share * steps + 1e-9), steps)
