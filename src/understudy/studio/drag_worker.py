@@ -109,7 +109,9 @@ class _Desk:
             self.unsaved.add(name)
 
     def _open(self, name: str, command: dict[str, Any]) -> None:
-        """Begin a session, or take one up from its file."""
+        """Begin a session, or take one up from its file; one that is open stays as it is."""
+        if name in self.drags:
+            return self._used(name)
         while len(self.drags) >= SESSIONS:
             oldest = next(iter(self.drags))
             self._keep(oldest)

@@ -24,7 +24,7 @@ async function request(method, path, { body, form, signal } = {}) {
   let data = null;
   try { data = text ? JSON.parse(text) : null; } catch { data = null; }
   if (answer.ok) return data;
-  if (answer.status === 401) location.assign(`/login?next=${encodeURIComponent(location.pathname + location.hash)}`);
+  if (answer.status === 401) location.assign("/"); // the page to sign in
   throw new ApiError(line(data, answer.status), answer.status);
 }
 
@@ -39,13 +39,13 @@ function line(data, status) {
 
 export const get = (path, options) => request("GET", path, options);
 export const post = (path, body = {}) => request("POST", path, { body });
-export const patch = (path, body = {}) => request("PATCH", path, { body });
+export const put = (path, body = {}) => request("PUT", path, { body });
 export const remove = (path) => request("DELETE", path);
 
-export function upload(file, name = file.name ?? "picture.png") {
+export function upload(file, { mask = false } = {}) {
   const form = new FormData();
-  form.append("file", file, name);
-  return request("POST", "/api/uploads", { form });
+  form.append("file", file, file.name ?? "picture.png");
+  return request("POST", mask ? "/api/masks" : "/api/uploads", { form });
 }
 
 export function readRecipe(file) {

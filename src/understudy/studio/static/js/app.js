@@ -1,7 +1,7 @@
 // The frame of the page: tabs by address (#swap), shortcuts, theme, dropped and pasted pictures.
 
-import { get, once, readRecipe } from "./api.js";
-import { append, button, dialog, h, icon, replace, say, toast, typing } from "./dom.js";
+import { readRecipe } from "./api.js";
+import { append, button, dialog, h, icon, say, toast, typing } from "./dom.js";
 import { jobsPanel } from "./jobs.js";
 import { load, save } from "./store.js";
 import { showShortcuts } from "./shortcuts.js";
@@ -77,23 +77,22 @@ async function received(files) {
   if (!pictures.length) return toast("This is no picture. Wanted PNG, JPEG, WebP, TIFF or BMP.", "bad");
   if (pictures.length === 1 && pictures[0].type === "image/png") {
     const recipe = await readRecipe(pictures[0]).catch(() => null);
-    if (recipe && (recipe.job ?? recipe.verb)) return offer(pictures[0], recipe);
+    if (recipe) return offer(pictures[0], recipe);
   }
   if (!current?.take) return toast("This tab takes no pictures. Open Swap, Edit or Photos & Learn first.", "bad");
   await current.take(pictures);
 }
 
-async function offer(file, recipe) {
-  const job = recipe.job ?? recipe;
-  const can = TABS.some((one) => one?.[0] === tabOf(job.verb));
+async function offer(file, { recipe, form, missing = [] }) {
+  const can = form && TABS.some((one) => one?.[0] === tabOf(form.verb));
   const choice = await dialog("This picture has a recipe", (close) => [
-    h("p", {}, `understudy made it with the command "${job.verb}". Its settings can fill the form.`),
-    ...(recipe.notes ?? recipe.missing ?? []).map((note) => h("p", { class: "note warn" }, note)),
+    h("p", {}, `understudy made it with the command "${recipe.command}". Its settings can fill the form.`),
+    missing.length > 0 && h("p", { class: "note warn" }, `Not in this studio: ${missing.map((one) => `${one.role} ${one.name}`).join(", ")}. Choose them in the form.`),
     h("div", { class: "dialog-foot" }, button("Cancel", () => close(null)),
       current?.take && button("Use it as a photo", () => close("photo")), can && button("Fill the form", () => close("form"), { class: "primary" })),
   ]);
   if (choice === "photo") await current.take([file]);
-  if (choice === "form") await go(tabOf(job.verb), { recipe: recipe });
+  if (choice === "form") await go(tabOf(form.verb), { form });
 }
 
 export const tabOf = (verb) => ({ sweep: "swap", explain: "swap", project: "drag", invert: "edit", demo: "learn" })[verb] ?? verb;

@@ -8,7 +8,7 @@ import { load } from "./store.js";
 import { diffusion, models, settingsOf } from "./verbs.js";
 
 // form: element with the fields. build(): the job, or throws Error with one line. render(job): elements of a result.
-export function workbench({ state, verb, label, form, build, render, empty, refreshJobs, extra = [], runs = [] }) {
+export function workbench({ state, verb, label, form, build, render, empty, refreshJobs, extra = [], runs = [], watch = null }) {
   const actions = h("div", { class: "actions" });
   const output = h("div", { class: "stack", role: "region", "aria-label": "Result" });
   const run = button(label, () => start(build), { class: "primary big", "data-run": "" });
@@ -35,7 +35,7 @@ export function workbench({ state, verb, label, form, build, render, empty, refr
     const done = new Map();
     const results = h("div", { class: "stack" });
     cards = ids.map((id) => jobCard(id, {
-      onChange: (job) => { if (job.state === "gone") card(id).remove(); },
+      onChange: (job) => { if (job.state === "gone") card(id)?.remove(); else watch?.see(job); },
       onDone: async (job) => {
         done.set(id, job);
         const all = ids.filter((one) => done.has(one)).map((one) => done.get(one));
@@ -45,7 +45,7 @@ export function workbench({ state, verb, label, form, build, render, empty, refr
       },
     }));
     const card = (id) => cards[ids.indexOf(id)];
-    replace(output, cards, results);
+    replace(output, cards, watch?.element, results);
   };
   const held = state.get("jobs") ?? [];
   if (held.length) attach(held); else replace(output, empty ?? "");
@@ -83,7 +83,7 @@ export function settingsPart({ state, verb, group = verb, basic = [], hidden = [
 export function modelField(state, onChange) {
   const place = h("div", {});
   models().then((found) => {
-    const names = diffusion(found).map((one) => one.name ?? one);
+    const names = diffusion(found).map((one) => one.id);
     const chosen = state.get("model") ?? load("model", names[0]);
     if (!state.get("model")) state.set("model", chosen);
     if (!names.includes(chosen)) names.push(chosen);

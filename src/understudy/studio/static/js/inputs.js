@@ -27,10 +27,10 @@ export function droppable(element, take) {
 }
 
 // Upload; errors are shown once each. Returns what was taken.
-export async function uploadAll(files) {
+export async function uploadAll(files, options) {
   const taken = [];
   for (const file of files) {
-    try { taken.push({ name: file.name, ...(await upload(file)) }); }
+    try { taken.push(await upload(file, options)); }
     catch (problem) { toast(`${file.name ?? "The picture"}: ${problem.message}`, "bad"); }
   }
   return taken;
@@ -75,7 +75,7 @@ export function pictureInput({ label = "Photo", value = null, mask = undefined, 
     const made = await maskDialog(fileUrl(held.id), { existing: masked ? fileUrl(masked.id) : null, lead: maskLead });
     if (made === null || made === undefined) return;
     if (made === "none") masked = null;
-    else { const [taken] = await uploadAll([new File([made], "mask.png", { type: "image/png" })]); if (!taken) return; masked = taken; }
+    else { const [taken] = await uploadAll([new File([made], "mask.png", { type: "image/png" })], { mask: true }); if (!taken) return; masked = taken; }
     onMask(masked);
     draw();
     say(masked ? "Mask set." : "Mask removed.");
@@ -84,21 +84,32 @@ export function pictureInput({ label = "Photo", value = null, mask = undefined, 
   return Object.assign(element, { take, set, paint, setMask: (found) => { masked = found; draw(); }, get value() { return held; } });
 }
 
-const captions = { photos: "Example photos", subjects: "Example subjects" };
-
-// Photos to start from; resolves to one of them, or null.
-export function chooseExample() {
-  return picker("Example photos", async () => {
-    const found = await once("/api/examples");
-    return (found.photos ?? found.scenes ?? []).map((one) => ({ ...one, caption: one.prompt ?? one.name }));
+// Photos to start from; resolves to an upload with its prompt, or null.
+export async function chooseExample() {
+  const chosen = await picker("Example photos", async () => {
+    const found = await once("/examples/examples.json");
+    return found.photos.map((one) => ({ ...one, thumb: `/examples/${one.file}`, caption: one.prompt }));
   }, "There are no example photos.");
+  if (!chosen) return null;
+  const [taken] = await uploadExamples([chosen.file]);
+  return taken ? { ...taken, prompt: chosen.prompt, word: chosen.word } : null;
+}
+
+// Upload pictures that come with the studio.
+export async function uploadExamples(names) {
+  const files = [];
+  for (const name of names) {
+    const answer = await fetch(`/examples/${name}`);
+    files.push(new File([await answer.blob()], name.replaceAll("/", "-"), { type: "image/png" }));
+  }
+  return uploadAll(files);
 }
 
 // Results of the gallery.
 export function chooseFromGallery() {
   return picker("Pictures in the gallery", async () => {
-    const found = await get("/api/gallery");
-    return (found.items ?? found.results ?? found).slice(0, 120).map((one) => ({ ...one, id: one.file ?? one.id, caption: one.title ?? one.name ?? one.verb }));
+    const found = await get("/api/gallery?most=120");
+    return found.items.map((one) => ({ ...one, caption: `${one.verb ?? ""} ${one.name}`.trim() }));
   }, "The gallery is empty. What you make appears there.");
 }
 
@@ -111,7 +122,6 @@ function picker(title, load, none) {
   }, { wide: true });
 }
 const one = (found) => found.thumb ?? thumbUrl(found.id);
-export { captions };
 
 // The words of a prompt as buttons; the pressed one is `chosen`.
 export function wordButtons(prompt, chosen, onChoose, label) {

@@ -6,61 +6,66 @@ import { append, button, confirm, h, replace, say, seconds, toast, when } from "
 
 export const ENDED = ["done", "failed", "cancelled"];
 
+const STREAMS = 2; // of a page at once: browsers open six connections to a server over all tabs
+let streams = 0;
+
 // Follow one job. Calls `seen(job)` with the whole picture of it at each change. Returns a function that stops.
+// Events are read from a stream while the page is visible; more than STREAMS jobs are asked for once a second.
 export function follow(id, seen) {
   const job = { id, state: "queued", phase: "", index: 0, total: 0, left: null, preview: "", notes: [], result: null, error: "" };
-  let source = null, closed = false, wait = 500;
-  const change = () => !closed && seen(job);
+  const path = `/api/jobs/${encodeURIComponent(id)}`;
+  let source = null, timer = 0, closed = false, last = 0;
+  const change = () => { if (!closed) seen(job); if (ENDED.includes(job.state)) stop(); };
+  const hangUp = () => { if (source) { source.close(); source = null; streams--; } };
+  const stop = () => { closed = true; hangUp(); clearTimeout(timer); document.removeEventListener("visibilitychange", look); };
   const take = (event) => {
-    let data;
-    try { data = JSON.parse(event.data); } catch { return; }
-    wait = 500;
-    merge(job, data, event.type);
+    last = Number(event.lastEventId) || last;
+    try { merge(job, JSON.parse(event.data), event.type); } catch { return; }
     change();
-    if (ENDED.includes(job.state)) stop();
   };
-  const stop = () => { closed = true; source?.close(); };
-  const open = () => {
-    if (closed) return;
-    source = new EventSource(`/api/jobs/${encodeURIComponent(id)}/events`);
-    for (const name of ["message", "note", "progress", "finished", "result", "state", "failed", "cancelled"]) source.addEventListener(name, take);
-    source.onerror = () => {
-      if (source.readyState !== EventSource.CLOSED || closed) return;
-      source.close();
-      setTimeout(open, (wait = Math.min(wait * 2, 8000)));
-    };
+  const stream = () => {
+    streams++;
+    source = new EventSource(`${path}/events?after=${last}`);
+    for (const name of ["note", "progress", "finished", "result", "state"]) source.addEventListener(name, take);
+    source.addEventListener("end", () => { hangUp(); look(); });
+    source.onerror = () => { hangUp(); timer = setTimeout(look, 1500); };
   };
-  get(`/api/jobs/${encodeURIComponent(id)}`).then((found) => {
-    if (closed) return;
-    absorb(job, found);
-    change();
-    if (ENDED.includes(job.state)) stop(); else open();
-  }, (problem) => {
-    if (problem.status === 404) { job.state = "gone"; job.error = problem.message; change(); stop(); }
-    else open();
-  });
+  const look = async () => {
+    if (closed || source) return;
+    clearTimeout(timer);
+    try {
+      const found = await get(path);
+      last = Math.max(last, found.last_event ?? 0);
+      absorb(job, found);
+      change();
+    } catch (problem) {
+      if (problem.status === 404) { Object.assign(job, { state: "gone", error: problem.message }); change(); return stop(); }
+    }
+    if (closed || source) return;
+    if (streams < STREAMS && !document.hidden) stream(); else timer = setTimeout(look, document.hidden ? 5000 : 1000);
+  };
+  document.addEventListener("visibilitychange", look);
+  look();
   return stop;
 }
 
 function absorb(job, found) {
-  Object.assign(job, {
-    state: found.state ?? found.status ?? job.state, verb: found.verb ?? found.job?.verb, error: found.error ?? "",
-    result: found.result ?? job.result, notes: found.notes ?? job.notes, created: found.created ?? found.created_at,
-    job: found.job ?? job.job, files: found.files ?? found.result?.files ?? [], place: found.place ?? found.position,
-  });
-  if (found.progress) merge(job, found.progress, "progress");
+  const wish = found.wish ?? job.wish;
+  Object.assign(job, { state: found.state ?? job.state, verb: found.verb ?? job.verb, wish, error: found.error ?? "", created: found.created ?? job.created });
+  if (found.result) Object.assign(job, { result: found.result, files: found.result.files ?? [] });
+  if (found.progress) progressed(job, found.progress);
+}
+
+function progressed(job, data) {
+  Object.assign(job, { phase: data.phase, index: data.index, total: data.total, left: data.seconds_left });
+  if (data.preview) job.preview = data.preview;
 }
 
 function merge(job, data, kind) {
-  const name = data.event ?? kind;
-  if (name === "note") { if (!job.notes.includes(data.text)) job.notes.push(data.text); }
-  else if (name === "progress") {
-    job.state = "running";
-    Object.assign(job, { phase: data.phase, index: data.index, total: data.total, left: data.seconds_left });
-    if (data.preview) job.preview = data.preview;
-    if (data.kept) job.kept = data.kept;
-  } else if (name === "result") { job.state = "done"; job.result = data; job.files = data.files ?? []; }
-  else if (name === "state" || name === "failed" || name === "cancelled") absorb(job, { state: kind, ...data });
+  if (kind === "note") { if (!job.notes.includes(data.text)) job.notes.push(data.text); }
+  else if (kind === "progress") progressed(job, data);
+  else if (kind === "result") Object.assign(job, { result: data, files: data.files ?? [] });
+  else if (kind === "state") Object.assign(job, { state: data.state, error: data.error ?? "" });
 }
 
 // The card of a job: phase, bar, seconds left, preview, notes, cancel or resume.
@@ -119,7 +124,7 @@ function draw(card, job, again) {
 export const previewUrl = (preview) => (preview.startsWith("/") || preview.startsWith("data:") ? preview : `data:image/png;base64,${preview}`);
 
 function title(job) {
-  if (job.state === "queued") return job.place > 0 ? `Waiting, ${job.place} before it` : "Waiting";
+  if (job.state === "queued") return "Waiting for its turn";
   if (job.state === "running") return job.phase || "Starting: loading the model";
   return { done: "Done", failed: "Failed", cancelled: "Cancelled", gone: "This job was deleted" }[job.state] ?? pretty(job.state);
 }
@@ -133,8 +138,7 @@ export async function cancel(id) {
 
 // Files of a finished job as [{id, name, url}].
 export function filesOf(job) {
-  const files = job.files?.length ? job.files : (job.result?.files ?? []);
-  return files.map((file) => (typeof file === "string" ? { id: file, name: file, url: fileUrl(file) } : { url: fileUrl(file.id), ...file }));
+  return (job.files ?? job.result?.files ?? []).map((file) => ({ url: fileUrl(file.id), ...file }));
 }
 
 // The list of all jobs, at the side of the page.
@@ -147,11 +151,10 @@ export function jobsPanel(element, badge) {
   const refresh = async () => {
     clearTimeout(timer);
     try {
-      const found = await get("/api/jobs");
-      const jobs = found.jobs ?? found;
-      const busy = jobs.filter((job) => !ENDED.includes(job.state)).length;
+      const { jobs, counts } = await get(`/api/jobs?most=${element.hidden ? 1 : 60}`);
+      const busy = (counts.queued ?? 0) + (counts.running ?? 0);
       badge.lastChild.textContent = busy ? `Jobs (${busy})` : "Jobs";
-      if (!element.hidden) replace(list, jobs.length ? jobs.slice(0, 60).map((job) => row(job, refresh)) : h("p", { class: "muted" }, "No jobs yet."));
+      if (!element.hidden) replace(list, jobs.length ? jobs.map((job) => row(job, refresh)) : h("p", { class: "muted" }, "No jobs yet."));
       timer = setTimeout(refresh, busy || !element.hidden ? 2000 : 10000);
     } catch { timer = setTimeout(refresh, 8000); }
   };
@@ -171,8 +174,8 @@ function row(job, refresh) {
   const share = progress.total ? Math.min(1, (progress.index + 1) / progress.total) : undefined;
   const drop = async () => { if (await confirm("Delete this job?", "Delete", { detail: "Its entry is removed from the list. Results in the gallery stay." })) { try { await remove(`/api/jobs/${encodeURIComponent(job.id)}`); } catch (problem) { toast(problem.message, "bad"); } refresh(); } };
   return h("div", { class: "job-row" },
-    h("div", { class: "row spread" }, h("strong", {}, pretty(job.verb ?? job.job?.verb ?? "job")), h("span", { class: `badge ${kind}` }, job.state)),
+    h("div", { class: "row spread" }, h("strong", {}, pretty(job.verb)), h("span", { class: `badge ${kind}` }, job.state)),
     busy && h("progress", { max: 1, value: share, "aria-label": "Progress" }),
-    h("p", { class: "small muted" }, busy ? `${progress.phase ?? ""} ${progress.seconds_left ? `${seconds(progress.seconds_left)} left` : ""}` : job.error || when(job.created ?? job.created_at)),
+    h("p", { class: "small muted" }, busy ? `${progress.phase ?? ""} ${progress.seconds_left ? `${seconds(progress.seconds_left)} left` : ""}` : job.error || when(job.created)),
     h("div", { class: "row" }, busy ? button("Cancel", () => cancel(job.id).then(refresh), { class: "small" }) : button("Delete", drop, { class: "small quiet" })));
 }

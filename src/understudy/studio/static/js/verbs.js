@@ -2,15 +2,12 @@
 
 import { forget, once } from "./api.js";
 
-// The settings of a verb's groups, resolved for a model, method and preset: {group: [setting, ...]}.
-export async function settingsOf(verb, { model = "", preset = "", method = "" } = {}) {
+// A verb's form for a model (or generator), method and preset; its settings as {group: [setting, ...]}.
+export async function settingsOf(verb, { model = "", generator = "", preset = "", method = "" } = {}) {
   const query = new URLSearchParams();
-  for (const [name, value] of Object.entries({ verb, model, preset, method })) if (value) query.set(name, value);
-  const found = await once(`/api/verbs?${query}`);
-  const entry = Array.isArray(found) ? found.find((one) => one.verb === verb || one.name === verb) : (found.verbs ?? found)[verb] ?? (found.verbs ?? []).find?.((one) => one.verb === verb || one.name === verb);
-  const groups = {};
-  for (const setting of entry?.settings ?? []) (groups[setting.group] ??= []).push(setting);
-  return groups;
+  for (const [name, value] of Object.entries({ model, generator, preset, method })) if (value) query.set(name, value);
+  const found = await once(`/api/verbs/${verb}?${query}`);
+  return Object.fromEntries(found.groups.map((group) => [group.name, group.settings]));
 }
 
 export async function models() {
@@ -24,5 +21,5 @@ export async function concepts(again = false) {
   return found.concepts ?? found;
 }
 
-export const diffusion = (found) => found.filter((one) => (one.kind ?? "model") !== "generator");
+export const diffusion = (found) => found.filter((one) => one.kind === "model");
 export const generators = (found) => found.filter((one) => one.kind === "generator");
