@@ -51,6 +51,7 @@ class Moment:
     left: tuple[float, ...] = ()
     end: str = ""
     doubtful: bool = False
+    painted: str = ""
 
 
 class LiveDrag:
@@ -84,13 +85,13 @@ class LiveDrag:
         """Other handles and targets on the picture as it is now. Raises InputError."""
         self._push("points", self.moment.shown.with_pairs(pairs))
 
-    def mask(self, mask: Tensor | None) -> None:
+    def mask(self, mask: Tensor | None, painted: str = "") -> None:
         """What may change, "1 1 h w", 1 where it may; None: everything. Raises InputError."""
         shown = self.moment.shown
         # An engine checks the mask; the session is only kept if it would run.
         DragSession.begin(self.generator, shown.start, mask=mask, settings=self.settings)
         state = replace(shown.state, anchor=None)
-        self._push("mask", replace(shown, mask=mask, state=state))
+        self._push("mask", replace(shown, mask=mask, state=state), painted)
 
     def configure(self, given: dict[str, Any]) -> None:
         """Other settings from here on; another latent space begins a new drag from this picture."""
@@ -147,7 +148,8 @@ class LiveDrag:
         shown = replace(onward, state=state)
         end = step.stop or ""
         start = self._begun if step.index == 0 else self.moment.onward
-        found = Moment("step", shown, onward, start, None, step.left, end, step.doubtful)
+        painted = self.moment.painted
+        found = Moment("step", shown, onward, start, None, step.left, end, step.doubtful, painted)
         if step.index == 0 and fresh and not end:  # the same picture again, now looked at
             self.moments[self.at] = replace(found, kind=self.moment.kind)
         else:
@@ -183,6 +185,7 @@ class LiveDrag:
             "why": ENDS.get(moment.end, ""),
             "doubtful": moment.doubtful,
             "masked": moment.shown.mask is not None,
+            "mask": moment.painted,
         }
 
     def film(self, path: Path, marks: bool) -> None:
@@ -203,10 +206,11 @@ class LiveDrag:
         """Write the session as it is, to open it after a restart of the server."""
         replace(self.moment.shown, past=(), future=()).save(path)
 
-    def _push(self, kind: str, session: DragSession) -> None:
+    def _push(self, kind: str, session: DragSession, painted: str | None = None) -> None:
         self._pause()
         shown = replace(_light(session), settings=self.settings)
-        self._append(Moment(kind, shown, shown))
+        painted = self.moment.painted if painted is None else painted
+        self._append(Moment(kind, shown, shown, painted=painted))
 
     def _append(self, moment: Moment) -> None:
         del self.moments[self.at + 1 :]

@@ -161,7 +161,7 @@ def _mask(found: Studio, command: dict[str, Any]) -> dict[str, Any]:
     told = checked({**command, "do": "look"})
     file = command.get("file")
     path = "" if file is None else str(found.files.path(found.files.get(str(file))))
-    return {**told, "do": "mask", "path": path}
+    return {**told, "do": "mask", "path": path, "file": file}
 
 
 def _opening(found: Studio, body: Begin) -> dict[str, Any]:

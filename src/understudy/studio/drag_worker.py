@@ -90,7 +90,7 @@ class _Desk:
         calls: dict[str, Callable[[], None]] = {
             "look": lambda: None,
             "points": lambda: drag.points(_pairs(command)),
-            "mask": lambda: drag.mask(_mask(drag, command)),
+            "mask": lambda: drag.mask(_mask(drag, command), str(command.get("file") or "")),
             "settings": lambda: drag.configure(dict(command["settings"])),
             "run": drag.run,
             "pause": drag.pause,

@@ -1,6 +1,6 @@
 // Drag: points of a picture are moved to where they should be, live.
 
-import { post, remove } from "../api.js";
+import { fileUrl, post, remove } from "../api.js";
 import { PictureCanvas } from "../canvas.js";
 import { append, button, confirm, dialog, h, replace, say, toast, typing } from "../dom.js";
 import { LiveDrag } from "../drag_live.js";
@@ -105,7 +105,7 @@ function photoPart(state, open) {
 }
 
 function makeView({ state, canvas, live, ctx }) {
-  let chosen = -1, maskTimer = 0, uploading = null;
+  let chosen = -1, maskTimer = 0, uploading = null, shownMask = "";
   const status = h("p", { class: "status", "aria-live": "polite" });
   const run = button("Run", () => live.send(live.running ? "pause" : "run"), { icon: "play", class: "primary" });
   const tools = [["points", "Points"], ["brush", "Area that may change"], ["look", "Move the view"]].map(([tool, label]) => [tool, button(label, () => pick(tool), { "aria-pressed": "false", class: "small" })]);
@@ -131,12 +131,20 @@ function makeView({ state, canvas, live, ctx }) {
   canvas.on.dropped = () => send(pairs());
   const painted = () => { clearTimeout(maskTimer); maskTimer = setTimeout(sendMask, 250); };
   const sendMask = async () => {
-    if (canvas.mask.empty) return live.send("mask", { file: null });
+    if (canvas.mask.empty) { shownMask = ""; return live.send("mask", { file: null }); }
     uploading = canvas.mask.png();
     const [file] = await uploadAll([new File([await uploading], "mask.png", { type: "image/png" })], { mask: true });
-    if (file) live.send("mask", { file: file.id });
+    if (!file) return;
+    state.set("mask", (shownMask = file.id));
+    live.send("mask", { file: file.id });
   };
   canvas.on.paint = painted;
+  // The mask of the moment that is shown, unless one is being painted.
+  const showMask = (file) => {
+    if (file === shownMask || canvas.held || canvas.pen) return;
+    shownMask = file;
+    if (file) canvas.mask.take(fileUrl(file)).then(() => canvas.draw(), () => {}); else canvas.mask.restore(null);
+  };
   const drop = (index) => { canvas.points.splice(index, 1); canvas.active = chosen = Math.min(index, canvas.points.length - 1); send(pairs()); say("Point removed."); };
   const drawList = (head) => replace(list, canvas.points.length ? h("table", {}, h("thead", {}, h("tr", {}, ["Point", "From", "To", "Left", ""].map((one) => h("th", { scope: "col" }, one)))), h("tbody", {}, canvas.points.map((point, index) => h("tr", {},
     h("td", {}, String(index + 1)), h("td", {}, at(point.handle)), h("td", {}, at(point.target)), h("td", {}, head.left[index] === undefined ? "" : `${head.left[index].toFixed(1)} px`), h("td", {}, button("Remove", () => drop(index), { icon: "trash", only: true, class: "quiet small", "aria-label": `Remove point ${index + 1}` })))))) : h("p", { class: "muted small" }, "No points yet. Click the picture where something should move, then click where it should go."));
@@ -144,6 +152,7 @@ function makeView({ state, canvas, live, ctx }) {
     canvas.show(bitmap);
     if (!canvas.held?.point) canvas.points = head.points.map((point, index) => ({ handle: { x: point[0], y: point[1] }, target: { x: head.targets[index][0], y: head.targets[index][1] } }));
     Object.assign(canvas.canvas.dataset, { moment: head.moment, moments: head.moments, step: head.step, re: head.re, points: head.points.length });
+    showMask(head.masked ? head.mask || state.get("mask") || "" : "");
     canvas.draw();
     time.max = head.moments - 1;
     if (document.activeElement !== time || !live.waiting) time.value = head.moment;
