@@ -15,7 +15,7 @@ from starlette.exceptions import HTTPException
 
 from understudy._version import __version__
 from understudy.errors import InputError, UnderstudyError, one_line
-from understudy.studio import routes_files, routes_jobs, routes_library
+from understudy.studio import drag_routes, routes_files, routes_jobs, routes_library
 from understudy.studio.config import Config
 from understudy.studio.security import Guard, TooLarge
 from understudy.studio.studio import Studio
@@ -48,7 +48,7 @@ def create_app(config: Config) -> Guard:
         telemetry={"tracing": False, "metrics": False, "logs": False, "auto_configure": False},
     )
     app.state.studio = studio
-    for module in (routes_jobs, routes_files, routes_library):
+    for module in (routes_jobs, routes_files, routes_library, drag_routes):
         app.include_router(module.router)
     _handle_errors(app)
     app.add_api_route("/docs", describe, include_in_schema=False, response_class=HTMLResponse)

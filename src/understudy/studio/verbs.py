@@ -210,7 +210,7 @@ VERBS = {
             (DragSettings, MarkSettings),
             (
                 _GENERATOR,
-                Input("points", POINTS, "x,y>x,y of each handle and its target", needed=True),
+                Input("points", POINTS, "x,y>x,y of each handle and its target"),
                 Input("latent", FILE, "the latent of a projected photo"),
                 Input("session", FILE, "a saved drag"),
                 Input("into", PICTURE, "the projected photo, to put the edit back into"),
