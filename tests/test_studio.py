@@ -92,15 +92,17 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     assert ours <= inputs
     unused = {"resume", "fresh", "clip_model", "dino_model", "landmarks", "tracker_weights"}
     unused |= {"device", "dtype", "tracker"}
-    assert inputs - ours - unused <= ({"also", "out"} if name == "learn" else set())
+    assert inputs - ours - unused <= ({"also", "out"} if name in ("learn", "convert") else set())
     assert one.seed == ("seed" in taken)
     kinds = {verbs.PICTURE, verbs.PICTURES, verbs.FILE}
+    chosen = {"out", "file"} if name in ("learn", "convert") else set[str]()
     paths = {single.name for single in one.inputs if single.kind in kinds}
-    assert paths | one.places.keys() | one.asked.keys() == path_inputs(function) & (
-        ours | inputs
-    ) - (unused | ({"out"} if name == "learn" else set()))
+    assert (
+        paths | one.places.keys() | one.asked.keys()
+        == path_inputs(function) & (ours | inputs) - unused - chosen
+    )
     needed = {n for n, p in taken.items() if p.default is inspect.Parameter.empty}
-    assert needed <= ours | groups.keys()
+    assert needed <= ours | groups.keys() | chosen
     assert [group_name(kind) for kind in one.optional] in ([], ["invert"])
 
 

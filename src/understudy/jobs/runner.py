@@ -28,6 +28,7 @@ VERBS = {
         "drag",
         "learn",
         "rerun",
+        "convert",
     )
 }
 # Read after everything that draws or learns: they alone know the network that scores.

@@ -30,6 +30,10 @@ RESTARTS = 2  # of a worker within one job; a job that kills every worker is giv
 PATIENCE = 60.0  # seconds that a cancelled job may take to end its step
 
 
+class WorkerDied(RuntimeError):
+    """A worker died RESTARTS times more than it may."""
+
+
 class Worker:
     """One worker process. It runs a job at a time and keeps `models` loaded models.
 
@@ -50,8 +54,8 @@ class Worker:
     def run(self, job: Job, *, preview_every: int = 0) -> Iterator[Event]:
         """Do a job in the worker; previews are as in `runner.run`.
 
-        Raises the errors of the verb, and RuntimeError for a bug in it or a worker that died
-        RESTARTS times more than it may.
+        Raises the errors of the verb, RuntimeError for a bug in it, and WorkerDied for a worker
+        that died RESTARTS times more than it may.
         """
         if self._busy:
             raise RuntimeError("this worker is busy; a worker does one job at a time")
@@ -66,7 +70,7 @@ class Worker:
                 except EOFError:
                     code = self._ended()
                     yield Note(f"the worker process died (exit code {code}).")
-            raise RuntimeError("the worker process died again and again; the job was given up")
+            raise WorkerDied("the worker process died again and again; the job was given up")
         except (UnderstudyError, RuntimeError):
             finished = True
             raise

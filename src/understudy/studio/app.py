@@ -17,7 +17,7 @@ from understudy._version import __version__
 from understudy.errors import InputError, UnderstudyError, one_line
 from understudy.studio import drag_routes, routes_files, routes_jobs, routes_library
 from understudy.studio.config import Config
-from understudy.studio.security import Guard, TooLarge
+from understudy.studio.security import Guard
 from understudy.studio.studio import Studio
 
 STATIC = Path(__file__).parent / "static"
@@ -102,14 +102,10 @@ def _handle_errors(app: FastAPI) -> None:
         detail = str(getattr(error, "detail", "That failed."))
         return _said(code, told.get(code, detail))
 
-    async def large(request: Request, error: Exception) -> JSONResponse:
-        return _said(413, str(error))
-
     app.add_exception_handler(UnderstudyError, wrong)
     app.add_exception_handler(LookupError, missing)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(HTTPException, plain)
-    app.add_exception_handler(TooLarge, large)
 
 
 def _said(code: int, text: str) -> JSONResponse:

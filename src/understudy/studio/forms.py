@@ -69,12 +69,12 @@ def _setting(field: dataclasses.Field[Any], value: Any) -> dict[str, Any]:
 
 def main_group(one: Verb) -> str:
     """The group that a preset or a method belongs to."""
-    return group_name(one.groups[0])
+    return group_name(one.groups[0]) if one.groups else ""
 
 
 def fitting(one: Verb, chosen: Mapping[str, str]) -> dict[str, str]:
     """Of a preset and a method what the verb's main group can take."""
-    fields = {field.name: field for field in dataclasses.fields(one.groups[0])}
+    fields = {field.name: field for kind in one.groups[:1] for field in dataclasses.fields(kind)}
     return {
         name: value
         for name, value in chosen.items()

@@ -4,18 +4,21 @@ of the hub. A name that is not in the list is refused, so that no page makes the
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.errors import InputError, ModelError, listed
+from understudy.errors import InputError, ModelError, listed, one_line
 from understudy.files.builtin import BUILT_IN, WEIGHTS
 from understudy.models.registry import KNOWN, generators, here, models_in
 from understudy.settings.suits import shows_toys
 from understudy.studio.config import Config
 
 MODEL, GENERATOR = "model", "generator"
+CHECK_SECONDS = 120
 CONVERTIBLE = (".pkl", ".pt", ".pth", ".ckpt", ".safetensors")
 
 
@@ -95,3 +98,15 @@ class Models:
                 continue
             if folder is not None:
                 yield Known(name, MODEL, "hub cache", name, folder)
+
+
+def checked(wanted: str) -> tuple[bool, str]:
+    """Whether a model is complete, and one line about it, by the command line in a process."""
+    words = [sys.executable, "-m", "understudy.cli", "models", "check", "--", wanted]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, timeout=CHECK_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False, f"The check took more than {CHECK_SECONDS} s. Check it on the command line."
+    if done.returncode:
+        return False, one_line(done.stderr.removeprefix("understudy: "))
+    return True, one_line(done.stdout.rpartition("   ")[2]) or "complete"

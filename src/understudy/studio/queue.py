@@ -19,14 +19,14 @@ from typing import Any
 from understudy.errors import UnderstudyError, one_line
 from understudy.jobs.events import Event, Note, Progress, Result, to_dict
 from understudy.jobs.request import Job
-from understudy.jobs.worker import Worker, resumed
+from understudy.jobs.worker import Worker, WorkerDied, resumed
 from understudy.studio.files import FileStore, public
 from understudy.studio.store import CANCELLED, DONE, FAILED, RUNNING, JobStore
 from understudy.studio.wishes import Wishes
 
 PROGRESS_EVERY = 0.2  # seconds between two progress events that are kept
 PATIENCE = 10.0  # seconds until a cancelled job's worker is killed
-MOST_ATTEMPTS = 10  # of a job whose server died each time
+MOST_ATTEMPTS = 100  # of a job whose server or worker died each time
 RECOVERED = "the studio was stopped during this job; it goes on from what it kept."
 
 
@@ -43,6 +43,7 @@ class Queue:
         self._cancelled: set[str] = set()
         self._threads: list[threading.Thread] = []
         self._now: dict[str, Worker] = {}  # job -> who does it
+        self._moved: set[str] = set()  # jobs that made a step since they were claimed
 
     def start(self) -> None:
         """Queue what an earlier server left running, and begin."""
@@ -104,6 +105,7 @@ class Queue:
                 self.jobs.end(row["id"], FAILED, error=one_line(f"{type(error).__name__}: {error}"))
             finally:
                 self._now.pop(row["id"], None)
+                self._moved.discard(row["id"])
                 self._cancelled.discard(row["id"])
         worker.close()
 
@@ -114,10 +116,12 @@ class Queue:
             again = row["attempts"] > 1 or any(k == "note" for _, k, _ in self.jobs.events(one))
             result = self._follow(worker, one, resumed(job) if again else job)
         except (UnderstudyError, LookupError, RuntimeError) as error:
-            if self._stopping:
-                self.jobs.back(one)
-            elif one in self._cancelled:
+            # A worker that others kill goes on; one that dies without a step does so by itself.
+            killed = isinstance(error, WorkerDied) and one in self._moved
+            if one in self._cancelled:
                 self.jobs.end(one, CANCELLED)
+            elif self._stopping or (killed and row["attempts"] < MOST_ATTEMPTS):
+                self.jobs.back(one)
             else:
                 self.jobs.end(one, FAILED, error=self.scrubbed(one_line(str(error))))
             return
@@ -144,6 +148,7 @@ class Queue:
                 if now - told < PROGRESS_EVERY:
                     continue
                 told = now
+                self._moved.add(one)
             self.jobs.tell(one, *self._body(event))
         return None
 

@@ -157,4 +157,4 @@ def resume_job(request: Request, job: str) -> dict[str, Any]:
 @router.delete("/jobs/{job}", status_code=204)
 def delete_job(request: Request, job: str) -> None:
     """Forget a job that has ended. Its results stay in the gallery."""
-    studio(request).jobs.delete(job)
+    studio(request).forget_job(job)

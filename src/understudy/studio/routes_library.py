@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import APIRouter, Request
 from fastapi.responses import FileResponse, Response
@@ -13,12 +13,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from understudy._version import __version__
 from understudy.errors import InputError, ModelError
+from understudy.files.reading import read_json
 from understudy.models.registry import here
 from understudy.preflight import preflight
-from understudy.studio.models import MODEL
+from understudy.studio.models import MODEL, checked
 from understudy.studio.routes_jobs import studio
 
 router = APIRouter(prefix="/api")
+EXAMPLES = Path(__file__).parent / "static" / "examples" / "examples.json"
 MAX_PREFERENCES = 64_000  # bytes of one preference as JSON
 
 
@@ -63,6 +65,43 @@ def list_models(request: Request) -> dict[str, Any]:
     files = [{"id": f.name, "bytes": f.stat().st_size} for f in found.models.files()]
     known = [one.to_dict() for one in found.models.all()]
     return {"models": known, "files": files, "used": found.files.used()}
+
+
+class Asked(BaseModel):
+    """Whether a name is of a model or of a generator."""
+
+    model_config = ConfigDict(extra="forbid")
+    kind: Literal["model", "generator"] = "model"
+
+
+@router.post("/models/{model:path}/check", tags=["models"])
+def check_model(request: Request, model: str, asked: Asked) -> dict[str, Any]:
+    """Whether a model is complete, in a process of its own; nothing is written or executed."""
+    found = studio(request)
+    ok, line = checked(found.models.wanted(model, asked.kind))
+    return {"ok": ok, "message": found.queue.scrubbed(line)}
+
+
+class Checkpoint(BaseModel):
+    """A checkpoint file of the list of models."""
+
+    model_config = ConfigDict(extra="forbid")
+    file: str
+
+
+@router.post("/models/convert", status_code=201, tags=["models"])
+def convert_model(request: Request, asked: Checkpoint) -> dict[str, str]:
+    """Queue the conversion of a checkpoint file in the studio's model folders; the job's id."""
+    return {"id": studio(request).submit({"verb": "convert", "inputs": {"file": asked.file}})}
+
+
+@router.get("/examples", tags=["concepts"])
+def list_examples() -> dict[str, Any]:
+    """Subjects and photos of the toy world to start from; their files are under /examples/."""
+    if not EXAMPLES.is_file():
+        return {"subjects": [], "photos": []}
+    found: dict[str, Any] = read_json(EXAMPLES)
+    return found
 
 
 class Photos(BaseModel):

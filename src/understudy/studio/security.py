@@ -17,6 +17,8 @@ from http.cookies import CookieError, SimpleCookie
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
+from starlette.exceptions import HTTPException
+
 from understudy.evaluate.study.hosts import serves
 from understudy.studio.config import Config
 
@@ -214,8 +216,11 @@ async def _body(receive: Receive, most: int) -> bytes:
     return body[:most]
 
 
-class TooLarge(Exception):
-    """A body that is longer than it may be."""
+class TooLarge(HTTPException):
+    """A body that is longer than it may be. FastAPI passes HTTPException on as it is."""
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(413, f"At most {limit // 2**20} MB are taken.")
 
 
 def _counted(receive: Receive, limit: int) -> Receive:
@@ -227,7 +232,7 @@ def _counted(receive: Receive, limit: int) -> Receive:
         message = await receive()
         taken += len(message.get("body", b""))
         if taken > limit:
-            raise TooLarge(f"At most {limit // 2**20} MB are taken.")
+            raise TooLarge(limit)
         return message
 
     return counted

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, OutputError
+from understudy.jobs.work import MANIFEST
 from understudy.studio.bell import Bell
 from understudy.studio.concepts import Concepts
 from understudy.studio.config import Config
@@ -15,7 +17,7 @@ from understudy.studio.drag_session import DragProcess
 from understudy.studio.files import FileStore
 from understudy.studio.models import Models
 from understudy.studio.queue import Queue
-from understudy.studio.store import RUNNING, JobStore
+from understudy.studio.store import CANCELLED, DONE, FAILED, QUEUED, RUNNING, JobStore
 from understudy.studio.wishes import Wishes
 
 DATABASE, LOCK = "studio.sqlite", ".studio.lock"
@@ -52,9 +54,38 @@ class Studio:
 
     def submit(self, wish: dict[str, Any]) -> str:
         """Check a wish and queue it; the job's id. Raises InputError, LookupError."""
-        one = self.jobs.add(self.wishes.checked(wish))
+        checked = self.wishes.checked(wish)
+        if checked["verb"] in ("learn", "convert"):
+            self._check_name(checked)
+        one = self.jobs.add(checked)
         self.queue.wake()
         return one
+
+    def _check_name(self, wish: dict[str, Any]) -> None:
+        """Raise InputError where what a job would write is there, or another job writes it."""
+        name = str(wish["inputs"].get("name") or Path(wish["inputs"]["file"]).stem)
+        learns = wish["verb"] == "learn"
+        place = (self.concepts.store if learns else self.models.folders[0]) / name
+        if (place / MANIFEST).is_file() or (not learns and place.exists()):
+            raise InputError(f"There is a {name} already. Delete it first, or take another name.")
+        for row in self.jobs.list([QUEUED, RUNNING, FAILED, CANCELLED], most=500):
+            same = row["verb"] == wish["verb"] and row["wish"]["inputs"].get("name") == name
+            if same and (row["state"] in (QUEUED, RUNNING) or place.exists()):
+                raise InputError(
+                    f"Job {row['number']} ({row['state']}) has the name {name}. Resume or delete "
+                    "that job, or take another name."
+                )
+
+    def forget_job(self, one: str) -> None:
+        """Forget a job that has ended, and the unfinished run of a learning. Raises LookupError,
+        InputError."""
+        row = self.jobs.get(one)
+        self.jobs.delete(one)
+        if row["verb"] == "learn" and row["state"] != DONE:
+            place = self.concepts.store / row["wish"]["inputs"]["name"]
+            if not (place / MANIFEST).is_file():
+                shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(self.files.job_folder(one) / "in", ignore_errors=True)
 
     def remove_concept(self, name: str) -> None:
         """Remove a concept that was learnt here. Raises InputError, OutputError."""

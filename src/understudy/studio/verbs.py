@@ -30,7 +30,7 @@ from understudy.settings.project import ProjectSettings
 # Kinds of inputs. The page sends ids of files and names of concepts, never paths.
 PROMPT, TEXT, TEXTS, FLAG, COUNT = "prompt", "text", "texts", "flag", "count"
 PICTURE, PICTURES, FILE, CONCEPTS, SWAPS = "picture", "pictures", "file", "concepts", "swaps"
-GENERATOR, NAME, POINTS = "generator", "name", "points"
+GENERATOR, NAME, POINTS, CHECKPOINT = "generator", "name", "points", "checkpoint"
 REGIONS = ("auto", "all")
 HIDDEN = {"sign_key"}  # settings that name files of the server
 
@@ -228,6 +228,12 @@ VERBS = {
             (DemoSettings, RunSettings, MarkSettings),
             (),
             {"out": "demo"},
+        ),
+        Verb(
+            "convert",
+            "Convert a checkpoint file of the studio's model folders; no code in it is run.",
+            (),
+            (Input("file", CHECKPOINT, "its name in the list of models", needed=True),),
         ),
     )
 }

@@ -79,6 +79,8 @@ class Wishes:
         inputs |= {name: str(out / file) for name, file in places.items()}
         if one.name == "learn":
             inputs["out"] = str(self.concepts.store / inputs["name"])
+        if one.name == "convert":
+            inputs["out"] = str(self.models.folders[0] / Path(inputs["file"]).stem)
         settings = {name: dict(values) for name, values in wish["settings"].items()}
         if "run" in settings and "model" in settings["run"]:
             run = settings["run"]
@@ -124,6 +126,7 @@ class Wishes:
             verbs.CONCEPTS: self.concepts.folder,
             verbs.SWAPS: lambda text: self.concepts.folder(split_swap(text)[1]),
             verbs.NAME: self.concepts.free_name,
+            verbs.CHECKPOINT: self.models.file,
             verbs.GENERATOR: lambda name: self.models.wanted(name, GENERATOR),
         }
         for item in items:
@@ -142,6 +145,8 @@ class Wishes:
             return [self._swap(item) for item in value]
         if single.kind == verbs.GENERATOR:
             return self.models.wanted(value, GENERATOR)
+        if single.kind == verbs.CHECKPOINT:
+            return str(self.models.file(value))
         return value
 
     def _name_masks(self, inputs: dict[str, Any], folder: Path) -> None:

@@ -1,0 +1,206 @@
+"""What the studio lets in and out: token, Host, Origin, sizes, ids in the place of paths."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("multipart")
+
+from fastapi.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
+
+from test_studio import HOME, png
+from understudy.studio import security
+from understudy.studio.app import create_app
+from understudy.studio.config import Config
+
+TOKEN = "a-token-of-32-characters-or-so.."
+CANARY = "canary-6d2f"
+
+
+@contextmanager
+def opened(folder: Path, **given: Any) -> Iterator[TestClient]:
+    """A studio without its workers."""
+    guard = create_app(Config(data=folder / "data", **given))
+    try:
+        yield TestClient(guard, base_url=HOME, follow_redirects=False)
+    finally:
+        guard.app.state.studio.stop()  # type: ignore[attr-defined]
+
+
+def routes(client: TestClient) -> list[tuple[str, str]]:
+    """Every method and path of the API and of the pages."""
+    paths: dict[str, dict[str, Any]] = client.app.app.openapi()["paths"]  # type: ignore[attr-defined]
+    found = [(method.upper(), path) for path, methods in paths.items() for method in methods]
+    return [*found, ("GET", "/"), ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/js/api.js")]
+
+
+def test_every_route_wants_the_token(tmp_path: Path) -> None:
+    with opened(tmp_path, host="0.0.0.0", token=TOKEN) as client:
+        known = routes(client)
+        assert len(known) > 35
+        for method, path in known:
+            answer = client.request(method, path.replace("{", "").replace("}", ""))
+            assert answer.status_code == 401, (method, path)
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+        for path in ("/api/drag/sessions/x", "/anything"):
+            with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):
+                pass
+        good = {"authorization": f"Bearer {TOKEN}"}
+        assert client.get("/api/version", headers=good).json()["token"] is True
+        assert "password" in client.get("/", headers={"accept": "text/html"}).text
+
+
+def test_a_login_gives_a_cookie_and_wrong_ones_have_to_wait(tmp_path: Path) -> None:
+    with opened(tmp_path, host="0.0.0.0", token=TOKEN) as client:
+        answer = client.post("/api/login", data={"token": TOKEN})
+        assert answer.status_code == 303 and answer.headers["location"] == "/"
+        cookie = answer.headers["set-cookie"]
+        assert "HttpOnly" in cookie and "SameSite=Strict" in cookie and TOKEN not in cookie
+        assert client.get("/api/version").status_code == 200  # the client keeps the cookie
+        client.cookies.clear()
+        name, _, stamp = cookie.split(";")[0].partition("=")
+        for forged in (stamp[:-1] + ("0" if stamp[-1] != "0" else "1"), "9" + stamp, "", "x.y"):
+            heads = {"cookie": f"{name}={forged}"}
+            assert client.get("/api/version", headers=heads).status_code == 401
+        assert client.get("/", params={"token": TOKEN}).status_code == 303
+        client.cookies.clear()
+        codes = [client.post("/api/login", data={"token": f"no{n}"}).status_code for n in range(7)]
+        assert codes == [401] * security.TRIES + [429] * (7 - security.TRIES)
+        assert client.post("/api/login", data={"token": TOKEN}).status_code == 429
+        bearer = {"authorization": "Bearer nonsense"}
+        assert client.get("/api/version", headers=bearer).status_code == 429
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example:8400", "127.0.0.1:1", "127.0.0.1", "evil.example", "127.0.0.1:8400@x", ""],
+)
+def test_other_hosts_are_refused(tmp_path: Path, host: str) -> None:
+    with opened(tmp_path) as client:
+        assert client.get("/api/version", headers={"host": host}).status_code == 403
+        assert client.get("/api/version", headers={"host": "localhost:8400"}).status_code == 200
+
+
+def test_pages_of_others_can_change_nothing(tmp_path: Path) -> None:
+    with opened(tmp_path) as client:
+        wish = {"verb": "generate", "inputs": {"prompt": "a cat"}}
+        for heads in (
+            {"origin": "http://evil.example"},
+            {"origin": "null"},
+            {"origin": "http://127.0.0.1:8401"},
+            {"sec-fetch-site": "cross-site"},
+            {"sec-fetch-site": "same-site"},
+        ):
+            assert client.post("/api/jobs", json=wish, headers=heads).status_code == 403
+            with pytest.raises(WebSocketDisconnect):
+                with client.websocket_connect("/api/drag/sessions/x", headers=heads):
+                    pass
+        assert client.get("/api/jobs", headers={"sec-fetch-site": "cross-site"}).status_code == 403
+        ours = {"origin": HOME, "sec-fetch-site": "same-origin"}
+        assert client.post("/api/jobs", json=wish, headers=ours).status_code == 201
+
+
+def test_bodies_have_a_limit_whether_their_length_is_told_or_not(tmp_path: Path) -> None:
+    with opened(tmp_path, max_upload=2**20, max_json=1000) as client:
+        large = {"prompt": "x" * 2000}
+        assert client.post("/api/jobs", json=large).status_code == 413
+        chunks = (b" " * 600 for _ in range(4))
+        assert client.post("/api/jobs", content=chunks).status_code == 413
+        head = {"content-length": "-5"}
+        assert client.post("/api/jobs", content=b"{}", headers=head).status_code == 400
+        photo = {"file": ("a.png", bytes(2**20 + 10))}
+        answer = client.post("/api/uploads", files=photo)
+        assert answer.status_code == 400 and "1 MB" in answer.json()["error"]
+        assert client.post("/api/uploads", files={"file": ("a.png", bytes(3 * 2**20))}).status_code
+        assert not list((tmp_path / "data" / "files").iterdir())
+
+
+def strings(folder: Path) -> list[str]:
+    """What one would try to get at files by: at least 80."""
+    targets = ("etc/passwd", "canary.txt", "studio.sqlite", "windows/win.ini")
+    ups = ("../", "..%2f", "%2e%2e/", "..\\", "..%5c", "....//", "..%252f", "%c0%ae%c0%ae/")
+    found = [up * depth + target for up in ups for depth in (1, 3, 8) for target in targets[:3]]
+    found += [str(folder / "canary.txt"), f"/{folder}/canary.txt", f"file://{folder}/canary.txt"]
+    found += ["/etc/passwd", "//etc/passwd", "%2fetc%2fpasswd", "~root", "~/.ssh/id_rsa", ".", ".."]
+    found += ["", "%00", "a%00.png", "con", "C:\\windows\\win.ini", "a" * 300, "%0a", "*", "?x"]
+    return found
+
+
+def test_no_string_leads_to_a_file(tmp_path: Path) -> None:
+    (tmp_path / "canary.txt").write_text(CANARY)
+    with opened(tmp_path) as client:
+        known = routes(client)
+        row = client.post("/api/uploads", files={"file": ("../../x.png", png())}).json()
+        assert row["name"] == "x.png"
+        tried = strings(tmp_path)
+        assert len(tried) >= 80
+        paths = [path for method, path in known if method == "GET" and "{" in path]
+        assert len(paths) >= 9
+        for path in [*paths, "/{static}", "/js/{static}"]:
+            for text in tried:
+                for said in {text, quote(text, safe="")}:
+                    name = path[path.index("{") : path.index("}") + 1]
+                    where = path.replace(name, said).replace("{step}", "1")
+                    if where.rstrip("/").endswith(("/events", "/api/jobs")) or "{" in where:
+                        continue
+                    answer = client.get(HOME + where)
+                    told = answer.text
+                    assert CANARY not in told and "root:" not in told and "SQLite" not in told[:20]
+                    assert answer.status_code < 500, where
+                    assert str(tmp_path) not in told or text.startswith(("/", "file:")), where
+
+
+@pytest.mark.parametrize(
+    "wish",
+    [
+        {"verb": "edit", "inputs": {"photo": "{}", "prompt": "a", "to": ["b"]}},
+        {"verb": "swap", "inputs": {"photo": "{}", "prompt": "a cat", "swap": ["cat={}"]}},
+        {"verb": "generate", "inputs": {"prompt": "a", "concept": ["{}"]}},
+        {"verb": "generate", "inputs": {"prompt": "a"}, "settings": {"run": {"model": "{}"}}},
+        {"verb": "learn", "inputs": {"photos": ["{}"], "name": "x", "class_noun": "cat"}},
+        {"verb": "learn", "inputs": {"photos": [], "name": "{}", "class_noun": "cat"}},
+        {"verb": "drag", "inputs": {"generator": "{}", "points": "1,1>2,2"}, "seed": 1},
+        {"verb": "drag", "inputs": {"latent": "{}", "points": "1,1>2,2"}},
+        {"verb": "convert", "inputs": {"file": "{}"}},
+    ],
+)
+def test_no_wish_names_a_path(tmp_path: Path, wish: dict[str, Any]) -> None:
+    (tmp_path / "canary.txt").write_text(CANARY)
+
+    def said(value: Any, text: str) -> Any:
+        if isinstance(value, dict):
+            return {key: said(one, text) for key, one in value.items()}
+        if isinstance(value, list):
+            return [said(one, text) for one in value]
+        return value.replace("{}", text) if isinstance(value, str) else value
+
+    with opened(tmp_path) as client:
+        for text in (str(tmp_path / "canary.txt"), "../../canary.txt", "/etc", ".", "..", "a/b"):
+            answer = client.post("/api/jobs", json=said(wish, text))
+            assert answer.status_code in (400, 404), answer.text
+            assert list(answer.json()) == ["error"]
+
+
+def test_one_data_folder_has_one_server(tmp_path: Path) -> None:
+    with opened(tmp_path):
+        with pytest.raises(Exception, match="in use by another studio"), opened(tmp_path):
+            pass
+
+
+def test_hostile_names_stay_names(tmp_path: Path) -> None:
+    with opened(tmp_path) as client:
+        for name in ("<img src=x onerror=alert(1)>.png", "a\r\nb.png", "..", "é日.png", "x.svg"):
+            row = client.post("/api/uploads", files={"file": (name, io.BytesIO(png()))}).json()
+            assert not set(row["name"]) & set('<>\r\n/\\"=')
+            shown = client.get(row["url"])
+            assert shown.headers["content-type"] == "image/png"
+            assert shown.headers["x-content-type-options"] == "nosniff"
