@@ -25,6 +25,7 @@ from understudy.studio.store import CANCELLED, DONE, FAILED, RUNNING, JobStore
 from understudy.studio.wishes import Wishes
 
 PROGRESS_EVERY = 0.2  # seconds between two progress events that are kept
+PREVIEW_EVERY = 5  # steps
 PATIENCE = 10.0  # seconds until a cancelled job's worker is killed
 MOST_ATTEMPTS = 100  # of a job whose server or worker died each time
 RECOVERED = "the studio was stopped during this job; it goes on from what it kept."
@@ -134,7 +135,7 @@ class Queue:
 
     def _follow(self, worker: Worker, one: str, job: Job) -> Result | None:
         """Keep the events of a job; None where it was cancelled or the server stops."""
-        events = worker.run(job)
+        events = worker.run(job, preview_every=PREVIEW_EVERY)
         told = 0.0
         for event in events:
             note_pids(self._pids, self.workers)
@@ -144,11 +145,12 @@ class Queue:
                 _closed(events)
                 return None
             now = time.monotonic()
+            if isinstance(event, Progress):
+                self._moved.add(one)
             if isinstance(event, Progress) and not event.preview and not _last(event):
                 if now - told < PROGRESS_EVERY:
                     continue
                 told = now
-                self._moved.add(one)
             self.jobs.tell(one, *self._body(event))
         return None
 
