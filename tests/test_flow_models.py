@@ -15,6 +15,7 @@ import tiny_flow
 from tiny_flow import KINDS, stock_pipeline, tiny_flow_folder
 from understudy.attention.plan import AttentionPlan
 from understudy.attention.site import AttentionSite
+from understudy.diffusion.text import Text
 from understudy.errors import InputError, ModelError, PromptError
 from understudy.generate import generate
 from understudy.models.registry import load
@@ -22,6 +23,7 @@ from understudy.models.transformer.model import FlowTransformer
 from understudy.models.write_folder import copy_folder, write_folder
 from understudy.settings import GenerateSettings
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 each_kind = pytest.mark.parametrize("kind", KINDS)
 PROMPTS = ["a photo of a cat on the beach", "a dog"]  # of unequal length
 
@@ -37,21 +39,8 @@ class Plain:
         return AttentionPlan()
 
 
-def noise(model: FlowTransformer, rows: int = 2, size: tuple[int, int] = (8, 12)) -> torch.Tensor:
-    """Latents of a picture that is not square."""
-    draws = torch.Generator().manual_seed(1)
-    return torch.randn(rows, model.latent_channels, *size, generator=draws)
-
-
-@torch.no_grad()
-def stock_velocity(kind: str, latents: torch.Tensor, sigma: float) -> torch.Tensor:
-    """diffusers' own network with its own processors, called as its pipeline calls it."""
-    pipe = stock_pipeline(kind)
-    tokens, _, pooled, _ = pipe.encode_prompt(
-        PROMPTS, None, None, do_classifier_free_guidance=False, **lengths(kind)
-    )
-    time = torch.full((len(latents),), sigma * 1000)
-    return pipe.transformer(latents, tokens, pooled, time, return_dict=False)[0]
+# Sampled without guidance; the rest with a scale of 2.
+GUIDANCE = {"schnell": 1.0}
 
 
 def lengths(kind: str) -> dict[str, Any]:
@@ -59,14 +48,154 @@ def lengths(kind: str) -> dict[str, Any]:
     return {"max_sequence_length": 24} if kind == "sd35" else {}
 
 
+def noise(model: FlowTransformer, rows: int = 2, size: tuple[int, int] = (8, 14)) -> torch.Tensor:
+    """Latents of a picture that is not square."""
+    draws = torch.Generator().manual_seed(1)
+    return torch.randn(rows, model.latent_channels, *size, generator=draws)
+
+
+@torch.no_grad()
+def stock_velocity(kind: str, x: torch.Tensor, sigma: float, text: Text) -> torch.Tensor:
+    """diffusers' own network with its own processors, called as its pipeline calls it."""
+    import diffusers
+
+    from understudy.models.transformer.families import family_in
+
+    family = family_in(tiny_flow_folder(kind))
+    assert family is not None
+    network = getattr(diffusers, family.network).from_pretrained(
+        tiny_flow_folder(kind) / "transformer", local_files_only=True
+    )
+    rows, _, height, width = x.shape
+    time = torch.full((rows,), sigma)
+    told: dict[str, Any] = {"encoder_hidden_states": text.tokens, "return_dict": False}
+    if kind.startswith("sd3"):
+        return network(x, timestep=time * 1000, pooled_projections=text.pooled, **told)[0]
+    if kind == "zimage":
+        lists = [row[kept] for row, kept in zip(text.tokens, text.mask, strict=True)]
+        found = network(list(x.unsqueeze(2).unbind(0)), 1 - time, lists, return_dict=False)[0]
+        return -torch.stack(found)[:, :, 0]
+    if kind in ("klein", "flux2"):
+        pipe = diffusers.Flux2Pipeline
+        scale = torch.full((rows,), 3.5) if kind == "flux2" else None
+        found = network(
+            pipe._pack_latents(x),
+            timestep=time,
+            guidance=scale,
+            img_ids=pipe._prepare_latent_ids(x),
+            txt_ids=pipe._prepare_text_ids(text.tokens),
+            **told,
+        )[0]
+        return pipe._unpack_latents_with_ids(found, pipe._prepare_latent_ids(x))
+    if kind == "qwen":
+        pipe = diffusers.QwenImagePipeline
+        tokens = pipe._pack_latents(x, rows, x.shape[1], height, width)
+        shapes = [[(1, height // 2, width // 2)]] * rows
+        mask = text.mask.long()
+        found = network(
+            tokens, timestep=time, encoder_hidden_states_mask=mask, img_shapes=shapes, **told
+        )[0]
+        return pipe._unpack_latents(found, height, width, 1)[:, :, 0]
+    pipe = diffusers.FluxPipeline
+    tokens = pipe._pack_latents(x, rows, x.shape[1], height, width)
+    places = pipe._prepare_latent_image_ids(rows, height // 2, width // 2, "cpu", torch.float32)
+    told |= {"img_ids": places, "txt_ids": torch.zeros(text.tokens.shape[1], 3), "timestep": time}
+    if kind == "chroma":
+        told["attention_mask"] = torch.cat([text.mask, text.mask.new_ones(tokens.shape[:2])], 1)
+    else:
+        told["pooled_projections"] = text.pooled
+        told["guidance"] = torch.full((rows,), 3.5) if kind == "flux" else None
+    return pipe._unpack_latents(network(tokens, **told)[0], height, width, 1)
+
+
+def embedded(model: FlowTransformer) -> Text:
+    """The prompts, with a guidance scale where the network reads one."""
+    text = model.embed(PROMPTS)
+    return text.guided(3.5) if model.guidance.kind == "embedded" else text
+
+
 @each_kind
 @torch.no_grad()
 def test_without_a_control_it_equals_the_stock_class_bit_for_bit(kind: str) -> None:
     model = tiny_flow.tiny_flow(kind)
-    latents = noise(model)
-    ours = model.predict(latents, 0.7, model.embed(PROMPTS))
-    assert torch.equal(ours, stock_velocity(kind, latents, 0.7))
+    latents, text = noise(model), embedded(model)
+    ours = model.predict(latents, 0.7, text)
+    assert torch.equal(ours, stock_velocity(kind, latents, 0.7, text))
     assert ours.std() > 0.01
+    assert text.tokens.shape[1] != latents.shape[-1] * latents.shape[-2] // model.network.patch**2
+
+
+CHAT = (
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{% if enable_thinking is false %}<think>\n\n</think>\n\n{% endif %}{% endif %}"
+)  # what Qwen3's own template gives for one message
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in ("schnell", "flux2")])
+@torch.no_grad()
+def test_prompts_are_embedded_as_the_pipeline_does(kind: str) -> None:
+    from understudy.models.transformer import language
+
+    model, pipe = tiny_flow.tiny_flow(kind), stock_pipeline(kind)
+    ours, mask = model.embed(PROMPTS), None
+    if kind.startswith("sd3"):
+        tokens, _, pooled, _ = pipe.encode_prompt(
+            PROMPTS, None, None, do_classifier_free_guidance=False, **lengths(kind)
+        )
+    elif kind == "flux":
+        tokens, pooled, _ = pipe.encode_prompt(PROMPTS, None, max_sequence_length=24)
+    elif kind == "chroma":
+        tokens, _, mask, *_ = pipe.encode_prompt(
+            PROMPTS, do_classifier_free_guidance=False, max_sequence_length=24
+        )
+    elif kind == "qwen":
+        before = pipe.tokenizer(language.QWEN_IMAGE.before).input_ids
+        pipe.prompt_template_encode_start_idx = len(before)  # 34 of the real tokenizer
+        tokens, mask = pipe.encode_prompt(PROMPTS)
+    else:
+        pipe.tokenizer.chat_template = CHAT
+        tokens, more = pipe.encode_prompt(list(PROMPTS), do_classifier_free_guidance=False) if (
+            kind == "zimage"
+        ) else pipe.encode_prompt(PROMPTS)  # fmt: skip
+        if kind == "zimage":
+            assert [len(row) for row in tokens] == ours.mask.sum(1).tolist()
+            for row, own in zip(tokens, ours.tokens, strict=True):
+                assert (own[: len(row)] - row).abs().max() < 1e-5
+            return
+    if mask is not None:
+        assert torch.equal(ours.mask, mask.bool())
+        tokens = tokens * ours.mask[..., None]
+        ours = Text(ours.tokens * ours.mask[..., None], ours.pooled)
+    assert (ours.tokens - tokens).abs().max() < 1e-5
+    if ours.pooled is not None:
+        assert (ours.pooled - pooled).abs().max() < 1e-6
+
+
+@torch.no_grad()
+def test_mistral_reads_the_prompt_in_its_template_padded_on_the_left() -> None:
+    from transformers import Mistral3ForConditionalGeneration
+
+    model = tiny_flow.tiny_flow("flux2")
+    words = model.text.tokenizer
+    whole = Mistral3ForConditionalGeneration.from_pretrained(
+        tiny_flow_folder("flux2") / "text_encoder", local_files_only=True
+    )
+    chat = model.text.chat
+    given = words(
+        [f"{chat.before}{prompt}{chat.after}" for prompt in PROMPTS],
+        padding="max_length",
+        max_length=512,
+        add_special_tokens=False,
+        return_tensors="pt",
+    )
+    states = whole(
+        input_ids=given.input_ids, attention_mask=given.attention_mask, output_hidden_states=True
+    ).hidden_states
+    theirs = torch.cat([states[layer] for layer in (10, 20, 30)], dim=-1)
+    assert (model.embed(PROMPTS).tokens - theirs).abs().max() < 1e-4
+    place = model.tokenize(PROMPTS[1]).first
+    assert words.convert_ids_to_tokens(given.input_ids[1].tolist())[place] == "a"
 
 
 @each_kind
@@ -77,12 +206,13 @@ def test_a_control_that_asks_for_nothing_changes_nothing(kind: str) -> None:
     ours = model.predict(latents, 0.7, text, control)
     assert (ours - model.predict(latents, 0.7, text)).abs().max() < 1e-5
     assert [site.name for site in control.sites] == [site.name for site in model.sites]
-    grid = (8 // model.network.patch, 12 // model.network.patch)
+    grid = (8 // model.network.patch, 14 // model.network.patch)
     for site in control.sites:
         assert site.grid == grid
         assert site.image.stop - site.image.start == grid[0] * grid[1]
         if site.kind == "joint":
             assert site.text.stop - site.text.start == text.tokens.shape[1] != site.cells
+            assert (site.image.start == 0) == (model.network.order == "image first")
 
 
 @each_kind
@@ -99,9 +229,10 @@ def test_rows_may_have_times_of_their_own(kind: str) -> None:
 @each_kind
 def test_saved_loaded_and_sampled_it_gives_the_same_picture(kind: str, tmp_path: Path) -> None:
     model = tiny_flow.tiny_flow(kind)
-    settings = GenerateSettings(steps=3, guidance=2.0)
+    settings = GenerateSettings(steps=3, guidance=GUIDANCE.get(kind, 2.0))
     with torch.no_grad():
-        model.network.module.proj_out.weight.mul_(1.1)  # a changed model, not the folder's
+        last = list(model.network.module.parameters())[-1]
+        last.add_(torch.randn_like(last))  # a changed model, not the folder's
     first = generate(model, PROMPTS, [0, 1], settings, size=(16, 24))
     write_folder(model, tmp_path / "saved")
     again = load(str(tmp_path / "saved"), device="cpu")
@@ -109,28 +240,50 @@ def test_saved_loaded_and_sampled_it_gives_the_same_picture(kind: str, tmp_path:
     copy_folder(tmp_path / "saved", tmp_path / "copied")
     assert load(str(tmp_path / "copied"), device="cpu").fingerprint == again.fingerprint
     assert again.fingerprint != model.base_fingerprint
+    assert not torch.equal(first, generate(tiny_flow.tiny_flow(kind), PROMPTS, [0, 1], settings,
+                                           size=(16, 24)))  # fmt: skip
 
 
-@each_kind
+# What each pipeline calls a guidance scale of 3. Chroma's adds its mask to the logits instead of
+# masking, so its pictures are others.
+SCALES: dict[str, dict[str, Any]] = {
+    "sd35": {"guidance_scale": 3.0, "max_sequence_length": 24},
+    "flux": {"guidance_scale": 3.0, "max_sequence_length": 24},
+    "schnell": {"max_sequence_length": 24},
+    "qwen": {"true_cfg_scale": 3.0, "negative_prompt": ""},
+    "zimage": {"guidance_scale": 2.0},
+    "klein": {"guidance_scale": 3.0},
+}
+
+
+@pytest.mark.parametrize("kind", SCALES)
 @torch.no_grad()
 def test_the_stock_pipeline_draws_the_same_picture(kind: str) -> None:
+    """Schedule, text, guidance, network and autoencoder in one."""
+    from understudy.models.transformer import language
+
     model, pipe = tiny_flow.tiny_flow(kind), stock_pipeline(kind)
-    settings = GenerateSettings(steps=4, guidance=3.0)
+    settings = GenerateSettings(steps=4, guidance=GUIDANCE.get(kind, 3.0))
     ours = generate(model, PROMPTS[:1], [5], settings, size=(16, 24))
+    if kind == "qwen":
+        before = pipe.tokenizer(language.QWEN_IMAGE.before).input_ids
+        pipe.prompt_template_encode_start_idx = len(before)
+    if kind in ("zimage", "klein"):
+        pipe.tokenizer.chat_template = CHAT
     theirs = pipe(
-        PROMPTS[:1],
+        prompt=PROMPTS[:1],
         height=16,
         width=24,
         num_inference_steps=4,
-        guidance_scale=3.0,
         generator=torch.Generator().manual_seed(5),
         output_type="pt",
-        **lengths(kind),
+        **SCALES[kind],
     ).images
     assert (ours / 2 + 0.5 - theirs).abs().max() < 1e-4
+    assert ours.std() > 0.01
 
 
-@each_kind
+@pytest.mark.parametrize("kind", ["sd35", "flux", "zimage"])
 @torch.no_grad()
 def test_latents_are_scaled_and_shifted_as_the_pipeline_does(kind: str) -> None:
     model, pipe = tiny_flow.tiny_flow(kind), stock_pipeline(kind)
@@ -167,7 +320,7 @@ def test_a_size_that_is_no_multiple_of_the_patches_is_refused() -> None:
         model.predict(torch.zeros(1, 4, 8, 11), 0.5, model.embed(["a"]))
 
 
-@each_kind
+@pytest.mark.parametrize("kind", ["sd35", "flux"])
 @pytest.mark.parametrize("part", ["transformer", "vae", "tokenizer"])
 def test_a_folder_without_a_part_is_refused_by_name(kind: str, part: str, tmp_path: Path) -> None:
     folder = shutil.copytree(tiny_flow_folder(kind), tmp_path / "model")
@@ -208,6 +361,41 @@ def test_a_schedule_that_is_not_its_own_is_refused(change: dict[str, Any], tmp_p
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ModelError, match="scheduler_config.json"):
         load(str(folder), device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["qwen", "klein"])
+@torch.no_grad()
+def test_autoencoders_give_back_what_they_decode_from(kind: str) -> None:
+    """encode is the inverse scaling of decode: the latents of one feed the other."""
+    model, pipe = tiny_flow.tiny_flow(kind), stock_pipeline(kind)
+    pictures = torch.rand(1, 3, 16, 24) * 2 - 1
+    given = pictures.unsqueeze(2) if kind == "qwen" else pictures
+    plain = pipe.vae.encode(given).latent_dist.mean
+    again = pipe.vae.decode(plain).sample
+    again = again[:, :, 0] if kind == "qwen" else again
+    assert (model.decode(model.encode(pictures)) - again.clamp(-1, 1)).abs().max() < 1e-5
+    if kind == "klein":
+        theirs = pipe._encode_vae_image(pictures, torch.Generator())
+        assert (model.encode(pictures) - theirs).abs().max() < 1e-5
+
+
+@torch.no_grad()
+def test_a_model_without_an_unconditional_branch_says_so() -> None:
+    schnell, flux = tiny_flow.tiny_flow("schnell"), tiny_flow.tiny_flow("flux")
+    with pytest.raises(InputError, match="--guidance 1"):
+        generate(schnell, ["a"], [0], GenerateSettings(steps=1, guidance=3.0), size=(16, 16))
+    with pytest.raises(InputError, match="--negative"):
+        settings = GenerateSettings(steps=1, guidance=3.0, negative="red")
+        generate(flux, ["a"], [0], settings, size=(16, 16))
+
+
+def test_texts_of_unequal_length_are_joined_under_their_masks() -> None:
+    model = tiny_flow.tiny_flow("qwen")
+    long, short = model.embed(PROMPTS[:1]), model.embed(PROMPTS[1:])
+    both = Text.cat([long, short])
+    assert both.equals(model.embed(PROMPTS))
+    assert both.mask is not None
+    assert both.mask.sum(1).tolist() == [long.tokens.shape[1], short.tokens.shape[1]]
 
 
 def test_dynamic_shifts_are_those_of_diffusers() -> None:

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, embedded
+from understudy.diffusion.guidance import reads_unconditional
 from understudy.diffusion.sampler import SampleStep, drawn, noise_streams, sample_steps
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
@@ -43,7 +44,8 @@ def generate_steps(
     latents = drawn(streams, _latent_shape(model, size), like=model)
     with torch.no_grad():
         text = embedded(model, prompts, *concepts) if concepts else model.embed(prompts)
-        uncond = None if guidance == 1 else model.embed([negative]).expand(len(text))
+        wanted = reads_unconditional(model, guidance, negative)
+        uncond = model.embed([negative]).expand(len(text)) if wanted else None
     return sample_steps(
         model,
         latents,

@@ -249,7 +249,7 @@ class _Work:
 
     def _check(self) -> None:
         plan, known = self.plan, self.rows + len(self.plan.stored)
-        if self.site.kind != "joint" or plan.cross:
+        if self.site.kind == "cross" or plan.cross:
             raise ValueError(f"{self.site.name}: a CrossMix needs a cross-attention layer.")
         for what in ("output_from", "query_from", "key_from", "value_from"):
             for name, _ in self.slices:

@@ -39,11 +39,33 @@ class DynamicShift:
     max_tokens: int = 4096
     kind: Literal["exponential", "linear"] = "exponential"
 
-    def at(self, tokens: float) -> float:
-        """The shift for so many image tokens."""
+    def at(self, tokens: float, steps: int = 0) -> float:
+        """The shift for so many image tokens; steps do not matter here."""
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
         mu = self.base_shift + slope * (tokens - self.base_tokens)
         return exp(mu) if self.kind == "exponential" else mu
+
+
+@dataclass(frozen=True)
+class EmpiricalShift:
+    """FLUX.2's shift: exp(mu), mu fitted by its authors to the number of tokens and of steps.
+
+    mu is linear in the tokens, with one line for 10 steps and one for 200, and linear in the steps
+    between them; above 4300 tokens the line for 200 steps counts alone.
+    """
+
+    at_10: tuple[float, float] = (8.73809524e-05, 1.89833333)
+    at_200: tuple[float, float] = (0.00016927, 0.45666666)
+    most: int = 4300
+
+    def at(self, tokens: float, steps: int) -> float:
+        """The shift for so many image tokens and steps."""
+        few, many = (slope * tokens + start for slope, start in (self.at_10, self.at_200))
+        mu = many if tokens > self.most else many + (many - few) * (steps - 200) / 190
+        return exp(mu)
+
+
+TRAINED = 50  # steps that FLUX.2's shift is taken for where no run is meant, as in learning
 
 
 @dataclass(frozen=True)
@@ -52,7 +74,7 @@ class FlowSchedule:
 
     Attributes:
         shift: sigma becomes shift * sigma / (1 + (shift - 1) * sigma); a DynamicShift depends on
-            the resolution.
+            the resolution, an EmpiricalShift on the number of steps as well.
         grid: the sigmas before shifting, of n steps. "uniform" is 1 to 1/n (FLUX, Qwen-Image,
             Z-Image); "trained" is 1 to the smallest sigma of the training table, which has been
             shifted once already and is shifted again (SD3).
@@ -61,7 +83,7 @@ class FlowSchedule:
         trained_steps: length of the training table.
     """
 
-    shift: float | DynamicShift = 1.0
+    shift: float | DynamicShift | EmpiricalShift = 1.0
     grid: Literal["uniform", "trained"] = "uniform"
     cells_per_token: int = 1
     terminal: float | None = None
@@ -75,7 +97,7 @@ class FlowSchedule:
         """See `Schedule.times`. From 1 to 0, both included."""
         if not 1 <= steps <= LONGEST:
             raise InputError(f"--steps must be from 1 to {LONGEST}. Got {steps}.")
-        shift = self._shift(cells)
+        shift = self._shift(cells, steps)
         last = 1 / steps if self.grid == "uniform" else self._smallest()
         stride = (1 - last) / max(steps - 1, 1)
         sigmas = [shifted(1 - i * stride, shift) for i in range(steps)]
@@ -146,17 +168,17 @@ class FlowSchedule:
         sigma = times.double()
         return ((1 - sigma).square().minimum(gamma * sigma.square())).float()
 
-    def _shift(self, cells: int | None) -> float:
-        if not isinstance(self.shift, DynamicShift):
+    def _shift(self, cells: int | None, steps: int = TRAINED) -> float:
+        if isinstance(self.shift, float | int):
             return self.shift
         if cells is None:
             raise ValueError("this schedule depends on the resolution: give cells.")
-        return self.shift.at(cells / self.cells_per_token)
+        return self.shift.at(cells / self.cells_per_token, steps)
 
     def _smallest(self) -> float:
         """The smallest sigma of the training table: a dynamic shift leaves the table unshifted."""
         first = 1 / self.trained_steps
-        return first if isinstance(self.shift, DynamicShift) else shifted(first, self.shift)
+        return shifted(first, self.shift) if isinstance(self.shift, float | int) else first
 
 
 def shifted(sigma: float, shift: float) -> float:

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionControl
+from understudy.diffusion.guidance import guidance_of
 from understudy.diffusion.schedule import Schedule, Time, moves, wide
 from understudy.diffusion.text import Text
 
@@ -114,13 +115,17 @@ def guided_output(
     control: AttentionControl | None = None,
 ) -> Float[Tensor, "b c h w"]:
     """The guided output, from one model call of 2 b rows: first the b unconditional, then the b
-    conditional ones. With guidance 1 or without uncond, b rows: the conditional ones alone."""
+    conditional ones. With guidance 1 or without uncond, b rows: the conditional ones alone. A
+    guidance-distilled model reads the scale in b rows; uncond is not used."""
+    how = guidance_of(model)
+    if how.kind == "embedded":
+        return model.predict(latents, time, text.guided(guidance), control)
     if uncond is None or guidance == 1:
         return model.predict(latents, time, text, control)
     both = Text.cat([uncond, text])
     output = model.predict(torch.cat([latents, latents]), time, both, control)
     uncond_output, cond_output = output.chunk(2)
-    return guided(uncond_output, cond_output, guidance)
+    return how.combined(uncond_output, cond_output, guidance)
 
 
 @torch.no_grad()

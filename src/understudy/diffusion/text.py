@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 Rows = int | slice | Sequence[int] | Tensor
+ENDINGS = ("", ".pooled", ".mask", ".guidance")  # of the names of a text's tensors in a file
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,13 @@ class Text:
         tokens: token embeddings, of all encoders along the sequence.
         pooled: one vector a prompt (XL, SD3, FLUX.1); None = the family reads none.
         mask: which tokens attention may read; None = all of them.
+        guidance: the guidance scale that a guidance-distilled network reads; None = 1.
     """
 
     tokens: Float[Tensor, "b n width"]
     pooled: Float[Tensor, "b pooled"] | None = None
     mask: Bool[Tensor, "b n"] | None = None
+    guidance: Float[Tensor, " b"] | None = None
 
     def __len__(self) -> int:
         return len(self.tokens)
@@ -83,17 +86,23 @@ class Text:
     def with_trainable(self, values: Sequence[Tensor]) -> Text:
         """The same text with other values for its `trainable` tensors, in their order."""
         pooled = None if self.pooled is None else values[1]
-        return Text(values[0], pooled, self.mask)
+        return Text(values[0], pooled, self.mask, self.guidance)
+
+    def guided(self, scale: float) -> Text:
+        """The same with a guidance scale for the network to read, in every row."""
+        scales = torch.full((len(self),), float(scale), device=self.device)
+        return Text(self.tokens, self.pooled, self.mask, scales)
 
     def to(self, like: Text | torch.dtype | torch.device) -> Text:
         """The same on another's device and in its dtype, or in that dtype, or on that device."""
         if isinstance(like, Text):
             return self.to(like.device).to(like.dtype)
-        mask = self.mask
-        if isinstance(like, torch.device) and mask is not None:
-            mask = mask.to(like)
+        mask, scale = self.mask, self.guidance
+        if isinstance(like, torch.device):
+            mask = None if mask is None else mask.to(like)
+            scale = None if scale is None else scale.to(like)
         pooled = None if self.pooled is None else self.pooled.to(like)
-        return Text(self.tokens.to(like), pooled, mask)
+        return Text(self.tokens.to(like), pooled, mask, scale)
 
     def expand(self, count: int) -> Text:
         """One row repeated `count` times, without a copy."""
@@ -115,28 +124,44 @@ class Text:
         )
 
     def tensors(self, prefix: str) -> dict[str, Tensor]:
-        """What is there, by name, for a file: `prefix`, `prefix.pooled`, `prefix.mask`."""
-        named = {prefix: self.tokens, f"{prefix}.pooled": self.pooled, f"{prefix}.mask": self.mask}
+        """What is there, by name, for a file: `prefix`, `prefix.pooled` and so on."""
+        parts = (self.tokens, self.pooled, self.mask, self.guidance)
+        named = {f"{prefix}{end}": values for end, values in zip(ENDINGS, parts, strict=True)}
         return {name: values for name, values in named.items() if values is not None}
 
     @classmethod
     def of_tensors(cls, tensors: dict[str, Tensor], prefix: str) -> Text | None:
         """What `tensors` gave, taken out of the dict; None where it is not there."""
-        parts = [tensors.pop(f"{prefix}{end}", None) for end in ("", ".pooled", ".mask")]
-        return None if parts[0] is None else cls(parts[0], parts[1], parts[2])
+        parts = [tensors.pop(f"{prefix}{end}", None) for end in ENDINGS]
+        return None if parts[0] is None else cls(parts[0], *parts[1:])
 
     @classmethod
     def cat(cls, texts: Sequence[Text]) -> Text:
-        """The rows of several texts of one family, in order."""
-        pooled = [text.pooled for text in texts if text.pooled is not None]
-        masks = [text.mask for text in texts if text.mask is not None]
-        if len(pooled) not in (0, len(texts)) or len(masks) not in (0, len(texts)):
-            raise ValueError("texts of one family have all a pooled vector and a mask, or none.")
-        tokens = torch.cat([text.tokens for text in texts])
-        return cls(
-            tokens, torch.cat(pooled) if pooled else None, torch.cat(masks) if masks else None
-        )
+        """The rows of several texts of one family, in order.
+
+        Shorter texts that have a mask are padded with masked zeros.
+        """
+        longest = max(text.tokens.shape[1] for text in texts)
+        texts = [text if text.mask is None else text._padded(longest) for text in texts]
+        more: list[Tensor | None] = []
+        for name in ("pooled", "mask", "guidance"):
+            found = [value for text in texts if (value := getattr(text, name)) is not None]
+            if len(found) not in (0, len(texts)):
+                raise ValueError(f"texts of one family have all a {name}, or none.")
+            more.append(torch.cat(found) if found else None)
+        return cls(torch.cat([text.tokens for text in texts]), *more)
+
+    def _padded(self, length: int) -> Text:
+        """The same, masked zeros behind its tokens."""
+        behind = length - self.tokens.shape[1]
+        if not behind or self.mask is None:
+            return self
+        tokens = torch.nn.functional.pad(self.tokens, (0, 0, 0, behind))
+        mask = torch.nn.functional.pad(self.mask, (0, behind), value=False)
+        return Text(tokens, self.pooled, mask, self.guidance)
 
     def _each(self, change: Callable[[Tensor], Tensor]) -> Text:
-        pooled = None if self.pooled is None else change(self.pooled)
-        return Text(change(self.tokens), pooled, None if self.mask is None else change(self.mask))
+        more = (self.pooled, self.mask, self.guidance)
+        return Text(
+            change(self.tokens), *(None if values is None else change(values) for values in more)
+        )

@@ -29,6 +29,11 @@ FLOATS = ("F64", "F32", "F16", "BF16")
 OLD_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
 _OLD_VAE = re.compile(r"(mid_block\.attentions\.\d+)\.(query|key|value|proj_attn)\.")
 # Tensors that a text encoder's files may have and that its class here does not read.
+# Prefixes of the text part in the files of language models, and of what is not the text part.
+LANGUAGE = ("model.language_model.", "language_model.model.", "model.")
+OTHER_SENSES = re.compile(
+    r"(model\.)?(visual|vision_tower|multi_modal_projector)\.|(language_model\.)?lm_head\."
+)
 UNREAD = re.compile(r"(text_model\.)?embeddings\.position_ids|logit_scale|text_projection\.weight")
 
 
@@ -146,7 +151,7 @@ def sources_of(
                 f"{path} cannot be loaded: its configuration asks for {name[:90]} of shape "
                 f"{tuple(wanted[own].shape)}, {entry.file.name} has {entry.shape}."
             )
-        if entry.dtype not in FLOATS:
+        if entry.dtype not in FLOATS and wanted[own].is_floating_point():
             raise ModelError(
                 f"{path} holds {name[:90]} as {entry.dtype}. Wanted one of {', '.join(FLOATS)}: "
                 "quantised weights are not supported."
@@ -166,6 +171,7 @@ def _own_name(part: str, name: str, wanted: Mapping[str, Tensor]) -> str | None:
     forms = [name]
     if part.startswith("text_encoder"):
         forms += [name.removeprefix("text_model."), f"text_model.{name}"]
+        forms += [name.removeprefix(prefix) for prefix in LANGUAGE if name.startswith(prefix)]
     return next((form for form in forms if form in wanted), None)
 
 
@@ -175,7 +181,8 @@ def _unread(part: str, name: str, network: Any) -> bool:
         return False
     layer = re.match(r"(text_model\.)?encoder\.layers\.(\d{1,4})\.", name)
     cut = layer is not None and int(layer[2]) >= network.config.num_hidden_layers
-    return cut or UNREAD.fullmatch(name) is not None
+    seen = hasattr(network, "rotary_emb") and OTHER_SENSES.match(name) is not None
+    return cut or seen or UNREAD.fullmatch(name) is not None
 
 
 def filled(plan: Planned, dtype: torch.dtype, *, kept_fine: str | None = None) -> nn.Module:
@@ -195,7 +202,10 @@ def filled(plan: Planned, dtype: torch.dtype, *, kept_fine: str | None = None) -
                 for own, name in names:
                     fine = kept_fine is not None and kept_fine in own
                     kind = torch.float32 if fine else dtype
-                    state[own] = opened.get_tensor(name).to(kind, copy=True)
+                    value = opened.get_tensor(name)
+                    state[own] = value.to(
+                        kind if value.is_floating_point() else value.dtype, copy=True
+                    )
         for own, tensor in state.items():
             if not tensor.isfinite().all():
                 raise ModelError(

@@ -2,27 +2,91 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from understudy.models.transformer.autoencoder import Codec, KLCodec
+from torch import nn
+
+from understudy.diffusion.guidance import Guidance
+from understudy.models.transformer import families, language
+from understudy.models.transformer.autoencoder import Codec, Flux2Codec, KLCodec, QwenCodec
+from understudy.models.transformer.language import LanguageReader
 from understudy.models.transformer.load import FlowParts
-from understudy.models.transformer.networks import FlowNetwork, SD3Network
-from understudy.models.transformer.readers import Reader, SD3Reader, clip_encoder, t5_encoder
+from understudy.models.transformer.networks import (
+    ChromaNetwork,
+    FlowNetwork,
+    Flux2Network,
+    FluxNetwork,
+    QwenNetwork,
+    SD3Network,
+    ZImageNetwork,
+)
+from understudy.models.transformer.readers import (
+    ChromaReader,
+    FluxReader,
+    Reader,
+    SD3Reader,
+    clip_encoder,
+    t5_encoder,
+)
+
+NETWORKS: Mapping[str, Callable[[nn.Module], FlowNetwork]] = {
+    "SD3Transformer2DModel": SD3Network,
+    "FluxTransformer2DModel": FluxNetwork,
+    "ChromaTransformer2DModel": ChromaNetwork,
+    "Flux2Transformer2DModel": Flux2Network,
+    "QwenImageTransformer2DModel": QwenNetwork,
+    "ZImageTransformer2DModel": ZImageNetwork,
+}
+CODECS: Mapping[str, Callable[[nn.Module], Codec]] = {
+    "AutoencoderKL": KLCodec,
+    "AutoencoderKLQwenImage": QwenCodec,
+    "AutoencoderKLFlux2": Flux2Codec,
+}
+CHATS = {
+    families.QWEN_IMAGE.name: language.QWEN_IMAGE,
+    families.Z_IMAGE.name: language.Z_IMAGE,
+    families.FLUX2_KLEIN.name: language.KLEIN,
+    families.FLUX2.name: language.FLUX2,
+}
 
 
 def network_of(parts: FlowParts) -> FlowNetwork:
     """The transformer of these parts; its attention processors are replaced by ours."""
-    return SD3Network(parts.networks["transformer"])
+    return NETWORKS[parts.family.network](parts.networks["transformer"])
 
 
 def codec_of(parts: FlowParts) -> Codec:
     """The autoencoder of these parts."""
-    return KLCodec(parts.networks["vae"])
+    return CODECS[parts.family.autoencoder](parts.networks["vae"])
+
+
+def guidance_of_parts(parts: FlowParts) -> Guidance:
+    """How a model of these parts is guided."""
+    embeds = bool(
+        getattr(cast(Any, parts.networks["transformer"]).config, "guidance_embeds", False)
+    )
+    if embeds:
+        return Guidance("embedded")
+    if parts.family is families.FLUX or parts.distilled:
+        return Guidance("none")  # FLUX.1 without a guidance input is schnell
+    return Guidance(rescaled=parts.family is families.QWEN_IMAGE)
 
 
 def reader_of(name: str, parts: FlowParts) -> Reader:
     """The text encoders of these parts. name: of the model, for messages."""
-    return _sd3_reader(name, parts)
+    networks, tokenizers, family = parts.networks, parts.tokenizers, parts.family
+    if family is families.SD3:
+        return _sd3_reader(name, parts)
+    if family is families.FLUX:
+        clip = clip_encoder(tokenizers["tokenizer"], networks["text_encoder"])
+        length = family.text_tokens
+        t5 = t5_encoder(tokenizers["tokenizer_2"], networks["text_encoder_2"], length)
+        return FluxReader(name, clip, t5)
+    tokenizer, network = tokenizers["tokenizer"], networks["text_encoder"]
+    if family is families.CHROMA:
+        return ChromaReader(name, t5_encoder(tokenizer, network, family.text_tokens))
+    return LanguageReader(name, tokenizer, network, CHATS[family.name])
 
 
 def _sd3_reader(name: str, parts: FlowParts) -> Reader:

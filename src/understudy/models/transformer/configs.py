@@ -13,8 +13,16 @@ from typing import Any, cast
 
 from understudy.errors import ModelError
 from understudy.files.reading import read_json
-from understudy.models.network_configs import CLIP, Check, maybe, number, one_of, whole
-from understudy.models.network_configs import refuse_foreign as refuse_foreign
+from understudy.models.network_configs import (
+    CLIP,
+    Check,
+    each,
+    maybe,
+    number,
+    one_of,
+    refuse_foreign,
+    whole,
+)
 
 WIDEST, DEEPEST, LONGEST = 262_144, 512, 1024  # a width, a number of layers, a table of positions
 SWITCH = one_of(True, False)
@@ -26,17 +34,42 @@ T5: dict[str, Check] = {
     "feed_forward_proj": one_of("gated-gelu", "relu"), "pad_token_id": maybe(whole(-1, 2**31)),
     "eos_token_id": maybe(whole(-1, 2**31)),
 }  # fmt: skip
+TOKEN = maybe(each(whole(-1, 2**31)))
+LLM: dict[str, Check] = {
+    "vocab_size": whole(3, 1_000_000), "hidden_size": whole(1, 32_768),
+    "intermediate_size": whole(1, 262_144), "num_hidden_layers": whole(1, 256),
+    "num_attention_heads": whole(1, 1024), "num_key_value_heads": maybe(whole(1, 1024)),
+    "head_dim": maybe(whole(1, 4096)), "hidden_act": one_of("silu"),
+    "max_position_embeddings": whole(1, 2**24), "rms_norm_eps": number(1e-12, 1),
+    "attention_bias": SWITCH, "attention_dropout": number(0, 0.99), "tie_word_embeddings": SWITCH,
+    "use_sliding_window": maybe(one_of(False)), "sliding_window": maybe(whole(1, 2**24)),
+    "rope_theta": number(1, 1e9), "rope_scaling": lambda value: _rope(value),
+    "rope_parameters": lambda value: _rope(value),
+    "pad_token_id": TOKEN, "bos_token_id": TOKEN, "eos_token_id": TOKEN,
+}  # fmt: skip
 ENCODERS: dict[str, dict[str, Check]] = {
     "CLIPTextModelWithProjection": CLIP, "CLIPTextModel": CLIP, "T5EncoderModel": T5,
+    "Qwen2_5_VLForConditionalGeneration": LLM, "Qwen3ForCausalLM": LLM,
+    "Mistral3ForConditionalGeneration": LLM,
 }  # fmt: skip
+# Of a language model with eyes or an output layer, the class that gives the same hidden states.
+TEXT_ONLY = {
+    "Qwen2_5_VLForConditionalGeneration": "Qwen2_5_VLTextModel",
+    "Qwen3ForCausalLM": "Qwen3Model",
+    "Mistral3ForConditionalGeneration": "MistralModel",
+}
+# What configurations may call an encoder beside its class here.
+ALSO = {"CLIPTextModel": ("CLIPModel",), "Qwen3ForCausalLM": ("Qwen3Model",)}
 
 
 def encoder_config(file: Path, kind: str) -> dict[str, Any]:
     """The keys of a text encoder's config.json that are used, each within its bounds."""
     told = _object(file)
     said = told.get("architectures") or [kind]
-    if kind not in said:
+    if not {kind, *ALSO.get(kind, ())} & set(said):
         raise ModelError(f"{file} is that of a {str(said[0])[:80]}. Wanted {kind}.")
+    if isinstance(told.get("text_config"), dict):
+        told = {**told, **told["text_config"]}
     used = {key: told[key] for key in ENCODERS[kind] if key in told}
     for key, value in used.items():
         if not ENCODERS[kind][key](value):
@@ -93,6 +126,16 @@ def _plain(key: str, value: Any) -> bool:
         return len(value) <= 80
     most = DEEPEST if "layers" in key else LONGEST if "max_size" in key else WIDEST
     return number(-most, most)(value)
+
+
+def _rope(value: Any) -> bool:
+    """Settings of rotary positions: a few plain values by name, or None."""
+    if not isinstance(value, dict):
+        return value is None
+    items = cast("dict[str, Any]", value)
+    return len(items) <= 16 and all(
+        number(-1e9, 1e9)(one) or _plain("", one) for one in items.values()
+    )
 
 
 def _out_of_bounds(file: Path, key: str, value: Any) -> ModelError:

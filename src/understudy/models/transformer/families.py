@@ -12,8 +12,10 @@ from typing import Literal
 
 Grid = Literal["uniform", "trained"]
 
-CLIP_PROJECTED = "CLIPTextModelWithProjection"
+CLIP, CLIP_PROJECTED = "CLIPTextModel", "CLIPTextModelWithProjection"
 T5 = "T5EncoderModel"
+QWEN_VL, QWEN3 = "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM"
+MISTRAL = "Mistral3ForConditionalGeneration"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class FlowFamily:
         grid: sigmas before shifting; see FlowSchedule.
         max_shift: of a dynamic shift where the scheduler's configuration names none.
         text_tokens: length of the longest text encoder's sequence, padding included.
+        patch: latent cells along a side of an image token; None = as the configuration says.
+        by_steps: whether the dynamic shift depends on the number of steps (FLUX.2).
     """
 
     name: str
@@ -43,6 +47,8 @@ class FlowFamily:
     grid: Grid = "uniform"
     max_shift: float = 1.15
     text_tokens: int = 512
+    patch: int | None = 2
+    by_steps: bool = False
 
     @property
     def networks(self) -> tuple[str, ...]:
@@ -63,9 +69,69 @@ SD3 = FlowFamily(
     grid="trained",
     max_shift=1.16,
     text_tokens=256,
+    patch=None,
 )  # fmt: skip
 
-FAMILIES = (SD3,)
+FLUX = FlowFamily(
+    name="FLUX.1",
+    pipelines=("FluxPipeline", "FluxKontextPipeline"),
+    network="FluxTransformer2DModel",
+    autoencoder="AutoencoderKL",
+    encoders={"text_encoder": CLIP, "text_encoder_2": T5},
+    tokenizers={"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5TokenizerFast"},
+)
+
+CHROMA = FlowFamily(
+    name="Chroma",
+    pipelines=("ChromaPipeline",),
+    network="ChromaTransformer2DModel",
+    autoencoder="AutoencoderKL",
+    encoders={"text_encoder": T5},
+    tokenizers={"tokenizer": "T5TokenizerFast"},
+)
+
+QWEN_IMAGE = FlowFamily(
+    name="Qwen-Image",
+    pipelines=("QwenImagePipeline",),
+    network="QwenImageTransformer2DModel",
+    autoencoder="AutoencoderKLQwenImage",
+    encoders={"text_encoder": QWEN_VL},
+    tokenizers={"tokenizer": "Qwen2TokenizerFast"},
+    text_tokens=1024,
+)
+
+Z_IMAGE = FlowFamily(
+    name="Z-Image",
+    pipelines=("ZImagePipeline",),
+    network="ZImageTransformer2DModel",
+    autoencoder="AutoencoderKL",
+    encoders={"text_encoder": QWEN3},
+    tokenizers={"tokenizer": "Qwen2TokenizerFast"},
+)
+
+FLUX2_KLEIN = FlowFamily(
+    name="FLUX.2 klein",
+    pipelines=("Flux2KleinPipeline",),
+    network="Flux2Transformer2DModel",
+    autoencoder="AutoencoderKLFlux2",
+    encoders={"text_encoder": QWEN3},
+    tokenizers={"tokenizer": "Qwen2TokenizerFast"},
+    patch=1,
+    by_steps=True,
+)
+
+FLUX2 = FlowFamily(
+    name="FLUX.2",
+    pipelines=("Flux2Pipeline",),
+    network="Flux2Transformer2DModel",
+    autoencoder="AutoencoderKLFlux2",
+    encoders={"text_encoder": MISTRAL},
+    tokenizers={"tokenizer": "PreTrainedTokenizerFast"},
+    patch=1,
+    by_steps=True,
+)
+
+FAMILIES = (SD3, FLUX, CHROMA, QWEN_IMAGE, Z_IMAGE, FLUX2_KLEIN, FLUX2)
 
 
 def tokenizer_of(encoder: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from understudy.diffusion.flow import DynamicShift, FlowSchedule
+from understudy.diffusion.flow import DynamicShift, EmpiricalShift, FlowSchedule
 from understudy.errors import ModelError
 from understudy.models.folder import read_json
 from understudy.models.network_configs import Check, maybe, number, one_of, whole
@@ -62,8 +62,10 @@ def load_flow_schedule(folder: Path, family: FlowFamily, cells_per_token: int) -
     )
 
 
-def dynamic_shift(used: dict[str, Any], family: FlowFamily) -> DynamicShift:
+def dynamic_shift(used: dict[str, Any], family: FlowFamily) -> DynamicShift | EmpiricalShift:
     """The shift that grows with the picture, as the family's pipeline computes it."""
+    if family.by_steps:
+        return EmpiricalShift()
     first, last = used.get("base_image_seq_len", 256), used.get("max_image_seq_len", 4096)
     if first >= last:
         raise ModelError(f"{FILE}: base_image_seq_len {first} is not below {last}.")

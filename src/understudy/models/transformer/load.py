@@ -5,6 +5,7 @@ As for Stable Diffusion (parts.py): no pipeline, no Auto class, no from_pretrain
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +16,15 @@ from torch import nn
 
 from understudy.diffusion.flow import FlowSchedule
 from understudy.errors import ModelError
+from understudy.models.folder import read_json
 from understudy.models.parts import Planned, filled, sources_of
 from understudy.models.quiet import explained, quietly
-from understudy.models.transformer.configs import encoder_config, layers_in, network_config
+from understudy.models.transformer.configs import (
+    TEXT_ONLY,
+    encoder_config,
+    layers_in,
+    network_config,
+)
 from understudy.models.transformer.families import T5, FlowFamily, tokenizer_of
 from understudy.models.transformer.flow_config import load_flow_schedule
 from understudy.models.transformer.folder import check_flow_folder, encoders_in
@@ -32,19 +39,23 @@ KEPT_FINE = {T5: ".wo."}
 
 @dataclass(frozen=True)
 class FlowParts:
-    """What a folder holds, in memory: networks and tokenizers by the names of their folders."""
+    """What a folder holds, in memory: networks and tokenizers by the names of their folders.
+
+    distilled: whether the folder says that the model is step-distilled (FLUX.2 klein).
+    """
 
     family: FlowFamily
     networks: Mapping[str, nn.Module]
     tokenizers: Mapping[str, Any]
     schedule: FlowSchedule
+    distilled: bool = False
 
 
 def check_flow_model(folder: Path) -> FlowFamily:
     """Everything that loading checks, without reading the weights. Raises ModelError."""
     family = check_flow_folder(folder)
     planned, _ = plan_flow_parts(folder, family)
-    load_flow_schedule(folder, family, cells_per_token(planned["transformer"].network))
+    load_flow_schedule(folder, family, cells_per_token(family, planned["transformer"].network))
     return family
 
 
@@ -71,14 +82,14 @@ def load_flow_parts(folder: Path, dtype: torch.dtype) -> FlowParts:
     family = check_flow_folder(folder)
     planned, tokenizers = plan_flow_parts(folder, family)
     networks = {part: _loaded(family, part, plan, dtype) for part, plan in planned.items()}
-    schedule = load_flow_schedule(folder, family, cells_per_token(networks["transformer"]))
-    return FlowParts(family, networks, tokenizers, schedule)
+    schedule = load_flow_schedule(folder, family, cells_per_token(family, networks["transformer"]))
+    distilled = bool(read_json(folder / "model_index.json").get("is_distilled", False))
+    return FlowParts(family, networks, tokenizers, schedule, distilled)
 
 
-def cells_per_token(network: nn.Module) -> int:
+def cells_per_token(family: FlowFamily, network: nn.Module) -> int:
     """Latent cells in one image token of a transformer."""
-    config = cast(Any, network).config
-    return int(config.patch_size) ** 2
+    return int(family.patch or cast(Any, network).config.patch_size) ** 2
 
 
 def _planned(folder: Path, part: str, family: FlowFamily) -> Planned:
@@ -109,7 +120,8 @@ def class_of(family: FlowFamily, part: str) -> type[Any]:
     import transformers
 
     if part in family.encoders:
-        return getattr(transformers, family.encoders[part])
+        kind = family.encoders[part]
+        return getattr(transformers, TEXT_ONLY.get(kind, kind))
     return getattr(diffusers, family.network if part == "transformer" else family.autoencoder)
 
 
@@ -117,8 +129,9 @@ def empty_network(kind: type[Any], config: Mapping[str, Any]) -> nn.Module:
     """A network with its parameters on the meta device."""
     from accelerate import init_empty_weights
 
-    with init_empty_weights(include_buffers=False):
-        if hasattr(kind, "from_config"):
+    with init_empty_weights(include_buffers=False), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # of diffusers' own classes
+        if hasattr(kind, "load_config"):  # a class of diffusers
             return kind.from_config(dict(config))
         return kind(kind.config_class(**config))
 
@@ -149,9 +162,10 @@ def _check_fit(folder: Path, planned: Mapping[str, Planned], tokenizers: Mapping
         pairs.append((f"{part} has", min(rows, words), "words, its tokenizer", words))
     network = cast(Any, planned["transformer"].network).config
     vae = cast(Any, planned["vae"].network).config
-    packed = network.in_channels // 4 if network.in_channels == 4 * vae.latent_channels else 0
-    taken = packed or network.in_channels
-    pairs.append(("transformer takes", taken, "latent channels, vae gives", vae.latent_channels))
+    given = int(getattr(vae, "latent_channels", None) or vae.z_dim)
+    taken = int(network.in_channels)
+    taken = taken // 4 if taken == 4 * given else taken  # 2 x 2 cells are packed into a token
+    pairs.append(("transformer takes", taken, "latent channels, vae gives", given))
     for what, wanted, versus, got in pairs:
         if wanted != got:
             raise ModelError(

@@ -19,10 +19,16 @@ from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text, Tokens
 from understudy.errors import InputError
 from understudy.models.fingerprint import Fingerprint
-from understudy.models.transformer.assemble import codec_of, network_of, reader_of
-from understudy.models.transformer.calls import Call
+from understudy.models.transformer.assemble import (
+    codec_of,
+    guidance_of_parts,
+    network_of,
+    reader_of,
+)
 from understudy.models.transformer.load import FlowParts, load_flow_parts
 from understudy.models.transformer.networks import rows_of_time
+
+NATIVE = 1024  # pixels, where neither network nor autoencoder says a size
 
 
 class FlowTransformer:
@@ -41,11 +47,11 @@ class FlowTransformer:
         self.network = network_of(parts)
         self.codec = codec_of(parts)
         self.text = reader_of(name, parts)
+        self.guidance = guidance_of_parts(parts)
         self.vocabulary: Mapping[str, int] = self.text.vocabulary
         self.max_tokens = self.text.max_tokens
         self.downscale, self.latent_channels = self.codec.downscale, self.codec.channels
-        side = int(getattr(cast(Any, self.network.module).config, "sample_size", 128))
-        self.picture_size = (side * self.downscale, side * self.downscale)
+        self.picture_size = (self._side(), self._side())
 
     @classmethod
     def from_folder(
@@ -155,13 +161,19 @@ class FlowTransformer:
         self._check_size(height * self.downscale, width * self.downscale)
         call = None
         if control is not None:
-            grid = (height // network.patch, width // network.patch)
-            call = Call(control, grid, text.tokens.shape[1], network.order)
+            call = network.call(control, (height, width), text)
         sigma = rows_of_time(time, latents)
         with network.calls.during(call, network.sites):
             output = network.velocity(latents.to(self.dtype), sigma, text.to(self.dtype))
         self._evaluated += len(latents)
         return output.to(latents.dtype)
+
+    def _side(self) -> int:
+        """Pixels along a side of the pictures that the model was trained on."""
+        cells = getattr(self.network.config, "sample_size", None)
+        if cells is not None:
+            return int(cells) * self.downscale
+        return int(getattr(cast(Any, self.networks["vae"]).config, "sample_size", NATIVE))
 
     def _check_size(self, height: int, width: int) -> None:
         if height % self.multiple or width % self.multiple:

@@ -6,60 +6,91 @@ attention layers. Knows networks by their calls only.
 
 from __future__ import annotations
 
-from typing import Any, Protocol, cast, runtime_checkable
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
-from understudy.attention.site import AttentionSite, Kind
+from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite, Block, Kind
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
-from understudy.models.transformer.calls import Calls, Order
-from understudy.models.transformer.processors import Processor, SD3Processor
+from understudy.models.transformer.calls import Call, Calls, Order
+from understudy.models.transformer.processors import (
+    Flux2SingleProcessor,
+    FluxProcessor,
+    Processor,
+    QwenProcessor,
+    SD3Processor,
+    ZImageProcessor,
+)
+
+Layers = list[tuple[str, Kind, Block, int, Any, type[Processor]]]
+ALIGNED = 32  # Z-Image pads the tokens of image and text to multiples of this
 
 
-@runtime_checkable
-class FlowNetwork(Protocol):
-    """A transformer that predicts velocity.
+class FlowNetwork:
+    """A transformer that predicts velocity. Its attention processors are replaced by ours.
 
     sites: its attention layers in order of execution; calls: what their processors listen to.
-    patch: latent cells along a side of an image token. order: of the joint sequence.
+    patch: latent cells along a side of an image token. order: of the joint sequence. embeds:
+    whether it reads a guidance scale (guidance-distilled).
     """
 
-    module: nn.Module
-    sites: tuple[AttentionSite, ...]
-    calls: Calls
-    patch: int
-    order: Order
+    order: Order = "text first"
+    patch = 2
+
+    def __init__(self, module: nn.Module) -> None:
+        self.module, self.calls = module, Calls()
+        self.config = cast(Any, module).config
+        self.embeds = bool(getattr(self.config, "guidance_embeds", False))
+        sites: list[AttentionSite] = []
+        for path, kind, block, number, layer, processor in self.layers():
+            if getattr(layer, "fused_projections", False):
+                raise ModelError(f"{path} has fused projections. Load the model again.")
+            site = AttentionSite(
+                path, kind, len(sites), block, number, number, heads=int(layer.heads)
+            )
+            layer.set_processor(processor(site, self.calls))
+            sites.append(site)
+        self.sites = tuple(sites)
+
+    def layers(self) -> Layers:
+        """Path, kind, block, number and module of every attention layer, with our processor."""
+        raise NotImplementedError
 
     def velocity(
         self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
     ) -> Float[Tensor, "r c h w"]:
         """noise - clean, of the network's dtype."""
-        ...
+        raise NotImplementedError
+
+    def call(self, control: AttentionControl, size: tuple[int, int], text: Text) -> Call:
+        """One call, for the processors. size: height and width of the latents."""
+        grid = (size[0] // self.patch, size[1] // self.patch)
+        return Call(control, grid, text.tokens.shape[1], self.order)
 
 
-class SD3Network:
+class SD3Network(FlowNetwork):
     """SD3Transformer2DModel. Latents go in as they are; the network cuts them into patches."""
 
     order: Order = "image first"
 
     def __init__(self, module: nn.Module) -> None:
-        self.module, self.calls = module, Calls()
-        self.patch = int(cast(Any, module).config.patch_size)
-        found: list[tuple[AttentionSite, Any]] = []
-        for number, block in enumerate(cast(Any, module).transformer_blocks):
-            for name in ("attn", "attn2"):
-                kind: Kind = "joint" if name == "attn" else "self"
-                layer = getattr(block, name, None)
-                if layer is not None:
-                    path = f"transformer_blocks.{number}.{name}"
-                    site = AttentionSite(
-                        path, kind, len(found), "double", number, number, heads=int(layer.heads)
-                    )
-                    found.append((site, layer))
-        self.sites = installed(found, SD3Processor, self.calls)
+        super().__init__(module)
+        self.patch = int(self.config.patch_size)
+
+    def layers(self) -> Layers:
+        """Joint attention in every block, in some a second one of the image alone."""
+        found: Layers = []
+        for number, block in enumerate(cast(Any, self.module).transformer_blocks):
+            path = f"transformer_blocks.{number}"
+            found.append((f"{path}.attn", "joint", "double", number, block.attn, SD3Processor))
+            if getattr(block, "attn2", None) is not None:
+                found.append((f"{path}.attn2", "self", "double", number, block.attn2, SD3Processor))
+        return found
 
     def velocity(
         self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
@@ -74,18 +105,187 @@ class SD3Network:
         )[0]
 
 
-def installed(
-    found: list[tuple[AttentionSite, Any]], kind: type[Processor], calls: Calls
-) -> tuple[AttentionSite, ...]:
-    """Give every layer our processor; return the sites.
+class FluxNetwork(FlowNetwork):
+    """FluxTransformer2DModel. Latents are packed, 2 x 2 cells a token; text has position 0."""
 
-    Raises ModelError for a layer whose projections were fused: its separate ones are not used.
+    def layers(self) -> Layers:
+        """Double blocks, then single ones."""
+        return _double_and_single(self.module, FluxProcessor)
+
+    def velocity(
+        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+    ) -> Float[Tensor, "r c h w"]:
+        """See FlowNetwork."""
+        output = cast(Any, self.module)(
+            hidden_states=packed(latents),
+            encoder_hidden_states=text.tokens,
+            timestep=sigma,
+            img_ids=places(latents, self.patch),
+            txt_ids=latents.new_zeros(text.tokens.shape[1], 3),
+            return_dict=False,
+            **self.more(latents, text),
+        )[0]
+        return unpacked(output, latents.shape)
+
+    def more(self, latents: Float[Tensor, "r c h w"], text: Text) -> dict[str, Any]:
+        """What the network reads beside tokens and time."""
+        return {"pooled_projections": text.pooled, "guidance": self.scale(text)}
+
+    def scale(self, text: Text) -> Tensor | None:
+        """The guidance scale of every row, 1 where the text has none; None = it reads none."""
+        if not self.embeds:
+            return None
+        if text.guidance is not None:
+            return text.guidance.float()
+        return torch.ones(len(text), device=text.device)
+
+
+class ChromaNetwork(FluxNetwork):
+    """ChromaTransformer2DModel: FLUX's blocks, no pooled text, padding of the text masked out."""
+
+    def more(self, latents: Float[Tensor, "r c h w"], text: Text) -> dict[str, Any]:
+        """The mask of words and cells."""
+        if text.mask is None:
+            return {}
+        cells = latents.shape[-2] * latents.shape[-1] // self.patch**2
+        image = text.mask.new_ones(len(text), cells)
+        return {"attention_mask": torch.cat([text.mask, image], dim=1)}
+
+
+class Flux2Network(FluxNetwork):
+    """Flux2Transformer2DModel. A cell is a token; positions are (time, row, column, word)."""
+
+    patch = 1
+
+    def layers(self) -> Layers:
+        """Double blocks, then single ones with fused projections of their own."""
+        return _double_and_single(self.module, FluxProcessor, Flux2SingleProcessor)
+
+    def velocity(
+        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+    ) -> Float[Tensor, "r c h w"]:
+        """See FlowNetwork."""
+        words = text.tokens.shape[1]
+        output = cast(Any, self.module)(
+            hidden_states=latents.flatten(2).transpose(1, 2),
+            encoder_hidden_states=text.tokens,
+            timestep=sigma,
+            guidance=self.scale(text),
+            img_ids=pad(places(latents, 1), (0, 1)),
+            txt_ids=torch.stack([*[torch.zeros(words)] * 3, torch.arange(words).float()], dim=1).to(
+                latents.device
+            ),
+            return_dict=False,
+        )[0]
+        return output.transpose(1, 2).reshape(latents.shape)
+
+
+class QwenNetwork(FlowNetwork):
+    """QwenImageTransformer2DModel. Latents are packed, 2 x 2 cells a token; words are masked."""
+
+    def layers(self) -> Layers:
+        """Double blocks only."""
+        return _double_and_single(self.module, QwenProcessor)
+
+    def velocity(
+        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+    ) -> Float[Tensor, "r c h w"]:
+        """See FlowNetwork."""
+        rows, _, height, width = latents.shape
+        whole = text.mask is None or bool(text.mask.all())
+        output = cast(Any, self.module)(
+            hidden_states=packed(latents),
+            timestep=sigma,
+            encoder_hidden_states=text.tokens,
+            encoder_hidden_states_mask=None if whole else text.mask,
+            img_shapes=[[(1, height // 2, width // 2)]] * rows,
+            return_dict=False,
+        )[0]
+        return unpacked(output, latents.shape)
+
+
+class ZImageNetwork(FlowNetwork):
+    """ZImageTransformer2DModel: lists of unpadded rows; it is told 1 - sigma and gives -velocity.
+
+    Tokens of the image are padded to a multiple of 32, those of the text as well. In a site the
+    image's padding counts as reference tokens, because attention reads it.
     """
-    for site, layer in found:
-        if getattr(layer, "fused_projections", False):
-            raise ModelError(f"{site.name} has fused projections. Load the model again.")
-        layer.set_processor(kind(site, calls))
-    return tuple(site for site, _ in found)
+
+    order: Order = "image first"
+
+    def layers(self) -> Layers:
+        """Refiners of the image alone, then joint blocks. Refiners of the text are left alone."""
+        module = cast(Any, self.module)
+        found: Layers = []
+        for number, block in enumerate(module.noise_refiner):
+            path = f"noise_refiner.{number}.attention"
+            found.append((path, "self", "refiner", number, block.attention, ZImageProcessor))
+        for number, block in enumerate(module.layers):
+            path = f"layers.{number}.attention"
+            found.append((path, "joint", "single", number, block.attention, ZImageProcessor))
+        return found
+
+    def velocity(
+        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+    ) -> Float[Tensor, "r c h w"]:
+        """See FlowNetwork."""
+        rows = cast(Any, self.module)(
+            list(latents.unsqueeze(2).unbind(0)), 1 - sigma, _unpadded(text), return_dict=False
+        )[0]
+        return -torch.stack(list(rows)).squeeze(2)
+
+    def call(self, control: AttentionControl, size: tuple[int, int], text: Text) -> Call:
+        """See FlowNetwork."""
+        plain = super().call(control, size, text)
+        cells = plain.grid[0] * plain.grid[1]
+        words = max(len(row) for row in _unpadded(text))
+        return Call(control, plain.grid, _aligned(words), self.order, _aligned(cells) - cells)
+
+
+def _unpadded(text: Text) -> list[Tensor]:
+    """The tokens of each row that its mask keeps."""
+    if text.mask is None:
+        return list(text.tokens.unbind(0))
+    return [row[kept] for row, kept in zip(text.tokens, text.mask, strict=True)]
+
+
+def _aligned(count: int) -> int:
+    return -(-count // ALIGNED) * ALIGNED
+
+
+def _double_and_single(
+    module: Any, double: type[Processor], single: type[Processor] | None = None
+) -> Layers:
+    """The blocks of FLUX's layout: `transformer_blocks`, then `single_transformer_blocks`."""
+    found: Layers = []
+    for number, block in enumerate(module.transformer_blocks):
+        path = f"transformer_blocks.{number}.attn"
+        found.append((path, "joint", "double", number, block.attn, double))
+    for number, block in enumerate(getattr(module, "single_transformer_blocks", ())):
+        path = f"single_transformer_blocks.{number}.attn"
+        found.append((path, "joint", "single", number, block.attn, single or double))
+    return found
+
+
+def packed(latents: Float[Tensor, "r c h w"]) -> Float[Tensor, "r n d"]:
+    """2 x 2 cells as one token of 4 c channels, channel by channel."""
+    rows, channels, height, width = latents.shape
+    blocks = latents.reshape(rows, channels, height // 2, 2, width // 2, 2)
+    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(rows, height * width // 4, channels * 4)
+
+
+def unpacked(tokens: Float[Tensor, "r n d"], shape: torch.Size) -> Float[Tensor, "r c h w"]:
+    """The inverse of `packed`. shape: of the latents."""
+    rows, channels, height, width = shape
+    blocks = tokens.reshape(rows, height // 2, width // 2, channels, 2, 2)
+    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(shape)
+
+
+def places(latents: Float[Tensor, "r c h w"], patch: int) -> Float[Tensor, "n 3"]:
+    """Positions (0, row, column) of the image tokens, row by row."""
+    height, width = (side // patch for side in latents.shape[-2:])
+    where = torch.cartesian_prod(torch.arange(height), torch.arange(width)).float()
+    return pad(where.reshape(-1, 2), (1, 0)).to(latents.device)
 
 
 def rows_of_time(time: float | Tensor, latents: Float[Tensor, "r c h w"]) -> Float[Tensor, " r"]:

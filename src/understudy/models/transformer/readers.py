@@ -83,6 +83,58 @@ class SD3Reader:
         return last_state(self.t5, prompts)
 
 
+class FluxReader:
+    """T5 alone along the sequence, padding attended to; CLIP's pooled vector beside it (FLUX.1)."""
+
+    def __init__(self, name: str, clip: Encoder, t5: Encoder) -> None:
+        self.name, self.clip, self.t5 = name, clip, t5
+        self.max_tokens = t5.length
+        self.vocabulary: Mapping[str, int] = dict(t5.tokenizer.get_vocab())
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """T5's tokens. Raises PromptError for a prompt that it does not read whole."""
+        self.t5.check(prompt, self.name)
+        return self.t5.read(prompt)
+
+    def readings(self, prompt: str) -> tuple[Tokens, ...]:
+        """T5's tokens: CLIP's reach the pooled vector only."""
+        return (self.tokenize(prompt),)
+
+    def embed(self, prompts: Sequence[str]) -> Text:
+        """See the class."""
+        for prompt in prompts:
+            self.t5.check(prompt, self.name)
+        pooled = self.clip(prompts).pooler_output
+        return Text(last_state(self.t5, prompts), pooled)
+
+
+class ChromaReader:
+    """T5 with its padding masked, but for the first padding token, which the network reads."""
+
+    def __init__(self, name: str, t5: Encoder) -> None:
+        self.name, self.t5 = name, t5
+        self.max_tokens = t5.length
+        self.vocabulary: Mapping[str, int] = dict(t5.tokenizer.get_vocab())
+
+    def tokenize(self, prompt: str) -> Tokens:
+        """T5's tokens. Raises PromptError for a prompt that it does not read whole."""
+        self.t5.check(prompt, self.name)
+        return self.t5.read(prompt)
+
+    def readings(self, prompt: str) -> tuple[Tokens, ...]:
+        """T5's tokens."""
+        return (self.tokenize(prompt),)
+
+    def embed(self, prompts: Sequence[str]) -> Text:
+        """See the class."""
+        counts = [self.tokenize(prompt).length + 1 for prompt in prompts]  # with the end token
+        device = next(self.t5.network.parameters()).device
+        places = torch.arange(self.t5.length, device=device)
+        ends = torch.tensor(counts, device=device)[:, None]
+        states = self.t5(prompts, attention_mask=(places < ends).long())[0]
+        return Text(states, mask=places <= ends)
+
+
 def clip_encoder(tokenizer: Any, network: Any) -> Encoder:
     """A CLIP encoder with the length that its tokenizer says, its positions permitting."""
     most = min(int(tokenizer.model_max_length), int(network.config.max_position_embeddings))

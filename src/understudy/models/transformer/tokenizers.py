@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any, cast
 
 from understudy.errors import ModelError
-from understudy.files.reading import MAX_JSON, check_regular, read_json
+from understudy.files.reading import check_regular, read_json
 from understudy.models import tokenizer_files
 from understudy.models.quiet import explained
 
+MOST = 64 * 2**20  # bytes of a file; Mistral's tokenizer.json has 17 MB
 FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
          "added_tokens.json", "vocab.json")  # fmt: skip
 
@@ -33,13 +34,16 @@ def load_tokenizer(folder: Path, kind: str) -> Any:
 
 
 def _check(folder: Path) -> None:
-    whole = folder / "tokenizer.json"
-    if not whole.is_file():
-        raise ModelError(f"{folder} has no tokenizer.json. Copy or download it again.")
+    whole = (folder / "tokenizer.json").is_file()
+    if not whole and not all((folder / name).is_file() for name in ("vocab.json", "merges.txt")):
+        raise ModelError(
+            f"{folder} has neither tokenizer.json nor vocab.json with merges.txt. Copy or "
+            "download it again."
+        )
     for name in FILES:
         if (folder / name).exists():
-            check_regular(folder / name, most=MAX_JSON, error=ModelError)
-            told = read_json(folder / name, error=ModelError)
+            check_regular(folder / name, most=MOST, error=ModelError)
+            told = read_json(folder / name, most=MOST, error=ModelError)
             if not isinstance(told, dict):
                 raise ModelError(f"{folder / name} holds no JSON object. Download it again.")
             for key in tokenizer_files.REFUSED:

@@ -13,6 +13,7 @@ import torch
 from understudy.files.atomic import replacing
 from understudy.files.tensors import save_tensors
 from understudy.models.folder import read_json
+from understudy.models.transformer.configs import TEXT_ONLY
 from understudy.models.transformer.families import FlowFamily, tokenizer_of
 from understudy.models.transformer.folder import encoders_in
 from understudy.models.transformer.load import TIED
@@ -28,6 +29,10 @@ def write_flow(model: FlowTransformer, target: Path, dtype: torch.dtype | None) 
     dtypes = {p: dtype or next(net.parameters()).dtype for p, net in model.networks.items()}
     _write_settings(model.folder, model.family, target, dtypes)
     for part, network in model.networks.items():
+        if model.family.encoders.get(part) in TEXT_ONLY:
+            # Only its text part is loaded, and nothing changes it: the files are copied whole.
+            _copy_weights(model.folder / part, target / part)
+            continue
         tied = TIED.get(model.family.encoders.get(part, ""), {})
         tensors = {
             key: value.detach().to("cpu", _kind(value, dtype)).contiguous()
@@ -43,10 +48,14 @@ def copy_flow_parts(source: Path, family: FlowFamily, target: Path) -> None:
     """The parts of a folder that are loaded, and nothing else."""
     _write_settings(source, family, target, {})
     for part in ("transformer", "vae", *encoders_in(source, family)):
-        indexes = sorted((source / part).glob("*.safetensors.index*.json"))
-        for file in (*weight_files(source / part), *indexes):
-            _copy(file, target / part / file.name)
+        _copy_weights(source / part, target / part)
     _write_index(source, target)
+
+
+def _copy_weights(source: Path, target: Path) -> None:
+    indexes = sorted(source.glob("*.safetensors.index*.json"))
+    for file in (*weight_files(source), *indexes):
+        _copy(file, target / file.name)
 
 
 def _write_settings(
@@ -57,7 +66,7 @@ def _write_settings(
     for part in ("transformer", "vae", *encoders):
         told = read_json(source / part / "config.json")
         config = {key: value for key, value in told.items() if key not in PRIVATE}
-        if part in encoders and part in dtypes:
+        if part in dtypes and part in encoders and family.encoders[part] not in TEXT_ONLY:
             # transformers loads a text encoder in the precision that its configuration says.
             said = str(dtypes[part]).removeprefix("torch.")
             config |= {"dtype": said, "torch_dtype": said}
