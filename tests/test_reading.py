@@ -115,6 +115,10 @@ ALLOWED = {  # a module's own way to read, and why it needs one
     "jobs/worker.py": "messages of a process of ours, through a pipe",
     "jobs/rerun.py": "a result that this process has just written",
     "cli/doctor.py": "/proc/meminfo",
+    "studio/database.py": "rows that the studio has written",
+    "studio/drag_routes.py": "messages of a process of ours, through a pipe",
+    "studio/drag_session.py": "messages of a process of ours, through a pipe",
+    "studio/drag_worker.py": "messages of a process of ours, through a pipe",
     "evaluate/study/server.py": "the page of the package itself",
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import threading
 from collections.abc import Generator, Sequence
@@ -38,6 +39,11 @@ CREATE INDEX files_by_job ON files (job);
 CREATE TABLE drags (id TEXT PRIMARY KEY, created REAL NOT NULL, body TEXT NOT NULL);
 CREATE TABLE preferences (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 """
+
+
+def plain(text: str) -> Any:
+    """The value of a JSON column, which this program wrote."""
+    return json.loads(text)
 
 
 class Database:

@@ -8,7 +8,6 @@ data/jobs/ID/in, out     staged inputs and results of a job
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -23,7 +22,7 @@ from understudy.files.reading import sha256
 from understudy.pictures.encode import MIME, encoded, shrunk
 from understudy.pictures.photo import SUFFIXES, Photo, glance, read_photo
 from understudy.studio.config import Config
-from understudy.studio.database import Database
+from understudy.studio.database import Database, plain
 from understudy.studio.store import insert_file, new_id
 
 ID = re.compile(r"[0-9a-f]{20}")
@@ -51,7 +50,7 @@ class FileStore:
             row = self.database.one(f"SELECT {_FIELDS} FROM files WHERE id = ?", (one,))
         if row is None:
             raise LookupError("There is no such file.")
-        return {**row, "notes": json.loads(row["notes"])}
+        return {**row, "notes": plain(row["notes"])}
 
     def path(self, row: dict[str, Any]) -> Path:
         """Where a file is. Raises LookupError where it is gone or not inside the data folder."""
@@ -114,14 +113,14 @@ class FileStore:
             "ORDER BY number DESC LIMIT ?",
             (after, min(max(most, 1), 200)),
         )
-        return [{**row, "notes": json.loads(row["notes"])} for row in rows]
+        return [{**row, "notes": plain(row["notes"])} for row in rows]
 
     def by_hash(self, digest: str) -> dict[str, Any] | None:
         """A file with this content."""
         found = self.database.one(
             f"SELECT {_FIELDS} FROM files WHERE sha256 = ? ORDER BY number DESC", (digest,)
         )
-        return None if found is None else {**found, "notes": json.loads(found["notes"])}
+        return None if found is None else {**found, "notes": plain(found["notes"])}
 
     def delete(self, one: str) -> None:
         """Remove a file, its preview and its row. Raises LookupError."""

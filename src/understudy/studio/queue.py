@@ -16,7 +16,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from understudy.errors import UnderstudyError, one_line
+from understudy.errors import InputError, UnderstudyError, one_line
+from understudy.files.reading import read_bytes
 from understudy.jobs.events import Event, Note, Progress, Result, to_dict
 from understudy.jobs.request import Job
 from understudy.jobs.worker import Worker, WorkerDied, resumed
@@ -200,7 +201,7 @@ def note_pids(file: Path, workers: list[Worker]) -> None:
     """Remember the worker processes, so that the next server can end those of a killed one."""
     lines = [f"{w.pid} {started(w.pid)}" for w in workers if w.pid is not None]
     text = "".join(f"{line}\n" for line in lines)
-    if not file.is_file() or file.read_text() != text:
+    if not file.is_file() or read_bytes(file).decode() != text:
         file.write_text(text)
 
 
@@ -208,7 +209,7 @@ def kill_orphans(file: Path) -> None:
     """End worker processes that a killed server left, before their jobs begin anew."""
     if not file.is_file():
         return
-    for line in file.read_text().splitlines():
+    for line in read_bytes(file).decode(errors="replace").splitlines():
         number, _, began = line.partition(" ")
         if number.isdigit() and began and began == started(int(number)):
             _kill(int(number))
@@ -225,8 +226,8 @@ def started(pid: int | None) -> str:
     A number alone does not tell a worker from a later process that got the same number.
     """
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
+        text = read_bytes(f"/proc/{pid}/stat", most=10_000).decode(errors="replace")
+    except InputError:
         return ""
     fields = text.rpartition(")")[2].split()
     return "" if fields[0] == "Z" else fields[19]

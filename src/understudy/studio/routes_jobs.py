@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
 
 from understudy.studio import forms, verbs
+from understudy.studio.database import plain
 from understudy.studio.store import ENDED
 from understudy.studio.studio import Studio
 
@@ -99,7 +99,7 @@ def show_job(request: Request, job: str) -> dict[str, Any]:
     found = studio(request).jobs
     body = found.get(job)
     events = found.events(job)
-    progress = [json.loads(text) for _, kind, text in events if kind == "progress"]
+    progress = [plain(text) for _, kind, text in events if kind == "progress"]
     last = events[-1][0] if events else 0
     return {**body, "progress": progress[-1] if progress else None, "last_event": last}
 

@@ -16,6 +16,7 @@ from understudy.errors import InputError, ModelError
 from understudy.files.reading import read_json
 from understudy.models.registry import here
 from understudy.preflight import preflight
+from understudy.studio.database import plain
 from understudy.studio.models import MODEL, checked
 from understudy.studio.routes_jobs import studio
 
@@ -139,7 +140,7 @@ def check_photos(request: Request, asked: Photos) -> dict[str, Any]:
 def show_settings(request: Request) -> dict[str, Any]:
     """Preferences of the pages, as they were stored."""
     rows = studio(request).database.all("SELECT name, value FROM preferences ORDER BY name")
-    return {row["name"]: json.loads(row["value"]) for row in rows}
+    return {row["name"]: plain(row["value"]) for row in rows}
 
 
 @router.put("/settings", tags=["settings"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from understudy.errors import InputError
 from understudy.studio.bell import Bell
-from understudy.studio.database import Database
+from understudy.studio.database import Database, plain
 
 QUEUED, RUNNING, DONE, FAILED, CANCELLED = "queued", "running", "done", "failed", "cancelled"
 STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
@@ -48,7 +48,7 @@ class JobStore:
         row = self.database.one(f"SELECT {_FIELDS}, wish FROM jobs WHERE id = ?", (one,))
         if row is None:
             raise LookupError("There is no such job.")
-        return {**_job(row), "wish": json.loads(row["wish"])}
+        return {**_job(row), "wish": plain(row["wish"])}
 
     def list(
         self, states: Sequence[str] = (), after: int = 0, most: int = PAGE
@@ -69,7 +69,7 @@ class JobStore:
             "ORDER BY number DESC LIMIT ?"
         )
         rows = self.database.all(question, [*values, min(max(most, 1), 500)])
-        return [{**_job(row), "wish": json.loads(row["wish"])} for row in rows]
+        return [{**_job(row), "wish": plain(row["wish"])} for row in rows]
 
     def claim(self) -> dict[str, Any] | None:
         """The oldest queued job, now running; None without any."""
@@ -230,5 +230,5 @@ def _requeue(line: Any, one: str, note: str) -> None:
 def _job(row: dict[str, Any]) -> dict[str, Any]:
     """A row as the page sees it."""
     found = {k: v for k, v in row.items() if k != "wish"}
-    found["result"] = None if row["result"] is None else json.loads(row["result"])
+    found["result"] = None if row["result"] is None else plain(row["result"])
     return found
