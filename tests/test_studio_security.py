@@ -17,6 +17,7 @@ pytest.importorskip("multipart")
 from fastapi.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
+from test_odd_pictures import READ, REFUSED
 from test_studio import HOME, png
 from understudy.studio import security
 from understudy.studio.app import create_app
@@ -204,3 +205,18 @@ def test_hostile_names_stay_names(tmp_path: Path) -> None:
             shown = client.get(row["url"])
             assert shown.headers["content-type"] == "image/png"
             assert shown.headers["x-content-type-options"] == "nosniff"
+
+
+def test_odd_pictures_are_taken_or_refused_with_one_line(tmp_path: Path) -> None:
+    with opened(tmp_path) as client:
+        for kind, (make, word) in REFUSED.items():
+            answer = client.post("/api/uploads", files={"file": ("a.png", make())})
+            assert answer.status_code == 400, kind
+            line = answer.json()["error"]
+            assert word in line and "a.png" in line and line.isprintable(), kind
+            assert str(tmp_path) not in line
+        for kind, (make, wanted, _) in READ.items():
+            row = client.post("/api/uploads", files={"file": ("a.png", make())}).json()
+            assert (row["height"], row["width"]) == wanted.shape[:2], kind
+            assert client.get(row["thumb"]).status_code == 200
+        assert len(list((tmp_path / "data" / "files").iterdir())) == len(READ)

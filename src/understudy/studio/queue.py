@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -160,7 +160,7 @@ class Queue:
         if isinstance(event, Note):
             return "note", {"text": self.scrubbed(event.text)}
         if isinstance(event, Progress):
-            return "progress", asdict(replace(event, kept=self.scrubbed(event.kept)))
+            event = replace(event, kept=self.scrubbed(event.kept))
         body = to_dict(event)
         return str(body.pop("event")), body
 
