@@ -32,7 +32,7 @@ COMMANDS = (
     "toybox,subject models models,list models,convert models,check evaluate evaluate,swap "
     "evaluate,cases evaluate,drag evaluate,dreambooth evaluate,study evaluate,study,make "
     "evaluate,study,serve evaluate,study,tally verify doctor cache cache,show cache,clear "
-    "cache,limit forget"
+    "cache,limit forget batch"
 )
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 

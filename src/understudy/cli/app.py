@@ -17,6 +17,7 @@ from understudy._version import __version__
 from understudy.cli import (
     LAST_WORDS,
     STOPPED,
+    batch,
     cache,
     check,
     concept,
@@ -69,6 +70,7 @@ for command in (
     verify.verify,
     doctor.doctor,
     cache.forget,
+    batch.batch,
 ):
     app.command(cls=Command)(command)
 app.add_typer(concept.app, name="concept")

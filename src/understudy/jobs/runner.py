@@ -34,6 +34,7 @@ VERBS = {
 # Read after everything that draws or learns: they alone know the network that scores.
 for verb in ("swap", "dreambooth", "drag", "cases"):
     VERBS[f"evaluate {verb}"] = "understudy.evaluate_job"
+VERBS["batch row"] = "understudy.batch.row"
 VERBS["demo"] = "understudy.demo_job"  # it scores its pictures, too
 
 

@@ -154,7 +154,9 @@ def _class_steps(
         )
         kept, key = None if cache is None else Cache.at(cache), source.key(model)
         store = PriorStore(source.latent_size, kept and kept.folder / key)
-        with kept.using(key) if kept else nullcontext():
+        # One process draws the images of a class, all in the same batches; others wait for them.
+        lock = kept.making if kept and team.size == 1 else kept and kept.using
+        with lock(key) if lock else nullcontext():
             for step in prior_steps(model, source, store, settings.prior_samples, team=team):
                 yield _of_prior(step)
             if kept:

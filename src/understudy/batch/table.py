@@ -1,0 +1,123 @@
+"""Rows of a table: JSON lines, CSV or Parquet, read one after another."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any, cast
+
+from understudy.batch.places import Place
+from understudy.errors import ExtraMissing, InputError
+from understudy.files.reading import parse_json
+
+SUFFIXES = (".jsonl", ".csv", ".parquet")
+AT_ONCE = 1000  # rows of a Parquet file that are in memory
+Row = dict[str, Any]
+
+
+class BadRow(InputError):
+    """A row that cannot be read; the rows after it can."""
+
+
+def rows(table: Place) -> Iterator[Row | BadRow]:
+    """The rows of a table, in order; a row that cannot be read as the error that says why.
+
+    Nested columns of CSV and Parquet are named with dots, like settings.swap.steps. Empty cells of
+    a CSV file are left out. Raises InputError for a table that cannot be read at all.
+    """
+    readers = {".jsonl": _json_lines, ".csv": _csv, ".parquet": _parquet}
+    suffix = next((end for end in SUFFIXES if table.name.endswith(end)), None)
+    if suffix is None:
+        known = ", ".join(SUFFIXES)
+        raise InputError(f"A table of jobs must be one of {known}. Got {table.name!r}.")
+    yield from readers[suffix](table)
+
+
+def count(table: Place) -> int:
+    """The number of rows, as `rows` yields them."""
+    if table.name.endswith(".parquet"):
+        with table.opened() as stream:
+            return int(arrow_parquet().ParquetFile(stream).metadata.num_rows)
+    return sum(1 for _ in rows(table))
+
+
+def nested(row: Row) -> Row:
+    """{"settings.swap.steps": 20} -> {"settings": {"swap": {"steps": 20}}}."""
+    found: Row = {}
+    for name, value in row.items():
+        *outer, last = name.split(".")
+        inside = found
+        for one in outer:
+            inside = inside.setdefault(one, {})
+            if not isinstance(inside, dict):
+                raise BadRow(f"The columns {one!r} and {name!r} exclude each other.")
+        inside[last] = value
+    return found
+
+
+def _json_lines(table: Place) -> Iterator[Row | BadRow]:
+    with table.opened() as stream, io.TextIOWrapper(stream, "utf-8", errors="replace") as lines:
+        for number, line in enumerate(lines, 1):
+            if not line.strip():
+                continue
+            try:
+                body = parse_json(line, f"{table.name}, line {number},")
+            except InputError as error:
+                yield BadRow(str(error))
+                continue
+            if isinstance(body, dict):
+                yield cast(Row, body)
+            else:
+                yield BadRow(f"{table.name}, line {number}, must be a JSON object.")
+
+
+def _csv(table: Place) -> Iterator[Row | BadRow]:
+    how: dict[str, Any] = {"encoding": "utf-8-sig", "errors": "replace", "newline": ""}
+    with table.opened() as stream, io.TextIOWrapper(stream, **how) as lines:
+        for number, cells in enumerate(csv.DictReader(lines), 1):
+            if None in cells or None in cells.values():
+                yield BadRow(f"{table.name}, row {number}, has another number of cells.")
+                continue
+            try:
+                yield nested({name: _cell(name, text) for name, text in cells.items() if text})
+            except BadRow as error:
+                yield error
+
+
+def _cell(name: str, text: str) -> Any:
+    """A cell: JSON where it is a number, a list or a truth value of a job's, else the text.
+
+    Prompts and paths that look like numbers stay text: put them into a column of a template.
+    """
+    if not name.startswith(("settings.", "inputs.")) and name != "seed":
+        return text
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, int | float | bool | list) else text
+
+
+def _parquet(table: Place) -> Iterator[Row | BadRow]:
+    with table.opened() as stream:
+        try:
+            file = arrow_parquet().ParquetFile(stream)
+            for batch in file.iter_batches(batch_size=AT_ONCE):
+                for row in batch.to_pylist():
+                    try:
+                        yield nested({k: v for k, v in row.items() if v is not None})
+                    except BadRow as error:
+                        yield error
+        except (ValueError, OSError) as error:
+            raise InputError(f"{table.text} cannot be read as Parquet: {error}") from error
+
+
+def arrow_parquet() -> Any:
+    """pyarrow.parquet. Raises ExtraMissing."""
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ExtraMissing("batch", "Parquet") from error
+    return parquet
