@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import os
-import random
-import signal
-import threading
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from functools import partial
@@ -21,6 +18,7 @@ import pytest
 from pyarrow import parquet
 
 import pictures
+from benchmarks.batch_workers import killing
 from tiny import tiny_folder
 from understudy import cli
 from understudy.batch.batch import Batch, batch_steps
@@ -232,46 +230,32 @@ def test_rows_bad_and_good_in_this_process(here: Path, capsys: pytest.CaptureFix
     assert len(read_results(Place("memory://results/one/results"))) == 6
 
 
-def _killer(stop: threading.Event, kills: list[int], most: int) -> None:
-    """Kill random worker processes until told to stop."""
-    lot = random.Random(1)
-    while not stop.wait(lot.uniform(0.2, 1.2)) and len(kills) < most:
-        workers = [child for child in multiprocessing.active_children() if child.is_alive()]
-        if workers:
-            victim = lot.choice(workers).pid
-            assert victim is not None
-            os.kill(victim, signal.SIGKILL)
-            kills.append(victim)
+@pytest.mark.slow
+def test_workers_order_stops_and_kills_change_nothing(here: Path) -> None:
+    """One worker; two, in another order, stopped in the middle, and killed again and again."""
+    found, two = prompts(24), partial(by_workers, devices=["cpu", "cpu"])
+    one = Batch(table(here / "one.jsonl", found), str(here / "one"))
+    completed(batch_steps(one, partial(by_workers, devices=["cpu"])))
+    other = Batch(table(here / "two.jsonl", found[::-1]), str(here / "two"))
+    events = batch_steps(other, two)
+    for _ in range(5):
+        next(events)
+    events.close()
+    with killing(6, (0.2, 1.2)) as killed:
+        result = completed(batch_steps(other, two))
+    assert killed and result.values["found"] >= 5
+    assert (result.values["done"], result.values["failed"]) == (24, 0)
+    assert digests(str(here / "one")) == digests(str(here / "two"))
 
 
 @pytest.mark.slow
-def test_workers_order_stops_and_kills_change_nothing(here: Path) -> None:
-    """One worker, two in another order, and two that are killed again and again."""
-    found = prompts(24)
-    ways: dict[str, tuple[list[Any], Any]] = {
-        "one": (found, partial(by_workers, devices=["cpu"])),
-        "two": (found[::-1], partial(by_workers, devices=["cpu", "cpu"])),
-        "killed": (found, partial(by_workers, devices=["cpu", "cpu"])),
-    }
-    seen: dict[str, dict[str, tuple[int | None, str]]] = {}
-    for name, (listed, doing) in ways.items():
-        batch = Batch(table(here / f"{name}.jsonl", listed), str(here / name))
-        stop, kills = threading.Event(), list[int]()
-        killer = threading.Thread(target=_killer, args=(stop, kills, 6))
-        if name == "killed":
-            killer.start()
-            events = batch_steps(batch, doing)
-            for _ in range(5):
-                next(events)
-            events.close()  # stopped in the middle
-        result = completed(batch_steps(batch, doing))
-        stop.set()
-        if name == "killed":
-            killer.join()
-            assert kills
-        assert result.values["done"] == 24 and not result.values["failed"]
-        seen[name] = digests(str(here / name))
-    assert seen["one"] == seen["two"] == seen["killed"]
+def test_a_cluster_of_two_nodes_gives_the_same(tmp_path: Path) -> None:
+    """In a process of its own: the nodes of a cluster talk to each other."""
+    words = [sys.executable, "-m", "benchmarks.batch_workers", "--rows", "8", "--ways", "1,ray"]
+    words += ["--model", str(tiny_folder("toy")), "--out", str(tmp_path)]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=600)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert "ray: 8 rows" in ended.stdout and "equal" in ended.stdout.splitlines()[-1]
 
 
 def test_two_batches_do_not_write_into_one_folder(here: Path) -> None:

@@ -216,7 +216,9 @@ def learnt(here: Path, capsys: pytest.CaptureFixture[str]) -> Path:
             pictures.save(here / name / f"{number}.png", noise.astype(np.uint8))
     for name in ("rex", "mia"):
         ran(capsys, "learn", name, "--class", "cat", "--name", name, "--steps", 1,
-            "--prior-samples", 1, "--prior-steps", 1, *model)  # fmt: skip
+            "--prior-samples", 1, "--prior-steps", 1, "--consent", "permission",
+            *model)  # fmt: skip
+        assert ran(capsys, "concept", "show", name)["record"]["consent"] == "permission"
     for name in ("rex", "mia"):
         photo = sorted((here / name).glob("*.png"))[0]
         ran(capsys, "invert", photo, "--prompt", "a cat", "--steps", 2, *model)

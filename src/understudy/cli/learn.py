@@ -12,6 +12,7 @@ from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.jobs.request import Job
 from understudy.settings import LearnSettings, RunSettings
+from understudy.settings.marks import CONSENT
 
 Noun = Annotated[
     str | None,
@@ -37,6 +38,10 @@ Also = Annotated[
 After = Annotated[
     list[str], typer.Option(help="An earlier concept to preserve while learning; may be repeated.")
 ]
+Consent = Annotated[
+    str,
+    typer.Option(metavar="|".join(CONSENT), help="Recorded consent of the people in the photos."),
+]
 
 
 @knobs
@@ -57,6 +62,7 @@ def learn(
     masks: Masks = None,
     also: Also = [],  # noqa: B006
     after: After = [],  # noqa: B006
+    consent: Consent = CONSENT[0],
     resume: Annotated[bool, typer.Option("--resume", help="Continue a stopped run.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -79,6 +85,7 @@ def learn(
         also=also,
         after=after,
         resume=resume,
+        consent=consent,
     )
     show.job(job, json, finish_step=True, kept=partial(_kept, out or Path("concepts") / name))
 

@@ -22,6 +22,7 @@ from understudy.learn.preview_scorer import CLIP_SCALE, PreviewJudge
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import read_folder, read_masks
 from understudy.settings import LearnSettings, RunSettings
+from understudy.settings.marks import CONSENT
 from understudy.settings.suits import shows_toys
 from understudy.vision.encoders import load_dino
 from understudy.vision.features import ClipFeatures, DinoFeatures, ToyFeatures
@@ -44,9 +45,12 @@ def learn(
     also: list[str] = [],  # noqa: B006
     after: list[str] = [],  # noqa: B006
     resume: bool = False,
+    consent: str = CONSENT[0],
 ) -> Events[Result]:
     """Learn the subject of a folder of photos as a concept, in the folder `out`."""
     folder = out or STORE / name
+    if consent not in CONSENT:
+        raise InputError(f"--consent must be one of {', '.join(CONSENT)}. Got {consent!r}.")
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in also]
@@ -72,17 +76,18 @@ def learn(
     assert last.concept is not None, "the last step carries the concept"
     if not leads:
         return Result({})
-    concept = _with_photos(last.concept, work)
+    concept = _recorded(last.concept, work, consent)
     concept.save(folder)
     work.note(*last.warnings)
     return _told(last, concept, folder)
 
 
-def _with_photos(concept: Concept, work: Work) -> Concept:
-    """The concept with the SHA-256 of its photos in its record: `forget` finds by them what was
-    cached from the photos."""
+def _recorded(concept: Concept, work: Work, consent: str) -> Concept:
+    """The concept with consent and the SHA-256 of its photos in its record: `forget` finds by them
+    what was cached from the photos."""
     hashes = sorted({one.sha256 for one in work.ingredients if one.role == "photos"})
-    return replace(concept, record={**concept.record, "photo_hashes": hashes})
+    record = {**concept.record, "consent": consent, "photo_hashes": hashes}
+    return replace(concept, record=record)
 
 
 def own_device(run: RunSettings) -> RunSettings:

@@ -6,6 +6,8 @@ import dataclasses
 
 from understudy.settings.knobs import Settings, knob
 
+CONSENT = ("unstated", "self", "permission", "public-domain")
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class MarkSettings(Settings):
@@ -30,5 +32,5 @@ class MarkSettings(Settings):
     consent: str = knob(
         "unstated",
         "recorded consent of the people in the photos",
-        choices=("unstated", "self", "permission", "public-domain"),
+        choices=CONSENT,
     )
