@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 import errno
 import io
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +13,19 @@ import pytest
 from safetensors import SafetensorError
 
 import pictures
+import test_study
+import test_swapbench
+from hostile import Attack
+from test_single_file import beside_a_tokenizer
+from test_stylegan2 import small
 from tiny import tiny_folder
 from understudy import cli
+from understudy.evaluate.dreambench import write_toy_set
+from understudy.evaluate.study.questions import make
+from understudy.evaluate.study.server import VOTES
+from understudy.evaluate.study.votes import Votes
+from understudy.generators.folder import save_generator
+from understudy.settings.evaluate import StudySettings
 
 Fill = Callable[[Path], None]
 LEARN = (
@@ -33,8 +45,32 @@ COMMANDS = {
     "render": "toybox render --seed 1 --size 64 --out out/a.png",
     "export": "concept export rex --to kohya --out out/a.safetensors",
     "copy": "concept export rex --to folder --out out/copy",
+    "project": "project photos/0.png --generator gan --steps 1 --tune-steps 1 "
+    "--out out/a.latent.safetensors --picture out/a.png",
+    "drag": "drag --seed 3 --generator gan --points 5,5>9,5 --steps 1 --out out/a.png",
+    "session": "drag --seed 3 --generator gan --points 5,5>9,5 --steps 1 --out a.png "
+    "--save out/a.session",
+    "film": "drag --seed 3 --generator gan --points 5,5>9,5 --steps 1 --out a.png --film out/a.gif",
+    "demo": "demo --photos 2 --learn-steps 1 --prior-samples 0 --steps 1 --out out",
+    "evaluate swap": "evaluate swap --limit 1 --side 64 --methods no-swap --out out",
+    "evaluate cases": "evaluate cases --limit 1 --side 64 --out out",
+    "evaluate dreambooth": "evaluate dreambooth set --limit 1 --pictures 1 --plain-pictures 2 "
+    "--set generate.steps=1 --eyes toys --methods untuned --out out",
+    "evaluate drag": "evaluate drag --generator gan --pairs 1 --points 1 --steps 1 --out out",
+    "toys": "evaluate dreambooth toybox --subjects 1 --eyes toys --out out",
+    "study": "evaluate study make results --out out",
+    "tally": "evaluate study tally out",
+    "subject": "toybox subject --seed 1 --photos 1 --size 64 --out out",
+    "truth": "toybox render --seed 1 --size 64 --truth --out out/a.png",
+    "convert": "models convert face.pkl --out out/face",
+    "convert diffusion": "models convert whole.safetensors --out out/whole",
+    "import": "concept import photos.lora.safetensors --identifier sks --out out/rex",
 }
-MODELLESS = ("render",)
+CACHED = ("learn", "generate", "invert", "edit", "swap", "explain", "sweep")
+MODELLESS = (
+    "render", "project", "drag", "session", "film", "evaluate swap", "evaluate cases",
+    "evaluate drag", "study", "tally", "subject", "truth", "convert", "convert diffusion",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -71,13 +107,23 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Fill:
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Photos, and a concept in concepts/rex."""
+    """What the commands read: photos, a concept in concepts/rex, and files of every kind."""
     folder = tmp_path_factory.mktemp("start")
     for number in range(2):
         pictures.save(folder / f"photos/{number}.png", pictures.gradient(80, 90))
+    gan = small()
+    save_generator(folder / "gan", gan.config, gan.state_dict())
+    write_toy_set(folder / "set", 1, 32)
+    test_swapbench.run(folder / "results", ["no-swap", "copy-paste"], limit=1)
+    asked = make(folder / "study", test_study.toys(), test_study.TASKS, StudySettings())
+    test_study.answered(Votes(folder / "study" / VOTES, asked), test_study.wanders(0))
+    (folder / "face.pkl").write_bytes(Attack(folder / "canary").pkl())
+    beside_a_tokenizer(folder, "sd15", "whole.safetensors")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert ran("learn", "concepts/rex") == 0
+        words = "concept export rex --to lora --out photos.lora.safetensors --model"
+        assert cli.main([*words.split(), str(tiny_folder("toy"))]) == 0
     return folder
 
 
@@ -91,26 +137,31 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     name: str, start: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    (tmp_path / "photos").symlink_to(start / "photos")
-    (tmp_path / "concepts").symlink_to(start / "concepts")
+    for path in start.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "out").mkdir()
-    fill(tmp_path / "out")
+    out = tmp_path / "out"
+    if name == "tally":
+        shutil.copytree(start / "study", out)
+    out.mkdir(exist_ok=True)
+    before = sorted(out.rglob("*"))
+    fill(out)
     assert ran(name) == 1
     *_, line = capsys.readouterr().err.splitlines()
     assert line.startswith("understudy: Cannot write ") and "disk is full" in line
     assert ".partial" not in line
-    left = [path for path in (tmp_path / "out").rglob("*") if name != "learn" or path.is_file()]
+    # Folders may have been made, and the file that claims a run; no file of a result.
+    left = [path for path in sorted(out.rglob("*")) if path.is_file() and path not in before]
     assert [path.name for path in left if not path.name.startswith(".run")] == []
 
 
-@pytest.mark.parametrize("name", [n for n in COMMANDS if n not in ("render", "export", "copy")])
+@pytest.mark.parametrize("name", CACHED)
 def test_a_full_cache_fails_nothing(
     name: str, start: Path, cache: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
 ) -> None:  # fmt: skip
-    (tmp_path / "photos").symlink_to(start / "photos")
-    (tmp_path / "concepts").symlink_to(start / "concepts")
+    for path in start.iterdir():
+        (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     fill(cache)
     assert ran(name) == 0, capsys.readouterr().err

@@ -21,12 +21,13 @@ import numpy as np
 import pytest
 
 from understudy.errors import InputError, OutputError
+from understudy.evaluate.results import add_row
 from understudy.evaluate.study.contests import contests
 from understudy.evaluate.study.questions import Contest, Question, Study, make, read
 from understudy.evaluate.study.server import VOTES, StudyServer
 from understudy.evaluate.study.tally import raters, report, scores
 from understudy.evaluate.study.votes import Votes
-from understudy.pictures.photo import png_text
+from understudy.pictures.photo import png_text, write_pixels
 from understudy.settings.evaluate import StudySettings
 
 METHODS = ("method-of-ada", "method-of-bob")
@@ -282,6 +283,22 @@ def test_results_become_contests(tmp_path: Path) -> None:
         contests(tmp_path / "run", "no-swap")
     with pytest.raises(InputError, match="--methods knows"):
         contests(tmp_path / "run", "no-swap,none")
+
+
+@pytest.mark.parametrize(
+    "place", ["/etc/hosts", "../secret.png", "pictures/../../secret.png", "link.png"]
+)
+def test_rows_name_no_picture_outside_their_folder(tmp_path: Path, place: str) -> None:
+    write_pixels(tmp_path / "secret.png", flat(9))
+    folder = tmp_path / "run"
+    (folder / "pictures").mkdir(parents=True)
+    (folder / "link.png").symlink_to(tmp_path / "secret.png")
+    said = {"bench": {"name": "x", "version": "1"}, "methods": {"a": {}, "b": {}}, "side": 32}
+    (folder / "run.json").write_text(json.dumps(said))
+    for method in ("a", "b"):
+        add_row(folder / "rows.jsonl", {"method": method, "case": "1", "seed": 1, "picture": place})
+    with pytest.raises(InputError, match="which is not in"):
+        contests(folder)
 
 
 # In a real browser

@@ -101,6 +101,25 @@ def number(row: Row, name: str) -> float:
     return float(value)
 
 
+def picture_file(folder: Path, name: str) -> Path:
+    """The file of a picture that a row names: a path relative to the folder of results.
+
+    Raises InputError for a file outside the folder, where a stranger's rows could name any picture
+    of this machine, to be shown in reports and studies.
+    """
+    file = folder / name
+    try:
+        inside = file.resolve().is_relative_to(folder.resolve())
+    except (OSError, ValueError, RuntimeError):  # a name that the system does not take
+        inside = False
+    if not inside:
+        raise InputError(
+            f"{folder / 'rows.jsonl'} names the picture {spec.shown(name)}, which is not in "
+            f"{folder}. Remove that line."
+        )
+    return file
+
+
 def add_row(path: Path, row: Row) -> None:
     """Append a row, flushed to the disk; numbers that are not finite become null."""
     plain = {

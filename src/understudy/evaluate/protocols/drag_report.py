@@ -10,11 +10,11 @@ from understudy.errors import InputError
 from understudy.evaluate.gan_scores import drawn_pictures, trunk_features
 from understudy.evaluate.protocols.drag import VERSION, Column, Study
 from understudy.evaluate.report import Report, Sheet, Table, whiskers, written
-from understudy.evaluate.results import Row, Run, latest, number, read_rows, require
+from understudy.evaluate.results import Row, Run, latest, number, picture_file, read_rows, require
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.pictures.metrics import frechet_distance
-from understudy.pictures.photo import read_photo
+from understudy.pictures.photo import Pixels, read_photo
 from understudy.pictures.sheet import Row as SheetRow
 from understudy.pictures.sheet import Tile
 from understudy.pictures.tensors import to_tensor
@@ -77,9 +77,7 @@ def _whole(run: Run, ruler: Recogniser, study: Study, row: Row) -> Row:
     """The row, with what the ruler says of its picture where the study asks."""
     if not any(column.key == "perceptual" for column in study.columns):
         return row
-    ours, theirs = (
-        to_tensor(read_photo(run.folder / row[key]).pixels) for key in ("picture", "goal")
-    )
+    ours, theirs = (to_tensor(_pixels(run, row[key])) for key in ("picture", "goal"))
     return {**row, "perceptual": float(between(RecogniserFeatures(ruler))(ours, theirs))}
 
 
@@ -128,13 +126,18 @@ def _sheet(run: Run, study: Study, by: By, count: str) -> Sheet:
     for case in cases[:SHOWN]:
         found = {name: rows[case] for name, rows in by.items() if case in rows}
         one = next(iter(found.values()))
-        tiles = [Tile(read_photo(run.folder / one["before"]).pixels, "before")]
+        tiles = [Tile(_pixels(run, one["before"]), "before")]
         tiles += [
-            Tile(read_photo(run.folder / r["picture"]).pixels, f"{name} {number(r, first.key):.2f}")
+            Tile(_pixels(run, r["picture"]), f"{name} {number(r, first.key):.2f}")
             for name, r in found.items()
             if study.methods[name].settings is not None
         ]
         if "goal" in one:
-            tiles.append(Tile(read_photo(run.folder / one["goal"]).pixels, "wanted"))
+            tiles.append(Tile(_pixels(run, one["goal"]), "wanted"))
         lines.append(SheetRow(case, tiles))
     return Sheet(f"{study.title}, {count} points: the first cases", lines)
+
+
+def _pixels(run: Run, name: str) -> Pixels:
+    """A picture of a row."""
+    return read_photo(picture_file(run.folder, name)).pixels

@@ -12,7 +12,7 @@ from understudy.evaluate.dreambench import BenchSubject
 from understudy.evaluate.protocols.dreambooth import CLASS_SECONDS, PLAIN, REAL, SECONDS
 from understudy.evaluate.protocols.published import LOWER, MEASURES, beside, orders, own
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.results import Row, Run, latest, number, read_rows, require
+from understudy.evaluate.results import Row, Run, latest, number, picture_file, read_rows, require
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.pictures.photo import Pixels
 from understudy.pictures.sheet import Row as SheetRow
@@ -80,7 +80,7 @@ def subject_sheets(
         for method in wanted or said["methods"]:
             own = [r for r in rows if (r["method"], r.get("subject")) == (method, subject.name)]
             drawn = sorted((r for r in own if "text" in r), key=lambda r: r["case"])
-            files = [run.folder / name for row in drawn for name in row["pictures"]]
+            files = [picture_file(run.folder, f) for row in drawn for f in row["pictures"]]
             tiles = [_tile(file) for file in files if file.is_file()][:WIDEST]
             lines += [SheetRow(method, tiles)] if tiles else []
         if len(lines) > 1:
@@ -149,7 +149,8 @@ def _sheets(run: Run, rows: Sequence[Row], methods: Sequence[str], name: str) ->
         lines: list[SheetRow] = []
         for place in places:
             row = order[place]
-            tiles = [_tile(run.folder / f) for f in row["pictures"] if (run.folder / f).is_file()]
+            files = [picture_file(run.folder, f) for f in row["pictures"]]
+            tiles = [_tile(file) for file in files if file.is_file()]
             words = f"{row['prompt']}: {name} {_found(row, name):.3f}"
             lines += [SheetRow(words, tiles)] if tiles else []
         if lines:

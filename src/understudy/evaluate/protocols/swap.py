@@ -291,8 +291,9 @@ def _line(run: Run, bench: Bench, case: str, rows: Mapping[str, Row], heading: s
 def _tile(run: Run, bench: Bench, name: str, row: Row) -> Tile:
     """The row's picture over the numbers that the duels look at; black where it is gone."""
     numbers = [f"{results.number(row, measure):.2f}" for measure in bench.duels.values()]
+    file = results.picture_file(run.folder, row["picture"])
     try:
-        return Tile(read_photo(run.folder / row["picture"]).pixels, f"{name} {' '.join(numbers)}")
+        return Tile(read_photo(file).pixels, f"{name} {' '.join(numbers)}")
     except PictureError:
         empty = to_pixels(0 * bench.task(row["case"]).source - 1)
         return Tile(empty, f"{name} is gone")

@@ -8,7 +8,7 @@ from pathlib import Path
 from understudy.errors import InputError
 from understudy.evaluate import photo_bench, swapbench, truth
 from understudy.evaluate.dreambench import read_data_set
-from understudy.evaluate.results import Row, Run, latest, read_rows, require
+from understudy.evaluate.results import Row, Run, latest, picture_file, read_rows, require
 from understudy.evaluate.stage import pick
 from understudy.evaluate.study.questions import Contest
 from understudy.pictures.tensors import to_pixels
@@ -61,7 +61,7 @@ def _swapped(folder: Path, rows: Sequence[Row], side: int) -> list[Contest]:
         case = swapbench.case(int(some[0]["seed"]))
         drawn = truth.pictures((*case.subject.photos, case.source, case.right), side).split(1)
         *photos, source, right = (to_pixels(one) for one in drawn)
-        results = {row["method"]: folder / row["picture"] for row in some}
+        results = {row["method"]: picture_file(folder, row["picture"]) for row in some}
         made.append(Contest(name, case.subject.name, tuple(photos), results, right, source))
     return made
 
@@ -74,7 +74,7 @@ def _between_photos(folder: Path, rows: Sequence[Row], cases: Path, side: int) -
         if name not in known:
             raise InputError(f"{cases} has no case {name} any more. Put it back.")
         case, task = known[name], known[name].task((side, side))
-        results = {row["method"]: folder / row["picture"] for row in some}
+        results = {row["method"]: picture_file(folder, row["picture"]) for row in some}
         photos = tuple(to_pixels(one) for one in task.photos.split(1))
         source = to_pixels(task.source)
         made.append(Contest(name, case.subject, photos, results, photos[0], source))
@@ -89,7 +89,7 @@ def _drawn(folder: Path, rows: Sequence[Row], data: Path) -> list[Contest]:
         subject = subjects.get(some[0]["subject"])
         if subject is None:
             raise InputError(f"{data} has no photos of {some[0]['subject']}. Give the same --data.")
-        results = {row["method"]: folder / row["pictures"][0] for row in some}
+        results = {row["method"]: picture_file(folder, row["pictures"][0]) for row in some}
         text = some[0]["text"]
         made.append(
             Contest(name, subject.name, subject.photos, results, subject.photos[0], None, text)

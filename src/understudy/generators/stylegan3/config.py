@@ -126,7 +126,10 @@ class StyleGAN3Config:
     def __post_init__(self) -> None:
         least = {"c_dim": 0, "num_fp16_res": 0, "margin_size": 0}
         counts = "z_dim c_dim w_dim img_resolution img_channels mapping_layers channel_base "
-        counts += "channel_max num_layers num_critical margin_size num_fp16_res filter_size"
+        counts += (
+            "channel_max num_layers num_critical margin_size num_fp16_res filter_size conv_kernel "
+        )
+        counts += "lrelu_upsampling"
         for name in counts.split():
             value, low = getattr(self, name), least.get(name, 1)
             if type(value) is not int or not low <= value <= LARGEST:
