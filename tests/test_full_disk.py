@@ -5,8 +5,11 @@ from __future__ import annotations
 import builtins
 import errno
 import io
+import os
 import shutil
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -168,3 +171,65 @@ def test_a_full_cache_fails_nothing(
     assert any((tmp_path / "out").iterdir())
     whole = [path for path in cache.rglob("*") if path.is_file() and path.suffix != ".lock"]
     assert whole == []
+
+
+# A real disk
+
+
+@pytest.fixture
+def disk() -> Iterator[Fill]:
+    """A function that makes a folder a disk of its own (tmpfs) with one free page of 4 KB."""
+    mounted: list[Path] = []
+
+    def mount(folder: Path) -> None:
+        folder.mkdir(exist_ok=True)
+        held = {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+        words = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(folder)]
+        if shutil.which("mount") is None or subprocess.run(words, capture_output=True).returncode:
+            pytest.skip("only root can mount a small disk")
+        mounted.append(folder)
+        for name, data in held.items():
+            (folder / name).write_bytes(data)
+        with suppress(OSError), (folder / "filler").open("wb", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+        os.truncate(folder / "filler", os.stat(folder / "filler").st_size - 4096)
+
+    yield mount
+    for folder in mounted:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_small_disk_is_one_line(
+    name: str, start: Path, disk: Fill, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    for path in start.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    if name == "tally":
+        shutil.copytree(start / "study", tmp_path / "out")
+    disk(tmp_path / "out")
+    assert ran(name) == 1
+    *_, line = capsys.readouterr().err.splitlines()
+    if name == "tally":  # reads its votes first, and SQLite wants to write beside them
+        assert line == "understudy: out/votes.sqlite cannot be used: disk I/O error."
+    else:
+        assert line.startswith("understudy: Cannot write ") and "disk is full" in line
+    assert not list((tmp_path / "out").rglob("*.partial"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CACHED)
+def test_a_small_disk_for_the_cache_fails_nothing(
+    name: str, start: Path, cache: Path, disk: Fill, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], tmp_path: Path,
+) -> None:  # fmt: skip
+    for path in start.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    disk(cache)
+    assert ran(name) == 0, capsys.readouterr().err
+    assert any((tmp_path / "out").iterdir()) and not list(cache.rglob("*.partial"))

@@ -8,6 +8,7 @@ Lightning left in old checkpoints (settings of its callbacks) is read as an iner
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -74,11 +75,9 @@ def _safe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 def _pickled(path: Path) -> dict[str, Any]:
     _check_archive(path)
     try:
-        names = _foreign_names(path)
-        inert: list[Any] = [(Inert, name) for name in names if name.startswith(HARMLESS)]
-        inert.append((Parameters, PARAMETERS))
-        with torch.serialization.safe_globals(inert):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # strangers' files do not write on our terminal
+            found = _unpickled(path)
     except pickle.UnpicklingError as error:
         known = (*HARMLESS, PARAMETERS)
         named = ", ".join(n for n in _foreign_names(path) if not n.startswith(known))
@@ -99,6 +98,15 @@ def _pickled(path: Path) -> dict[str, Any]:
         raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Wanted names as keys.")
     _check_tensors(whole, path)
     return whole
+
+
+def _unpickled(path: Path) -> Any:
+    """What PyTorch's weights-only reader makes of the file."""
+    names = _foreign_names(path)
+    inert: list[Any] = [(Inert, name) for name in names if name.startswith(HARMLESS)]
+    inert.append((Parameters, PARAMETERS))
+    with torch.serialization.safe_globals(inert):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _plain(value: Any) -> Any:
