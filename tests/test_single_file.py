@@ -217,12 +217,16 @@ def nine_channels(found: dict[str, Any]) -> None:
     (lambda t: [t.pop(k) for k in list(t) if ".middle_block." in k], "lack .* mid_block"),
     (lambda t: t.pop("first_stage_model.decoder.conv_in.weight"), "decoder.conv_in.weight"),
     (lambda t: t.update({f"{UNET}extra": torch.ones(1)}), "diffusion_model.extra"),
+    (lambda t: t.update({"first_stage_model.decoder.extra.weight": torch.ones(1)}),
+     "no autoencoder .*decoder.extra.weight"),
+    (lambda t: t.update({"cond_stage_model.transformer.extra": torch.ones(1)}),
+     "text_encoder .*extra"),
     (lambda t: t.update(ztsnr=torch.empty(0)), "rescale_betas_zero_snr"),
     (lambda t: t[f"{UNET}out.2.bias"].fill_(torch.nan), "conv_out.bias .*not finite"),
     (lambda t: t.update({k: v.to(torch.float8_e4m3fn) for k, v in t.items()}), "F8_E4M3"),
 ])  # fmt: skip
 def test_convert_and_check_refuse_what_loading_refuses(
-    change: Any, match: str, here: Path, capsys: pytest.CaptureFixture[str]
+    change: Any, match: str, here: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Named by the user's file, with nothing left in the cache or at --out."""
     from understudy import cli
@@ -238,3 +242,32 @@ def test_convert_and_check_refuse_what_loading_refuses(
         said = capsys.readouterr().err
         assert "odd.safetensors" in said and "Traceback" not in said and said.count("\n") == 1
     assert not (here / "made").exists()
+    assert not [path for path in cache.rglob("*") if path.is_file()]
+
+
+def test_tensors_of_no_part_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Schedules and averaged weights are no news; a network that is not used is."""
+    from understudy import cli
+
+    others = {
+        "betas": torch.ones(3), "alphas_cumprod": torch.ones(3), "model_ema.decay": torch.ones(1),
+        "first_stage_model.loss.logvar": torch.ones(1), "v_pred": torch.empty(0),
+        "control_model.a": torch.ones(1), "control_model.b": torch.ones(1),
+    }  # fmt: skip
+    tensors = {k: v.contiguous() for k, v in ldm.single_file(published("sd15")).items()}
+    shutil.copytree(published("sd15") / "tokenizer", here / "tokenizer")
+    save_file(tensors | others, here / "odd.safetensors")
+    said = "odd.safetensors holds tensors of no part of its model, which are left out: "
+    for _ in range(2):  # the second time it is found in the cache
+        assert cli.main(["models", "convert", "odd.safetensors", "--out", "made"]) == 0
+        assert f"note: {said}control_model (2)." in capsys.readouterr().err
+        shutil.rmtree("made")
+
+
+def test_a_text_encoder_of_the_second_generation_loses_nothing(tmp_path: Path) -> None:
+    tensors = {k: v.contiguous() for k, v in ldm.single_file(published("sd21")).items()}
+    shutil.copytree(published("sd21") / "tokenizer", tmp_path / "tokenizer")
+    tensors["cond_stage_model.model.extra"] = torch.ones(1)
+    save_file(tensors, tmp_path / "odd.safetensors")
+    with pytest.raises(ModelError, match=r"no text encoder .*model\.extra"):
+        registry.load(str(tmp_path / "odd.safetensors"))

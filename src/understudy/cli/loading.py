@@ -1,4 +1,4 @@
-"""A model for the commands that are no jobs; how it was renamed on the hub is said."""
+"""A model for the commands that are no jobs; what there is to say of it is said."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 def load_model(run: RunSettings) -> DiffusionModel:
     """The model of `--model` on `--device` in `--dtype`."""
-    from understudy.models.registry import load, renamed
+    from understudy.models.registry import load, told
 
-    note(*filter(None, [renamed(run.model)]))
-    return load(run.model, device=run.device, dtype=run.dtype)
+    model = load(run.model, device=run.device, dtype=run.dtype)
+    note(*told(run.model))
+    return model

@@ -97,6 +97,7 @@ def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
     from understudy.files.atomic import check_folder_writable
     from understudy.models.parts import check_model
     from understudy.models.registry import find
+    from understudy.models.registry import told as told_of
     from understudy.models.write_folder import copy_folder
 
     check_folder_writable(folder)
@@ -104,6 +105,7 @@ def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
     made = find(str(file))
     check_model(made)
     copy_folder(made, folder)
+    show.note(*told_of(str(file)))
     show.result(told, json, f"{folder}   {_line(told)}")
 
 

@@ -65,10 +65,10 @@ class Work:
     @contextmanager
     def model(self, run: RunSettings) -> Generator[DiffusionModel]:
         """The model of `--model` on `--device` in `--dtype`, until the block ends."""
-        from understudy.models.registry import renamed
+        from understudy.models.registry import told
 
-        self.note(*filter(None, [renamed(run.model)]))
         with self.pool.model(run) as model:
+            self.note(*told(run.model))
             yield model
 
     def generator(self, name: str, device: str, dtype: str = "float32") -> StyleGAN2 | StyleGAN3:

@@ -126,6 +126,18 @@ def renamed(name: str) -> str | None:
     return f"{name} was taken off the hub; the same weights are loaded from {ALIASES[name]}."
 
 
+def told(name: str) -> tuple[str, ...]:
+    """Lines for the user on a model that was found: a hub id that stands in for it, tensors of a
+    single checkpoint file that are not used."""
+    lines = tuple(filter(None, [renamed(name)]))
+    path = Path(name).expanduser()
+    if name in BUILT_IN or not path.is_file():
+        return lines
+    from understudy.models.single_file import left_out
+
+    return (*lines, *left_out(path))
+
+
 def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
     """The folder of a model: its `wanted` files downloaded if need be, or made from a single
     checkpoint file."""

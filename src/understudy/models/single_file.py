@@ -12,22 +12,31 @@ import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 
-from understudy.errors import ModelError, sentence
+from understudy.errors import InputError, ModelError, sentence
 from understudy.files.atomic import replacing
 from understudy.files.cache import Cache
 from understudy.files.origins import Origin
+from understudy.files.reading import read_json
 from understudy.files.tensors import save_tensors
 from understudy.models.parts import check_model
 from understudy.models.pipeline_index import config_of, index_of
 from understudy.models.single_file_marks import scaling_factor_of, scheduler_of, sidecar
-from understudy.models.single_file_shapes import CONFIGS, UNET, family_of
+from understudy.models.single_file_shapes import (
+    CONFIGS,
+    UNET,
+    UNREAD,
+    VAE,
+    family_of,
+    unplaced,
+)
 from understudy.untrusted.checkpoint_file import read_file
 
-FORMAT = 2
+FORMAT = 3
+LEFT_OUT = "left-out.json"  # in the folder: a line on tensors that are not used
 
 
 def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
@@ -36,19 +45,38 @@ def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
     find_tokenizer gives a folder with CLIP's tokenizer, which no such file holds. Raises ModelError
     for a file that is damaged, not a whole model, or of another family.
     """
-    status = file.resolve().stat()
-    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT)
-    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-    cache = Cache.user("models", [Origin("model", file.name)])
-    name = f"{file.stem[:60]}-{key}"
+    cache, name = _place(file)
     folder = cache.folder / name
     with cache.making(name):
         if (folder / "model_index.json").is_file():
             cache.used(name)
-        else:
+            return folder
+        try:
             _convert(file, folder, find_tokenizer)
-            cache.kept(name)
+        except BaseException:  # Ctrl-C too: half a model takes gigabytes
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        cache.kept(name)
     return folder
+
+
+def left_out(file: Path) -> tuple[str, ...]:
+    """One line on the tensors of a converted file that belong to no part of its model; or none."""
+    cache, name = _place(file)
+    try:
+        found: Any = read_json(cache.folder / name / LEFT_OUT)
+    except InputError:  # there is no such file: everything was used
+        return ()
+    return (str(found),) if isinstance(found, str) else ()
+
+
+def _place(file: Path) -> tuple[Cache, str]:
+    """The cache, and the name of the file's folder in it, made or not."""
+    status = file.resolve().stat()
+    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT)
+    key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
+    name = f"{file.stem[:60]}-{key}"
+    return Cache.user("models", [Origin("model", file.name)]), name
 
 
 def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> None:
@@ -81,9 +109,10 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
     try:
         check_model(folder)
     except ModelError as error:
-        shutil.rmtree(folder, ignore_errors=True)
         reason = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
         raise ModelError(f"{file}, as a model folder: {reason}") from error
+    if line := unplaced(file, family, tensors):
+        _write_json(folder / LEFT_OUT, line)
 
 
 def _renamed(
@@ -91,23 +120,20 @@ def _renamed(
 ) -> dict[str, Tensor]:
     """The weights of a part under diffusers' and transformers' names, by diffusers' own rules.
 
-    Raises ModelError for tensors of the U-Net that would be lost, and values that are not finite.
+    Raises ModelError for tensors that would be lost, and values that are not finite.
     """
     from diffusers.loaders import single_file_utils as rules
 
     if part == "unet":
         own = {name: value for name, value in tensors.items() if name.startswith(UNET)}
         renamed = rules.convert_ldm_unet_checkpoint(own, config)
-        used = {id(value) for value in renamed.values()}
-        if unknown := sorted(name for name, value in own.items() if id(value) not in used):
-            raise ModelError(
-                f"{file} holds {len(unknown)} tensors that no U-Net of its family has, the first "
-                f"is {unknown[0][:100]!r}. It is of another kind of model."
-            )
+        _refuse_unused(file, "U-Net", own, renamed)
     elif part == "vae":
-        renamed = rules.convert_ldm_vae_checkpoint(tensors, config)
+        own = {name: value for name, value in tensors.items() if name.startswith(VAE)}
+        renamed = rules.convert_ldm_vae_checkpoint(own, config)
+        _refuse_unused(file, "autoencoder", own, renamed)
     elif family == "2" or part == "text_encoder_2":
-        renamed = _open_clip(tensors, family, config)
+        renamed = _open_clip(file, tensors, family, config)
     else:
         renamed = rules.convert_ldm_clip_checkpoint(tensors)
     kept = {k: v for k, v in renamed.items() if isinstance(v, Tensor) and v.is_floating_point()}
@@ -117,13 +143,32 @@ def _renamed(
     return {name: value.contiguous().clone() for name, value in kept.items()}
 
 
+def _refuse_unused(
+    file: Path, part: str, own: Mapping[str, Tensor], used: Mapping[str, Tensor]
+) -> None:
+    """Raise ModelError for tensors of a part that are not among those used, nor known as unread.
+
+    A used tensor begins in memory where the file's tensor does; it may be a view of it.
+    """
+    there = {value.data_ptr() for value in used.values()}
+    names = [n for n, value in own.items() if value.numel() and value.data_ptr() not in there]
+    if unknown := sorted(name for name in names if not UNREAD.search(name)):
+        raise ModelError(
+            f"{file} holds {len(unknown)} tensors that no {part} of its family has, the first "
+            f"is {unknown[0][:100]!r}. It is of another kind of model."
+        )
+
+
 def _open_clip(
-    tensors: dict[str, Tensor], family: str, config: Mapping[str, Any]
+    file: Path, tensors: dict[str, Tensor], family: str, config: Mapping[str, Any]
 ) -> dict[str, Tensor]:
     """OpenCLIP's weights; 2.x reads the state before the last layer, so that layer is left out."""
     from types import SimpleNamespace
 
-    from diffusers.loaders.single_file_utils import convert_open_clip_checkpoint
+    from diffusers.loaders.single_file_utils import (
+        DIFFUSERS_TO_LDM_MAPPING,
+        convert_open_clip_checkpoint,
+    )
 
     prefix = "cond_stage_model.model." if family == "2" else "conditioner.embedders.1.model."
     own = {name: value for name, value in tensors.items() if name.startswith(prefix)}
@@ -131,6 +176,11 @@ def _open_clip(
         last = f"{prefix}transformer.resblocks.{config['num_hidden_layers']}."
         unread = (last, f"{prefix}text_projection")
         own = {name: value for name, value in own.items() if not name.startswith(unread)}
+    layers: dict[str, str] = cast(Any, DIFFUSERS_TO_LDM_MAPPING)["openclip"]["layers"]
+    known = {f"{prefix}{name}" for name in layers.values()}
+    strange = {k: v for k, v in own.items() if k not in known}
+    inside = {k: v for k, v in strange.items() if k.startswith(f"{prefix}transformer.")}
+    _refuse_unused(file, "text encoder", strange, inside)
     like = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
     return convert_open_clip_checkpoint(like, own, prefix)
 
@@ -148,6 +198,6 @@ def _write_tokenizers(folder: Path, family: str, source: Path) -> None:
         tokenizer.save_pretrained(folder / part)
 
 
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+def _write_json(path: Path, value: Any) -> None:
     with replacing(path) as staged:
         staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -7,13 +7,14 @@ every text encoder, groups of 32 channels, the autoencoder's scaling factor.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, listed
 
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 CLIP_1, CLIP_2 = "cond_stage_model.transformer.", "cond_stage_model.model."
@@ -24,6 +25,15 @@ NEEDED = {  # family: the parts of the file, as messages call them
     "xl": {UNET: "U-Net", VAE: "autoencoder", CLIP_XL: "first text encoder",
            OPEN_CLIP_XL: "second text encoder"},
 }  # fmt: skip
+# Of the training of an autoencoder, and of the parts of CLIP that see pictures.
+UNREAD = re.compile(
+    r"^first_stage_model\.(loss|model_ema)\.|\.(visual\.|logit_scale$|attn_mask$|position_ids$)"
+)
+# Averaged weights, tables that follow from the schedule, and marks; see `single_file_marks`.
+FOLLOWS = re.compile(
+    r"(model_ema\.|betas$|(sqrt_|log_)?(one_minus_|recip_|recipm1_)?alphas_cumprod|sqrt_|log_one_|"
+    r"posterior_|lvlb_weights$|logvar$|scale_factor$|denoiser\.sigmas$|v_pred$|ztsnr$)"
+)
 HEAD = 64
 Tensors = Mapping[str, Tensor]
 
@@ -48,6 +58,18 @@ def family_of(file: Path, tensors: Tensors) -> str:
             f"{file} lacks its {' and '.join(missing)}. Get the full checkpoint of this model."
         )
     return family
+
+
+def unplaced(file: Path, family: str, tensors: Tensors) -> str:
+    """One line on the tensors outside the parts of the model, by the first word of their names;
+    "" where there are none."""
+    parts = tuple(NEEDED[family])
+    others = (name for name in tensors if not name.startswith(parts) and not FOLLOWS.match(name))
+    counts = Counter(name.split(".")[0][:60] for name in others if not UNREAD.search(name))
+    if not counts:
+        return ""
+    shown = listed(f"{name} ({count})" for name, count in sorted(counts.items()))
+    return f"{file.name} holds tensors of no part of its model, which are left out: {shown}."
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:
