@@ -12,27 +12,42 @@ from contextlib import contextmanager
 from torch import Tensor, nn
 
 from understudy.concept import replace_weights, untouched
+from understudy.errors import InputError
 from understudy.learn.trainable import Pupil, widest
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, denoiser_part
+
+LARGEST = 3_000_000_000  # weights of a network that is trained whole: 48 GB with AdamW in float32
 
 
 @contextmanager
 def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Pupil]:
-    """All weights of the U-Net, and of the text encoders if wanted, ready for training.
+    """All weights of the denoising network, and of the text encoders if wanted, ready for training.
 
-    When the block ends, the model is as it was.
+    When the block ends, the model is as it was. Raises InputError for a network that is too large.
     """
-    parts = [part for part in model.trainable_modules() if part == "unet" or train_text]
+    network = denoiser_part(model)
+    _check_size(model, network)
+    parts = [part for part in model.trainable_modules() if part == network or train_text]
     with untouched(model) as parameters:
         originals = {name: parameter.data for name, parameter in parameters.items()}
         trained = trainable(parameters, parts)
         yield Pupil(trained, model.embed, train_text, lambda: changes(trained, originals))
 
 
+def _check_size(model: DiffusionModel, network: str) -> None:
+    """Refuse networks whose weights, gradients and moments fit on no single GPU."""
+    count = sum(weight.numel() for weight in model.trainable_modules()[network].parameters())
+    if count > LARGEST:
+        raise InputError(
+            f"--method dreambooth trains all weights and is for networks of up to "
+            f"{LARGEST / 1e9:g} billion; {model.name} has {count / 1e9:.1f}. Use --method lora."
+        )
+
+
 def trainable(
     parameters: Mapping[str, nn.Parameter], parts: Sequence[str]
 ) -> dict[str, nn.Parameter]:
-    """Ready the parameters of `parts` ("unet", "text_encoder") for training, and return them.
+    """Ready the parameters of `parts` ("unet", "text_encoder", ..) for training, and return them.
 
     They become copies, in float32 at least; all others stand still. The caller lends the parameters
     with `concept.untouched`, which puts everything back.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from understudy.errors import InputError
 from understudy.learn.trainable import Pupil, widest
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, denoiser_part
 
 ADAPTER = "understudy"
 TEXT_TARGETS = ("q_proj", "k_proj", "v_proj", "out_proj")  # of a CLIP text encoder
@@ -35,9 +35,9 @@ def low_rank(
     """Low-rank changes of the layers whose names end in one of `targets`, ready for training.
 
     Those of the text encoders' attention besides, if wanted. When the block ends, the model is as
-    it was. Raises InputError where no layer of the U-Net has such a name.
+    it was. Raises InputError where no layer of the denoising network has such a name.
     """
-    wanted = {"unet": tuple(targets)}
+    wanted = {denoiser_part(model): tuple(targets)}
     if train_text:
         wanted |= {p: TEXT_TARGETS for p in model.trainable_modules() if p.startswith("text")}
     layers: dict[str, Any] = {}

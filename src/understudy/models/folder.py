@@ -54,10 +54,23 @@ def empty_is_zero(folder: Path) -> bool:
 
 def native_size(folder: Path) -> tuple[int, int]:
     """Height and width in pixels of the pictures a model was trained on, by its configurations."""
+    if (folder / "transformer").is_dir():
+        return _native_size_of_flow(folder)
     side = network_config(folder, "unet")["sample_size"]
     levels = network_config(folder, "vae").get("block_out_channels", [0])
     height, width = (side, side) if isinstance(side, int) else side
     return height << (len(levels) - 1), width << (len(levels) - 1)
+
+
+def _native_size_of_flow(folder: Path) -> tuple[int, int]:
+    """The same of a flow transformer; 1024 where neither network nor autoencoder says a size."""
+    vae = read_json(folder / "vae" / "config.json")
+    cells = read_json(folder / "transformer" / "config.json").get("sample_size")
+    side: Any = vae.get("sample_size", 1024)
+    if isinstance(cells, int):
+        side = cells << (len(vae.get("block_out_channels") or [0]) - 1)
+    side = side if isinstance(side, int) and 0 < side <= 65_536 else 1024
+    return side, side
 
 
 def parameter_counts(folder: Path) -> dict[str, int]:

@@ -90,5 +90,12 @@ class DiffusionModel(Protocol):
         ...
 
     def trainable_modules(self) -> Mapping[str, nn.Module]:
-        """The parts that learning may change: "unet", "text_encoder", XL's "text_encoder_2"."""
+        """The parts that learning may change: "unet" or "transformer", "text_encoder",
+        "text_encoder_2"."""
         ...
+
+
+def denoiser_part(model: DiffusionModel) -> str:
+    """The name of the network among the trainable modules: "unet", or "transformer" of a flow
+    model."""
+    return "transformer" if "transformer" in model.trainable_modules() else "unet"

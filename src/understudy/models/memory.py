@@ -7,23 +7,25 @@ from contextlib import contextmanager
 from typing import Any, cast
 
 from understudy.errors import ModelError
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, denoiser_part
 
 
 @contextmanager
 def gradient_checkpointing(model: DiffusionModel, wanted: bool = True) -> Generator[None]:
-    """The U-Net keeps no activations of its blocks for the backward pass inside the block.
+    """The denoising network keeps no activations of its blocks for the backward pass inside the
+    block.
 
-    Results are the same. Raises ModelError where its U-Net cannot do so.
+    Results are the same. Raises ModelError where the network cannot do so.
     """
-    unet = cast(Any, model.trainable_modules()["unet"])
+    part = denoiser_part(model)
+    network = cast(Any, model.trainable_modules()[part])
     if not wanted:
         yield
         return
-    if not hasattr(unet, "enable_gradient_checkpointing"):
-        raise ModelError(f"The U-Net of {model.name!r} knows no gradient checkpointing.")
-    unet.enable_gradient_checkpointing()
+    if not hasattr(network, "enable_gradient_checkpointing"):
+        raise ModelError(f"The {part} of {model.name!r} has no gradient checkpointing.")
+    network.enable_gradient_checkpointing()
     try:
         yield
     finally:
-        unet.disable_gradient_checkpointing()
+        network.disable_gradient_checkpointing()

@@ -29,7 +29,16 @@ _SWAP: Values = {
 _P2P: Values = {"self_map_steps": 10, "self_map_side": 256}
 
 
-def _family(steps: int, guidance: float, **more: Values) -> dict[str, Values]:
+# LoRA: the layers that the families' trainers adapt (diffusers' and ai-toolkit's), rank 16.
+_ATTENTION = "to_q,to_k,to_v,to_out.0"
+_JOINT = f"{_ATTENTION},add_q_proj,add_k_proj,add_v_proj,to_add_out"
+_FLUX = f"{_JOINT},ff.net.0.proj,ff.net.2,ff_context.net.0.proj,ff_context.net.2"
+_FLUX2 = f"{_JOINT},attn.to_qkv_mlp_proj,attn.to_out"
+
+
+def _family(
+    steps: int, guidance: float, targets: str = _ATTENTION, **more: Values
+) -> dict[str, Values]:
     """The values of one family. Counts of steps are for 50 steps."""
     run: dict[str, Value] = {"steps": steps, "guidance": guidance}
     return {
@@ -40,16 +49,17 @@ def _family(steps: int, guidance: float, **more: Values) -> dict[str, Values]:
         "edit p2p": {**_P2P, **run},
         "edit pnp": {**_P2P, **run, "inversion_steps": 0, "feature_steps": 10, "negative": ""},
         "edit hiper": run,
-        "learn": {"prior_steps": steps, "prior_guidance": guidance},
+        "learn": {"prior_steps": steps, "prior_guidance": guidance, "train_text_encoder": False},
+        "learn lora": {"targets": targets, "rank": 16, "steps": 1000},
         **more,
     }
 
 
 _FLUX_EDIT: Values = {"steps": 28, "n_max": 43, "guidance": 5.5, "source_guidance": 1.5}
 FAMILIES: Mapping[str, Mapping[str, Values]] = {
-    "StableDiffusion3": _family(28, 7.0),
-    "Flux2": _family(50, 4.0, **{"edit flowedit": _FLUX_EDIT}),
-    "Flux": _family(28, 3.5, **{"edit flowedit": _FLUX_EDIT}),
+    "StableDiffusion3": _family(28, 7.0, _JOINT),
+    "Flux2": _family(50, 4.0, _FLUX2, **{"edit flowedit": _FLUX_EDIT}),
+    "Flux": _family(28, 3.5, _FLUX, **{"edit flowedit": _FLUX_EDIT}),
     "Chroma": _family(35, 5.0),
     "QwenImage": _family(50, 4.0),
     "ZImage": _family(50, 5.0),

@@ -98,7 +98,7 @@ class LearnSettings(Settings):
         0.0, "lora: alpha; the change is scaled by alpha / rank; 0 means alpha = rank", at_least=0
     )
     targets: str = knob(
-        "to_q,to_k,to_v,to_out.0", "lora: layers of the U-Net to adapt, by the end of their names"
+        "to_q,to_k,to_v,to_out.0", "lora: layers of the network to adapt, by the end of their names"
     )
     vectors: int = knob(1, "textual-inversion: number of embedding vectors", at_least=1, at_most=75)
     initialiser: str = knob(
