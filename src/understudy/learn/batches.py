@@ -23,11 +23,13 @@ from understudy.learn.loss import Rows
 @dataclass(frozen=True)
 class Prior:
     """The class pictures: what each class is called, their latents, and the weight of their part of
-    the loss (lambda). prompts: one for each owner of the bank."""
+    the loss (lambda). prompts: one for each owner of the bank. by_output: the latents are the
+    photos' own, and the untrained model's output for the class prompt is to stay."""
 
     prompts: tuple[str, ...]
     latents: LatentBank
     weight: float = 1.0
+    by_output: bool = False
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,9 @@ class Lesson:
         weights = torch.tensor([1.0, self.prior.weight if self.prior else 0.0])[part] / count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
         here = clean.device
-        return Rows(clean, noise, times.to(here), torch.cat(prompts), part, weights.to(here), mask)
+        which, weights = torch.cat(prompts), weights.to(here)
+        by_base = self.prior is not None and self.prior.by_output
+        return Rows(clean, noise, times.to(here), which, part, weights, mask, by_base)
 
     def _wording(self, owners: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
         """A prompt for each photo; only where there is a choice is anything drawn."""

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from understudy.concept import replace_weights, untouched
 from understudy.errors import InputError
-from understudy.learn.trainable import Pupil, widest
+from understudy.learn.trainable import Pupil, holding, widest
 from understudy.models.interface import DiffusionModel, denoiser_part
 
 LARGEST = 3_000_000_000  # weights of a network that is trained whole: 48 GB with AdamW in float32
@@ -31,7 +31,13 @@ def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Pupil]:
     with untouched(model) as parameters:
         originals = {name: parameter.data for name, parameter in parameters.items()}
         trained = trainable(parameters, parts)
-        yield Pupil(trained, model.embed, train_text, lambda: changes(trained, originals))
+        yield Pupil(
+            trained,
+            model.embed,
+            train_text,
+            lambda: changes(trained, originals),
+            lambda: holding(trained, {name: originals[name] for name in trained}),
+        )
 
 
 def _check_size(model: DiffusionModel, network: str) -> None:

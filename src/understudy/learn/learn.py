@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, worn
-from understudy.errors import ConceptError
+from understudy.errors import ConceptError, InputError
 from understudy.files.cache import Cache
 from understudy.learn.batches import Lesson, Prior
 from understudy.learn.checkpoint import Run, claimed
@@ -100,7 +100,10 @@ def learn_steps(
         bank = joined([_encoded(model, role, settings) for role in roles])
         known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
         prompts = dict.fromkeys([role.class_prompt for role in roles] + known)
-        prior = yield from _class_steps(model, settings, tuple(prompts), bank, cache, team)
+        if settings.preservation == "output":
+            prior = _kept_output(settings, roles, bank)
+        else:
+            prior = yield from _class_steps(model, settings, tuple(prompts), bank, cache, team)
 
         # Learn it: the method says what trains.
         wordings = tuple(role.wordings for role in roles)
@@ -163,6 +166,22 @@ def _class_steps(
                 kept.kept(key)
         banks.append(LatentBank(store.latents(settings.prior_samples).to(photos.mean)))
     return Prior(prompts, joined(banks), settings.prior_weight)
+
+
+def _kept_output(
+    settings: LearnSettings, roles: Sequence[Role], photos: LatentBank
+) -> Prior | None:
+    """Output preservation: with the class prompt, the photos' own latents are to give what the
+    untrained model makes of them. No class pictures are drawn."""
+    if settings.method not in ("lora", "dreambooth") or settings.train_text_encoder:
+        raise InputError(
+            "--preservation output goes with --method lora or dreambooth, and with "
+            "--no-train-text-encoder: the untrained text encoder must read the class prompt."
+        )
+    if settings.prior_weight == 0:
+        return None
+    prompts = tuple(role.class_prompt for role in roles)
+    return Prior(prompts, photos, settings.prior_weight, by_output=True)
 
 
 def _of_prior(step: PriorStep) -> LearnStep:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -51,7 +52,13 @@ def low_rank(
         }
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        yield Pupil(parameters, model.embed, train_text, lambda: _tensors(layers, alpha))
+        yield Pupil(
+            parameters,
+            model.embed,
+            train_text,
+            lambda: _tensors(layers, alpha),
+            partial(_without, layers),
+        )
     finally:
         for part, module in model.trainable_modules().items():
             _unwrap(module)
@@ -96,6 +103,19 @@ def _unwrap(module: nn.Module) -> None:
         for name, child in list(parent.named_children()):
             if hasattr(child, "base_layer") and hasattr(child, "lora_A"):
                 parent.register_module(name, cast(Any, child).base_layer)
+
+
+@contextmanager
+def _without(layers: dict[str, Any]) -> Generator[None]:
+    """The layers compute what they did before, inside the block."""
+    scales = {name: layer.scaling[ADAPTER] for name, layer in layers.items()}
+    try:
+        for layer in layers.values():
+            layer.scaling[ADAPTER] = 0.0
+        yield
+    finally:
+        for name, layer in layers.items():
+            layer.scaling[ADAPTER] = scales[name]
 
 
 def _factor(layer: Any, letter: str) -> nn.Parameter:

@@ -5,6 +5,8 @@ This module does not know photos, prompts, optimisers nor concepts.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +15,9 @@ from torch import Tensor
 
 from understudy.diffusion.text import Text
 from understudy.models.interface import DiffusionModel
+
+Base = Callable[[], AbstractContextManager[None]]
+"""A context in which the model is as it was before training."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +28,8 @@ class Rows:
     `Schedule`.
     prompts: which of the lesson's prompts a row reads. part: 0 for photos, 1 for class pictures.
     weights: of each row's mean squared error in the loss. mask: how much each place of a row
-    counts, None where all count alike.
+    counts, None where all count alike. by_base: rows of part 1 are to stay what the untrained model
+    makes of them (output preservation), instead of learning their own noise.
     """
 
     latents: Float[Tensor, "r c h w"]
@@ -33,6 +39,7 @@ class Rows:
     part: Int[Tensor, " r"]
     weights: Float[Tensor, " r"]
     mask: Float[Tensor, "r 1 h w"] | None = None
+    by_base: bool = False
 
     def __len__(self) -> int:
         return len(self.latents)
@@ -48,16 +55,26 @@ class Rows:
             self.part[some],
             self.weights[some],
             None if self.mask is None else self.mask[some],
+            self.by_base,
         )
 
 
-def row_losses(model: DiffusionModel, rows: Rows, text: Text) -> Float[Tensor, " r"]:
+def row_losses(
+    model: DiffusionModel, rows: Rows, text: Text, base: Base | None = None
+) -> Float[Tensor, " r"]:
     """The mean squared error of each row, at least in float32 (Ho et al. 2020, eq. 14).
 
-    text: what each row reads. With a mask the mean is over places by their weight in it.
+    text: what each row reads. With a mask the mean is over places by their weight in it. base: a
+    context in which the model is the untrained one, for rows by_base.
     """
     noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
     target = model.schedule.target(rows.latents, rows.noise, rows.times)
+    kept = (rows.part == 1).nonzero().flatten().tolist() if rows.by_base else []
+    if kept and base is not None:
+        with torch.no_grad(), base():
+            target = target.clone()
+            still = model.predict(noised[kept], rows.times[kept], text[kept])
+            target[kept] = still.to(target)
     answer = model.predict(noised, rows.times, text)
     wide = torch.promote_types(rows.latents.dtype, torch.float32)
     error = (answer.to(wide) - target.to(wide)).square()

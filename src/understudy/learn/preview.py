@@ -147,7 +147,8 @@ def validation(trainer: Trainer) -> tuple[float, float]:
         pieces = -(-len(rows) // 8)
         for number in range(pieces):
             share = rows.share(number, pieces)
-            parts.append(row_losses(trainer.model, share, trainer.text(share.prompts)))
+            text = trainer.text(share.prompts)
+            parts.append(row_losses(trainer.model, share, text, trainer.pupil.base))
     order = torch.cat([torch.arange(number, len(rows), pieces) for number in range(pieces)])
     return part_means(torch.cat(parts), rows.part[order].to(parts[0].device))
 

@@ -7,7 +7,7 @@ of words (textual_inversion.py), a tail behind the prompt (hiper.py). The loop k
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -22,13 +22,15 @@ class Pupil:
 
     parameters: what trains, by name, float32 or finer. embed: prompts to text, with gradients to
     the parameters if they have a part in it. trains_text: whether they have; text that stands still
-    is embedded once. tensors(): the concept's tensors, as the parameters are now.
+    is embedded once. tensors(): the concept's tensors, as the parameters are now. base: a context
+    in which the network is the untrained one; None where the method has none.
     """
 
     parameters: Mapping[str, nn.Parameter]
     embed: Callable[[Sequence[str]], Text]
     trains_text: bool
     tensors: Callable[[], dict[str, Tensor]]
+    base: Callable[[], AbstractContextManager[None]] | None = None
 
 
 @contextmanager

@@ -173,7 +173,8 @@ class Trainer:
             share = rows.share(number, count)
             if len(share):
                 with torch.enable_grad(), autocasting(self.model.device, self.recipe.autocast):
-                    found = row_losses(self.model, share, self.text(share.prompts))
+                    text = self.text(share.prompts)
+                    found = row_losses(self.model, share, text, self.pupil.base)
                     found = found * self._emphasis(share)
                     total = found @ share.weights.to(found)
                 self.scaler.scale(total).backward()

@@ -108,6 +108,11 @@ class LearnSettings(Settings):
     tail_scale: float = knob(
         0.8, "hiper: factor on these embeddings when they are used", at_least=0
     )
+    preservation: str = knob(
+        "samples",
+        "prior preservation: by class images the model drew, or by its own output for the class",
+        choices=("samples", "output"),
+    )
     prior_weight: float = knob(1.0, "weight of the prior-preservation loss (lambda)", at_least=0)
     prior_samples: int = knob(
         200, "class images for prior preservation, drawn by the model; 0: none", at_least=0
