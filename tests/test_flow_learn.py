@@ -21,6 +21,7 @@ from understudy.learn.lora import low_rank
 from understudy.learn.loss import Rows, row_losses
 from understudy.settings import LearnSettings
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 QUICK = {"steps": 3, "prior_samples": 0, "learning_rate": 1e-3, "save_every": 0}
 
 
@@ -129,7 +130,7 @@ def test_output_preservation_wants_a_text_encoder_that_stands_still() -> None:
         learn(tiny_flow("sd35"), photos(1), name="rex", class_noun="dog", settings=settings)
 
 
-@pytest.mark.parametrize("kind", ["sd35"])
+@pytest.mark.parametrize("kind", ["sd35", "flux"])
 def test_learn_then_swap_edit_and_invert(kind: str, here: Path) -> None:
     """The whole path by commands: photos to a concept, and the concept in another photo."""
     model = ["--model", str(tiny_flow_folder(kind)), "--device", "cpu"]

@@ -14,7 +14,7 @@ from understudy.attention.site import AttentionSite
 from understudy.diffusion.words import word_places
 from understudy.edit import WordEdits, edit_steps
 from understudy.invert import invert
-from understudy.models.transformer.processors import Processor
+from understudy.models.transformer import processors
 from understudy.settings import EditSettings, InvertSettings, SwapSettings
 from understudy.swap import swap_steps
 from understudy.swap.photoswap import schedule_of
@@ -23,6 +23,7 @@ from understudy.transfer.loop import replay_steps
 from understudy.transfer.readings import alignment, readings, replacement
 from understudy.transfer.schedule import SwapSchedule, first_steps
 
+pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a red dog on the beach"
 STEPS, SIZE = 4, (48, 32)  # not square; 96 or fewer image tokens, 101 text tokens
 
@@ -58,18 +59,21 @@ class Materialised:
         self.swap, self.calls = swap, 0
         self.mapper, self.weights, self.factors = mapper, weights, factors
 
-        def joint(processor, query, key, value, mask=None):
-            site = processor.calls.current.placed(processor.site, query.shape[2])
-            processor.calls.current.plan(site)  # every layer must ask
-            return self.attention(site, query, key, value)
+        plainly = processors.attend_joint
 
-        monkeypatch.setattr(Processor, "joint", joint)
+        def joint(given, site, plan):
+            if site.kind == "self":  # SD3.5's second attention, Z-Image's refiners
+                return plainly(given, site, plan)
+            return self.attention(site, given.query, given.key, given.value, given.mask)
 
-    def attention(self, site: AttentionSite, q, k, v):
+        monkeypatch.setattr(processors, "attend_joint", joint)
+
+    def attention(self, site: AttentionSite, q, k, v, mask):
         self.calls += 1
         d, image, text = q.shape[-1], site.image, site.text
         logits = q @ k.mT / d**0.5
-        out = logits.softmax(-1) @ v
+        hidden = torch.zeros(logits.shape[::3], dtype=torch.bool) if mask is None else ~mask
+        out = logits.masked_fill(hidden[:, None, None], float("-inf")).softmax(-1) @ v
         s, t = 0, 1
         mixed, values = logits[t].clone(), v[t].clone()
         if self.swap in ("m", "phi"):
@@ -80,9 +84,33 @@ class Materialised:
             theirs = logits[s][:, image, text][..., self.mapper.clamp(min=0)]
             own = logits[t][:, image, text]
             mixed[:, image, text] = self.weights * theirs + (1 - self.weights) * own + self.factors
-        swapped = mixed.softmax(-1) @ values
+        swapped = mixed.masked_fill(hidden[t], float("-inf")).softmax(-1) @ values
         out[t, :, image] = swapped[:, image]
         return out
+
+
+@pytest.mark.parametrize("kind", ["flux", "chroma", "qwen", "zimage", "klein"])
+def test_every_family_swaps_as_materialised_and_returns_the_photo(kind: str, monkeypatch) -> None:
+    """M, A and phi at once in text-first, image-first, masked and single-stream layers."""
+    model = tiny_flow(kind, dtype=torch.float64)
+    drawn = torch.rand(1, 3, 64, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    settings = InvertSettings.filled({"method": "direct", "steps": 2})
+    found = invert(model, drawn, SOURCE, settings)
+    for on in ({"m": True, "a": True}, {"phi": True, "a": True}):
+        schedule = SwapSchedule(2, *(range(2 * on.get(name, False)) for name in ("phi", "m", "a")))
+        for scale in (1.0, 3.0):
+            *_, last = replay_steps(model, found, [SOURCE], schedule, guidance=scale)
+            assert found.clean is not None and apart(last.target, found.clean) < 1e-9
+    length = len(model.embed([TARGET]).tokens[0])
+    pairs = alignment(model, SOURCE, TARGET)
+    for swap in ("m", "a", "phi"):
+        schedule = SwapSchedule(2, *(range(2 * (name == swap)) for name in ("phi", "m", "a")))
+        *_, ours = replay_steps(model, found, [TARGET], schedule, guidance=1.0)
+        with monkeypatch.context() as patch:
+            known = torch.tensor(pairs.alphas, dtype=torch.float64)[:length]
+            Materialised(swap, torch.tensor(pairs.mapper)[:length], known, 0.0, patch)
+            *_, wanted = replay_steps(model, found, [TARGET], schedule, guidance=1.0)
+        assert apart(ours.target, wanted.target) < 1e-12, swap
 
 
 @pytest.mark.parametrize("swap", ["m", "a", "phi"])

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from understudy.concept import Concept, embedded, spelled
 from understudy.diffusion.flow import FlowSchedule
+from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import guided, times_of
 from understudy.diffusion.schedule import wide
 from understudy.diffusion.text import Text
@@ -193,22 +194,21 @@ class _Velocities:
 
     def pair(self, guidance: float, source_guidance: float) -> Pair:
         """Velocities with guidance against the empty prompt: (targets at z, source at q)."""
+        how = guidance_of(self.model)
+        free = [reads_unconditional(self.model, scale) for scale in (guidance, source_guidance)]
 
         def call(z: Tensor, q: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
             rows = [(z, self.targets, guidance), (q, self.source, source_guidance)]
             latents, texts = list[Tensor](), list[Text]()
-            for x, text, scale in rows:
-                free = scale != 1
-                latents += [x, x] if free else [x]
-                texts += [self.empty.expand(len(x)), text] if free else [text]
+            for (x, text, scale), both in zip(rows, free, strict=True):
+                read = text.guided(scale) if how.kind == "embedded" else text
+                latents += [x, x] if both else [x]
+                texts += [self.empty.expand(len(x)), read] if both else [read]
             found = self.model.predict(torch.cat(latents), sigma, Text.cat(texts))
-            parts, out, first = list(found.split([len(x) for x in latents])), list[Tensor](), 0
-            for _, _, scale in rows:
-                if scale == 1:
-                    out.append(parts[first])
-                else:
-                    out.append(guided(parts[first], parts[first + 1], scale))
-                first += 1 if scale == 1 else 2
+            parts, out = list(found.split([len(x) for x in latents])), list[Tensor]()
+            for (_, _, scale), both in zip(rows, free, strict=True):
+                first = parts.pop(0)
+                out.append(how.combined(first, parts.pop(0), scale) if both else first)
             return out[0], out[1]
 
         return call

@@ -23,6 +23,9 @@ CANDIDATES = 24  # are measured, and at most half of those there are
 MOST_TOKENS = 3  # the paper's k
 LETTERS = 3  # of a rare word: the paper's limit
 WORD_END = "</w>"
+WORD_STARTS = ("\u2581", "\u0120")  # how T5 and byte-level tokenizers write a blank in front
+# For vocabularies without rare words of one token (T5 and language models have few or none).
+USUAL = ("sks", "shs", "znx", "vtq", "hwk", "qzt")
 CONSONANTS = frozenset("bcdfghjklmnpqrstvwxz")
 
 # Three consonants are no English word, but they may be an acronym, a brand or worse.
@@ -72,6 +75,11 @@ def choose_identifier(
         raise InputError(f"An identifier has 1 to {MOST_TOKENS} tokens. Got {tokens}.")
     used = {part for phrase in avoid for part in phrase.split()}
     words = [rare for rare in rare_words(model) if rare not in used]
+    if len(words) < tokens and not _ends_words(model):
+        free = [word for word in USUAL if word not in used]
+        if len(free) >= tokens:
+            choice = " ".join(free[:tokens])
+            return Identifier(choice, model.tokenize(choice).pieces)
     if len(words) < tokens:
         raise InputError(
             f"The vocabulary of {model.name!r} has {len(words)} unused rare words of one token; "
@@ -101,7 +109,7 @@ def prior_of(model: DiffusionModel, phrases: Sequence[str], class_noun: str = ""
     """
     plain = f"a photo of a {class_noun}".strip()
     prompts = [f"a photo of a {phrase} {class_noun}".strip() for phrase in phrases]
-    ends = [model.tokenize(prompt).length + 1 for prompt in (plain, *prompts)]
+    ends = [one.first + one.length for one in map(model.tokenize, (plain, *prompts))]
     text = model.embed([plain, *prompts]).tokens
     states = text[torch.arange(len(text)), ends].float()
     return (1 - F.cosine_similarity(states[1:], states[:1])).tolist()
@@ -142,8 +150,8 @@ def rare_words(model: DiffusionModel) -> list[str]:
     words: dict[str, int] = {}
     latest: dict[str, int] = {}
     for piece, number in model.vocabulary.items():
-        word = piece.removesuffix(WORD_END)
-        if not piece.endswith(WORD_END):
+        word = _word_of(piece)
+        if word is None:
             continue
         if _is_plain(word):
             words[word] = number
@@ -159,9 +167,23 @@ def _is_plain(word: str) -> bool:
     return len(word) == LETTERS and CONSONANTS.issuperset(word) and word not in TAKEN
 
 
+def _word_of(piece: str) -> str | None:
+    """The word that a piece of a vocabulary is; None for a part of one."""
+    if piece.endswith(WORD_END):
+        return piece.removesuffix(WORD_END)
+    return piece[1:] if piece.startswith(WORD_STARTS) else None
+
+
+def _ends_words(model: DiffusionModel) -> bool:
+    """Whether the vocabulary marks the ends of words, as CLIP's does."""
+    return any(piece.endswith(WORD_END) for piece in model.vocabulary)
+
+
 def _survives(model: DiffusionModel, word: str) -> bool:
     """Whether the word becomes exactly its own token again (26 of CLIP's short ones do not)."""
-    return model.tokenize(word).pieces == (word + WORD_END,)
+    if _ends_words(model):
+        return model.tokenize(word).pieces == (word + WORD_END,)
+    return [_word_of(piece) for piece in model.tokenize(f"a {word}").pieces[1:]] == [word]
 
 
 def _rare_from(model: DiffusionModel) -> int:

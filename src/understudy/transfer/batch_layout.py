@@ -22,7 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import guided
+from understudy.diffusion.guidance import Guidance
 from understudy.diffusion.text import Text
 from understudy.transfer.blend import Blend
 from understudy.transfer.schedule import Swaps
@@ -172,28 +172,38 @@ def rows_of(noise: Float[Tensor, "rows c h w"], rows: Sequence[int]) -> Float[Te
     return torch.stack([noise[row] for row in rows])
 
 
+def with_scale(texts: Sequence[Text], how: Guidance, scale: float) -> tuple[Text, ...]:
+    """The texts as a network reads them that is told the guidance scale; else as they are.
+
+    All rows of a call have a scale, or none has.
+    """
+    return tuple(text.guided(scale) if how.kind == "embedded" else text for text in texts)
+
+
 def guided_targets(
     output: Float[Tensor, "rows c h w"],
     where: Layout,
     known: Float[Tensor, "1 c h w"] | None,
-    guidance: float,
+    how: Guidance,
+    scale: float,
 ) -> Float[Tensor, "p c h w"]:
     """The branches' guided outputs. known: their unconditional output where it was not computed."""
     cond = rows_of(output, where.target_cond)
     if where.target_uncond:
-        return guided(rows_of(output, where.target_uncond), cond, guidance)
-    return cond if known is None else guided(known.expand_as(cond), cond, guidance)
+        return how.combined(rows_of(output, where.target_uncond), cond, scale)
+    return cond if known is None else how.combined(known.expand_as(cond), cond, scale)
 
 
 def guided_source(
     output: Float[Tensor, "rows c h w"],
     where: Layout,
     known: Float[Tensor, "1 c h w"] | None,
-    guidance: float,
+    how: Guidance,
+    scale: float,
 ) -> Float[Tensor, "1 c h w"] | None:
     """The source's guided output; None where the call has no row of it."""
     if where.source_cond is None or where.stored:
         return None
     uncond = known if where.source_uncond is None else output[where.source_uncond][None]
     cond = output[where.source_cond][None]
-    return cond if uncond is None else guided(uncond, cond, guidance)
+    return cond if uncond is None else how.combined(uncond, cond, scale)

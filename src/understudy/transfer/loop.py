@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.flow import FlowSchedule
+from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import advance
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
@@ -25,6 +26,7 @@ from understudy.transfer.batch_layout import (
     guided_source,
     guided_targets,
     lay_out,
+    with_scale,
 )
 from understudy.transfer.blend import Blend, blended
 from understudy.transfer.control import SwapControl
@@ -114,14 +116,14 @@ class _Run:
     ) -> None:
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
-        self.empty, self.source_text = model.embed([""]), model.embed([inversion.prompt])
-        if isinstance(model.schedule, FlowSchedule):
-            features = None  # of joint layers nothing is kept: computing the source again is cheap
+        self.how, self.reads_uncond = guidance_of(model), reads_unconditional(model, guidance)
+        said = (model.embed([""]), model.embed([inversion.prompt]), texts)
+        self.empty, self.source_text, texts = with_scale(said, self.how, guidance)
+        features = None if isinstance(model.schedule, FlowSchedule) else features  # joint layers
         self.texts, self.mixes, self.alike, self.features = texts, mixes, alike, features
         if features is not None:
             features.claim(inversion, guidance)
-        height, width = inversion.noise.shape[-2:]
-        self.size = (int(height), int(width))
+        self.size = (int(inversion.noise.shape[-2]), int(inversion.noise.shape[-1]))
         self.sums = None if blend is None else blend.sums(self.size, word_blocks(model))
         null = inversion.null_embeddings
         self.one_source_row = null is not None and len(null) == 1 and null.equals(self.source_text)
@@ -129,8 +131,7 @@ class _Run:
         # Where the run stands: all targets begin as one branch, in the source's noise.
         self.latents: Tensor = inversion.noise
         self.source: Tensor | None = inversion.noise
-        nothing = Swaps(False, False, False)
-        self.branches = (Branch(0, tuple(range(len(texts))), nothing),)
+        self.branches = (Branch(0, tuple(range(len(texts))), Swaps(False, False, False)),)
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
@@ -241,7 +242,7 @@ class _Run:
             return None, None
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
         known = self._first_output() if index == 0 else None
-        guides = moving and self.guidance != 1 and known is None
+        guides = moving and self.reads_uncond and known is None
         parts |= UNCOND if guides and "output" in parts else NOTHING
         parts |= WORDS if self.sums is not None else NOTHING
         stored = self.features is not None and bool(parts) and self.features.has(index, parts)
@@ -274,8 +275,8 @@ class _Run:
         if not moving:
             return None, None
         return (
-            guided_targets(output, where, known, self.guidance),
-            guided_source(output, where, known, self.guidance),
+            guided_targets(output, where, known, self.how, self.guidance),
+            guided_source(output, where, known, self.how, self.guidance),
         )
 
     def _first_output(self) -> Tensor | None:
