@@ -27,8 +27,9 @@ from torch import Tensor
 
 from benchmarks.plain_drag import PlainStep, plain_steps
 from benchmarks.rows import RESULTS, Row, Rows, page
-from understudy.drag.engine import Engine, State
+from understudy.drag.engine import Engine
 from understudy.drag.region import look
+from understudy.drag.state import State
 from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.settings.drag import DragSettings
@@ -61,6 +62,7 @@ class Task:
     steps: int
     device: str
     precision: str = "float32"
+    resolution: int = 128
 
     def model(self) -> StyleGAN2:
         """Config-f with random weights at 512 and 1024; a thinner one below, to try it out."""
@@ -132,7 +134,7 @@ def begun(task: Task) -> tuple[Engine, State]:
     """Our engine before its first step."""
     model = task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
-    settings = DragSettings.filled({"preset": "official", "feature_resolution": 128})
+    settings = DragSettings.filled({"preset": "official", "feature_resolution": task.resolution})
     movable = task.movable()
     mask = None if movable is None else movable[None, None]
     engine = Engine.made(model, ws, settings, mask)

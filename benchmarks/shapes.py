@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.diffusion.ddpm import DDPMSchedule
+from understudy.diffusion.text import Text
 from understudy.models.interface import Tokens
 from understudy.models.unet.denoiser import Denoiser
 
@@ -69,13 +70,13 @@ class Shaped:
         pad = [1] * (TOKENS - 1 - len(words))
         return Tokens((0, *ids, *pad), tuple(f"{w}</w>" for w in words))
 
-    def embed(self, prompts: Sequence[str]) -> Tensor:
+    def embed(self, prompts: Sequence[str]) -> Text:
         drawn: list[Tensor] = []
         for prompt in prompts:
             seed = int(hashlib.sha256(prompt.encode()).hexdigest()[:12], 16)
             own = torch.Generator().manual_seed(seed)
             drawn.append(torch.randn(TOKENS, self.width, generator=own))
-        return torch.stack(drawn).to(self.device, self.dtype)
+        return Text(torch.stack(drawn).to(self.device, self.dtype))
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         return {"unet": self.unet}

@@ -13,8 +13,9 @@ from torch import Tensor
 from golden_drag import DragCase, drag_cases
 from plain_drag import PlainDrag, plain_drag
 from test_stylegan2 import small
-from understudy.drag.engine import Engine, State
+from understudy.drag.engine import Engine
 from understudy.drag.region import Grid, look
+from understudy.drag.state import State
 from understudy.drag.tracking import FeatureTracker, Sight
 from understudy.settings.drag import DragSettings
 

@@ -29,9 +29,9 @@ from understudy.concept.exchange.exchange import shapes_of
 from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.concept.folder import digest_of
 from understudy.diffusion.text import Text
-from understudy.drag.engine import State
 from understudy.drag.files import Snapshot
 from understudy.drag.session import DragSession
+from understudy.drag.state import State
 from understudy.errors import (
     ConceptError,
     InputError,

@@ -56,9 +56,10 @@ def attend(
     plan: AttentionPlan | None = None,
 ) -> Float[Tensor, "r n c"]:
     """The layer's output for every row, as the plan says; context = features for self-attention."""
+    if plan is None:
+        return _plain(features, context, layer)
     rows = features.shape[0]
     everyone = tuple(range(rows))
-    plan = plan or AttentionPlan()
     flows = _flows(plan, rows, site)
     computed = tuple(row for row in everyone if flows.output[row] == row)
     ask = _Asked(layer, features, context, plan.stored)
@@ -74,6 +75,22 @@ def attend(
     return torch.stack(
         [out[computed.index(r)] if r < rows else ask.of_stored(r, "output") for r in flows.output]
     )
+
+
+def _plain(
+    features: Float[Tensor, "r n c"], context: Float[Tensor, "r k w"], layer: Projections
+) -> Float[Tensor, "r n c"]:
+    """Fused attention of every row by itself."""
+    q, k, v = (
+        split_heads(project(of), layer.heads)
+        for project, of in (
+            (layer.query, features),
+            (layer.key, context),
+            (layer.value, context),
+        )
+    )
+    mixed = F.scaled_dot_product_attention(q, k, v, scale=layer.scale)
+    return layer.out(join_heads(mixed))
 
 
 @dataclass(frozen=True)
@@ -114,7 +131,8 @@ class _Asked:
     ) -> None:
         self.layer, self.features, self.context, self.stored = layer, features, context, stored
         self.rows = len(features)
-        self._queries, self._keys = dict[int, Tensor](), dict[int, Tensor]()
+        self._queries: dict[int, Tensor] = {}  # literals: dynamo cannot trace dict[int, Tensor]()
+        self._keys: dict[int, Tensor] = {}
 
     def queries(self, rows: tuple[int, ...]) -> Float[Tensor, "some n inner"]:
         return self._gathered(rows, self._queries, self.layer.query, self.features, "query")
@@ -225,8 +243,13 @@ def _keep(ask: _Asked, keep: Keep, site: AttentionSite, outputs: dict[int, Tenso
     q = dict(zip(keep.map, ask.queries(keep.map), strict=True)) if keep.map else {}
     k = dict(zip(keep.map, ask.keys(keep.map), strict=True)) if keep.map else {}
     rows = dict.fromkeys((*keep.output, *keep.map))
-    kept = {row: StoredRow(outputs.get(row), q.get(row), k.get(row)) for row in rows}
+    # In memory of their own: a view would keep all rows of the layer alive.
+    kept = {row: StoredRow(*(_copied(part.get(row)) for part in (outputs, q, k))) for row in rows}
     keep.receive(site, kept)
+
+
+def _copied(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.detach().clone()
 
 
 def _flows(plan: AttentionPlan, rows: int, site: AttentionSite) -> _Flows:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from math import sqrt
 
 import torch
@@ -90,8 +91,13 @@ class DDPMSchedule:
     def alpha(self, time: float) -> float:
         """a_t as a Python float (64 bit, exact); a negative time gives that of the clean end."""
         if time < 0:
-            return 1.0 if self.set_alpha_to_one else float(self.alphas_cumprod[0])
-        return float(self.alphas_cumprod[int(time)])
+            return 1.0 if self.set_alpha_to_one else self._alphas[0]
+        return self._alphas[int(time)]
+
+    @cached_property
+    def _alphas(self) -> tuple[float, ...]:
+        """a_t as Python floats, read once: a step then never waits for a tensor."""
+        return tuple(self.alphas_cumprod.double().tolist())
 
     def signal(self, time: float) -> float:
         return sqrt(self.alpha(time))

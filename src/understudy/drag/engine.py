@@ -16,6 +16,7 @@ from torch import Tensor
 
 from understudy.drag.region import Grid, Look, look
 from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
+from understudy.drag.state import Anchor, Findings, State, findings
 from understudy.drag.supervision import MaskedBox, mask_term
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import InputError, ModelError
@@ -25,88 +26,6 @@ from understudy.settings.drag import DragSettings
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as everybody has them
 PUBLISHED_SIZE = 512  # pixels; what lengths in the settings refer to
 WIDER = 3  # how much wider a search follows a doubtful one
-
-
-@dataclass(frozen=True, eq=False)
-class Anchor:
-    """Where references come from: a latent, the handles then, and (once computed) the features;
-    tracked: those that are followed, where they are of another resolution."""
-
-    front: Float[Tensor, "1 rows w_dim"]
-    points: Float[Tensor, "n 2"]
-    look: Look | None = None
-    tracked: Look | None = None
-
-    @property
-    def seen(self) -> Look:
-        """The features, once computed."""
-        assert self.look is not None, "an anchor is looked at before it is used"
-        return self.look
-
-    def references(self) -> Float[Tensor, "n c"]:
-        """Features of the handles at the anchor."""
-        look = self.seen if self.tracked is None else self.tracked
-        return look.sample(self.points[:, None])[:, 0]
-
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """All that a drag changes.
-
-    front: the part of the latent that moves, one row a layer, or one for all of them in W.
-    first, second, count: Adam's moments and steps. points, targets: (y, x) in pixels. anchor: None
-    asks the next step to anchor itself. doubtful: whether the last tracking was; memory: its own.
-    """
-
-    front: Float[Tensor, "1 rows w_dim"]
-    first: Float[Tensor, "1 rows w_dim"]
-    second: Float[Tensor, "1 rows w_dim"]
-    points: Float[Tensor, "n 2"]
-    targets: Float[Tensor, "n 2"]
-    count: int = 0
-    step: int = 0
-    anchor: Anchor | None = None
-    doubtful: bool = False
-    memory: object = None
-
-    def fresh_moments(self) -> State:
-        """The same with an optimiser that never stepped."""
-        zeros = torch.zeros_like(self.front)
-        return replace(self, first=zeros, second=zeros.clone(), count=0)
-
-    def to(self, device: torch.device) -> State:
-        """The same on a device; a session that was saved comes back on the CPU."""
-        if self.front.device == self.points.device == device:
-            return self
-        names = ("front", "first", "second", "points", "targets")
-        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
-        anchor = self.anchor
-        anchor = anchor and Anchor(anchor.front.to(device), anchor.points.to(device))
-        return replace(self, anchor=anchor, memory=None, **moved)
-
-    def light(self) -> State:
-        """The same without its anchor's features, which can be computed again, and pictures."""
-        anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)
-        return replace(self, anchor=anchor, memory=None)
-
-
-@dataclass(frozen=True, eq=False)
-class Findings:
-    """What a step saw, before it moved anything.
-
-    front: the latent that was looked at. motion: a term a handle, NaN where it was not pulled.
-    reached: whether all handles are near enough. left: pixels to the targets.
-    """
-
-    front: Float[Tensor, "1 rows w_dim"]
-    points: Float[Tensor, "n 2"]
-    left: Float[Tensor, " n"]
-    motion: Float[Tensor, " n"]
-    mask: float
-    latent: float
-    total: float
-    reached: bool
-    doubtful: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -195,32 +114,24 @@ class Engine:
             def picture() -> Tensor:
                 return self.held.picture(self.layers(front).detach())
 
-            followed = self._followed(front, state.points, search)
+            followed = self._followed(front, state.places, search)
             look = seen.detached() if followed is None else followed
             sight = Sight(look, anchor.references(), picture, state.memory)
             tracks = self.tracker.track(sight, state.points, search)
             left = (state.targets - tracks.points).norm(dim=1)
-            reached = bool((left <= self.stop_distance(len(left))).all())
-            doubtful = bool(tracks.unsure.any())
-            state = replace(state, points=tracks.points, doubtful=doubtful, memory=tracks.memory)
+            reached = (left <= self.stop_distance(len(left))).all()
+            state = replace(state, points=tracks.points, memory=tracks.memory)
             total, terms = self._loss(state, front, seen)
-            found = Findings(
-                front.detach(),
-                state.points,
-                left,
-                terms["motion"].detach(),
-                float(terms["mask"]),
-                float(terms["latent"]),
-                float(total.detach()),
-                reached,
-                doubtful,
-            )
-            if reached or not update:
-                return found, state
             slope = torch.zeros_like(front)
-            if total.requires_grad:
+            if update and total.requires_grad:
                 (slope,) = torch.autograd.grad(total, front)
-        if not bool(torch.isfinite(slope).all()):
+        flags = (reached, tracks.unsure.any(), torch.isfinite(slope).all())
+        losses = (terms["mask"], terms["latent"], total)
+        found, finite = findings(front, state.points, left, terms["motion"], losses, flags)
+        state = replace(state, doubtful=found.doubtful, told=(state.points, found.points))
+        if found.reached or not update:
+            return found, state
+        if not finite:
             raise ModelError(
                 f"The latent's gradient is not finite at step {state.step}. Try --dtype float32 "
                 "or a smaller --learning-rate."
@@ -233,8 +144,8 @@ class Engine:
         if anchor is None or anchor.look is not None:
             return state
         with torch.no_grad():
-            seen = self._features(anchor.front, anchor.points, self._reach(self.search))
-        followed = self._followed(anchor.front, anchor.points, self.search)
+            seen = self._features(anchor.front, anchor.points.cpu(), self._reach(self.search))
+        followed = self._followed(anchor.front, anchor.points.cpu(), self.search)
         return replace(state, anchor=replace(anchor, look=seen, tracked=followed))
 
     def stop_distance(self, handles: int) -> float:
@@ -247,25 +158,25 @@ class Engine:
     def _look(self, state: State, front: Tensor) -> tuple[State, Look, int]:
         """Features around the handles, the radius to search, and an anchor if there was none."""
         search = self.search * (WIDER if state.doubtful else 1)
-        seen = self._features(front, state.points, self._reach(search))
+        seen = self._features(front, state.places, self._reach(search))
         if state.anchor is None:
-            followed = self._followed(front, state.points, search)
+            followed = self._followed(front, state.places, search)
             anchor = Anchor(front.detach().clone(), state.points, seen.detached(), followed)
             return replace(state, anchor=anchor, memory=None), seen, search
         return self.anchored(state), seen, search
 
-    def _features(self, front: Tensor, points: Tensor, radius: int) -> Look:
+    def _features(self, front: Tensor, places: Tensor, radius: int) -> Look:
+        """places: the points, on the host."""
         box = None if self.fixed is None else self.fixed.box
         layers = self.layers(front)
-        return look(self.held, layers, self.resolution, self.grid, points.cpu(), radius, box)
+        return look(self.held, layers, self.resolution, self.grid, places, radius, box)
 
     @torch.no_grad()
-    def _followed(self, front: Tensor, points: Tensor, radius: int) -> Look | None:
+    def _followed(self, front: Tensor, places: Tensor, radius: int) -> Look | None:
         """The features that are tracked, where they are not those of supervision."""
         if self.tracking is None:
             return None
-        places, layers = points.cpu(), self.layers(front)
-        return look(self.held, layers, *self.tracking, places, self._reach(radius))
+        return look(self.held, self.layers(front), *self.tracking, places, self._reach(radius))
 
     def _reach(self, search: int) -> int:
         """How far from a handle a step may look: tracked, then the disc, then a step."""
@@ -285,7 +196,7 @@ class Engine:
         if self.settings.latent_weight:
             latent = (self.latent(front) - self.start).abs().mean()
             total = total + self.settings.latent_weight * latent
-        return total, {"motion": motion, "mask": mask.detach(), "latent": latent.detach()}
+        return total, {"motion": motion, "mask": mask, "latent": latent}
 
     def _adam(self, state: State, slope: Tensor) -> State:
         """Kingma & Ba 2015, in the order of operations of torch.optim.Adam."""

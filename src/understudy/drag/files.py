@@ -15,8 +15,8 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.drag.engine import Anchor, State
 from understudy.drag.points import Point, as_xy, tensor
+from understudy.drag.state import Anchor, State
 from understudy.errors import InputError
 from understudy.files import spec
 from understudy.files.tensors import read_declared, save_tensors
@@ -174,7 +174,7 @@ def _state(name: str, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
     if f"{name}.anchor.front" in tensors:
         anchor = Anchor(tensors[f"{name}.anchor.front"], tensors[f"{name}.anchor.points"])
     return State(
-        **{part: tensors[f"{name}.{part}"] for part in _PARTS},
+        *(tensors[f"{name}.{part}"] for part in _PARTS),
         count=int(facts["count"]),
         step=int(facts["step"]),
         doubtful=bool(facts["doubtful"]),

@@ -17,10 +17,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.drag.engine import Engine, Findings, State
+from understudy.drag.engine import Engine
 from understudy.drag.files import Snapshot, load_session, save_session
 from understudy.drag.points import Pair, Point, as_xy, checked_pairs, tensor, tensors
 from understudy.drag.rules import check_generator, check_latent
+from understudy.drag.state import Findings, State
 from understudy.drag.tracking import Tracker
 from understudy.errors import InputError
 from understudy.generators.interface import ImageGenerator

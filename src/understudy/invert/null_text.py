@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.diffusion.reading import Reading, reading_delay
 from understudy.diffusion.sampler import advance, guided
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
@@ -143,7 +144,8 @@ def null_text_step(
 ) -> NullStep:
     """Tune the null embedding of one timestep so that a guided step from latents gives wanted.
 
-    The test for the early stop comes after the optimiser's step, as published.
+    The test for the early stop comes after the optimiser's step, as published. On a GPU the loss is
+    read one optimiser step later, while the next is being computed, and that next step is undone.
     """
     if not moves(model.schedule, start, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
@@ -157,23 +159,34 @@ def null_text_step(
     leaves = [values.clone().requires_grad_() for values in null.trainable]
     null = null.with_trainable(leaves)
     adam = torch.optim.Adam(leaves, lr=learning_rate * (1 - place / 100))
-    losses = list[float]()
-    for _ in range(inner_steps if guidance != 1 else 0):
+    losses = list[Reading]()
+    delay = reading_delay(latents.device)
+    stopped = 0  # optimiser steps after which the loss was small enough
+    undo = list[list[Tensor]]()
+    for done in range(1, 1 + (inner_steps if guidance != 1 else 0)):
         with torch.enable_grad():
             after = step_with(model.predict(latents, start, null))
             loss = F.mse_loss(at_least_float32(after), at_least_float32(wanted))
             adam.zero_grad()
             loss.backward(inputs=leaves)  # no gradients for the network's weights
+        if delay:
+            undo.append([leaf.detach().clone() for leaf in leaves])
         adam.step()
-        losses.append(loss.item())
-        if losses[-1] < epsilon + place * 2e-5:
+        losses.append(Reading(loss))
+        looked = done - delay
+        if looked > 0 and losses[looked - 1].value < epsilon + place * 2e-5:
+            stopped = looked
             break
+    if stopped and stopped < len(losses):  # the steps taken while the loss was on its way
+        null = null.with_trainable(undo[stopped])
+        losses = losses[:stopped]
     null = null.detach()
     uncond = model.predict(latents, start, null, keeping(features, index, parts, uncond=0))
     if features is not None:
         features.close_step(index, parts)
     after = step_with(uncond)
-    return NullStep(null, after, tuple(losses) or (F.mse_loss(after, wanted).item(),), uncond)
+    read = tuple(loss.value for loss in losses) or (F.mse_loss(after, wanted).item(),)
+    return NullStep(null, after, read, uncond)
 
 
 def _precise(text: Text) -> Text:

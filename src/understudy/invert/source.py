@@ -203,7 +203,7 @@ class SourceFeatures:
         for part in PARTS:
             values: Tensor | None = getattr(stored, part)
             if values is not None:
-                step[f"{name}.{part}"] = values.detach().clone()
+                step[f"{name}.{part}"] = values.detach()
 
     def _recalled(self, index: int) -> dict[str, Tensor]:
         if index in self._steps or index not in self._files:

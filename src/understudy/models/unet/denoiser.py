@@ -9,19 +9,20 @@ with to_q, to_k, to_v, to_out), so it imports no foreign library.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any, Literal, cast
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.attend import Projections, attend
-from understudy.attention.plan import AttentionControl, AttentionPlan
-from understudy.attention.site import NOWHERE, AttentionSite, Kind
+from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite, Kind
 from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
 from understudy.models.unet.injection import injecting
+from understudy.models.unet.planned_call import PlannedCall
 
 BLOCKS: dict[str, Literal["down", "mid", "up"]] = {
     "down_blocks": "down",
@@ -57,7 +58,8 @@ class Denoiser:
         self.unet = unet
         self.downscale = downscale
         self.rows = 0
-        self.sites = install(unet)
+        self.sites, self.levels = install(unet)
+        self._times: dict[tuple[float, torch.device], Tensor] = {}
 
     def predict(
         self,
@@ -73,12 +75,15 @@ class Denoiser:
         """
         parameter = next(self.unet.parameters())
         height, width = latents.shape[-2:]
-        call = None if control is None else _Call(control, (height, width))
         tokens, added = self._conditions(latents, text.to(parameter.dtype))
+        call = None
+        if control is not None:
+            size = (int(height), int(width))
+            call = PlannedCall(control, self.sites, self.levels, size, tokens.shape[1])
         with injecting(self.unet, self.sites, control):
             output = self.unet(
                 latents.to(parameter.dtype),
-                time,
+                self._told(time, latents.device),
                 encoder_hidden_states=tokens,
                 added_cond_kwargs=added,
                 cross_attention_kwargs=None if call is None else {"control": call},
@@ -87,7 +92,19 @@ class Denoiser:
         self.rows += latents.shape[0]
         if call is not None:
             self._verify(call.heard)
+            call.hand_over()
         return output.to(latents.dtype)
+
+    def _told(self, time: Time, device: torch.device) -> Tensor:
+        """The time as a tensor on the device: a number would be copied there in every call, and
+        would make a compiled network compile again."""
+        if isinstance(time, Tensor):
+            return time
+        if (time, device) not in self._times:
+            kind = torch.int64 if isinstance(time, int) else torch.float64
+            kind = torch.float32 if device.type == "mps" else kind
+            self._times[time, device] = torch.tensor([time], dtype=kind, device=device)
+        return self._times[time, device]
 
     def _conditions(self, latents: Tensor, text: Text) -> tuple[Tensor, dict[str, Tensor] | None]:
         """The text's tokens, and what XL reads beside them: pooled text and the picture's frame.
@@ -101,8 +118,8 @@ class Denoiser:
         frame = text.tokens.new_tensor([height, width, 0, 0, height, width]).expand(len(text), -1)
         return text.tokens, {"text_embeds": text.pooled, "time_ids": frame}
 
-    def _verify(self, heard: list[str]) -> None:
-        silent = [site.name for site in self.sites if site.name not in set(heard)]
+    def _verify(self, heard: list[int]) -> None:
+        silent = [site.name for site in self.sites if site.index not in set(heard)]
         if silent:
             raise ModelError(
                 f"Every attention layer must ask the control. {len(silent)} of {len(self.sites)} "
@@ -111,8 +128,11 @@ class Denoiser:
             )
 
 
-def install(unet: nn.Module) -> tuple[AttentionSite, ...]:
-    """Give every attention layer our processor; return their sites in order of execution.
+def install(unet: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[int, ...]]:
+    """Give every attention layer our processor.
+
+    Returns the layers' sites in order of execution, and how many times the latents' sides have been
+    halved at each.
 
     Raises ModelError, before anything is changed, when a layer is more than plain attention.
     """
@@ -125,6 +145,7 @@ def install(unet: nn.Module) -> tuple[AttentionSite, ...]:
         _check(name, layer)
     levels = _levels(unet)
     sites: list[AttentionSite] = []
+    halvings: list[int] = []
     transformers: dict[str, list[str]] = {}
     for index, (name, block, layer) in enumerate(found):
         number = int(name.split(".")[1]) if block != "mid" else 0
@@ -135,19 +156,17 @@ def install(unet: nn.Module) -> tuple[AttentionSite, ...]:
         site = AttentionSite(
             name, kind, index, block, number, alike.index(home), heads=int(layer.heads)
         )
-        layer.set_processor(Processor(site, levels[block, number]))
+        layer.set_processor(Processor(site))
         sites.append(site)
-    return tuple(sites)
+        halvings.append(levels[block, number])
+    return tuple(sites), tuple(halvings)
 
 
 class Processor:
-    """Attention of one layer: plain and fused, or as the call's control plans it.
+    """Attention of one layer: plain and fused, or as the call's control plans it."""
 
-    level: how many times the latents' sides have been halved here.
-    """
-
-    def __init__(self, site: AttentionSite, level: int) -> None:
-        self.site, self.level = site, level
+    def __init__(self, site: AttentionSite) -> None:
+        self.site = site
 
     def __call__(
         self,
@@ -156,7 +175,7 @@ class Processor:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
-        control: _Call | None = None,
+        control: PlannedCall | None = None,
     ) -> Tensor:
         """Called by diffusers; hidden_states "r n c", encoder_hidden_states "r tokens width"."""
         if attention_mask is not None:
@@ -164,8 +183,9 @@ class Processor:
         context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
         site, plan = self.site, None
         if control is not None:
-            site = control.placed(site, self.level, hidden_states.shape[1], context.shape[1])
-            plan = control.plan(site)
+            site, plan = control.plans[site.index]
+            control.heard.append(site.index)
+            _check_grid(site, hidden_states.shape[1], control.size)
         layer = Projections(
             query=attn.to_q,
             key=attn.to_k,
@@ -177,31 +197,12 @@ class Processor:
         return attend(hidden_states, context, layer, site, plan)
 
 
-class _Call:
-    """One call's control, which layers asked it, and the size of the latents."""
-
-    def __init__(self, control: AttentionControl, size: tuple[int, int]) -> None:
-        self.control, self.size = control, size
-        self.heard: list[str] = []
-
-    def placed(self, site: AttentionSite, level: int, cells: int, keys: int) -> AttentionSite:
-        """The site with this call's grid: sides are halved and rounded up at every level."""
-        height, width = self.size
-        for _ in range(level):
-            height, width = -(-height // 2), -(-width // 2)
-        if height * width != cells:
-            raise ModelError(
-                f"{site.name} has {cells} queries; wanted {height} x {width} of latents of "
-                f"{self.size[0]} x {self.size[1]}. This U-Net's layout is not supported."
-            )
-        image, text = (
-            (slice(0, keys), NOWHERE) if site.kind == "self" else (NOWHERE, slice(0, keys))
+def _check_grid(site: AttentionSite, cells: int, size: tuple[int, int]) -> None:
+    if site.cells != cells:
+        raise ModelError(
+            f"{site.name} has {cells} queries; wanted {site.grid[0]} x {site.grid[1]} of latents "
+            f"of {size[0]} x {size[1]}. This U-Net's layout is not supported."
         )
-        return replace(site, grid=(height, width), image=image, text=text)
-
-    def plan(self, site: AttentionSite) -> AttentionPlan | None:
-        self.heard.append(site.name)
-        return self.control.plan(site)
 
 
 def _levels(unet: nn.Module) -> dict[tuple[str, int], int]:

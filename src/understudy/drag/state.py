@@ -1,0 +1,130 @@
+"""What a drag changes, and what a step of it found: values of the engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from understudy.drag.region import Look
+
+
+@dataclass(frozen=True, eq=False)
+class Anchor:
+    """Where references come from: a latent, the handles then, and (once computed) the features;
+    tracked: those that are followed, where they are of another resolution."""
+
+    front: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    look: Look | None = None
+    tracked: Look | None = None
+
+    @property
+    def seen(self) -> Look:
+        """The features, once computed."""
+        assert self.look is not None, "an anchor is looked at before it is used"
+        return self.look
+
+    def references(self) -> Float[Tensor, "n c"]:
+        """Features of the handles at the anchor."""
+        look = self.seen if self.tracked is None else self.tracked
+        return look.sample(self.points[:, None])[:, 0]
+
+
+@dataclass(frozen=True, eq=False)
+class State:
+    """All that a drag changes.
+
+    front: the part of the latent that moves, one row a layer, or one for all of them in W.
+    first, second, count: Adam's moments and steps. points, targets: (y, x) in pixels. anchor: None
+    asks the next step to anchor itself. doubtful: whether the last tracking was; memory: its own.
+    told: points that the host has read, and its copy of them.
+    """
+
+    front: Float[Tensor, "1 rows w_dim"]
+    first: Float[Tensor, "1 rows w_dim"]
+    second: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    targets: Float[Tensor, "n 2"]
+    count: int = 0
+    step: int = 0
+    anchor: Anchor | None = None
+    doubtful: bool = False
+    memory: object = None
+    told: tuple[Tensor, Tensor] | None = None
+
+    @property
+    def places(self) -> Float[Tensor, "n 2"]:
+        """The points on the host, without asking the device again for what it has told."""
+        if self.told is not None and self.told[0] is self.points:
+            return self.told[1]
+        return self.points.cpu()
+
+    def fresh_moments(self) -> State:
+        """The same with an optimiser that never stepped."""
+        zeros = torch.zeros_like(self.front)
+        return replace(self, first=zeros, second=zeros.clone(), count=0)
+
+    def to(self, device: torch.device) -> State:
+        """The same on a device; a session that was saved comes back on the CPU."""
+        if self.front.device == self.points.device == device:
+            return self
+        names = ("front", "first", "second", "points", "targets")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        anchor = self.anchor
+        anchor = anchor and Anchor(anchor.front.to(device), anchor.points.to(device))
+        return replace(self, anchor=anchor, memory=None, told=None, **moved)
+
+    def light(self) -> State:
+        """The same without its anchor's features, which can be computed again, and pictures."""
+        anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)
+        return replace(self, anchor=anchor, memory=None, told=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a step saw, before it moved anything.
+
+    front: the latent that was looked at. points, left and motion are on the host. motion: a term a
+    handle, NaN where it was not pulled.
+    reached: whether all handles are near enough. left: pixels to the targets.
+    """
+
+    front: Float[Tensor, "1 rows w_dim"]
+    points: Float[Tensor, "n 2"]
+    left: Float[Tensor, " n"]
+    motion: Float[Tensor, " n"]
+    mask: float
+    latent: float
+    total: float
+    reached: bool
+    doubtful: bool
+
+
+@torch.no_grad()
+def findings(
+    front: Tensor,
+    points: Tensor,
+    left: Tensor,
+    motion: Tensor,
+    losses: tuple[Tensor, Tensor, Tensor],
+    flags: tuple[Tensor, Tensor, Tensor],
+) -> tuple[Findings, bool]:
+    """All numbers of a step in one copy to the host, and whether the gradient is finite.
+
+    losses: mask, latent, total. flags: reached, doubtful, finite. Each number asked for by itself
+    would keep a GPU waiting.
+    """
+    count = len(points)
+    singles = torch.stack([one.to(left.dtype) for one in (*losses, *flags)])
+    host = torch.cat([points.flatten(), left, motion, singles]).cpu()
+    places, (left, motion), rest = host[: 2 * count], host[2 * count : -6].chunk(2), host[-6:]
+    mask, latent, total, reached, doubtful, finite = rest.tolist()
+    found = Findings(
+        front.detach(), places.reshape(-1, 2), left, motion, mask, latent, total,
+        bool(reached), bool(doubtful),
+    )  # fmt: skip
+    return found, bool(finite)

@@ -1,0 +1,109 @@
+"""How many kernels a step launches, how often the host waits, and whether the network compiles.
+
+Counted on a CPU; the bounds hold for any size and any device.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks.operators import counted
+from tiny import tiny_model
+from understudy.invert import null_text
+from understudy.invert.inversion import ddim_inversion_steps
+from understudy.invert.null_text import null_text_step
+
+ROOT = Path(__file__).parent.parent
+PROMPT = "a photo of cat"
+
+
+@pytest.fixture(scope="session")
+def found():
+    """What `operator_counts.py` finds, in a process whose functions check no types: the checks of
+    the other tests ask for numbers themselves, and cannot be compiled."""
+    search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "operator_counts.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_what_is_counted():
+    x = torch.arange(6.0).reshape(2, 3)
+    with counted() as count:
+        y = (x.T @ x).relu()  # a view, two kernels
+        y[y > 3]  # a comparison; a boolean index makes the host wait
+        y.sum().item()
+        y.tolist()
+    assert dict(count.kernels) == {"mm": 1, "relu": 1, "gt": 1, "index": 1, "sum": 1,
+                                   "_local_scalar_dense": 1}  # fmt: skip
+    assert count.syncs == {"index": 1, "_local_scalar_dense": 1, "tolist": 1}
+
+
+@pytest.mark.parametrize("which", ["first", "later"])
+def test_a_swap_launches_half_as_much_as_the_plain_way(found, which):
+    assert found["swap"][which]["share"] <= 0.5
+
+
+@pytest.mark.parametrize("which", ["first", "later"])
+def test_no_step_of_a_swap_waits_for_the_device(found, which):
+    assert found["swap"][which]["syncs"] == 0
+
+
+def test_null_text_launches_half_as_much_as_the_plain_way(found):
+    assert found["null-text"]["share"] <= 0.5
+
+
+@pytest.mark.parametrize("case", ["3 points", "2 points, mask"])
+def test_a_drag_is_read_once_a_step(found, case):
+    assert found["drag reads"][case] == 1
+
+
+def test_sampling_compiles_once(found):
+    assert found["sampling graphs"] == 1  # not once a step
+    assert found["sampling equal"]
+
+
+def test_a_swap_compiles_once_for_each_kind_of_step(found):
+    assert found["swap graphs"] <= found["swap kinds"]
+    assert found["swap graphs again"] == found["swap graphs"]
+    assert found["swap equal"]
+
+
+@pytest.fixture
+def inverted():
+    model = tiny_model("sd15")
+    photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    *_, last = ddim_inversion_steps(model, photo, PROMPT, steps=4)
+    return model, last.inversion
+
+
+def test_a_loss_read_late_changes_nothing(inverted, monkeypatch):
+    model, inversion = inverted
+    text, null = model.embed([PROMPT]), model.embed([""])
+
+    def tuned(epsilon: float):
+        return null_text_step(
+            model, inversion.noise, inversion.trajectory[2:3], text, null, index=0, steps=4,
+            start=inversion.times[0], end=inversion.times[1], guidance=7.5, inner_steps=6,
+            epsilon=epsilon, learning_rate=1e-2,
+        )  # fmt: skip
+
+    whole = tuned(0.0)
+    between = sorted(whole.losses)[2]  # an early stop somewhere on the way
+    at_once = tuned(between)
+    monkeypatch.setattr(null_text, "reading_delay", lambda device: 1)
+    late, unstopped = tuned(between), tuned(0.0)
+    assert 1 <= len(at_once.losses) < 6
+    assert late.losses == at_once.losses and unstopped.losses == whole.losses
+    assert torch.equal(late.null.tokens, at_once.null.tokens)
+    assert torch.equal(unstopped.null.tokens, whole.null.tokens)
