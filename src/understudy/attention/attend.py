@@ -81,14 +81,8 @@ def _plain(
     features: Float[Tensor, "r n c"], context: Float[Tensor, "r k w"], layer: Projections
 ) -> Float[Tensor, "r n c"]:
     """Fused attention of every row by itself."""
-    q, k, v = (
-        split_heads(project(of), layer.heads)
-        for project, of in (
-            (layer.query, features),
-            (layer.key, context),
-            (layer.value, context),
-        )
-    )
+    given = (layer.query, features), (layer.key, context), (layer.value, context)
+    q, k, v = (split_heads(project(of), layer.heads) for project, of in given)
     mixed = F.scaled_dot_product_attention(q, k, v, scale=layer.scale)
     return layer.out(join_heads(mixed))
 

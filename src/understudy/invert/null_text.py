@@ -156,37 +156,59 @@ def null_text_step(
 
     # Past 100 timesteps the published rate would turn negative: then count as if there were 50.
     place = index if steps <= 100 else index * 50 / steps
-    leaves = [values.clone().requires_grad_() for values in null.trainable]
-    null = null.with_trainable(leaves)
-    adam = torch.optim.Adam(leaves, lr=learning_rate * (1 - place / 100))
-    losses = list[Reading]()
-    delay = reading_delay(latents.device)
-    stopped = 0  # optimiser steps after which the loss was small enough
-    undo = list[list[Tensor]]()
-    for done in range(1, 1 + (inner_steps if guidance != 1 else 0)):
-        with torch.enable_grad():
-            after = step_with(model.predict(latents, start, null))
-            loss = F.mse_loss(at_least_float32(after), at_least_float32(wanted))
-            adam.zero_grad()
-            loss.backward(inputs=leaves)  # no gradients for the network's weights
-        if delay:
-            undo.append([leaf.detach().clone() for leaf in leaves])
-        adam.step()
-        losses.append(Reading(loss))
-        looked = done - delay
-        if looked > 0 and losses[looked - 1].value < epsilon + place * 2e-5:
-            stopped = looked
-            break
-    if stopped and stopped < len(losses):  # the steps taken while the loss was on its way
-        null = null.with_trainable(undo[stopped])
-        losses = losses[:stopped]
-    null = null.detach()
+
+    def missed(null: Text) -> Tensor:
+        after = step_with(model.predict(latents, start, null))
+        return F.mse_loss(at_least_float32(after), at_least_float32(wanted))
+
+    null, losses = tuned(
+        null,
+        missed,
+        rate=learning_rate * (1 - place / 100),
+        most=inner_steps if guidance != 1 else 0,
+        enough=epsilon + place * 2e-5,
+        delay=reading_delay(latents.device),
+    )
     uncond = model.predict(latents, start, null, keeping(features, index, parts, uncond=0))
     if features is not None:
         features.close_step(index, parts)
     after = step_with(uncond)
-    read = tuple(loss.value for loss in losses) or (F.mse_loss(after, wanted).item(),)
-    return NullStep(null, after, read, uncond)
+    return NullStep(null, after, losses or (F.mse_loss(after, wanted).item(),), uncond)
+
+
+def tuned(
+    null: Text,
+    missed: Callable[[Text], Tensor],
+    *,
+    rate: float,
+    most: int,
+    enough: float,
+    delay: int = 0,
+) -> tuple[Text, tuple[float, ...]]:
+    """Adam on the embedding, at most `most` steps, until `missed` falls below `enough`.
+
+    Returns the embedding and the loss before each step. The loss of a step is looked at `delay`
+    steps later; the steps taken meanwhile are undone.
+    """
+    leaves = [values.clone().requires_grad_() for values in null.trainable]
+    null = null.with_trainable(leaves)
+    adam = torch.optim.Adam(leaves, lr=rate)
+    losses, before = list[Reading](), list[list[Tensor]]()
+    for done in range(1, most + 1):
+        with torch.enable_grad():
+            loss = missed(null)
+            adam.zero_grad()
+            loss.backward(inputs=leaves)  # no gradients for the network's weights
+        if delay:
+            before.append([leaf.detach().clone() for leaf in leaves])
+        adam.step()
+        losses.append(Reading(loss))
+        looked = done - delay
+        if looked > 0 and losses[looked - 1].value < enough:
+            losses = losses[:looked]
+            null = null.with_trainable(before[looked]) if delay else null
+            break
+    return null.detach(), tuple(loss.value for loss in losses)
 
 
 def _precise(text: Text) -> Text:
