@@ -14,15 +14,24 @@ async function request(method, path, { body, form, signal } = {}) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(path, { method, headers, signal, credentials: "same-origin",
-      body: form ?? (body === undefined ? undefined : JSON.stringify(body)) });
+    answer = await fetch(path, {
+      method,
+      headers,
+      signal,
+      credentials: "same-origin",
+      body: form ?? (body === undefined ? undefined : JSON.stringify(body)),
+    });
   } catch (problem) {
     if (problem.name === "AbortError") throw problem;
     throw new ApiError(SILENT);
   }
   const text = await answer.text();
   let data = null;
-  try { data = text ? JSON.parse(text) : null; } catch { data = null; }
+  try {
+    data = text ? JSON.parse(text) : null;
+  } catch {
+    data = null;
+  }
   if (answer.ok) return data;
   if (answer.status === 401) location.assign("/"); // the page to sign in
   throw new ApiError(line(data, answer.status), answer.status);
@@ -33,7 +42,8 @@ function line(data, status) {
   const found = data?.error ?? data?.detail ?? data?.message;
   if (typeof found === "string") return found;
   if (typeof found?.message === "string") return found.message;
-  if (Array.isArray(found) && found.length) return found.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ");
+  if (Array.isArray(found) && found.length)
+    return found.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ");
   return `The server answered with an error (${status}). Its terminal window says more.`;
 }
 
@@ -60,8 +70,17 @@ export const thumbUrl = (id) => `/api/files/${encodeURIComponent(id)}/thumb`;
 const known = new Map();
 // An answer that stays the same while the page is open.
 export function once(path) {
-  if (!known.has(path)) known.set(path, get(path).catch((problem) => { known.delete(path); throw problem; }));
+  if (!known.has(path))
+    known.set(
+      path,
+      get(path).catch((problem) => {
+        known.delete(path);
+        throw problem;
+      }),
+    );
   return known.get(path);
 }
 
-export function forget(path) { known.delete(path); }
+export function forget(path) {
+  known.delete(path);
+}

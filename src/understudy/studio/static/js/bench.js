@@ -8,11 +8,27 @@ import { load } from "./store.js";
 import { diffusion, models, settingsOf } from "./verbs.js";
 
 // form: element with the fields. build(): the job, or throws Error with one line. render(job): elements of a result.
-export function workbench({ state, verb, label, form, build, render, empty, refreshJobs, extra = [], runs = [], watch = null }) {
+export function workbench({
+  state,
+  verb,
+  label,
+  form,
+  build,
+  render,
+  empty,
+  refreshJobs,
+  extra = [],
+  runs = [],
+  watch = null,
+}) {
   const actions = h("div", { class: "actions" });
   const output = h("div", { class: "stack", role: "region", "aria-label": "Result" });
   const run = button(label, () => start(build), { class: "primary big", "data-run": "" });
-  append(actions, [run, ...runs.map((one) => button(one.label, () => start(one.build), { title: one.title ?? "" })), ...extra]);
+  append(actions, [
+    run,
+    ...runs.map((one) => button(one.label, () => start(one.build), { title: one.title ?? "" })),
+    ...extra,
+  ]);
   const start = async (make) => {
     showProblem(actions, "");
     run.disabled = true;
@@ -24,57 +40,99 @@ export function workbench({ state, verb, label, form, build, render, empty, refr
       attach(ids);
       say(ids.length > 1 ? `${ids.length} jobs were started.` : "The job was started.");
       refreshJobs?.();
-      if (matchMedia("(max-width: 960px)").matches) output.scrollIntoView({ behavior: "smooth", block: "start" });
+      if (matchMedia("(max-width: 960px)").matches)
+        output.scrollIntoView({ behavior: "smooth", block: "start" });
     } catch (problem) {
       showProblem(actions, problem.message);
-    } finally { run.disabled = false; }
+    } finally {
+      run.disabled = false;
+    }
   };
   let cards = [];
   const attach = (ids) => {
     cards.forEach((card) => card.detach());
     const done = new Map();
     const results = h("div", { class: "stack" });
-    cards = ids.map((id) => jobCard(id, {
-      onChange: (job) => { if (job.state === "gone") card(id)?.remove(); else watch?.see(job); },
-      onDone: async (job) => {
-        done.set(id, job);
-        const all = ids.filter((one) => done.has(one)).map((one) => done.get(one));
-        replace(results, await render(all, ids.length));
-        if (ids.length > 1 || job.notes.length === 0) card(id)?.remove();
-        refreshJobs?.();
-      },
-    }));
+    cards = ids.map((id) =>
+      jobCard(id, {
+        onChange: (job) => {
+          if (job.state === "gone") card(id)?.remove();
+          else watch?.see(job);
+        },
+        onDone: async (job) => {
+          done.set(id, job);
+          const all = ids.filter((one) => done.has(one)).map((one) => done.get(one));
+          replace(results, await render(all, ids.length));
+          if (ids.length > 1 || job.notes.length === 0) card(id)?.remove();
+          refreshJobs?.();
+        },
+      }),
+    );
     const card = (id) => cards[ids.indexOf(id)];
     replace(output, cards, watch?.element, results);
   };
   const held = state.get("jobs") ?? [];
-  if (held.length) attach(held); else replace(output, empty ?? "");
-  const panel = h("form", { class: "card stack", on: { submit: (event) => event.preventDefault() } }, form, actions);
-  return { element: h("div", { class: "bench" }, panel, output), output, start, attach, problem: (text) => showProblem(actions, text) };
+  if (held.length) attach(held);
+  else replace(output, empty ?? "");
+  const panel = h(
+    "form",
+    { class: "card stack", on: { submit: (event) => event.preventDefault() } },
+    form,
+    actions,
+  );
+  return {
+    element: h("div", { class: "bench" }, panel, output),
+    output,
+    start,
+    attach,
+    problem: (text) => showProblem(actions, text),
+  };
 }
 
 // Preset, method and all settings of a verb as fields that follow the chosen model. state: {model, settings: {}}.
-export function settingsPart({ state, verb, group = verb, basic = [], hidden = [], labels = {}, onChange }) {
+export function settingsPart({
+  state,
+  verb,
+  group = verb,
+  basic = [],
+  hidden = [],
+  labels = {},
+  onChange,
+}) {
   const place = h("div", { class: "stack" });
   let turn = 0;
   const draw = async () => {
-    const mine = ++turn, given = state.get("settings")?.[group] ?? {};
+    const mine = ++turn,
+      given = state.get("settings")?.[group] ?? {};
     try {
-      const groups = await settingsOf(verb, { model: state.get("model") ?? "", preset: given.preset ?? "", method: given.method ?? "" });
+      const groups = await settingsOf(verb, {
+        model: state.get("model") ?? "",
+        preset: given.preset ?? "",
+        method: given.method ?? "",
+      });
       if (mine !== turn) return;
       const focused = document.activeElement?.dataset?.name;
-      replace(place, settingsForm(groups[group] ?? [], given, { basic, hidden, labels, onChange: changed }));
+      replace(
+        place,
+        settingsForm(groups[group] ?? [], given, { basic, hidden, labels, onChange: changed }),
+      );
       if (focused) place.querySelector(`[data-name="${focused}"]`)?.focus();
-    } catch (problem) { replace(place, h("p", { class: "note bad" }, problem.message)); }
+    } catch (problem) {
+      replace(place, h("p", { class: "note bad" }, problem.message));
+    }
   };
   const changed = (name) => {
     const given = { ...state.get("settings")?.[group] };
     for (const key of Object.keys(given)) if (given[key] === undefined) delete given[key];
-    state.set("settings", { ...state.get("settings"), [group]: { ...(state.get("settings")?.[group] ?? {}) } });
+    state.set("settings", {
+      ...state.get("settings"),
+      [group]: { ...(state.get("settings")?.[group] ?? {}) },
+    });
     if (name === "preset" || name === "method") draw();
     onChange?.(name);
   };
-  if (!state.get("settings")?.[group]) state.set("settings", { ...state.get("settings"), [group]: {} });
+  if (!state.get("settings")?.[group])
+    state.set("settings", { ...state.get("settings"), [group]: {} });
   draw();
   return Object.assign(place, { draw });
 }
@@ -82,21 +140,40 @@ export function settingsPart({ state, verb, group = verb, basic = [], hidden = [
 // The model of a form; shown only where there is a choice.
 export function modelField(state, onChange) {
   const place = h("div", {});
-  models().then((found) => {
-    const names = diffusion(found).map((one) => one.id);
-    const chosen = state.get("model") ?? load("model", names[0]);
-    if (!state.get("model")) state.set("model", chosen);
-    if (!names.includes(chosen)) names.push(chosen);
-    replace(place, choiceField("Model", names, { value: chosen, name: "model", onInput: (value) => { state.set("model", value); onChange?.(value); } }));
-  }, (problem) => replace(place, h("p", { class: "note bad" }, problem.message)));
+  models().then(
+    (found) => {
+      const names = diffusion(found).map((one) => one.id);
+      const chosen = state.get("model") ?? load("model", names[0]);
+      if (!state.get("model")) state.set("model", chosen);
+      if (!names.includes(chosen)) names.push(chosen);
+      replace(
+        place,
+        choiceField("Model", names, {
+          value: chosen,
+          name: "model",
+          onInput: (value) => {
+            state.set("model", value);
+            onChange?.(value);
+          },
+        }),
+      );
+    },
+    (problem) => replace(place, h("p", { class: "note bad" }, problem.message)),
+  );
   return place;
 }
 
 // Settings as a job wants them: groups that hold anything, and the model.
 export function given(state, ...groups) {
   const settings = {};
-  for (const group of groups) { const values = state.get("settings")?.[group] ?? {}; if (Object.keys(values).length || group === groups[0]) settings[group] = { ...values }; }
-  settings.run = { ...(state.get("model") ? { model: state.get("model") } : {}), ...load("run", {}) };
+  for (const group of groups) {
+    const values = state.get("settings")?.[group] ?? {};
+    if (Object.keys(values).length || group === groups[0]) settings[group] = { ...values };
+  }
+  settings.run = {
+    ...(state.get("model") ? { model: state.get("model") } : {}),
+    ...load("run", {}),
+  };
   const marks = load("marks", {});
   if (Object.keys(marks).length) settings.mark = marks;
   return settings;
@@ -108,6 +185,11 @@ export function need(value, text) {
 }
 
 export async function exists(id) {
-  try { await get(`/api/files/${encodeURIComponent(id)}/thumb`); return true; } catch { return false; }
+  try {
+    await get(`/api/files/${encodeURIComponent(id)}/thumb`);
+    return true;
+  } catch {
+    return false;
+  }
 }
 export { toast };

@@ -24,7 +24,13 @@ export class PictureCanvas {
     this.cursor = null;
     this.view = { scale: 1, x: 0, y: 0 };
     this.pen = false;
-    this.canvas = h("canvas", { tabindex: 0, role: "application", "aria-label": label, "aria-roledescription": "picture editor", "aria-description": hint });
+    this.canvas = h("canvas", {
+      tabindex: 0,
+      role: "application",
+      "aria-label": label,
+      "aria-roledescription": "picture editor",
+      "aria-description": hint,
+    });
     this.element = h("div", { class: "stage" }, this.canvas);
     this.context = this.canvas.getContext("2d");
     new ResizeObserver(() => this.fit()).observe(this.element);
@@ -35,10 +41,14 @@ export class PictureCanvas {
     const canvas = this.canvas;
     canvas.addEventListener("pointerdown", (event) => this.down(event));
     canvas.addEventListener("pointermove", (event) => this.moved(event));
-    for (const name of ["pointerup", "pointercancel"]) canvas.addEventListener(name, (event) => this.up(event));
+    for (const name of ["pointerup", "pointercancel"])
+      canvas.addEventListener(name, (event) => this.up(event));
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
     canvas.addEventListener("keydown", (event) => this.key(event));
-    canvas.addEventListener("blur", () => { this.pen = false; this.draw(); });
+    canvas.addEventListener("blur", () => {
+      this.pen = false;
+      this.draw();
+    });
     canvas.addEventListener("focus", () => this.draw());
   }
 
@@ -65,7 +75,11 @@ export class PictureCanvas {
   fit() {
     const width = this.element.clientWidth || 300;
     const [w, h] = this.size;
-    const height = Math.min((width * h) / w, width * ROOM, Math.max(320, window.innerHeight * 0.78));
+    const height = Math.min(
+      (width * h) / w,
+      width * ROOM,
+      Math.max(320, window.innerHeight * 0.78),
+    );
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(width * ratio);
     this.canvas.height = Math.round(height * ratio);
@@ -74,18 +88,32 @@ export class PictureCanvas {
   }
 
   // Picture -> canvas.
-  get zoom() { return this.base * this.view.scale; }
+  get zoom() {
+    return this.base * this.view.scale;
+  }
   at(x, y) {
-    const [w, h] = this.size, zoom = this.zoom;
-    return [(x + 0.5 - w / 2 - this.view.x) * zoom + this.canvas.width / 2, (y + 0.5 - h / 2 - this.view.y) * zoom + this.canvas.height / 2];
+    const [w, h] = this.size,
+      zoom = this.zoom;
+    return [
+      (x + 0.5 - w / 2 - this.view.x) * zoom + this.canvas.width / 2,
+      (y + 0.5 - h / 2 - this.view.y) * zoom + this.canvas.height / 2,
+    ];
   }
   from(event) {
-    const box = this.canvas.getBoundingClientRect(), [w, h] = this.size;
-    const cx = ((event.clientX - box.left) * this.canvas.width) / box.width, cy = ((event.clientY - box.top) * this.canvas.height) / box.height;
-    return this.inside((cx - this.canvas.width / 2) / this.zoom + w / 2 + this.view.x - 0.5, (cy - this.canvas.height / 2) / this.zoom + h / 2 + this.view.y - 0.5);
+    const box = this.canvas.getBoundingClientRect(),
+      [w, h] = this.size;
+    const cx = ((event.clientX - box.left) * this.canvas.width) / box.width,
+      cy = ((event.clientY - box.top) * this.canvas.height) / box.height;
+    return this.inside(
+      (cx - this.canvas.width / 2) / this.zoom + w / 2 + this.view.x - 0.5,
+      (cy - this.canvas.height / 2) / this.zoom + h / 2 + this.view.y - 0.5,
+    );
   }
   inside(x, y) {
-    return { x: Math.min(Math.max(x, 0), this.size[0] - 1), y: Math.min(Math.max(y, 0), this.size[1] - 1) };
+    return {
+      x: Math.min(Math.max(x, 0), this.size[0] - 1),
+      y: Math.min(Math.max(y, 0), this.size[1] - 1),
+    };
   }
 
   down(event) {
@@ -93,7 +121,10 @@ export class PictureCanvas {
     event.preventDefault();
     this.canvas.focus({ preventScroll: true });
     this.canvas.setPointerCapture(event.pointerId);
-    if (event.button === 1 || this.tool === "look") { this.panning = { x: event.clientX, y: event.clientY, view: { ...this.view } }; return; }
+    if (event.button === 1 || this.tool === "look") {
+      this.panning = { x: event.clientX, y: event.clientY, view: { ...this.view } };
+      return;
+    }
     const place = this.from(event);
     this.cursor = place;
     this.act(place, true);
@@ -106,7 +137,10 @@ export class PictureCanvas {
       return this.draw();
     }
     const place = this.from(event);
-    if (this.held) { this.drag(place); this.cursor = place; }
+    if (this.held) {
+      this.drag(place);
+      this.cursor = place;
+    }
     this.hover = place;
     this.draw();
   }
@@ -131,13 +165,18 @@ export class PictureCanvas {
       this.held = { crop: true };
     } else if (this.tool === "points") {
       const near = this.nearest(place);
-      if (near) { this.held = { point: near }; this.active = near.index; } else this.on.place?.(place);
+      if (near) {
+        this.held = { point: near };
+        this.active = near.index;
+      } else this.on.place?.(place);
     }
     this.draw();
   }
   drag(place) {
-    if (this.held.last) { this.mask.stroke(this.held.last, place, this.brush, this.tool === "brush"); this.held.last = place; }
-    else if (this.held.crop) Object.assign(this.box, { x1: place.x, y1: place.y });
+    if (this.held.last) {
+      this.mask.stroke(this.held.last, place, this.brush, this.tool === "brush");
+      this.held.last = place;
+    } else if (this.held.crop) Object.assign(this.box, { x1: place.x, y1: place.y });
     else if (this.held.point) this.on.moved?.(this.held.point, place);
   }
   release() {
@@ -149,13 +188,17 @@ export class PictureCanvas {
   }
 
   nearest(place, reach = 11) {
-    let found = null, least = (reach * (window.devicePixelRatio || 1)) / this.zoom;
+    let found = null,
+      least = (reach * (window.devicePixelRatio || 1)) / this.zoom;
     this.points.forEach((point, index) => {
       for (const end of ["target", "handle"]) {
         const spot = point[end];
         if (!spot || (end === "handle" && point.locked)) continue;
         const far = Math.hypot(spot.x - place.x, spot.y - place.y);
-        if (far < least) { least = far; found = { index, end }; }
+        if (far < least) {
+          least = far;
+          found = { index, end };
+        }
       }
     });
     return found;
@@ -168,7 +211,8 @@ export class PictureCanvas {
   }
   zoomBy(factor, about = this.cursor) {
     const scale = Math.min(Math.max(this.view.scale * factor, 1), 16);
-    const [w, h] = this.size, share = 1 - this.view.scale / scale;
+    const [w, h] = this.size,
+      share = 1 - this.view.scale / scale;
     if (scale === 1) Object.assign(this.view, { x: 0, y: 0 });
     else {
       this.view.x += (about.x + 0.5 - w / 2 - this.view.x) * share;
@@ -181,14 +225,25 @@ export class PictureCanvas {
   key(event) {
     if (!this.picture || event.ctrlKey || event.metaKey) return;
     const far = event.shiftKey ? 10 : 1;
-    const moves = { ArrowLeft: [-far, 0], ArrowRight: [far, 0], ArrowUp: [0, -far], ArrowDown: [0, far] };
+    const moves = {
+      ArrowLeft: [-far, 0],
+      ArrowRight: [far, 0],
+      ArrowUp: [0, -far],
+      ArrowDown: [0, far],
+    };
     if (moves[event.key]) {
       event.preventDefault();
       const [dx, dy] = moves[event.key];
-      if (event.altKey) { this.view.x += dx * 4; this.view.y += dy * 4; return this.draw(); }
+      if (event.altKey) {
+        this.view.x += dx * 4;
+        this.view.y += dy * 4;
+        return this.draw();
+      }
       const before = this.cursor;
       this.cursor = this.inside(Math.round(before.x + dx), Math.round(before.y + dy));
-      if (this.pen) { this.drag(this.cursor); }
+      if (this.pen) {
+        this.drag(this.cursor);
+      }
       this.on.move?.(this.cursor);
       this.spoken();
       return this.draw();
@@ -197,21 +252,51 @@ export class PictureCanvas {
       event.preventDefault();
       if (["brush", "erase", "crop"].includes(this.tool)) {
         this.pen = !this.pen;
-        if (this.pen) { this.act(this.cursor); say(this.tool === "crop" ? "First corner set. Move to the other corner and press Enter." : "Painting. Move with the arrow keys; Enter lifts the brush."); }
-        else { this.release(); say(this.tool === "crop" ? "Crop set." : "Brush lifted."); }
+        if (this.pen) {
+          this.act(this.cursor);
+          say(
+            this.tool === "crop"
+              ? "First corner set. Move to the other corner and press Enter."
+              : "Painting. Move with the arrow keys; Enter lifts the brush.",
+          );
+        } else {
+          this.release();
+          say(this.tool === "crop" ? "Crop set." : "Brush lifted.");
+        }
       } else if (this.tool === "points") this.on.place?.(this.cursor, true);
       else this.act(this.cursor);
       return this.draw();
     }
-    if (event.key === "+" || event.key === "=") { this.zoomBy(1.4); event.preventDefault(); }
-    if (event.key === "-") { this.zoomBy(1 / 1.4); event.preventDefault(); }
-    if (event.key === "0") { this.zoomBy(0); event.preventDefault(); }
-    if (event.key === "[" || event.key === "]") { this.setBrush(this.brush * (event.key === "]" ? 1.25 : 0.8)); event.preventDefault(); }
-    if (event.key === "Escape" && this.pen) { this.pen = false; this.release(); event.stopPropagation(); event.preventDefault(); this.draw(); }
+    if (event.key === "+" || event.key === "=") {
+      this.zoomBy(1.4);
+      event.preventDefault();
+    }
+    if (event.key === "-") {
+      this.zoomBy(1 / 1.4);
+      event.preventDefault();
+    }
+    if (event.key === "0") {
+      this.zoomBy(0);
+      event.preventDefault();
+    }
+    if (event.key === "[" || event.key === "]") {
+      this.setBrush(this.brush * (event.key === "]" ? 1.25 : 0.8));
+      event.preventDefault();
+    }
+    if (event.key === "Escape" && this.pen) {
+      this.pen = false;
+      this.release();
+      event.stopPropagation();
+      event.preventDefault();
+      this.draw();
+    }
   }
   spoken() {
     clearTimeout(this.telling);
-    this.telling = setTimeout(() => say(`${Math.round(this.cursor.x)}, ${Math.round(this.cursor.y)}`), 350);
+    this.telling = setTimeout(
+      () => say(`${Math.round(this.cursor.x)}, ${Math.round(this.cursor.y)}`),
+      350,
+    );
   }
   setBrush(radius) {
     this.brush = Math.min(Math.max(Math.round(radius * 2) / 2, 1), Math.max(...this.size) / 4);
@@ -222,10 +307,15 @@ export class PictureCanvas {
   draw() {
     if (this.waiting) return;
     this.waiting = true;
-    requestAnimationFrame(() => { this.waiting = false; this.paint(); });
+    requestAnimationFrame(() => {
+      this.waiting = false;
+      this.paint();
+    });
   }
   paint() {
-    const g = this.context, [w, h] = this.size, zoom = this.zoom;
+    const g = this.context,
+      [w, h] = this.size,
+      zoom = this.zoom;
     g.setTransform(1, 0, 0, 1, 0, 0);
     g.clearRect(0, 0, this.canvas.width, this.canvas.height);
     if (!this.picture) return;
@@ -233,14 +323,16 @@ export class PictureCanvas {
     g.imageSmoothingEnabled = zoom < 6;
     g.imageSmoothingQuality = "high";
     g.drawImage(this.picture, left, top, w * zoom, h * zoom);
-    if (this.mask && !this.mask.empty && this.showMask !== false) this.mask.draw(g, left, top, zoom, this.dims);
+    if (this.mask && !this.mask.empty && this.showMask !== false)
+      this.mask.draw(g, left, top, zoom, this.dims);
     if (this.box) this.drawBox(g);
     this.drawPoints(g);
     this.drawCursor(g);
   }
   drawBox(g) {
     const { x0, y0, x1, y1 } = this.box;
-    const [left, top] = this.at(Math.min(x0, x1) - 0.5, Math.min(y0, y1) - 0.5), [right, bottom] = this.at(Math.max(x0, x1) + 0.5, Math.max(y0, y1) + 0.5);
+    const [left, top] = this.at(Math.min(x0, x1) - 0.5, Math.min(y0, y1) - 0.5),
+      [right, bottom] = this.at(Math.max(x0, x1) + 0.5, Math.max(y0, y1) + 0.5);
     g.fillStyle = "rgb(0 0 0 / 50%)";
     g.beginPath();
     g.rect(0, 0, this.canvas.width, this.canvas.height);
@@ -255,7 +347,7 @@ export class PictureCanvas {
     const all = this.pending ? [...this.points, { handle: this.pending, open: true }] : this.points;
     all.forEach((point, index) => {
       const [hx, hy] = this.at(point.handle.x, point.handle.y);
-      const end = point.target ?? (point.open ? this.hover ?? this.cursor : null);
+      const end = point.target ?? (point.open ? (this.hover ?? this.cursor) : null);
       if (end) {
         const [tx, ty] = this.at(end.x, end.y);
         line(g, hx, hy, tx, ty, 4.5 * unit, "rgb(15 18 24 / 75%)");
@@ -263,34 +355,72 @@ export class PictureCanvas {
         if (point.target) dot(g, tx, ty, 7 * unit, "#2f6bff");
       }
       dot(g, hx, hy, 7 * unit, "#e0362c");
-      if (all.length > 1 || index === this.active) label(g, hx, hy - 15 * unit, String(index + 1), unit);
+      if (all.length > 1 || index === this.active)
+        label(g, hx, hy - 15 * unit, String(index + 1), unit);
     });
   }
   drawCursor(g) {
-    const unit = window.devicePixelRatio || 1, painting = this.tool === "brush" || this.tool === "erase";
-    const keyed = document.activeElement === this.canvas, place = this.hover && !keyed ? this.hover : this.cursor;
-    if (painting && place) ring(g, ...this.at(place.x, place.y), Math.max(this.brush * this.zoom, 3), unit);
+    const unit = window.devicePixelRatio || 1,
+      painting = this.tool === "brush" || this.tool === "erase";
+    const keyed = document.activeElement === this.canvas,
+      place = this.hover && !keyed ? this.hover : this.cursor;
+    if (painting && place)
+      ring(g, ...this.at(place.x, place.y), Math.max(this.brush * this.zoom, 3), unit);
     if (!keyed || !this.cursor || this.tool === "look") return;
-    const [x, y] = this.at(this.cursor.x, this.cursor.y), arm = 11 * unit;
-    for (const [width, colour] of [[4 * unit, "rgb(0 0 0 / 70%)"], [1.6 * unit, this.pen ? "#ffd54a" : "#ffffff"]]) {
-      line(g, x - arm, y, x - 4 * unit, y, width, colour); line(g, x + 4 * unit, y, x + arm, y, width, colour);
-      line(g, x, y - arm, x, y - 4 * unit, width, colour); line(g, x, y + 4 * unit, x, y + arm, width, colour);
+    const [x, y] = this.at(this.cursor.x, this.cursor.y),
+      arm = 11 * unit;
+    for (const [width, colour] of [
+      [4 * unit, "rgb(0 0 0 / 70%)"],
+      [1.6 * unit, this.pen ? "#ffd54a" : "#ffffff"],
+    ]) {
+      line(g, x - arm, y, x - 4 * unit, y, width, colour);
+      line(g, x + 4 * unit, y, x + arm, y, width, colour);
+      line(g, x, y - arm, x, y - 4 * unit, width, colour);
+      line(g, x, y + 4 * unit, x, y + arm, width, colour);
     }
   }
 }
 
 function line(g, x0, y0, x1, y1, width, colour) {
-  g.strokeStyle = colour; g.lineWidth = width; g.lineCap = "round";
-  g.beginPath(); g.moveTo(x0, y0); g.lineTo(x1, y1); g.stroke();
+  g.strokeStyle = colour;
+  g.lineWidth = width;
+  g.lineCap = "round";
+  g.beginPath();
+  g.moveTo(x0, y0);
+  g.lineTo(x1, y1);
+  g.stroke();
 }
 function dot(g, x, y, radius, colour) {
-  for (const [size, fill] of [[1, "#14161a"], [0.85, "#ffffff"], [0.62, colour]]) { g.fillStyle = fill; g.beginPath(); g.arc(x, y, radius * size, 0, 7); g.fill(); }
+  for (const [size, fill] of [
+    [1, "#14161a"],
+    [0.85, "#ffffff"],
+    [0.62, colour],
+  ]) {
+    g.fillStyle = fill;
+    g.beginPath();
+    g.arc(x, y, radius * size, 0, 7);
+    g.fill();
+  }
 }
 function ring(g, x, y, radius, unit) {
-  for (const [width, colour] of [[3 * unit, "rgb(0 0 0 / 60%)"], [1.4 * unit, "#fff"]]) { g.strokeStyle = colour; g.lineWidth = width; g.beginPath(); g.arc(x, y, radius, 0, 7); g.stroke(); }
+  for (const [width, colour] of [
+    [3 * unit, "rgb(0 0 0 / 60%)"],
+    [1.4 * unit, "#fff"],
+  ]) {
+    g.strokeStyle = colour;
+    g.lineWidth = width;
+    g.beginPath();
+    g.arc(x, y, radius, 0, 7);
+    g.stroke();
+  }
 }
 function label(g, x, y, text, unit) {
-  g.font = `600 ${12 * unit}px system-ui, sans-serif`; g.textAlign = "center"; g.textBaseline = "middle";
-  g.lineWidth = 4 * unit; g.strokeStyle = "rgb(15 18 24 / 85%)"; g.strokeText(text, x, y);
-  g.fillStyle = "#fff"; g.fillText(text, x, y);
+  g.font = `600 ${12 * unit}px system-ui, sans-serif`;
+  g.textAlign = "center";
+  g.textBaseline = "middle";
+  g.lineWidth = 4 * unit;
+  g.strokeStyle = "rgb(15 18 24 / 85%)";
+  g.strokeText(text, x, y);
+  g.fillStyle = "#fff";
+  g.fillText(text, x, y);
 }

@@ -4,10 +4,12 @@ export function h(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
-    if (name === "on") for (const [event, call] of Object.entries(value)) element.addEventListener(event, call);
+    if (name === "on")
+      for (const [event, call] of Object.entries(value)) element.addEventListener(event, call);
     else if (name === "class") element.className = value;
     else if (name === "data") Object.assign(element.dataset, value);
-    else if (name in element && !name.includes("-") && name !== "list" && name !== "form") element[name] = value;
+    else if (name in element && !name.includes("-") && name !== "list" && name !== "form")
+      element[name] = value;
     else element.setAttribute(name, value === true ? "" : value);
   }
   append(element, children);
@@ -60,14 +62,23 @@ const ICONS = {
 };
 
 export function icon(name) {
-  return svg("svg", { class: "i", viewBox: "0 0 24 24", "aria-hidden": "true" }, svg("path", { d: ICONS[name] }));
+  return svg(
+    "svg",
+    { class: "i", viewBox: "0 0 24 24", "aria-hidden": "true" },
+    svg("path", { d: ICONS[name] }),
+  );
 }
 
 export function button(label, click, attributes = {}) {
   const { icon: name, only, ...rest } = attributes;
   const given = only ? { "aria-label": label, title: label } : {};
   const classes = [rest.class, only && "icon"].filter(Boolean).join(" ");
-  return h("button", { type: "button", ...rest, ...given, class: classes, on: { click } }, name && icon(name), !only && label);
+  return h(
+    "button",
+    { type: "button", ...rest, ...given, class: classes, on: { click } },
+    name && icon(name),
+    !only && label,
+  );
 }
 
 let spoken = 0;
@@ -78,7 +89,12 @@ export function say(text, urgent = false) {
 }
 
 export function toast(text, kind = "", seconds = kind === "bad" ? 20 : 6) {
-  const note = h("div", { class: `toast ${kind}` }, h("span", {}, text), button("Dismiss", () => note.remove(), { icon: "close", only: true, class: "quiet small" }));
+  const note = h(
+    "div",
+    { class: `toast ${kind}` },
+    h("span", {}, text),
+    button("Dismiss", () => note.remove(), { icon: "close", only: true, class: "quiet small" }),
+  );
   document.getElementById("toasts").append(note);
   say(text, kind === "bad");
   setTimeout(() => note.remove(), seconds * 1000);
@@ -90,15 +106,31 @@ export function dialog(title, build, { wide = false } = {}) {
   const before = document.activeElement;
   const id = `dialog-${Math.random().toString(36).slice(2)}`;
   const box = h("dialog", { class: wide ? "wide" : "", "aria-labelledby": id });
-  const close = (value) => { box.returnValue = ""; box.dataset.value = ""; box.close(); result(value); };
+  const close = (value) => {
+    box.returnValue = "";
+    box.dataset.value = "";
+    box.close();
+    result(value);
+  };
   let result;
-  const done = new Promise((resolve) => { result = resolve; });
+  const done = new Promise((resolve) => {
+    result = resolve;
+  });
   append(box, [
-    h("div", { class: "dialog-head" }, h("h2", { id }, title), button("Close", () => close(null), { icon: "close", only: true, class: "quiet" })),
+    h(
+      "div",
+      { class: "dialog-head" },
+      h("h2", { id }, title),
+      button("Close", () => close(null), { icon: "close", only: true, class: "quiet" }),
+    ),
     h("div", { class: "dialog-body" }, build(close, box)),
   ]);
   box.addEventListener("cancel", () => result(null));
-  box.addEventListener("close", () => { box.remove(); before?.focus?.(); result(null); });
+  box.addEventListener("close", () => {
+    box.remove();
+    before?.focus?.();
+    result(null);
+  });
   document.body.append(box);
   box.showModal();
   return done;
@@ -107,9 +139,12 @@ export function dialog(title, build, { wide = false } = {}) {
 export function confirm(question, action, { detail = "", danger = true } = {}) {
   return dialog(question, (close) => [
     detail && h("p", {}, detail),
-    h("div", { class: "dialog-foot" },
+    h(
+      "div",
+      { class: "dialog-foot" },
       button("Cancel", () => close(false)),
-      button(action, () => close(true), { class: danger ? "danger" : "primary" })),
+      button(action, () => close(true), { class: danger ? "danger" : "primary" }),
+    ),
   ]);
 }
 
@@ -129,7 +164,9 @@ export function bytes(value) {
 
 export function when(text) {
   const date = new Date(typeof text === "number" ? text * 1000 : text);
-  return Number.isNaN(date.getTime()) ? "" : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
+  return Number.isNaN(date.getTime())
+    ? ""
+    : date.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "short" });
 }
 
 // dl of facts; values that are empty are left out.
@@ -143,5 +180,10 @@ export function facts(entries) {
 }
 
 export function typing(target) {
-  return target instanceof HTMLElement && (target.isContentEditable || (target.matches("input, textarea, select") && !["checkbox", "radio", "range", "button"].includes(target.type)));
+  return (
+    target instanceof HTMLElement &&
+    (target.isContentEditable ||
+      (target.matches("input, textarea, select") &&
+        !["checkbox", "radio", "range", "button"].includes(target.type)))
+  );
 }

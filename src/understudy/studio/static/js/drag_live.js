@@ -14,7 +14,15 @@ export class LiveDrag {
 
   connect(session) {
     this.close();
-    Object.assign(this, { session, tries: 0, stale: 0, arrived: 0, shown: 0, running: false, head: null });
+    Object.assign(this, {
+      session,
+      tries: 0,
+      stale: 0,
+      arrived: 0,
+      shown: 0,
+      running: false,
+      head: null,
+    });
     this.open();
   }
 
@@ -24,11 +32,16 @@ export class LiveDrag {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.on.state?.("Opening the generator. The first time takes some seconds.");
-    socket.onmessage = (event) => { if (this.socket === socket) this.take(event.data); };
+    socket.onmessage = (event) => {
+      if (this.socket === socket) this.take(event.data);
+    };
     socket.onclose = () => {
       if (this.socket !== socket) return;
       this.on.state?.("The connection was lost. Connecting again.");
-      this.timer = setTimeout(() => this.open(), PATIENCE[Math.min(this.tries++, PATIENCE.length - 1)]);
+      this.timer = setTimeout(
+        () => this.open(),
+        PATIENCE[Math.min(this.tries++, PATIENCE.length - 1)],
+      );
     };
   }
 
@@ -43,7 +56,10 @@ export class LiveDrag {
   send(name, fields = {}) {
     if (this.socket?.readyState !== WebSocket.OPEN) return 0;
     this.number += 1;
-    if (["points", "goto", "undo", "redo", "mask", "settings"].includes(name)) { this.stale = this.number; this.waiting = true; }
+    if (["points", "goto", "undo", "redo", "mask", "settings"].includes(name)) {
+      this.stale = this.number;
+      this.waiting = true;
+    }
     if (name === "run") this.running = true;
     if (name === "pause") this.running = false;
     this.socket.send(JSON.stringify({ do: name, re: this.number, ...fields }));
@@ -58,24 +74,38 @@ export class LiveDrag {
     this.answered = Math.max(this.answered ?? 0, head.re);
     if (this.answered < this.stale) return;
     const order = ++this.arrived;
-    createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" })).then((bitmap) => {
-      if (order < this.shown) return bitmap.close();
-      this.shown = order;
-      this.waiting = false;
-      this.running = head.running;
-      this.on.frame?.(head, bitmap);
-      this.bitmap?.close();
-      this.bitmap = bitmap;
-      this.head = head;
-      for (const call of this.ready.splice(0)) call();
-    });
+    createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" })).then(
+      (bitmap) => {
+        if (order < this.shown) return bitmap.close();
+        this.shown = order;
+        this.waiting = false;
+        this.running = head.running;
+        this.on.frame?.(head, bitmap);
+        this.bitmap?.close();
+        this.bitmap = bitmap;
+        this.head = head;
+        for (const call of this.ready.splice(0)) call();
+      },
+    );
   }
 
   told(message) {
-    if (message.event === "gone") { this.close(); return this.on.gone?.(message.message); }
-    if (message.event === "error" || message.event === "note") { this.answered = Math.max(this.answered ?? 0, message.re ?? 0); return this.on.error?.(message.message); }
-    if (message.event === "died") { this.on.error?.(message.message); this.connect(this.session); }
+    if (message.event === "gone") {
+      this.close();
+      return this.on.gone?.(message.message);
+    }
+    if (message.event === "error" || message.event === "note") {
+      this.answered = Math.max(this.answered ?? 0, message.re ?? 0);
+      return this.on.error?.(message.message);
+    }
+    if (message.event === "died") {
+      this.on.error?.(message.message);
+      this.connect(this.session);
+    }
   }
 
-  whenReady(call) { if (this.head) call(); else this.ready.push(call); }
+  whenReady(call) {
+    if (this.head) call();
+    else this.ready.push(call);
+  }
 }

@@ -4,17 +4,42 @@ import { fileUrl, get, once, thumbUrl, upload } from "./api.js";
 import { maskDialog } from "./editors.js";
 import { append, button, dialog, h, replace, say, toast } from "./dom.js";
 
-export const ACCEPT = "image/png,image/jpeg,image/webp,image/tiff,image/bmp,image/heic,image/heif,image/avif";
+export const ACCEPT =
+  "image/png,image/jpeg,image/webp,image/tiff,image/bmp,image/heic,image/heif,image/avif";
 
 // A button that opens the file chooser.
-export function fileButton(label, take, { multiple = false, accept = ACCEPT, primary = false } = {}) {
-  const input = h("input", { type: "file", accept, multiple, "aria-label": label, on: { change: () => { const files = [...input.files]; input.value = ""; take(files); } } });
-  return h("label", { class: `button${primary ? " primary" : ""}` }, input, h("span", { "aria-hidden": "true" }, label));
+export function fileButton(
+  label,
+  take,
+  { multiple = false, accept = ACCEPT, primary = false } = {},
+) {
+  const input = h("input", {
+    type: "file",
+    accept,
+    multiple,
+    "aria-label": label,
+    on: {
+      change: () => {
+        const files = [...input.files];
+        input.value = "";
+        take(files);
+      },
+    },
+  });
+  return h(
+    "label",
+    { class: `button${primary ? " primary" : ""}` },
+    input,
+    h("span", { "aria-hidden": "true" }, label),
+  );
 }
 
 // Let an element take dropped files.
 export function droppable(element, take) {
-  element.addEventListener("dragover", (event) => { event.preventDefault(); element.classList.add("over"); });
+  element.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    element.classList.add("over");
+  });
   element.addEventListener("dragleave", () => element.classList.remove("over"));
   element.addEventListener("drop", (event) => {
     element.classList.remove("over");
@@ -30,66 +55,140 @@ export function droppable(element, take) {
 export async function uploadAll(files, options) {
   const taken = [];
   for (const file of files) {
-    try { taken.push(await upload(file, options)); }
-    catch (problem) { toast(`${file.name ?? "The picture"}: ${problem.message}`, "bad"); }
+    try {
+      taken.push(await upload(file, options));
+    } catch (problem) {
+      toast(`${file.name ?? "The picture"}: ${problem.message}`, "bad");
+    }
   }
   return taken;
 }
 
 // One photo of a form. value: {id, name, width, height, notes, prompt?}. Options: mask (a mask can be painted).
-export function pictureInput({ label = "Photo", value = null, mask = undefined, onChange, onMask, examples = true, maskLead } = {}) {
+export function pictureInput({
+  label = "Photo",
+  value = null,
+  mask = undefined,
+  onChange,
+  onMask,
+  examples = true,
+  maskLead,
+} = {}) {
   const element = h("fieldset", { class: "field" }, h("legend", {}, label));
   const body = h("div", { class: "stack tight" });
   element.append(body);
-  let held = value, masked = mask;
+  let held = value,
+    masked = mask;
   const set = (found, quiet = false) => {
     held = found;
-    if (!quiet) { masked = null; onMask?.(null); }
+    if (!quiet) {
+      masked = null;
+      onMask?.(null);
+    }
     draw();
-    if (!quiet) { onChange?.(found); say(found ? `${label}: ${found.name}` : `${label} removed`); }
+    if (!quiet) {
+      onChange?.(found);
+      say(found ? `${label}: ${found.name}` : `${label} removed`);
+    }
   };
   const take = async (files) => {
     body.setAttribute("aria-busy", "true");
     const [first] = await uploadAll(files.slice(0, 1));
     body.removeAttribute("aria-busy");
-    if (first) { set(first); if (files.length > 1) toast("One photo is taken here; the others were left out."); }
+    if (first) {
+      set(first);
+      if (files.length > 1) toast("One photo is taken here; the others were left out.");
+    }
   };
   const draw = () => replace(body, held ? picked() : drop());
   const drop = () => {
-    const place = h("div", { class: "drop" }, h("p", {}, "Drop a photo here or paste it"),
-      h("div", { class: "row" }, fileButton("Choose a file", take), examples && button("Examples", () => chooseExample().then((one) => one && set(one))), button("Gallery", () => chooseFromGallery().then((one) => one && set(one)))));
+    const place = h(
+      "div",
+      { class: "drop" },
+      h("p", {}, "Drop a photo here or paste it"),
+      h(
+        "div",
+        { class: "row" },
+        fileButton("Choose a file", take),
+        examples && button("Examples", () => chooseExample().then((one) => one && set(one))),
+        button("Gallery", () => chooseFromGallery().then((one) => one && set(one))),
+      ),
+    );
     droppable(place, take);
     return place;
   };
   const picked = () => {
-    const place = h("div", { class: "picked" }, h("img", { src: thumbUrl(held.id), alt: `Chosen photo: ${held.name}` }),
-      h("div", { class: "stack tight" }, h("p", { class: "name" }, held.name),
+    const place = h(
+      "div",
+      { class: "picked" },
+      h("img", { src: thumbUrl(held.id), alt: `Chosen photo: ${held.name}` }),
+      h(
+        "div",
+        { class: "stack tight" },
+        h("p", { class: "name" }, held.name),
         h("p", { class: "small muted" }, held.width ? `${held.width} x ${held.height} pixels` : ""),
         (held.notes ?? []).map((note) => h("p", { class: "small muted" }, note)),
-        h("div", { class: "row" }, button("Change", () => set(null), { class: "small" }), onMask && button(masked ? "Change the mask" : "Mark the subject", paint, { class: "small" })),
-        masked && h("p", { class: "small good-text" }, "A mask is set: only the marked area may change.")));
+        h(
+          "div",
+          { class: "row" },
+          button("Change", () => set(null), { class: "small" }),
+          onMask &&
+            button(masked ? "Change the mask" : "Mark the subject", paint, { class: "small" }),
+        ),
+        masked &&
+          h("p", { class: "small good-text" }, "A mask is set: only the marked area may change."),
+      ),
+    );
     droppable(place, take);
     return place;
   };
   const paint = async () => {
-    const made = await maskDialog(fileUrl(held.id), { existing: masked ? fileUrl(masked.id) : null, lead: maskLead });
+    const made = await maskDialog(fileUrl(held.id), {
+      existing: masked ? fileUrl(masked.id) : null,
+      lead: maskLead,
+    });
     if (made === null || made === undefined) return;
     if (made === "none") masked = null;
-    else { const [taken] = await uploadAll([new File([made], "mask.png", { type: "image/png" })], { mask: true }); if (!taken) return; masked = taken; }
+    else {
+      const [taken] = await uploadAll([new File([made], "mask.png", { type: "image/png" })], {
+        mask: true,
+      });
+      if (!taken) return;
+      masked = taken;
+    }
     onMask(masked);
     draw();
     say(masked ? "Mask set." : "Mask removed.");
   };
   draw();
-  return Object.assign(element, { take, set, paint, setMask: (found) => { masked = found; draw(); }, get value() { return held; } });
+  return Object.assign(element, {
+    take,
+    set,
+    paint,
+    setMask: (found) => {
+      masked = found;
+      draw();
+    },
+    get value() {
+      return held;
+    },
+  });
 }
 
 // Photos to start from; resolves to an upload with its prompt, or null.
 export async function chooseExample() {
-  const chosen = await picker("Example photos", async () => {
-    const found = await once("/examples/examples.json");
-    return found.photos.map((one) => ({ ...one, thumb: `/examples/${one.file}`, caption: one.prompt }));
-  }, "There are no example photos.");
+  const chosen = await picker(
+    "Example photos",
+    async () => {
+      const found = await once("/examples/examples.json");
+      return found.photos.map((one) => ({
+        ...one,
+        thumb: `/examples/${one.file}`,
+        caption: one.prompt,
+      }));
+    },
+    "There are no example photos.",
+  );
   if (!chosen) return null;
   const [taken] = await uploadExamples([chosen.file]);
   return taken ? { ...taken, prompt: chosen.prompt, word: chosen.word } : null;
@@ -107,46 +206,100 @@ export async function uploadExamples(names) {
 
 // Results of the gallery.
 export function chooseFromGallery() {
-  return picker("Pictures in the gallery", async () => {
-    const found = await get("/api/gallery?most=120");
-    return found.items.map((one) => ({ ...one, caption: `${one.verb ?? ""} ${one.name}`.trim() }));
-  }, "The gallery is empty. What you make appears there.");
+  return picker(
+    "Pictures in the gallery",
+    async () => {
+      const found = await get("/api/gallery?most=120");
+      return found.items.map((one) => ({
+        ...one,
+        caption: `${one.verb ?? ""} ${one.name}`.trim(),
+      }));
+    },
+    "The gallery is empty. What you make appears there.",
+  );
 }
 
 function picker(title, load, none) {
-  return dialog(title, (close) => {
-    const grid = h("div", { class: "thumbs" }, h("p", { class: "muted" }, "Loading..."));
-    load().then((found) => replace(grid, found.length ? found.map((one) => button(null, () => close(one), { class: "tile" })).map((tile, i) => append(tile, [h("img", { src: one(found[i]), alt: "", loading: "lazy" }), h("span", { class: "cap", title: found[i].caption }, found[i].caption)])) : h("p", { class: "muted" }, none)),
-      (problem) => replace(grid, h("p", { class: "note bad" }, problem.message)));
-    return [grid];
-  }, { wide: true });
+  return dialog(
+    title,
+    (close) => {
+      const grid = h("div", { class: "thumbs" }, h("p", { class: "muted" }, "Loading..."));
+      load().then(
+        (found) =>
+          replace(
+            grid,
+            found.length
+              ? found
+                  .map((one) => button(null, () => close(one), { class: "tile" }))
+                  .map((tile, i) =>
+                    append(tile, [
+                      h("img", { src: one(found[i]), alt: "", loading: "lazy" }),
+                      h("span", { class: "cap", title: found[i].caption }, found[i].caption),
+                    ]),
+                  )
+              : h("p", { class: "muted" }, none),
+          ),
+        (problem) => replace(grid, h("p", { class: "note bad" }, problem.message)),
+      );
+      return [grid];
+    },
+    { wide: true },
+  );
 }
 const one = (found) => found.thumb ?? thumbUrl(found.id);
 
 // The words of a prompt as buttons; the pressed one is `chosen`.
 export function wordButtons(prompt, chosen, onChoose, label) {
   const words = [...new Set(prompt.split(/[^\p{L}\p{N}'-]+/u).filter(Boolean))];
-  return h("div", { class: "chips", role: "group", "aria-label": label }, words.map((word) => button(word, () => onChoose(word), { "aria-pressed": String(word === chosen) })));
+  return h(
+    "div",
+    { class: "chips", role: "group", "aria-label": label },
+    words.map((word) =>
+      button(word, () => onChoose(word), { "aria-pressed": String(word === chosen) }),
+    ),
+  );
 }
 
-const SMALL_WORDS = new Set("a an the on in at of with and or by from to into over under near photo picture image painting drawing standing sitting lying running walking lies stands sits is are his her its".split(" "));
+const SMALL_WORDS = new Set(
+  "a an the on in at of with and or by from to into over under near photo picture image painting drawing standing sitting lying running walking lies stands sits is are his her its".split(
+    " ",
+  ),
+);
 // The word of a prompt that is most likely its subject.
 export function likelySubject(prompt, nouns = []) {
-  const words = prompt.toLowerCase().split(/[^\p{L}\p{N}'-]+/u).filter(Boolean);
-  return words.find((word) => nouns.includes(word)) ?? words.find((word) => !SMALL_WORDS.has(word)) ?? "";
+  const words = prompt
+    .toLowerCase()
+    .split(/[^\p{L}\p{N}'-]+/u)
+    .filter(Boolean);
+  return (
+    words.find((word) => nouns.includes(word)) ?? words.find((word) => !SMALL_WORDS.has(word)) ?? ""
+  );
 }
 
 // Two prompts with the words that differ marked (longest common subsequence of words).
 export function wordDiff(before, after) {
-  const a = before.split(/\s+/).filter(Boolean), b = after.split(/\s+/).filter(Boolean);
+  const a = before.split(/\s+/).filter(Boolean),
+    b = after.split(/\s+/).filter(Boolean);
   const table = Array.from({ length: a.length + 1 }, () => new Uint16Array(b.length + 1));
-  for (let i = a.length - 1; i >= 0; i--) for (let j = b.length - 1; j >= 0; j--) table[i][j] = a[i] === b[j] ? table[i + 1][j + 1] + 1 : Math.max(table[i + 1][j], table[i][j + 1]);
+  for (let i = a.length - 1; i >= 0; i--)
+    for (let j = b.length - 1; j >= 0; j--)
+      table[i][j] =
+        a[i] === b[j] ? table[i + 1][j + 1] + 1 : Math.max(table[i + 1][j], table[i][j + 1]);
   const parts = [];
-  let i = 0, j = 0;
+  let i = 0,
+    j = 0;
   while (i < a.length || j < b.length) {
-    if (i < a.length && j < b.length && a[i] === b[j]) { parts.push(a[i]); i++; j++; }
-    else if (j < b.length && (i >= a.length || table[i][j + 1] >= table[i + 1][j])) parts.push(h("ins", {}, b[j++]));
+    if (i < a.length && j < b.length && a[i] === b[j]) {
+      parts.push(a[i]);
+      i++;
+      j++;
+    } else if (j < b.length && (i >= a.length || table[i][j + 1] >= table[i + 1][j]))
+      parts.push(h("ins", {}, b[j++]));
     else parts.push(h("del", {}, a[i++]));
   }
-  return h("p", { class: "diff" }, parts.flatMap((part) => [part, " "]));
+  return h(
+    "p",
+    { class: "diff" },
+    parts.flatMap((part) => [part, " "]),
+  );
 }

@@ -12,8 +12,12 @@ export class Mask {
     this.empty = true;
   }
 
-  get size() { return [this.canvas.width, this.canvas.height]; }
-  data() { return this.context.getImageData(0, 0, ...this.size); }
+  get size() {
+    return [this.canvas.width, this.canvas.height];
+  }
+  data() {
+    return this.context.getImageData(0, 0, ...this.size);
+  }
 
   // Remember what there is before a change.
   begin() {
@@ -50,17 +54,30 @@ export class Mask {
     g.lineTo(to.x + 0.5, to.y + 0.51);
     g.stroke();
     g.globalCompositeOperation = "source-over";
-    if (adds) this.empty = false; else this.check();
+    if (adds) this.empty = false;
+    else this.check();
   }
 
   check() {
     const { data } = this.data();
     this.empty = true;
-    for (let i = 3; i < data.length; i += 4) if (data[i] > 127) { this.empty = false; return; }
+    for (let i = 3; i < data.length; i += 4)
+      if (data[i] > 127) {
+        this.empty = false;
+        return;
+      }
   }
 
-  clear() { this.begin(); this.restore(null); }
-  fill() { this.begin(); this.context.fillStyle = "#fff"; this.context.fillRect(0, 0, ...this.size); this.empty = false; }
+  clear() {
+    this.begin();
+    this.restore(null);
+  }
+  fill() {
+    this.begin();
+    this.context.fillStyle = "#fff";
+    this.context.fillRect(0, 0, ...this.size);
+    this.empty = false;
+  }
   invert() {
     this.begin();
     const g = this.context;
@@ -74,19 +91,35 @@ export class Mask {
   // Add the connected area of similar colour around a place (region growing), closed over small holes.
   grow(picture, place, tolerance) {
     const [width, height] = this.size;
-    const copy = Object.assign(document.createElement("canvas"), { width, height }).getContext("2d", { willReadFrequently: true });
+    const copy = Object.assign(document.createElement("canvas"), { width, height }).getContext(
+      "2d",
+      { willReadFrequently: true },
+    );
     copy.drawImage(picture, 0, 0, width, height);
     const { data } = copy.getImageData(0, 0, width, height);
-    const start = Math.round(place.y) * width + Math.round(place.x), most = 3 * tolerance * tolerance;
-    const seen = new Uint8Array(width * height), queue = [start];
+    const start = Math.round(place.y) * width + Math.round(place.x),
+      most = 3 * tolerance * tolerance;
+    const seen = new Uint8Array(width * height),
+      queue = [start];
     const colour = [data[4 * start], data[4 * start + 1], data[4 * start + 2]];
     seen[start] = 1;
     for (let next; (next = queue.pop()) !== undefined;) {
       const x = next % width;
-      for (const [other, there] of [[next - 1, x > 0], [next + 1, x < width - 1], [next - width, next >= width], [next + width, next < width * (height - 1)]]) {
+      for (const [other, there] of [
+        [next - 1, x > 0],
+        [next + 1, x < width - 1],
+        [next - width, next >= width],
+        [next + width, next < width * (height - 1)],
+      ]) {
         if (!there || seen[other]) continue;
-        const d = 4 * other, r = data[d] - colour[0], g = data[d + 1] - colour[1], b = data[d + 2] - colour[2];
-        if (r * r + g * g + b * b <= most) { seen[other] = 1; queue.push(other); }
+        const d = 4 * other,
+          r = data[d] - colour[0],
+          g = data[d + 1] - colour[1],
+          b = data[d + 2] - colour[2];
+        if (r * r + g * g + b * b <= most) {
+          seen[other] = 1;
+          queue.push(other);
+        }
       }
     }
     const now = this.data();
@@ -97,12 +130,14 @@ export class Mask {
   }
   // Round off what was grown, so that specks inside belong to it.
   stamp(seen, width) {
-    const g = this.context, radius = Math.max(1, width / 128);
+    const g = this.context,
+      radius = Math.max(1, width / 128);
     g.fillStyle = "#fff";
     g.beginPath();
     for (let i = 0; i < seen.length; i++) {
       if (!seen[i] || (seen[i - 1] && seen[i + 1] && seen[i - width] && seen[i + width])) continue;
-      const x = i % width, y = Math.floor(i / width);
+      const x = i % width,
+        y = Math.floor(i / width);
       g.moveTo(x + radius, y + 0.5);
       g.arc(x + 0.5, y + 0.5, radius, 0, 7);
     }
@@ -111,7 +146,8 @@ export class Mask {
 
   // dims: darken what stays, as the drag does; else tint what was painted.
   draw(g, left, top, zoom, dims = false) {
-    const [width, height] = this.size, t = this.tint.getContext("2d");
+    const [width, height] = this.size,
+      t = this.tint.getContext("2d");
     t.globalCompositeOperation = "source-over";
     t.clearRect(0, 0, width, height);
     t.fillStyle = dims ? "rgb(8 10 14)" : "rgb(255 92 40)";
@@ -127,7 +163,8 @@ export class Mask {
   // White on black, as a PNG.
   async png() {
     const [width, height] = this.size;
-    const copy = Object.assign(document.createElement("canvas"), { width, height }), g = copy.getContext("2d");
+    const copy = Object.assign(document.createElement("canvas"), { width, height }),
+      g = copy.getContext("2d");
     g.fillStyle = "#000";
     g.fillRect(0, 0, width, height);
     g.drawImage(this.canvas, 0, 0);
@@ -140,11 +177,15 @@ export class Mask {
     image.src = url;
     await image.decode();
     this.begin();
-    const g = this.context, [width, height] = this.size;
+    const g = this.context,
+      [width, height] = this.size;
     g.clearRect(0, 0, width, height);
     g.drawImage(image, 0, 0, width, height);
     const now = this.data();
-    for (let i = 0; i < now.data.length; i += 4) { now.data[i + 3] = now.data[i]; now.data.fill(255, i, i + 3); }
+    for (let i = 0; i < now.data.length; i += 4) {
+      now.data[i + 3] = now.data[i];
+      now.data.fill(255, i, i + 3);
+    }
     g.putImageData(now, 0, 0);
     this.check();
   }

@@ -2,7 +2,12 @@
 
 import { h, svg } from "./dom.js";
 
-const WIDTH = 560, HEIGHT = 210, LEFT = 44, BOTTOM = 26, TOP = 10, RIGHT = 10;
+const WIDTH = 560,
+  HEIGHT = 210,
+  LEFT = 44,
+  BOTTOM = 26,
+  TOP = 10,
+  RIGHT = 10;
 
 // curves: [{name, points: [[x, y], ...], smooth}]; marks: [{x, label}] vertical lines.
 export function chart(title, curves, { marks = [], along = "step" } = {}) {
@@ -13,25 +18,57 @@ export function chart(title, curves, { marks = [], along = "step" } = {}) {
   const [y0, y1] = range(all.map((point) => point[1]));
   const x = (value) => LEFT + ((value - x0) / (x1 - x0)) * (WIDTH - LEFT - RIGHT);
   const y = (value) => TOP + (1 - (value - y0) / (y1 - y0)) * (HEIGHT - TOP - BOTTOM);
-  const picture = svg("svg", { class: "plot", viewBox: `0 0 ${WIDTH} ${HEIGHT}`, role: "img", "aria-label": summary(title, shown) });
+  const picture = svg("svg", {
+    class: "plot",
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    role: "img",
+    "aria-label": summary(title, shown),
+  });
   for (const value of ticks(y0, y1)) {
-    picture.append(svg("line", { class: "gridline", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
-      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)));
+    picture.append(
+      svg("line", { class: "gridline", x1: LEFT, x2: WIDTH - RIGHT, y1: y(value), y2: y(value) }),
+      svg("text", { x: LEFT - 6, y: y(value) + 4, "text-anchor": "end" }, short(value)),
+    );
   }
   for (const value of ticks(x0, x1)) {
-    picture.append(svg("text", { x: x(value), y: HEIGHT - 8, "text-anchor": "middle" }, short(value)));
+    picture.append(
+      svg("text", { x: x(value), y: HEIGHT - 8, "text-anchor": "middle" }, short(value)),
+    );
   }
-  picture.append(svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }));
+  picture.append(
+    svg("path", { class: "axis", d: `M${LEFT} ${TOP}V${HEIGHT - BOTTOM}H${WIDTH - RIGHT}` }),
+  );
   for (const mark of marks) {
-    picture.append(svg("line", { class: "axis", "stroke-dasharray": "3 3", x1: x(mark.x), x2: x(mark.x), y1: TOP, y2: HEIGHT - BOTTOM }),
-      svg("text", { x: x(mark.x) + 4, y: TOP + 10 }, mark.label));
+    picture.append(
+      svg("line", {
+        class: "axis",
+        "stroke-dasharray": "3 3",
+        x1: x(mark.x),
+        x2: x(mark.x),
+        y1: TOP,
+        y2: HEIGHT - BOTTOM,
+      }),
+      svg("text", { x: x(mark.x) + 4, y: TOP + 10 }, mark.label),
+    );
   }
   shown.forEach((curve, number) => {
-    const drawn = (points, extra) => svg("path", { class: `line c${number % 4} ${extra}`, d: points.map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`).join("") });
-    if (curve.smooth && curve.points.length > 8) picture.append(drawn(curve.points, "faint"), drawn(smoothed(curve.points), ""));
+    const drawn = (points, extra) =>
+      svg("path", {
+        class: `line c${number % 4} ${extra}`,
+        d: points
+          .map((p, i) => `${i ? "L" : "M"}${x(p[0]).toFixed(1)} ${y(p[1]).toFixed(1)}`)
+          .join(""),
+      });
+    if (curve.smooth && curve.points.length > 8)
+      picture.append(drawn(curve.points, "faint"), drawn(smoothed(curve.points), ""));
     else picture.append(drawn(curve.points, ""));
   });
-  const legend = h("div", { class: "legend" }, shown.map((curve, number) => h("span", { class: `c${number % 4}` }, curve.name)), h("em", { class: "muted" }, `along: ${along}`));
+  const legend = h(
+    "div",
+    { class: "legend" },
+    shown.map((curve, number) => h("span", { class: `c${number % 4}` }, curve.name)),
+    h("em", { class: "muted" }, `along: ${along}`),
+  );
   return h("figure", {}, h("h3", {}, title), picture, legend);
 }
 
@@ -45,20 +82,29 @@ function summary(title, curves) {
 
 function smoothed(points, keep = 0.9) {
   let mean = points[0][1];
-  return points.map(([x, y]) => { mean = keep * mean + (1 - keep) * y; return [x, mean]; });
+  return points.map(([x, y]) => {
+    mean = keep * mean + (1 - keep) * y;
+    return [x, mean];
+  });
 }
 
 function range(values) {
-  let low = Math.min(...values), high = Math.max(...values);
-  if (low === high) { low -= 0.5; high += 0.5; }
+  let low = Math.min(...values),
+    high = Math.max(...values);
+  if (low === high) {
+    low -= 0.5;
+    high += 0.5;
+  }
   return [low, high];
 }
 
 function ticks(low, high) {
-  const rough = (high - low) / 4, power = 10 ** Math.floor(Math.log10(rough));
+  const rough = (high - low) / 4,
+    power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((one) => one * power).find((one) => one >= rough);
   const found = [];
-  for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step) found.push(value);
+  for (let value = Math.ceil(low / step) * step; value <= high + step / 1e6; value += step)
+    found.push(value);
   return found;
 }
 
@@ -69,13 +115,38 @@ function short(value) {
 
 // For how many of `steps` each feature of the source is used; rows: [{name, count}].
 export function scheduleChart(rows, steps) {
-  const line = 24, label = 150, width = 520;
+  const line = 24,
+    label = 150,
+    width = 520;
   const told = rows.map((row) => `${row.name}: steps 1 to ${row.count} of ${steps}`).join("; ");
-  return svg("svg", { class: "schedule", viewBox: `0 0 ${width} ${rows.length * line}`, role: "img", "aria-label": told },
+  return svg(
+    "svg",
+    {
+      class: "schedule",
+      viewBox: `0 0 ${width} ${rows.length * line}`,
+      role: "img",
+      "aria-label": told,
+    },
     rows.map((row, number) => [
       svg("text", { x: 0, y: number * line + 16 }, row.name),
-      svg("rect", { class: "track", x: label, y: number * line + 5, width: width - label - 40, height: 14, rx: 3 }),
-      row.count > 0 && svg("rect", { class: "bar", x: label, y: number * line + 5, width: ((width - label - 40) * row.count) / steps, height: 14, rx: 3 }),
+      svg("rect", {
+        class: "track",
+        x: label,
+        y: number * line + 5,
+        width: width - label - 40,
+        height: 14,
+        rx: 3,
+      }),
+      row.count > 0 &&
+        svg("rect", {
+          class: "bar",
+          x: label,
+          y: number * line + 5,
+          width: ((width - label - 40) * row.count) / steps,
+          height: 14,
+          rx: 3,
+        }),
       svg("text", { x: width - 34, y: number * line + 16 }, `${row.count}/${steps}`),
-    ]));
+    ]),
+  );
 }

@@ -21,7 +21,8 @@ export function save(key, value) {
 }
 
 export function clear() {
-  for (const key of Object.keys(localStorage)) if (key.startsWith(PREFIX)) localStorage.removeItem(key);
+  for (const key of Object.keys(localStorage))
+    if (key.startsWith(PREFIX)) localStorage.removeItem(key);
 }
 
 // The state of one tab: a plain object that is written after each change.
@@ -47,6 +48,8 @@ export function state(key, initial) {
       save(key, held);
       for (const call of listeners) call(null, null);
     },
-    watch(call) { listeners.add(call); },
+    watch(call) {
+      listeners.add(call);
+    },
   };
 }

@@ -3,9 +3,13 @@
 import { forget, once } from "./api.js";
 
 // A verb's form for a model (or generator), method and preset; its settings as {group: [setting, ...]}.
-export async function settingsOf(verb, { model = "", generator = "", preset = "", method = "" } = {}) {
+export async function settingsOf(
+  verb,
+  { model = "", generator = "", preset = "", method = "" } = {},
+) {
   const query = new URLSearchParams();
-  for (const [name, value] of Object.entries({ model, generator, preset, method })) if (value) query.set(name, value);
+  for (const [name, value] of Object.entries({ model, generator, preset, method }))
+    if (value) query.set(name, value);
   const found = await once(`/api/verbs/${verb}?${query}`);
   return Object.fromEntries(found.groups.map((group) => [group.name, group.settings]));
 }

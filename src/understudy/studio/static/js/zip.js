@@ -1,6 +1,9 @@
 // A ZIP archive without compression (pictures are compressed already), made in the page.
 
-const TABLE = Uint32Array.from({ length: 256 }, (_, n) => { for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1; return n >>> 0; });
+const TABLE = Uint32Array.from({ length: 256 }, (_, n) => {
+  for (let k = 0; k < 8; k++) n = n & 1 ? 0xedb88320 ^ (n >>> 1) : n >>> 1;
+  return n >>> 0;
+});
 
 function crc32(bytes) {
   let crc = 0xffffffff;
@@ -10,17 +13,36 @@ function crc32(bytes) {
 
 // files: [{name, bytes: Uint8Array}] -> Blob
 export function zip(files) {
-  const parts = [], entries = [];
+  const parts = [],
+    entries = [];
   let offset = 0;
   for (const { name, bytes } of files) {
-    const title = new TextEncoder().encode(name), crc = crc32(bytes);
-    const head = record(30, (view) => { view.setUint32(0, 0x04034b50, true); common(view, 4, crc, bytes.length, title.length); });
-    entries.push(record(46, (view) => { view.setUint32(0, 0x02014b50, true); view.setUint16(4, 20, true); common(view, 6, crc, bytes.length, title.length); view.setUint32(42, offset, true); }), title);
+    const title = new TextEncoder().encode(name),
+      crc = crc32(bytes);
+    const head = record(30, (view) => {
+      view.setUint32(0, 0x04034b50, true);
+      common(view, 4, crc, bytes.length, title.length);
+    });
+    entries.push(
+      record(46, (view) => {
+        view.setUint32(0, 0x02014b50, true);
+        view.setUint16(4, 20, true);
+        common(view, 6, crc, bytes.length, title.length);
+        view.setUint32(42, offset, true);
+      }),
+      title,
+    );
     parts.push(head, title, bytes);
     offset += head.length + title.length + bytes.length;
   }
   const size = entries.reduce((sum, one) => sum + one.length, 0);
-  const end = record(22, (view) => { view.setUint32(0, 0x06054b50, true); view.setUint16(8, files.length, true); view.setUint16(10, files.length, true); view.setUint32(12, size, true); view.setUint32(16, offset, true); });
+  const end = record(22, (view) => {
+    view.setUint32(0, 0x06054b50, true);
+    view.setUint16(8, files.length, true);
+    view.setUint16(10, files.length, true);
+    view.setUint32(12, size, true);
+    view.setUint32(16, offset, true);
+  });
   return new Blob([...parts, ...entries, end], { type: "application/zip" });
 }
 

@@ -8,7 +8,8 @@ import { state as stateOf } from "../store.js";
 import { concepts } from "../verbs.js";
 
 export const title = "Generate";
-export const lead = "Draw pictures from words. Name learnt subjects in braces: a photo of a {rex} in the snow.";
+export const lead =
+  "Draw pictures from words. Name learnt subjects in braces: a photo of a {rex} in the snow.";
 const START = { prompt: "", concepts: [], count: 4, seed: 0, model: null, settings: {}, jobs: [] };
 
 export function create(ctx) {
@@ -16,56 +17,187 @@ export function create(ctx) {
   const element = h("div", {});
   let chips;
   const draw = () => {
-    const prompt = textField("Description", { value: state.get("prompt"), rows: 3, name: "prompt", required: true, placeholder: "a photo of a duck on the beach", onInput: (text) => state.set("prompt", text) });
+    const prompt = textField("Description", {
+      value: state.get("prompt"),
+      rows: 3,
+      name: "prompt",
+      required: true,
+      placeholder: "a photo of a duck on the beach",
+      onInput: (text) => state.set("prompt", text),
+    });
     chips = h("div", { class: "field" });
     drawConcepts(chips, state, prompt);
-    const settings = settingsPart({ state, verb: "generate", basic: ["steps", "guidance", "negative"] });
-    const form = h("div", { class: "stack" }, prompt, chips,
-      h("div", { class: "two" },
-        numberField("Pictures", { value: state.get("count"), min: 1, max: 64, name: "count", onInput: (value) => state.set("count", value ?? 1) }),
-        numberField("First seed", { value: state.get("seed"), min: 0, max: 4294967295, name: "seed", help: "The same seed gives the same picture.", onInput: (value) => state.set("seed", value ?? 0),
-          extra: button("Random", () => { state.set("seed", Math.floor(Math.random() * 1e6)); draw(); }, { class: "quiet", "aria-label": "Random seed" }) })),
-      settings, modelField(state, () => settings.draw()));
-    const bench = workbench({ state, verb: "generate", label: "Generate", form, refreshJobs: ctx.refreshJobs, build: () => job(state), render: (done) => render(done, ctx),
-      empty: h("div", { class: "empty" }, h("h2", {}, "Nothing drawn yet"), h("p", {}, "Describe a picture and press Generate. The built-in model draws toys: animals, birds and things in simple scenes.")) });
+    const settings = settingsPart({
+      state,
+      verb: "generate",
+      basic: ["steps", "guidance", "negative"],
+    });
+    const form = h(
+      "div",
+      { class: "stack" },
+      prompt,
+      chips,
+      h(
+        "div",
+        { class: "two" },
+        numberField("Pictures", {
+          value: state.get("count"),
+          min: 1,
+          max: 64,
+          name: "count",
+          onInput: (value) => state.set("count", value ?? 1),
+        }),
+        numberField("First seed", {
+          value: state.get("seed"),
+          min: 0,
+          max: 4294967295,
+          name: "seed",
+          help: "The same seed gives the same picture.",
+          onInput: (value) => state.set("seed", value ?? 0),
+          extra: button(
+            "Random",
+            () => {
+              state.set("seed", Math.floor(Math.random() * 1e6));
+              draw();
+            },
+            { class: "quiet", "aria-label": "Random seed" },
+          ),
+        }),
+      ),
+      settings,
+      modelField(state, () => settings.draw()),
+    );
+    const bench = workbench({
+      state,
+      verb: "generate",
+      label: "Generate",
+      form,
+      refreshJobs: ctx.refreshJobs,
+      build: () => job(state),
+      render: (done) => render(done, ctx),
+      empty: h(
+        "div",
+        { class: "empty" },
+        h("h2", {}, "Nothing drawn yet"),
+        h(
+          "p",
+          {},
+          "Describe a picture and press Generate. The built-in model draws toys: animals, birds and things in simple scenes.",
+        ),
+      ),
+    });
     replace(element, bench.element);
     element.prompt = prompt;
   };
   draw();
-  return { element, shown: () => drawConcepts(chips, state, element.prompt, true),
+  return {
+    element,
+    shown: () => drawConcepts(chips, state, element.prompt, true),
     receive: async (gift) => {
-      if (gift.concept) state.assign({ concepts: [gift.concept], prompt: state.get("prompt") || `a photo of a {${gift.concept.split("@")[0]}} on the beach` });
+      if (gift.concept)
+        state.assign({
+          concepts: [gift.concept],
+          prompt:
+            state.get("prompt") || `a photo of a {${gift.concept.split("@")[0]}} on the beach`,
+        });
       if (gift.form) fill(state, gift.form);
       draw();
-    } };
+    },
+  };
 }
 
 async function drawConcepts(place, state, prompt, again = false) {
   const found = await concepts(again).catch(() => []);
   const toggle = (name) => {
-    const chosen = state.get("concepts"), on = chosen.includes(name);
+    const chosen = state.get("concepts"),
+      on = chosen.includes(name);
     state.set("concepts", on ? chosen.filter((one) => one !== name) : [...chosen, name]);
-    if (!on && !state.get("prompt").includes(`{${name}}`)) { const text = `${state.get("prompt")} {${name}}`.trim(); state.set("prompt", text); prompt.control.value = text; }
-    drawConcepts(place, state, prompt).then(() => place.querySelector(`[data-concept="${CSS.escape(name)}"]`)?.focus());
+    if (!on && !state.get("prompt").includes(`{${name}}`)) {
+      const text = `${state.get("prompt")} {${name}}`.trim();
+      state.set("prompt", text);
+      prompt.control.value = text;
+    }
+    drawConcepts(place, state, prompt).then(() =>
+      place.querySelector(`[data-concept="${CSS.escape(name)}"]`)?.focus(),
+    );
   };
-  replace(place, h("span", { class: "label" }, "Learnt subjects"), found.length
-    ? h("div", { class: "chips", role: "group", "aria-label": "Learnt subjects" }, found.map((one) => button(`${one.id}`, () => toggle(one.id), { "aria-pressed": String(state.get("concepts").includes(one.id)), "data-concept": one.id, title: one.phrase })))
-    : h("p", { class: "help" }, "None yet. Learn one in Photos & Learn."));
+  replace(
+    place,
+    h("span", { class: "label" }, "Learnt subjects"),
+    found.length
+      ? h(
+          "div",
+          { class: "chips", role: "group", "aria-label": "Learnt subjects" },
+          found.map((one) =>
+            button(`${one.id}`, () => toggle(one.id), {
+              "aria-pressed": String(state.get("concepts").includes(one.id)),
+              "data-concept": one.id,
+              title: one.phrase,
+            }),
+          ),
+        )
+      : h("p", { class: "help" }, "None yet. Learn one in Photos & Learn."),
+  );
 }
 
 function job(state) {
   const prompt = need(state.get("prompt").trim(), "Describe the picture in words.");
   const named = [...prompt.matchAll(/\{([^}]+)\}/g)].map((one) => one[1]);
   const chosen = [...new Set([...state.get("concepts"), ...named])];
-  return { verb: "generate", settings: given(state, "generate"), seed: state.get("seed") ?? 0, inputs: { prompt, concept: chosen, count: state.get("count") ?? 1 } };
+  return {
+    verb: "generate",
+    settings: given(state, "generate"),
+    seed: state.get("seed") ?? 0,
+    inputs: { prompt, concept: chosen, count: state.get("count") ?? 1 },
+  };
 }
 
 function render(done, ctx) {
-  return done.map((job) => h("section", { class: "card stack" }, h("div", { class: "card-head" }, h("h2", {}, `"${job.wish.inputs.prompt}"`), h("span", { class: "muted" }, `seed ${job.wish.seed ?? 0}`)),
-    h("div", { class: "pictures" }, pictures(job).map((file, number) => resultFigure(file, { caption: `Seed ${(job.wish.seed ?? 0) + number}`, alt: `${job.wish.inputs.prompt}, seed ${(job.wish.seed ?? 0) + number}`, use: [{ label: "Swap", go: (one) => ctx.go("swap", { photo: { ...one, prompt: job.wish.inputs.prompt } }) }, { label: "Edit", go: (one) => ctx.go("edit", { photo: one }) }] }))),
-    h("details", { class: "more" }, h("summary", {}, "Details"), valuesTable(job.result.values, ["pictures"]))));
+  return done.map((job) =>
+    h(
+      "section",
+      { class: "card stack" },
+      h(
+        "div",
+        { class: "card-head" },
+        h("h2", {}, `"${job.wish.inputs.prompt}"`),
+        h("span", { class: "muted" }, `seed ${job.wish.seed ?? 0}`),
+      ),
+      h(
+        "div",
+        { class: "pictures" },
+        pictures(job).map((file, number) =>
+          resultFigure(file, {
+            caption: `Seed ${(job.wish.seed ?? 0) + number}`,
+            alt: `${job.wish.inputs.prompt}, seed ${(job.wish.seed ?? 0) + number}`,
+            use: [
+              {
+                label: "Swap",
+                go: (one) => ctx.go("swap", { photo: { ...one, prompt: job.wish.inputs.prompt } }),
+              },
+              { label: "Edit", go: (one) => ctx.go("edit", { photo: one }) },
+            ],
+          }),
+        ),
+      ),
+      h(
+        "details",
+        { class: "more" },
+        h("summary", {}, "Details"),
+        valuesTable(job.result.values, ["pictures"]),
+      ),
+    ),
+  );
 }
 
 function fill(state, { settings, inputs, seed }) {
-  state.assign({ prompt: inputs.prompt ?? "", concepts: (inputs.concept ?? []).map((one) => one.split("/").pop()), count: inputs.count ?? 1, seed: seed ?? 0, settings: { generate: settings.generate ?? {} }, model: settings.run?.model ?? state.get("model"), jobs: [] });
+  state.assign({
+    prompt: inputs.prompt ?? "",
+    concepts: (inputs.concept ?? []).map((one) => one.split("/").pop()),
+    count: inputs.count ?? 1,
+    seed: seed ?? 0,
+    settings: { generate: settings.generate ?? {} },
+    model: settings.run?.model ?? state.get("model"),
+    jobs: [],
+  });
 }

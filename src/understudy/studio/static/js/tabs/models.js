@@ -5,7 +5,8 @@ import { bytes, button, h, replace, toast } from "../dom.js";
 import { forget } from "../api.js";
 
 export const title = "Models";
-export const lead = "What swaps, edits and drags can use. Put model folders into the studio's model folder; nothing is downloaded.";
+export const lead =
+  "What swaps, edits and drags can use. Put model folders into the studio's model folder; nothing is downloaded.";
 
 export function create(ctx) {
   const element = h("div", { class: "stack" });
@@ -13,38 +14,162 @@ export function create(ctx) {
     try {
       forget("/api/models");
       const found = await get("/api/models");
-      replace(element, table(found.models), files(found.files ?? [], ctx, load), used(found.used ?? {}));
-    } catch (problem) { replace(element, h("p", { class: "note bad" }, problem.message)); }
+      replace(
+        element,
+        table(found.models),
+        files(found.files ?? [], ctx, load),
+        used(found.used ?? {}),
+      );
+    } catch (problem) {
+      replace(element, h("p", { class: "note bad" }, problem.message));
+    }
   };
   load();
   return { element, shown: load };
 }
 
 function table(models) {
-  return h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Models and generators")), h("div", { class: "table-scroll" }, h("table", {}, h("thead", {}, h("tr", {}, ["Name", "For", "From", "Size", ""].map((one) => h("th", { scope: "col" }, one)))),
-    h("tbody", {}, models.map((one) => h("tr", {}, h("td", {}, h("strong", {}, one.id)), h("td", {}, one.kind === "generator" ? "Drag" : "Learn, Swap, Edit, Generate"), h("td", {}, one.source), h("td", { class: "number" }, bytes(one.bytes)), h("td", {}, checkButton(one))))))));
+  return h(
+    "section",
+    { class: "card" },
+    h("div", { class: "card-head" }, h("h2", {}, "Models and generators")),
+    h(
+      "div",
+      { class: "table-scroll" },
+      h(
+        "table",
+        {},
+        h(
+          "thead",
+          {},
+          h(
+            "tr",
+            {},
+            ["Name", "For", "From", "Size", ""].map((one) => h("th", { scope: "col" }, one)),
+          ),
+        ),
+        h(
+          "tbody",
+          {},
+          models.map((one) =>
+            h(
+              "tr",
+              {},
+              h("td", {}, h("strong", {}, one.id)),
+              h("td", {}, one.kind === "generator" ? "Drag" : "Learn, Swap, Edit, Generate"),
+              h("td", {}, one.source),
+              h("td", { class: "number" }, bytes(one.bytes)),
+              h("td", {}, checkButton(one)),
+            ),
+          ),
+        ),
+      ),
+    ),
+  );
 }
 
 function checkButton(model) {
   const told = h("span", { class: "small", role: "status" });
   const check = async () => {
     told.textContent = "Checking...";
-    try { const found = await post(`/api/models/${encodeURIComponent(model.id)}/check`, { kind: model.kind }); told.textContent = found.message ?? found.line ?? "Complete."; told.className = "small good-text"; }
-    catch (problem) { told.textContent = problem.status === 404 || problem.status === 405 ? "This server cannot check models." : problem.message; told.className = "small danger-text"; }
+    try {
+      const found = await post(`/api/models/${encodeURIComponent(model.id)}/check`, {
+        kind: model.kind,
+      });
+      told.textContent = found.message ?? found.line ?? "Complete.";
+      told.className = "small good-text";
+    } catch (problem) {
+      told.textContent =
+        problem.status === 404 || problem.status === 405
+          ? "This server cannot check models."
+          : problem.message;
+      told.className = "small danger-text";
+    }
   };
-  return h("div", { class: "row" }, button("Check", check, { class: "small", "aria-label": `Check ${model.id}` }), told);
+  return h(
+    "div",
+    { class: "row" },
+    button("Check", check, { class: "small", "aria-label": `Check ${model.id}` }),
+    told,
+  );
 }
 
 function files(found, ctx, load) {
   const convert = async (file) => {
-    try { await post(`/api/models/convert`, { file: file.id }); ctx.refreshJobs(); toast(`${file.id} is being converted; no code in it is run.`, "good"); setTimeout(load, 3000); }
-    catch (problem) { toast(problem.message, "bad"); }
+    try {
+      await post(`/api/models/convert`, { file: file.id });
+      ctx.refreshJobs();
+      toast(`${file.id} is being converted; no code in it is run.`, "good");
+      setTimeout(load, 3000);
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
   };
-  return h("section", { class: "card stack tight" }, h("h2", {}, "Checkpoint files"), h("p", { class: "muted small" }, "StyleGAN files (.pkl, .pt) and single-file Stable Diffusion checkpoints in the studio's model folder. They are converted to folders of safetensors without running any code in them."),
-    found.length ? h("table", {}, h("tbody", {}, found.map((file) => h("tr", {}, h("td", {}, file.id), h("td", { class: "number" }, bytes(file.bytes)), h("td", {}, button("Convert", () => convert(file), { class: "small", "aria-label": `Convert ${file.id}` })))))) : h("p", { class: "muted" }, "There are none."));
+  return h(
+    "section",
+    { class: "card stack tight" },
+    h("h2", {}, "Checkpoint files"),
+    h(
+      "p",
+      { class: "muted small" },
+      "StyleGAN files (.pkl, .pt) and single-file Stable Diffusion checkpoints in the studio's model folder. They are converted to folders of safetensors without running any code in them.",
+    ),
+    found.length
+      ? h(
+          "table",
+          {},
+          h(
+            "tbody",
+            {},
+            found.map((file) =>
+              h(
+                "tr",
+                {},
+                h("td", {}, file.id),
+                h("td", { class: "number" }, bytes(file.bytes)),
+                h(
+                  "td",
+                  {},
+                  button("Convert", () => convert(file), {
+                    class: "small",
+                    "aria-label": `Convert ${file.id}`,
+                  }),
+                ),
+              ),
+            ),
+          ),
+        )
+      : h("p", { class: "muted" }, "There are none."),
+  );
 }
 
 function used(found) {
-  const names = { uploads: "Uploaded photos", jobs: "Results", concepts: "Learnt subjects", models: "Models", cache: "Cached inversions" };
-  return h("section", { class: "card" }, h("div", { class: "card-head" }, h("h2", {}, "Disk used by the studio")), h("table", {}, h("tbody", {}, Object.entries(found).map(([name, size]) => h("tr", {}, h("th", { scope: "row" }, names[name] ?? name), h("td", { class: "number" }, size ? bytes(size) : "empty"))))));
+  const names = {
+    uploads: "Uploaded photos",
+    jobs: "Results",
+    concepts: "Learnt subjects",
+    models: "Models",
+    cache: "Cached inversions",
+  };
+  return h(
+    "section",
+    { class: "card" },
+    h("div", { class: "card-head" }, h("h2", {}, "Disk used by the studio")),
+    h(
+      "table",
+      {},
+      h(
+        "tbody",
+        {},
+        Object.entries(found).map(([name, size]) =>
+          h(
+            "tr",
+            {},
+            h("th", { scope: "row" }, names[name] ?? name),
+            h("td", { class: "number" }, size ? bytes(size) : "empty"),
+          ),
+        ),
+      ),
+    ),
+  );
 }

@@ -5,13 +5,33 @@ import { given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { append, button, h, replace } from "../dom.js";
 import { choiceField, textField } from "../forms.js";
 import { likelySubject, pictureInput, wordButtons } from "../inputs.js";
-import { beforeAfter, changedArea, downloadLink, lightbox, pictures, resultFigure, schedule, valuesTable } from "../results.js";
+import {
+  beforeAfter,
+  changedArea,
+  downloadLink,
+  lightbox,
+  pictures,
+  resultFigure,
+  schedule,
+  valuesTable,
+} from "../results.js";
 import { state as stateOf } from "../store.js";
 import { concepts, settingsOf } from "../verbs.js";
 
 export const title = "Swap";
-export const lead = "Put a subject you have learnt in the place of another one. Pose and background stay as they are.";
-const START = { photo: null, mask: null, prompt: "", word: "", concept: "", count: 1, model: null, settings: {}, jobs: [] };
+export const lead =
+  "Put a subject you have learnt in the place of another one. Pose and background stay as they are.";
+const START = {
+  photo: null,
+  mask: null,
+  prompt: "",
+  word: "",
+  concept: "",
+  count: 1,
+  model: null,
+  settings: {},
+  jobs: [],
+};
 
 export function create(ctx) {
   const state = stateOf("swap", START);
@@ -19,74 +39,229 @@ export function create(ctx) {
   let photo;
 
   const draw = () => {
-    photo = pictureInput({ label: "Photo", value: state.get("photo"), mask: state.get("mask"),
-      maskLead: "Paint over the subject that will be replaced, or click it with Select area. Without a mask the model finds it by its word.",
+    photo = pictureInput({
+      label: "Photo",
+      value: state.get("photo"),
+      mask: state.get("mask"),
+      maskLead:
+        "Paint over the subject that will be replaced, or click it with Select area. Without a mask the model finds it by its word.",
       onMask: (mask) => state.set("mask", mask),
       onChange: (found) => {
         state.set("photo", found);
-        if (found?.prompt) { state.assign({ prompt: found.prompt, word: found.word ?? likelySubject(found.prompt) }); draw(); }
-      } });
+        if (found?.prompt) {
+          state.assign({ prompt: found.prompt, word: found.word ?? likelySubject(found.prompt) });
+          draw();
+        }
+      },
+    });
     const words = h("div", { class: "field" });
-    const drawWords = () => replace(words, h("span", { class: "label" }, "Subject to replace"),
-      state.get("prompt").trim() ? wordButtons(state.get("prompt"), state.get("word"), (word) => { state.set("word", word); drawWords(); words.querySelector("[aria-pressed=true]")?.focus(); }, "Subject to replace") : h("p", { class: "help" }, "Write the description first, then choose its word here."));
-    const prompt = textField("Description of the photo", { value: state.get("prompt"), rows: 2, name: "prompt", placeholder: "a photo of a cat standing on a meadow", required: true,
+    const drawWords = () =>
+      replace(
+        words,
+        h("span", { class: "label" }, "Subject to replace"),
+        state.get("prompt").trim()
+          ? wordButtons(
+              state.get("prompt"),
+              state.get("word"),
+              (word) => {
+                state.set("word", word);
+                drawWords();
+                words.querySelector("[aria-pressed=true]")?.focus();
+              },
+              "Subject to replace",
+            )
+          : h("p", { class: "help" }, "Write the description first, then choose its word here."),
+      );
+    const prompt = textField("Description of the photo", {
+      value: state.get("prompt"),
+      rows: 2,
+      name: "prompt",
+      placeholder: "a photo of a cat standing on a meadow",
+      required: true,
       help: "Plain words, with the subject that will be replaced.",
-      onInput: (text) => { state.set("prompt", text); if (!text.includes(state.get("word")) || !state.get("word")) state.set("word", likelySubject(text)); drawWords(); } });
+      onInput: (text) => {
+        state.set("prompt", text);
+        if (!text.includes(state.get("word")) || !state.get("word"))
+          state.set("word", likelySubject(text));
+        drawWords();
+      },
+    });
     drawWords();
     const concept = h("div", {});
     drawConcepts(concept, state, ctx);
     const settings = settingsPart({ state, verb: "swap", basic: ["preset"], hidden: [] });
-    const count = choiceField("Candidates", [["1", "1"], ["2", "2"], ["3", "3"], ["4", "4"]], { value: String(state.get("count")), name: "count", help: "Pictures with different noise, side by side.", onInput: (value) => state.set("count", Number(value)) });
-    const form = h("div", { class: "stack" }, photo, prompt, words, concept, count, settings, modelField(state, () => settings.draw()));
-    const bench = workbench({ state, verb: "swap", label: "Swap", form, refreshJobs: ctx.refreshJobs,
+    const count = choiceField(
+      "Candidates",
+      [
+        ["1", "1"],
+        ["2", "2"],
+        ["3", "3"],
+        ["4", "4"],
+      ],
+      {
+        value: String(state.get("count")),
+        name: "count",
+        help: "Pictures with different noise, side by side.",
+        onInput: (value) => state.set("count", Number(value)),
+      },
+    );
+    const form = h(
+      "div",
+      { class: "stack" },
+      photo,
+      prompt,
+      words,
+      concept,
+      count,
+      settings,
+      modelField(state, () => settings.draw()),
+    );
+    const bench = workbench({
+      state,
+      verb: "swap",
+      label: "Swap",
+      form,
+      refreshJobs: ctx.refreshJobs,
       build: () => jobs(state),
-      runs: [{ label: "Explain", title: "Where the model looks, and what the swap may change", build: () => ({ ...base(state), verb: "explain", inputs: { ...base(state).inputs, mask: undefined } }) },
-        { label: "Grid", title: "A grid of pictures over the step counts", build: () => ({ ...base(state), verb: "sweep" }) }],
-      render: (done) => render(done, ctx), empty: emptyNote(ctx, (found) => { photo.set(found); }) });
+      runs: [
+        {
+          label: "Explain",
+          title: "Where the model looks, and what the swap may change",
+          build: () => ({
+            ...base(state),
+            verb: "explain",
+            inputs: { ...base(state).inputs, mask: undefined },
+          }),
+        },
+        {
+          label: "Grid",
+          title: "A grid of pictures over the step counts",
+          build: () => ({ ...base(state), verb: "sweep" }),
+        },
+      ],
+      render: (done) => render(done, ctx),
+      empty: emptyNote(
+        ctx,
+        (found) => {
+          photo.set(found);
+        },
+        () => element.benched.start(() => ({ verb: "demo", settings: {}, inputs: {} })),
+      ),
+    });
     element.benched = bench;
     replace(element, bench.element);
     element.concept = concept;
   };
   draw();
-  return { element, take: (files) => photo.take(files),
+  return {
+    element,
+    take: (files) => photo.take(files),
     shown: () => drawConcepts(element.concept, state, ctx, true),
     receive: async (gift) => {
       if (gift.concept) state.set("concept", gift.concept);
       if (gift.photo) state.assign({ photo: gift.photo, mask: null });
       if (gift.form) fill(state, gift.form);
       draw();
-    } };
+    },
+  };
 }
 
 async function drawConcepts(place, state, ctx, again = false) {
   try {
     const found = await concepts(again);
-    const known = found.flatMap((one) => [[one.id, `${one.id} (${one.phrase})`], ...(one.id === state.get("concept")?.split("@")[0] ? (one.checkpoints ?? []).map((step) => [`${one.id}@${step}`, `${one.id} after ${Number(step.slice(5))} steps`]) : [])]);
-    if (!known.length) return replace(place, h("div", { class: "field" }, h("span", { class: "label" }, "Replace it by"), h("p", { class: "help" }, "No subject has been learnt yet."), button("Learn a subject", () => ctx.go("learn"), { class: "small" })));
+    const known = found.flatMap((one) => [
+      [one.id, `${one.id} (${one.phrase})`],
+      ...(one.id === state.get("concept")?.split("@")[0]
+        ? (one.checkpoints ?? []).map((step) => [
+            `${one.id}@${step}`,
+            `${one.id} after ${Number(step.slice(5))} steps`,
+          ])
+        : []),
+    ]);
+    if (!known.length)
+      return replace(
+        place,
+        h(
+          "div",
+          { class: "field" },
+          h("span", { class: "label" }, "Replace it by"),
+          h("p", { class: "help" }, "No subject has been learnt yet."),
+          button("Learn a subject", () => ctx.go("learn"), { class: "small" }),
+        ),
+      );
     if (!known.some(([id]) => id === state.get("concept"))) state.set("concept", known[0][0]);
-    replace(place, choiceField("Replace it by", known, { value: state.get("concept"), name: "concept", onInput: (value) => { state.set("concept", value); drawConcepts(place, state, ctx); } }));
-  } catch (problem) { replace(place, h("p", { class: "note bad" }, problem.message)); }
+    replace(
+      place,
+      choiceField("Replace it by", known, {
+        value: state.get("concept"),
+        name: "concept",
+        onInput: (value) => {
+          state.set("concept", value);
+          drawConcepts(place, state, ctx);
+        },
+      }),
+    );
+  } catch (problem) {
+    replace(place, h("p", { class: "note bad" }, problem.message));
+  }
 }
 
 function base(state) {
   const photo = need(state.get("photo"), "Choose a photo first.");
   const prompt = need(state.get("prompt").trim(), "Describe the photo in words.");
   const word = need(state.get("word"), "Choose the word of the subject that will be replaced.");
-  const concept = need(state.get("concept"), "Choose a learnt subject, or learn one in Photos & Learn.");
-  return { verb: "swap", settings: given(state, "swap"), inputs: { photo: photo.id, mask: state.get("mask")?.id, prompt, swap: [`${word}=${concept}`] } };
+  const concept = need(
+    state.get("concept"),
+    "Choose a learnt subject, or learn one in Photos & Learn.",
+  );
+  return {
+    verb: "swap",
+    settings: given(state, "swap"),
+    inputs: { photo: photo.id, mask: state.get("mask")?.id, prompt, swap: [`${word}=${concept}`] },
+  };
 }
 
 function jobs(state) {
-  const job = base(state), first = Number(state.get("settings")?.swap?.noise_seed ?? 0);
-  return Array.from({ length: state.get("count") }, (_, number) => ({ ...job, settings: { ...job.settings, swap: { ...job.settings.swap, ...(number ? { noise_seed: first + number } : {}) } } }));
+  const job = base(state),
+    first = Number(state.get("settings")?.swap?.noise_seed ?? 0);
+  return Array.from({ length: state.get("count") }, (_, number) => ({
+    ...job,
+    settings: {
+      ...job.settings,
+      swap: { ...job.settings.swap, ...(number ? { noise_seed: first + number } : {}) },
+    },
+  }));
 }
+
+const SHEETS = {
+  explain: "What the model looks at",
+  sweep: "Grid of step counts",
+  demo: "Photos, scene, swap, and the right answer",
+};
 
 async function render(done, ctx) {
   const parts = [];
   for (const job of done.filter((one) => one.verb !== "swap")) {
     const [file] = pictures(job);
-    if (file) parts.push(h("section", { class: "card stack" }, h("h2", {}, job.verb === "explain" ? "What the model looks at" : "Grid of step counts"),
-      h("button", { type: "button", class: "tile", "aria-label": "Show large", on: { click: () => lightbox(file, job.verb) } }, h("img", { class: "natural", src: file.url, alt: `${job.verb}: ${job.wish.inputs.prompt}` })), h("div", { class: "row" }, downloadLink(file))));
+    if (file)
+      parts.push(
+        h(
+          "section",
+          { class: "card stack" },
+          h("h2", {}, SHEETS[job.verb]),
+          h(
+            "button",
+            {
+              type: "button",
+              class: "tile",
+              "aria-label": "Show large",
+              on: { click: () => lightbox(file, job.verb) },
+            },
+            h("img", { class: "natural", src: file.url, alt: SHEETS[job.verb] }),
+          ),
+          h("div", { class: "row" }, downloadLink(file)),
+        ),
+      );
   }
   const swaps = done.filter((one) => one.verb === "swap" && pictures(one).length);
   if (swaps.length) parts.unshift(await swapped(swaps, ctx));
@@ -96,30 +271,117 @@ async function render(done, ctx) {
 async function swapped(jobs, ctx) {
   const card = h("section", { class: "card stack" });
   const show = async (job) => {
-    const [file] = pictures(job), before = job.wish.inputs.photo ? fileUrl(job.wish.inputs.photo) : null;
-    const use = [{ label: "Edit it", go: (one) => ctx.go("edit", { photo: one }) }, { label: "Use as photo", go: (one) => ctx.go("swap", { photo: one }) }];
+    const [file] = pictures(job),
+      before = job.wish.inputs.photo ? fileUrl(job.wish.inputs.photo) : null;
+    const use = [
+      { label: "Edit it", go: (one) => ctx.go("edit", { photo: one }) },
+      { label: "Use as photo", go: (one) => ctx.go("swap", { photo: one }) },
+    ];
     const chosen = job.result.values.chosen;
-    const resolved = await settingsOf("swap", { model: job.wish.settings.run?.model ?? "", preset: job.wish.settings.swap?.preset ?? "" }).catch(() => ({}));
-    const values = { ...Object.fromEntries((resolved.swap ?? []).map((one) => [one.name, one.value])), ...job.wish.settings.swap, ...chosen };
-    replace(card, h("div", { class: "card-head" }, h("h2", {}, `"${job.result.values.target_prompt}"`)),
-      jobs.length > 1 && h("div", { class: "thumbs", role: "group", "aria-label": "Candidates" }, jobs.map((one, number) => append(button(null, () => show(one), { class: "tile", "aria-pressed": String(one === job), "aria-label": `Candidate ${number + 1}` }), [h("img", { src: pictures(one)[0].thumb ?? pictures(one)[0].url, alt: "" }), h("span", { class: "cap" }, `Candidate ${number + 1}`)]))),
-      before ? beforeAfter(before, file, { labels: ["Photo", "Swap"], alt: job.result.values.target_prompt, use }) : resultFigure(file, { use }),
-      h("div", { class: "pictures few" }, schedule(values, values.steps), before && (await changedArea(before, file.url).catch(() => null)),
-        job.wish.inputs.mask && h("figure", {}, h("h3", {}, "Mask"), h("img", { src: fileUrl(job.wish.inputs.mask), alt: "The mask that was painted" }), h("figcaption", {}, "Only the white area may change"))),
-      h("details", { class: "more" }, h("summary", {}, "Details"), valuesTable(job.result.values, ["picture", "target_prompt"])));
+    const resolved = await settingsOf("swap", {
+      model: job.wish.settings.run?.model ?? "",
+      preset: job.wish.settings.swap?.preset ?? "",
+    }).catch(() => ({}));
+    const values = {
+      ...Object.fromEntries((resolved.swap ?? []).map((one) => [one.name, one.value])),
+      ...job.wish.settings.swap,
+      ...chosen,
+    };
+    replace(
+      card,
+      h("div", { class: "card-head" }, h("h2", {}, `"${job.result.values.target_prompt}"`)),
+      jobs.length > 1 &&
+        h(
+          "div",
+          { class: "thumbs", role: "group", "aria-label": "Candidates" },
+          jobs.map((one, number) =>
+            append(
+              button(null, () => show(one), {
+                class: "tile",
+                "aria-pressed": String(one === job),
+                "aria-label": `Candidate ${number + 1}`,
+              }),
+              [
+                h("img", { src: pictures(one)[0].thumb ?? pictures(one)[0].url, alt: "" }),
+                h("span", { class: "cap" }, `Candidate ${number + 1}`),
+              ],
+            ),
+          ),
+        ),
+      before
+        ? beforeAfter(before, file, {
+            labels: ["Photo", "Swap"],
+            alt: job.result.values.target_prompt,
+            use,
+          })
+        : resultFigure(file, { use }),
+      h(
+        "div",
+        { class: "pictures few" },
+        schedule(values, values.steps),
+        before && (await changedArea(before, file.url).catch(() => null)),
+        job.wish.inputs.mask &&
+          h(
+            "figure",
+            {},
+            h("h3", {}, "Mask"),
+            h("img", { src: fileUrl(job.wish.inputs.mask), alt: "The mask that was painted" }),
+            h("figcaption", {}, "Only the white area may change"),
+          ),
+      ),
+      h(
+        "details",
+        { class: "more" },
+        h("summary", {}, "Details"),
+        valuesTable(job.result.values, ["picture", "target_prompt"]),
+      ),
+    );
   };
   await show(jobs.at(-1));
   return card;
 }
 
 function fill(state, { settings, inputs }) {
-  const [pair = ""] = inputs.swap ?? [], at = pair.indexOf("=");
-  state.assign({ prompt: inputs.prompt ?? "", word: pair.slice(0, at), concept: pair.slice(at + 1).split("/").pop(), photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
-    mask: inputs.mask ? { id: inputs.mask } : null, settings: { swap: settings.swap ?? {} }, model: settings.run?.model ?? state.get("model"), jobs: [] });
+  const [pair = ""] = inputs.swap ?? [],
+    at = pair.indexOf("=");
+  state.assign({
+    prompt: inputs.prompt ?? "",
+    word: pair.slice(0, at),
+    concept: pair
+      .slice(at + 1)
+      .split("/")
+      .pop(),
+    photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
+    mask: inputs.mask ? { id: inputs.mask } : null,
+    settings: { swap: settings.swap ?? {} },
+    model: settings.run?.model ?? state.get("model"),
+    jobs: [],
+  });
 }
 
-function emptyNote(ctx, use) {
-  return h("div", { class: "empty stack tight" }, h("h2", {}, "Nothing swapped yet"),
-    h("p", {}, "Choose a photo, describe it, choose a learnt subject, and press Swap. The photo is inverted first; a second swap of the same photo skips that step."),
-    h("div", { class: "row center" }, button("Start from an example photo", async () => { const { chooseExample } = await import("../inputs.js"); const found = await chooseExample(); if (found) use(found); }), button("Learn a subject", () => ctx.go("learn"))));
+function emptyNote(ctx, use, demo) {
+  return h(
+    "div",
+    { class: "empty stack tight" },
+    h("h2", {}, "Nothing swapped yet"),
+    h(
+      "p",
+      {},
+      "Choose a photo, describe it, choose a learnt subject, and press Swap. The photo is inverted first; a second swap of the same photo skips that step.",
+    ),
+    h(
+      "div",
+      { class: "row center" },
+      button("Start from an example photo", async () => {
+        const { chooseExample } = await import("../inputs.js");
+        const found = await chooseExample();
+        if (found) use(found);
+      }),
+      button("Learn a subject", () => ctx.go("learn")),
+      button("Run the demo", demo, {
+        title:
+          "Learns a toy, swaps it into a scene and compares with the right answer: a few minutes",
+      }),
+    ),
+  );
 }

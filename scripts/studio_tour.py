@@ -1,0 +1,119 @@
+"""Take the pictures of docs/how-to/studio-tour.md from a studio that is used by a script.
+
+python scripts/studio_tour.py
+
+It learns an example subject, swaps it, edits, drags and opens the gallery with the built-in models,
+in Debian's Chromium. It takes a few minutes on two cores.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+
+from tests.studio_browser import DESKTOP, PHONE, StudioProcess, Visit, chromium  # noqa: E402
+
+FOLDER = ROOT / "docs/how-to/studio"
+COLOURS = 160  # of a picture in the docs
+LONG = 1_800_000  # milliseconds that learning may take
+
+
+def shoot(visit: Visit, name: str) -> None:
+    """Write what is seen as a small PNG."""
+    visit.page.mouse.move(2, 500)
+    visit.page.wait_for_timeout(600)
+    picture = Image.open(io.BytesIO(visit.page.screenshot())).convert("RGB")
+    small = picture.quantize(COLOURS, dither=Image.Dither.NONE)
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    small.save(FOLDER / f"{name}.png", optimize=True)
+
+
+def button(visit: Visit, name: str, place: str = ".tab:visible") -> Any:
+    """A button of the open tab."""
+    return visit.page.locator(place).get_by_role("button", name=name, exact=True).first
+
+
+def learn(visit: Visit) -> None:
+    """An example subject, with the values that suit the built-in model."""
+    visit.open("learn")
+    button(visit, "Example subjects").click()
+    button(visit, "Use these photos", "dialog").click()
+    visit.page.wait_for_selector(".thumb:nth-child(4) .findings")
+    shoot(visit, "learn")
+    button(visit, "Learn").click()
+    visit.page.wait_for_selector("h2:has-text('is learnt')", timeout=LONG)
+    visit.page.locator("h2:has-text('is learnt')").scroll_into_view_if_needed()
+    shoot(visit, "learnt")
+
+
+def swap(visit: Visit) -> None:
+    """The subject in the place of another one."""
+    visit.open("swap")
+    button(visit, "Examples").click()
+    visit.page.locator("dialog button.tile").first.click()
+    visit.page.wait_for_selector(".picked .name")
+    button(visit, "Swap").click()
+    visit.page.wait_for_selector(".compare .top img", timeout=LONG)
+    visit.page.wait_for_timeout(1500)
+    shoot(visit, "swap")
+
+
+def edit(visit: Visit) -> None:
+    """Another word for a photo."""
+    visit.open("edit")
+    button(visit, "Examples").click()
+    visit.page.locator("dialog button.tile").nth(2).click()
+    visit.page.wait_for_selector(".picked .name")
+    visit.page.get_by_label("It should show").fill("a photo of a blue rocket at sunset")
+    button(visit, "Edit").click()
+    visit.page.wait_for_selector(".compare .top img", timeout=LONG)
+    visit.page.wait_for_timeout(1500)
+    shoot(visit, "edit")
+
+
+def drag(visit: Visit) -> None:
+    """An ear that is pulled up."""
+    visit.open("drag")
+    button(visit, "Open this picture").click()
+    visit.page.wait_for_selector(".drag canvas[data-moment='0']", timeout=LONG)
+    visit.click_pixel(60, 60)
+    visit.click_pixel(60, 72)
+    visit.page.wait_for_selector(".drag canvas[data-points='1']")
+    button(visit, "Run").click()
+    visit.until(lambda: int(visit.canvas()["moment"]) >= 40, 600)
+    button(visit, "Pause").click()
+    visit.page.mouse.wheel(0, 150)
+    shoot(visit, "drag")
+    button(visit, "Save to the gallery").click()
+    visit.page.wait_for_selector("h2:has-text('Saved to the gallery')", timeout=LONG)
+
+
+def main() -> None:
+    """Take all pictures."""
+    with tempfile.TemporaryDirectory() as data, chromium() as browser:
+        server = StudioProcess(Path(data))
+        context = browser.new_context(viewport=DESKTOP, color_scheme="light")
+        visit = Visit(context.new_page(), server.address)
+        for part in (learn, swap, edit, drag):
+            part(visit)
+        visit.open("gallery")
+        visit.page.wait_for_selector("button.tile img")
+        shoot(visit, "gallery")
+        phone = browser.new_context(viewport=PHONE, color_scheme="dark")
+        phone.add_cookies(context.cookies())
+        small = Visit(phone.new_page(), server.address)
+        small.open("swap")
+        shoot(small, "phone")
+        server.stop()
+
+
+if __name__ == "__main__":
+    main()
