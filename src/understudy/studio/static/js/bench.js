@@ -10,7 +10,6 @@ import { diffusion, models, settingsOf } from "./verbs.js";
 // form: element with the fields. build(): the job, or throws Error with one line. render(job): elements of a result.
 export function workbench({
   state,
-  verb,
   label,
   form,
   build,

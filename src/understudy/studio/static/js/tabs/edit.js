@@ -4,7 +4,8 @@ import { fileUrl } from "../api.js";
 import { given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace } from "../dom.js";
 import { choiceField, rangeField, textField } from "../forms.js";
-import { pictureInput, wordDiff } from "../inputs.js";
+import { pictureInput } from "../inputs.js";
+import { wordDiff } from "../prompt_words.js";
 import { beforeAfter, changedArea, pictures, resultFigure, valuesTable } from "../results.js";
 import { state as stateOf } from "../store.js";
 import { concepts, settingsOf } from "../verbs.js";
@@ -188,7 +189,6 @@ export function create(ctx) {
     );
     bench = workbench({
       state,
-      verb: "edit",
       label: "Edit",
       form,
       refreshJobs: ctx.refreshJobs,

@@ -69,7 +69,6 @@ export function create(ctx) {
     );
     const bench = workbench({
       state,
-      verb: "generate",
       label: "Generate",
       form,
       refreshJobs: ctx.refreshJobs,

@@ -287,7 +287,6 @@ export function create(ctx) {
     );
     const bench = workbench({
       state,
-      verb: "learn",
       label: "Learn",
       form,
       refreshJobs: ctx.refreshJobs,
