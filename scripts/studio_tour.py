@@ -73,6 +73,8 @@ def edit(visit: Visit) -> None:
     visit.page.locator("dialog button.tile").nth(2).click()
     visit.page.wait_for_selector(".picked .name")
     visit.page.get_by_label("It should show").fill("a photo of a blue rocket at sunset")
+    visit.page.get_by_label("Method", exact=True).select_option("pnp")
+    visit.page.wait_for_timeout(500)
     button(visit, "Edit").click()
     visit.page.wait_for_selector(".compare .top img", timeout=LONG)
     visit.page.wait_for_timeout(1500)
@@ -102,7 +104,7 @@ def main() -> None:
         server = StudioProcess(Path(data))
         context = browser.new_context(viewport=DESKTOP, color_scheme="light")
         visit = Visit(context.new_page(), server.address)
-        for part in (learn, swap, edit, drag):
+        for part in (drag, edit, learn, swap):
             part(visit)
         visit.open("gallery")
         visit.page.wait_for_selector("button.tile img")

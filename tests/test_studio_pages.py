@@ -127,6 +127,7 @@ def test_photos_are_dropped_pasted_masked_and_kept(browser: Any, studio: StudioP
             page.page.get_by_role("button", name="Change", exact=True).click()
     # The red half is selected by a click on it, without a brush.
     page.page.get_by_role("button", name="Mark the subject").click()
+    assert not page.axe()
     page.page.get_by_role("button", name="Select area").click()
     x, y = page.place(20, 40, "dialog canvas")
     page.page.mouse.click(x, y)

@@ -106,6 +106,7 @@ def hand(request: Any, browser: Any, studio: StudioProcess) -> Iterator[Mouse]:
     context = browser.new_context(viewport=DESKTOP)
     visit = Visit(context.new_page(), studio.address)
     yield HANDS[request.param](visit)
+    assert not visit.axe()
     assert not visit.faults
     assert not visit.abroad()
     context.close()

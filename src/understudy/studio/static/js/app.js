@@ -54,8 +54,8 @@ async function tab(name) {
 
 let refreshJobs = () => {};
 async function show(focus) {
-  const asked = location.hash.slice(1).split("?")[0] || load("tab", "swap");
-  const name = TABS.some((one) => one?.[0] === asked) ? asked : "swap";
+  const asked = location.hash.slice(1).split("?")[0] || load("tab", "learn");
+  const name = TABS.some((one) => one?.[0] === asked) ? asked : "learn";
   const found = await tab(name).catch((problem) => {
     toast(`This tab could not be opened: ${problem.message}`, "bad");
     console.error(problem);

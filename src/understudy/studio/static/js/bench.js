@@ -48,6 +48,7 @@ export function workbench({
     }
   };
   let cards = [];
+  let turn = 0;
   const attach = (ids) => {
     cards.forEach((card) => card.detach());
     const done = new Map();
@@ -61,7 +62,12 @@ export function workbench({
         onDone: async (job) => {
           done.set(id, job);
           const all = ids.filter((one) => done.has(one)).map((one) => done.get(one));
-          replace(results, await render(all, ids.length));
+          const mine = ++turn;
+          const shown = await Promise.resolve(render(all, ids.length)).catch((problem) =>
+            h("p", { class: "note bad" }, `The result cannot be shown: ${problem.message}`),
+          );
+          if (mine === turn) replace(results, shown);
+          if (output.offsetParent === null) toast(`${label}: done. Its tab shows the result.`);
           if (ids.length > 1 || job.notes.length === 0) card(id)?.remove();
           refreshJobs?.();
         },
@@ -117,6 +123,13 @@ export function settingsPart({
       );
       if (focused) place.querySelector(`[data-name="${focused}"]`)?.focus();
     } catch (problem) {
+      if (given.preset) {
+        // a preset of another method
+        delete given.preset;
+        state.set("settings", { ...state.get("settings"), [group]: given });
+        toast(problem.message);
+        return draw();
+      }
       replace(place, h("p", { class: "note bad" }, problem.message));
     }
   };

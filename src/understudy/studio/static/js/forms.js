@@ -150,6 +150,22 @@ export function rangeField(
   );
 }
 
+// What choices are called; others are shown as they are.
+const CHOICES = {
+  dreambooth: "DreamBooth",
+  lora: "LoRA",
+  "textual-inversion": "Textual Inversion",
+  hiper: "HiPer",
+  p2p: "Prompt-to-prompt",
+  pnp: "Plug-and-play",
+  best: "Best values (default)",
+  paper: "The paper's values",
+  official: "The authors' code",
+  photoswap: "Photoswap's values",
+  "w+": "W+, one latent for each layer",
+  w: "W, one latent for all layers",
+};
+
 export const pretty = (name) => {
   const words = name.replace(/_/g, " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
@@ -230,8 +246,10 @@ function mark(holder, changed, was, draw) {
 
 function control(setting, label, value, set, extra) {
   const common = { help: helped(setting), extra, name: setting.name };
-  if (setting.choices?.length)
-    return choiceField(label, setting.choices, { ...common, value, onInput: set });
+  if (setting.choices?.length) {
+    const choices = setting.choices.map((one) => [one, CHOICES[one] ?? one]);
+    return choiceField(label, choices, { ...common, value, onInput: set });
+  }
   const kind = setting.type;
   if (kind === "bool")
     return extra

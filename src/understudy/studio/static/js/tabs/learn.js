@@ -245,6 +245,13 @@ export function create(ctx) {
       { class: "stack" },
       h("fieldset", { class: "field" }, h("legend", {}, "Photos"), photos),
       h(
+        "p",
+        { class: "small muted" },
+        "Photos of people need their consent. State it in ",
+        h("a", { href: "#settings" }, "Settings"),
+        "; it is recorded in each result.",
+      ),
+      h(
         "div",
         { class: "two" },
         textField("Name", {

@@ -76,13 +76,10 @@ function checkButton(model) {
       const found = await post(`/api/models/${encodeURIComponent(model.id)}/check`, {
         kind: model.kind,
       });
-      told.textContent = found.message ?? found.line ?? "Complete.";
-      told.className = "small good-text";
+      told.textContent = found.message;
+      told.className = `small ${found.ok ? "good" : "danger"}-text`;
     } catch (problem) {
-      told.textContent =
-        problem.status === 404 || problem.status === 405
-          ? "This server cannot check models."
-          : problem.message;
+      told.textContent = problem.message;
       told.className = "small danger-text";
     }
   };
