@@ -98,12 +98,7 @@ def learn_steps(
 
         # What to learn from: the photos, and the model's own idea of the classes.
         bank = joined([_encoded(model, role, settings) for role in roles])
-        known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
-        prompts = dict.fromkeys([role.class_prompt for role in roles] + known)
-        if settings.preservation == "output":
-            prior = _kept_output(settings, roles, bank)
-        else:
-            prior = yield from _class_steps(model, settings, tuple(prompts), bank, cache, team)
+        prior = yield from _preserved(model, settings, roles, after, bank, cache, team)
 
         # Learn it: the method says what trains.
         wordings = tuple(role.wordings for role in roles)
@@ -131,6 +126,23 @@ def _encoded(model: DiffusionModel, role: Role, settings: LearnSettings) -> Late
         outside=settings.mask_weight,
         seed=settings.seed,
     )
+
+
+def _preserved(
+    model: DiffusionModel,
+    settings: LearnSettings,
+    roles: Sequence[Role],
+    after: Sequence[Concept],
+    photos: LatentBank,
+    cache: Path | None,
+    team: Team,
+) -> Generator[LearnStep, None, Prior | None]:
+    """Yield what prior preservation takes time for, return it; None where nothing is preserved."""
+    if settings.preservation == "output":
+        return _kept_output(settings, roles, photos)
+    known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
+    prompts = dict.fromkeys([role.class_prompt for role in roles] + known)
+    return (yield from _class_steps(model, settings, tuple(prompts), photos, cache, team))
 
 
 def _class_steps(
