@@ -336,8 +336,10 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("models", "list") == 0
     lines = capsys.readouterr().out.splitlines()
     told = ran(capsys, "models", "list")
-    drawn = [f"{name}   (--generator)" for name in told["generators"]]
-    assert lines == [*told["models"], *drawn]
+    assert [line.split("   ")[0] for line in lines] == [*told["models"], *told["generators"]]
+    assert lines[-1].endswith("   (--generator)")
+    schnell = next(line for line in lines if "FLUX.1-schnell" in line)
+    assert "Apache-2.0" in schnell and "to learn use black-forest-labs/FLUX.1-dev" in schnell
 
 
 def test_models_of_a_folder(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

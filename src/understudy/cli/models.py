@@ -38,9 +38,16 @@ def list_models(
                 for kind in ("model", "generator")}  # fmt: skip
         lines = [f"{place}   ({option})" for place, option in found]
         return show.result(told, json, *(lines or [f"{folder} holds no models."]))
+    from understudy.settings.bases import BASES
+
     known, drawn = available(), generators()
-    said = {"models": list(known), "generators": list(drawn)}
-    show.result(said, json, *known, *(f"{name}   (--generator)" for name in drawn))
+    flows = {
+        base.hub_id: {"licence": base.licence, "gated": base.gated, "train_on": base.train_on}
+        for base in BASES
+    }
+    said = {"models": [*known, *flows], "generators": list(drawn), "licences": flows}
+    lines = [_flow_line(name, facts) for name, facts in flows.items()]
+    show.result(said, json, *known, *lines, *(f"{name}   (--generator)" for name in drawn))
 
 
 @app.command()
@@ -88,7 +95,7 @@ def check(
     else:
         from understudy.models.check import check_any
 
-        told = {"model": model, **check_any(find(model))}
+        told = {"model": model, **check_any(find(model), model)}
     show.result(told, json, f"{model}   {_line(told)}")
 
 
@@ -109,6 +116,13 @@ def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
     show.result(told, json, f"{folder}   {_line(told)}")
 
 
+def _flow_line(name: str, facts: dict[str, Any]) -> str:
+    """A published flow model in a line for people."""
+    gated = ", accept it on the hub first" if facts["gated"] else ""
+    instead = f"; to learn use {facts['train_on']}" if facts["train_on"] else ""
+    return f"{name}   ({facts['licence']}{gated}{instead})"
+
+
 def _facts(found: Any) -> dict[str, Any]:
     """What there is to say of a generator's checkpoint."""
     facts = {"kind": found.kind, "written_by": found.written_by, "sha256": found.sha256}
@@ -119,6 +133,8 @@ def _line(told: dict[str, Any]) -> str:
     """The same in a line for people."""
     config: dict[str, Any] = told.get("config", {})
     size = f"{config['img_resolution']} px" if "img_resolution" in config else "complete"
-    return f"{told['kind']}, {size}" + (
+    more = [f"licence: {told['licence']}"] if told.get("licence") else []
+    more += [f"to learn use {told['train_on']}"] if told.get("train_on") else []
+    return ", ".join([told["kind"], size, *more]) + (
         f", {told['tensors']} tensors, from {told['written_by']}" if "tensors" in told else ""
     )

@@ -48,10 +48,14 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
         made = {name: make(group, given, model) for name, group in groups.items()}
         if given.pop("show_settings"):
             show_settings(made.values(), bool(given.get("json")))
+        elif given.pop("show_plan", False):
+            show_plan(made.values(), given)
         else:
             command(**made, **given)
 
     parameters.append(SHOW_SETTINGS)
+    if RunSettings in groups.values():
+        parameters.append(SHOW_PLAN)
 
     run.__signature__ = inspect.Signature(parameters)  # pyright: ignore[reportAttributeAccessIssue]
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
@@ -68,11 +72,22 @@ SHOW_SETTINGS = inspect.Parameter(
 )
 
 
+PLAN = "--show-plan"
+SHOW_PLAN = inspect.Parameter(
+    "show_plan",
+    inspect.Parameter.KEYWORD_ONLY,
+    default=False,
+    annotation=Annotated[
+        bool, typer.Option(PLAN, help="Print memory, evaluations and licence, and exit.")
+    ],
+)
+
+
 class Command(TyperCommand):
     """A command that needs no arguments where only its settings are to be shown."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if SHOW in args:
+        if SHOW in args or PLAN in args:
             for parameter in self.params:
                 parameter.required = False
         return super().parse_args(ctx, args)
@@ -83,6 +98,17 @@ def show_settings(settings: Iterable[Settings], json: bool) -> None:
     values = {name: value for group in settings for name, value in group.to_dict().items()}
     width = max(map(len, values), default=0)
     show.result(values, json, *(f"{name:{width}}  {said(v)}" for name, v in values.items()))
+
+
+def show_plan(settings: Iterable[Settings], given: dict[str, Any]) -> None:
+    """Print what a run would need, as JSON or one fact a line; nothing is loaded."""
+    from understudy.jobs.plan import lines_of, needs
+
+    groups = list(settings)
+    run = next(group for group in groups if isinstance(group, RunSettings))
+    values = {name: value for group in groups for name, value in group.to_dict().items()}
+    found = needs(run, {**given, **values})
+    show.result(found, bool(given.get("json")), *lines_of(found))
 
 
 def said(value: Value) -> str:

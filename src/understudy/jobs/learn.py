@@ -22,6 +22,7 @@ from understudy.learn.preview_scorer import CLIP_SCALE, PreviewJudge
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import read_folder, read_masks
 from understudy.settings import LearnSettings, RunSettings
+from understudy.settings.bases import check_trainable
 from understudy.settings.marks import CONSENT
 from understudy.settings.suits import shows_toys
 from understudy.vision.encoders import load_dino
@@ -51,6 +52,7 @@ def learn(
     folder = out or STORE / name
     if consent not in CONSENT:
         raise InputError(f"--consent must be one of {', '.join(CONSENT)}. Got {consent!r}.")
+    check_trainable(run.model)
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in also]

@@ -7,14 +7,19 @@ from pathlib import Path
 from understudy.models.parts import check_model
 from understudy.models.transformer.families import family_in
 from understudy.models.transformer.load import check_flow_model
+from understudy.settings.bases import licence_of, trained_instead
 
 
-def check_any(folder: Path) -> dict[str, str]:
+def check_any(folder: Path, name: str = "") -> dict[str, str]:
     """Facts of a folder, everything that loading checks having passed; weights are not read.
 
+    name: what the user calls it. "licence" is that of a published model, "" if it is not known;
+    "train_on" is the base to train instead of a step-distilled model, "" for others.
     Raises ModelError for a folder that could not be loaded.
     """
     if family_in(folder) is None:
         check_model(folder)
         return {"kind": "stable diffusion"}
-    return {"kind": check_flow_model(folder).name}
+    told = {"kind": check_flow_model(folder).name}
+    return told | {"licence": licence_of(name or str(folder)),
+                   "train_on": trained_instead(name or str(folder))}  # fmt: skip

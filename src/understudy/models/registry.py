@@ -48,6 +48,13 @@ WANTED = (
     "vae/diffusion_pytorch_model{}.safetensors",
     "text_encoder/model{}.safetensors",
     "text_encoder_2/model{}.safetensors",
+    # Of flow transformers: often in shards, which an index names.
+    "tokenizer_3/*",
+    "transformer/diffusion_pytorch_model.safetensors",
+    "transformer/diffusion_pytorch_model-*.safetensors",
+    "text_encoder*/model-*.safetensors",
+    "text_encoder_3/model.safetensors",
+    "*/*.safetensors.index.json",
 )
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
 _DTYPES = ("float32", "float16", "bfloat16", "float64")

@@ -18,6 +18,7 @@ from understudy.attention.site import AttentionSite, Block, Kind
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
 from understudy.models.transformer.calls import Call, Calls, Order
+from understudy.models.transformer.packing import packed, places, unpacked
 from understudy.models.transformer.processors import (
     Flux2SingleProcessor,
     FluxProcessor,
@@ -36,11 +37,14 @@ class FlowNetwork:
 
     sites: its attention layers in order of execution; calls: what their processors listen to.
     patch: latent cells along a side of an image token. order: of the joint sequence. embeds:
-    whether it reads a guidance scale (guidance-distilled).
+    whether it reads a guidance scale (guidance-distilled). packs: whether 2 x 2 cells are packed
+    into a token outside the network. words: tokens of the text; 0 = as many as the prompt has.
     """
 
     order: Order = "text first"
     patch = 2
+    packs = False
+    words = 0
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.calls = module, Calls()
@@ -77,6 +81,7 @@ class SD3Network(FlowNetwork):
     """SD3Transformer2DModel. Latents go in as they are; the network cuts them into patches."""
 
     order: Order = "image first"
+    words = 77 + 256
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
@@ -107,6 +112,9 @@ class SD3Network(FlowNetwork):
 
 class FluxNetwork(FlowNetwork):
     """FluxTransformer2DModel. Latents are packed, 2 x 2 cells a token; text has position 0."""
+
+    packs = True
+    words = 512
 
     def layers(self) -> Layers:
         """Double blocks, then single ones."""
@@ -156,6 +164,7 @@ class Flux2Network(FluxNetwork):
     """Flux2Transformer2DModel. A cell is a token; positions are (time, row, column, word)."""
 
     patch = 1
+    packs = False
 
     def layers(self) -> Layers:
         """Double blocks, then single ones with fused projections of their own."""
@@ -182,6 +191,8 @@ class Flux2Network(FluxNetwork):
 
 class QwenNetwork(FlowNetwork):
     """QwenImageTransformer2DModel. Latents are packed, 2 x 2 cells a token; words are masked."""
+
+    packs = True
 
     def layers(self) -> Layers:
         """Double blocks only."""
@@ -265,27 +276,6 @@ def _double_and_single(
         path = f"single_transformer_blocks.{number}.attn"
         found.append((path, "joint", "single", number, block.attn, single or double))
     return found
-
-
-def packed(latents: Float[Tensor, "r c h w"]) -> Float[Tensor, "r n d"]:
-    """2 x 2 cells as one token of 4 c channels, channel by channel."""
-    rows, channels, height, width = latents.shape
-    blocks = latents.reshape(rows, channels, height // 2, 2, width // 2, 2)
-    return blocks.permute(0, 2, 4, 1, 3, 5).reshape(rows, height * width // 4, channels * 4)
-
-
-def unpacked(tokens: Float[Tensor, "r n d"], shape: torch.Size) -> Float[Tensor, "r c h w"]:
-    """The inverse of `packed`. shape: of the latents."""
-    rows, channels, height, width = shape
-    blocks = tokens.reshape(rows, height // 2, width // 2, channels, 2, 2)
-    return blocks.permute(0, 3, 1, 4, 2, 5).reshape(shape)
-
-
-def places(latents: Float[Tensor, "r c h w"], patch: int) -> Float[Tensor, "n 3"]:
-    """Positions (0, row, column) of the image tokens, row by row."""
-    height, width = (side // patch for side in latents.shape[-2:])
-    where = torch.cartesian_prod(torch.arange(height), torch.arange(width)).float()
-    return pad(where.reshape(-1, 2), (1, 0)).to(latents.device)
 
 
 def rows_of_time(time: float | Tensor, latents: Float[Tensor, "r c h w"]) -> Float[Tensor, " r"]:

@@ -1,0 +1,71 @@
+"""What a run needs, before anything is loaded: memory, evaluations, licence of the base."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from understudy.settings import RunSettings
+
+GB = 1e9
+GUIDED = (
+    "Stable Diffusion",
+    "Stable Diffusion 3",
+    "Chroma",
+    "Qwen-Image",
+    "Z-Image",
+    "FLUX.2 klein",
+)  # fmt: skip  families with an unconditional row
+
+
+def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Facts of a run as JSON values. values: the settings and inputs of the verb.
+
+    Evaluations are counted for a run of `steps` over `count` pictures, two rows a step where the
+    model is guided by an unconditional row and guidance is not 1. Raises ModelError for a folder
+    that is damaged.
+    """
+    from understudy.models.plan import plan_of
+    from understudy.models.registry import here
+
+    plan = plan_of(run.model, here(run.model), run.dtype)
+    steps, pictures = int(values.get("steps") or 0), int(values.get("count") or 1)
+    halves = 2 if plan.family in GUIDED and values.get("guidance", 1) != 1 else 1
+    rows = steps * halves * pictures
+    return {
+        "model": run.model,
+        "family": plan.family,
+        "licence": plan.licence,
+        "gated": plan.gated,
+        "train_on": plan.train_on,
+        "weights": {part: count for part, count in plan.weights.items()},
+        "dtype": run.dtype,
+        "memory_gb": round(plan.memory / GB, 2),
+        "work_gb": round(plan.work * halves / GB, 2),
+        "tokens": list(plan.tokens),
+        "row_tmac": round(plan.row / 1e12, 3),
+        "rows": rows,
+        "tmac": round(plan.row * rows / 1e12, 1),
+    }
+
+
+def lines_of(found: Mapping[str, Any]) -> list[str]:
+    """The same for people."""
+    weights = ", ".join(f"{part} {count / 1e9:.2f} B" for part, count in found["weights"].items())
+    licence = found["licence"] or "not known here: see the model's card"
+    gated = "; the hub asks you to accept it first" if found["gated"] else ""
+    lines = [
+        f"model        {found['model']} ({found['family']})",
+        f"licence      {licence}{gated}",
+        f"weights      {weights or 'not known before the download'}",
+        f"memory       {found['memory_gb']} GB of weights in {found['dtype']}, about "
+        f"{found['work_gb']} GB of work",
+        f"evaluations  {found['rows']} rows of the network",
+    ]
+    if found["row_tmac"]:
+        lines[-1] += f", {found['row_tmac']} TMAC each, {found['tmac']} TMAC in all"
+    if found["train_on"]:
+        lines.append(
+            f"learning     not on this model, which is step-distilled: {found['train_on']}"
+        )
+    return lines

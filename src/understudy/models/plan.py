@@ -1,0 +1,128 @@
+"""What a run will need, before anything is loaded: weights, memory, arithmetic, licence.
+
+Networks are built without memory (on the meta device) from the configurations of the folder or, for
+a hub id that is not downloaded, of the published model. One evaluation is run on them under a
+counter of matrix products.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from understudy.diffusion.text import Text
+from understudy.models.folder import parameter_counts
+from understudy.models.transformer.assemble import NETWORKS
+from understudy.models.transformer.configs import network_config
+from understudy.models.transformer.families import FlowFamily, family_in, family_named
+from understudy.models.transformer.networks import FlowNetwork
+from understudy.settings.bases import Base, base_named, trained_instead
+
+BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+AUTOENCODER = 84e6  # weights of SD3's, FLUX.1's and Z-Image's; FLUX.2's and Qwen-Image's are alike
+WORDS = 64  # tokens of a prompt, where its length decides
+# Numbers kept at once for each token and channel of a row, while a block is computed: the stream,
+# its queries, keys and values, and the hidden units of the MLP. An estimate, not a measurement.
+AT_WORK = 16
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What one evaluation of a model costs, and what the model is.
+
+    Attributes:
+        family: as messages call it; "Stable Diffusion" for U-Nets.
+        licence: of the weights; "" = not known.
+        gated: whether the hub wants the licence accepted before the download.
+        train_on: the base to train instead; "" = this one can be trained.
+        weights: number of weights by part.
+        memory: bytes of all weights, as they are loaded.
+        work: bytes that one row takes beside them, estimated; 0 = not known.
+        row: multiply-accumulate operations of one row; 0 = not known.
+        tokens: of the image and of the text in one row.
+    """
+
+    family: str
+    licence: str
+    gated: bool
+    train_on: str
+    weights: Mapping[str, float]
+    memory: float
+    work: float = 0.0
+    row: float = 0.0
+    tokens: tuple[int, int] = (0, 0)
+
+
+def plan_of(model: str, folder: Path | None, dtype: str = "float32") -> Plan:
+    """The plan of a model for one picture of its native size.
+
+    folder: where it is, None if it is not downloaded. Raises ModelError for a damaged folder.
+    """
+    base = base_named(model)
+    family = family_in(folder) if folder else family_named(base.pipeline) if base else None
+    facts = _facts(model, base)
+    if family is None:
+        weights = parameter_counts(folder) if folder else {}
+        memory = sum(weights.values()) * BYTES[dtype]
+        return Plan("Stable Diffusion", *facts, weights, memory)
+    network = empty_flow_network(family, base, folder)
+    weights = _weights(network, base, folder)
+    image, text, row = _row(network)
+    width = network.sites[0].heads * _head_width(network)
+    work = (image + text) * width * AT_WORK * BYTES[dtype]
+    memory = sum(weights.values()) * BYTES[dtype]
+    return Plan(family.name, *facts, weights, memory, work, row, (image, text))
+
+
+def empty_flow_network(family: FlowFamily, base: Base | None, folder: Path | None) -> FlowNetwork:
+    """The transformer without memory: of a folder's configuration, or of the published one's."""
+    import diffusers
+
+    kind: Any = getattr(diffusers, family.network)
+    if folder is not None:
+        config: Mapping[str, Any] = network_config(folder / "transformer" / "config.json", kind)
+    else:
+        config = base.config if base else {}
+    with torch.device("meta"):
+        return NETWORKS[family.network](kind(**config))
+
+
+def _facts(model: str, base: Base | None) -> tuple[str, bool, str]:
+    return (base.licence if base else "", bool(base and base.gated), trained_instead(model))
+
+
+def _weights(network: FlowNetwork, base: Base | None, folder: Path | None) -> dict[str, float]:
+    """Number of weights by part, from headers where the files are here."""
+    if folder is not None:
+        return {part: float(count) for part, count in parameter_counts(folder).items()}
+    own = sum(parameter.numel() for parameter in network.module.parameters())
+    encoders = base.encoders * 1e9 if base else 0.0
+    return {"transformer": float(own), "text encoders": encoders, "vae": AUTOENCODER}
+
+
+def _row(network: FlowNetwork) -> tuple[int, int, float]:
+    """Tokens of image and text, and multiply-accumulate operations, of one row."""
+    config = network.config
+    side = int(getattr(config, "sample_size", 0) or (128 if network.patch == 2 else 64))
+    channels = int(config.in_channels) // (4 if network.packs else 1)
+    width = int(getattr(config, "joint_attention_dim", 0) or config.cap_feat_dim)
+    pooled = int(getattr(config, "pooled_projection_dim", 0) or 1)
+    words = network.words or WORDS
+    with torch.device("meta"):
+        text = Text(torch.empty(1, words, width), torch.empty(1, pooled))
+        latents, sigma = torch.empty(1, channels, side, side), torch.empty(1)
+    counter = cast(Any, FlopCounterMode)(display=False)
+    with counter, torch.no_grad():
+        network.velocity(latents, sigma, text)
+    return (side // network.patch) ** 2, words, counter.get_total_flops() / 2
+
+
+def _head_width(network: FlowNetwork) -> int:
+    config = network.config
+    known = getattr(config, "attention_head_dim", None)
+    return int(known or config.dim // config.n_heads)
