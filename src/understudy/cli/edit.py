@@ -10,7 +10,7 @@ import typer
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.cli.results import OutOption
-from understudy.cli.sources import RegionOption
+from understudy.cli.sources import RegionOption, SamOption, SelectOption
 from understudy.errors import InputError
 from understudy.jobs.request import Job
 from understudy.settings import METHODS, EditSettings, RunSettings
@@ -65,6 +65,8 @@ def edit(
     blend: Blended = None,
     keep: Kept = [],  # noqa: B006
     mask: Mask = None,
+    select: SelectOption = [],  # noqa: B006
+    sam: SamOption = None,
     region: RegionOption = "auto",
     seed: Seed = None,
     out: OutOption = Path("edited.png"),
@@ -93,6 +95,8 @@ def edit(
         keep=keep,
         mask=mask,
         region=region,
+        select=select,
+        sam=sam,
         out=out,
     )
     show.job(job, json)

@@ -21,6 +21,16 @@ SuitedMethodOption = Annotated[
 MaskOption = Annotated[
     Path | None, typer.Option(help="Mask of the same size as the photo; white may change.")
 ]
+SelectOption = Annotated[
+    list[str],
+    typer.Option(
+        help="What may change, in place of a mask: a word of the prompt, a point X,Y on the "
+        "subject, or a box X,Y,W,H around it, in pixels. May be repeated."
+    ),
+]
+SamOption = Annotated[
+    Path | None, typer.Option(help="Folder of a SAM 2 model that draws the mask of --select.")
+]
 RegionOption = Annotated[
     str,
     typer.Option(

@@ -15,7 +15,9 @@ from understudy.cli.sources import (
     PhotoOption,
     PhotosOption,
     RegionOption,
+    SamOption,
     SeedOption,
+    SelectOption,
     SuitedMethodOption,
 )
 from understudy.jobs.request import Job
@@ -43,6 +45,8 @@ def swap(
     seed: SeedOption = None,
     method: SuitedMethodOption = None,
     mask: MaskOption = None,
+    select: SelectOption = [],  # noqa: B006
+    sam: SamOption = None,
     region: RegionOption = "auto",
     photos: PhotosOption = None,
     out: OutOption = Path("swapped.png"),
@@ -64,6 +68,8 @@ def swap(
         photo=photo,
         mask=mask,
         region=region,
+        select=select,
+        sam=sam,
         photos=photos,
         out=out,
     )

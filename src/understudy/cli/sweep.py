@@ -16,7 +16,9 @@ from understudy.cli.sources import (
     PhotoOption,
     PhotosOption,
     RegionOption,
+    SamOption,
     SeedOption,
+    SelectOption,
 )
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings, SwapSettings
@@ -44,6 +46,8 @@ def sweep(
     ] = [],  # noqa: B006
     method: MethodOption = "null-text",
     mask: MaskOption = None,
+    select: SelectOption = [],  # noqa: B006
+    sam: SamOption = None,
     region: RegionOption = "auto",
     photos: PhotosOption = None,
     out: OutOption = Path("sweep.png"),
@@ -67,6 +71,8 @@ def sweep(
         vary=vary,
         mask=mask,
         region=region,
+        select=select,
+        sam=sam,
         photos=photos,
         out=out,
     )

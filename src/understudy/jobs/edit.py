@@ -23,11 +23,13 @@ from understudy.invert import Inversion
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
+from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Source, inversions, inverted, source_of
 from understudy.jobs.word_edits import said_of_words
 from understudy.jobs.words import check_edited_words
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.recipe import Recipe
 from understudy.settings import EditSettings, InvertSettings, RunSettings
 from understudy.settings.edit import inversion_for
 from understudy.settings.marks import MarkSettings
@@ -54,47 +56,75 @@ def edit(
     mask: Path | None = None,
     seed: int | None = None,
     region: str = "auto",
+    select: list[str] = [],  # noqa: B006
+    sam: Path | None = None,
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
-    outs = files(out, len(to))
-    opened = work.photo(photo)
+    outs, words = files(out, len(to)), said_of_words(reweight, window, blend, keep)
+    work.photo(photo)
     concepts = with_strengths(work.concepts(concept), to)
     check(settings, concepts, seed)
-    words = said_of_words(reweight, window, blend, keep)
     check_edited_words(work, prompt, to, words, concepts)
+    selected = Selected(mask, select, sam).checked(photo if seed is None else None)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
         if seed is None:
             local = words.blend is not None  # else an edit may change all of the photo
-            wanted = Wanted(region, prompt, to if local else (), concepts)
-            source = source_of(work, model, prompt, photo, None, mask, wanted)
+            wanted = Wanted(region, prompt, to if local else (), concepts, exact=True)
+            source = source_of(work, model, prompt, photo, None, selected, wanted)
         else:
-            drawn = None if mask is None else work.mask(mask, opened, model.picture_size)
-            source = Source(prompt, None, seed, drawn)
+            source = _from_seed(work, model, prompt, photo, seed, mask)
         redrawn, cache = _redrawn(model, source), inversions(work)
         edited = yield from reworded(
             model, source, to, settings, asked, words=words, concepts=concepts, cache=cache
         )
-        method = "seed" if seed is not None else asked.method
+        method = asked.method if seed is None else "seed"
         method = "none" if settings.method in FLOW_EDITS else method
         facts = {"prompt": prompt, "inversion": method, "reweight": reweight, "window": window}
-        facts |= {"blend": blend, "keep": keep}
-        said = {**facts, "cache": edited.found}
+        said = {**facts, "blend": blend, "keep": keep, "cache": edited.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
+    _write(outs, to, edited.pictures, source, redrawn, recipe, marks, photo)
+    written = tuple(map(str, outs))
+    shown = tuple(f'{file}   "{target}"' for file, target in zip(outs, to, strict=True))
+    values = {
+        "pictures": list(written),
+        "target_prompts": to,
+        **facts,
+        "blend": blend,
+        "keep": keep,
+    }
+    return Result(values, shown, written)
+
+
+def _write(
+    outs: list[Path],
+    to: list[str],
+    pictures: Float[Tensor, "k 3 h w"],
+    source: Source,
+    redrawn: Float[Tensor, "1 3 h w"] | None,
+    recipe: Recipe,
+    marks: MarkSettings | None,
+    photo: Path,
+) -> None:
+    """Write a picture for each target, put back into the photo where only a region was edited."""
     for number, (file, target) in enumerate(zip(outs, to, strict=True)):
         arguments = {**recipe.arguments, "target_prompt": target}
-        picture = edited.pictures[number : number + 1]
+        picture = pictures[number : number + 1]
         whole = replace(recipe, arguments=arguments, output=number)
-        if seed is None and source.frame is not None:
-            result = source.frame.put_back(picture, redrawn)
-            write_edited(file, result, whole, marks, photo=photo, keeps_photo=True)
-        elif seed is None:
-            write_edited(file, picture, whole, marks, photo=photo, keeps_photo=False)
-        else:
+        if source.seed is not None:
             write_generated(file, picture, whole, marks)
-    written = tuple(str(file) for file in outs)
-    shown = tuple(f'{file}   "{target}"' for file, target in zip(outs, to, strict=True))
-    return Result({"pictures": list(written), "target_prompts": to, **facts}, shown, written)
+            continue
+        framed = source.frame is not None
+        result = picture if source.frame is None else source.frame.put_back(picture, redrawn)
+        write_edited(file, result, whole, marks, photo=photo, keeps_photo=framed)
+
+
+def _from_seed(
+    work: Work, model: DiffusionModel, prompt: str, photo: Path, seed: int, mask: Path | None
+) -> Source:
+    """What HiPer begins with when the photo's own noise is not wanted."""
+    drawn = None if mask is None else work.mask(mask, work.photo(photo), model.picture_size)
+    return Source(prompt, None, seed, drawn)
 
 
 @dataclass(frozen=True)

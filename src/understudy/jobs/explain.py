@@ -13,7 +13,7 @@ from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.source import Inverted, check_source, inversions, inverted, source_of
+from understudy.jobs.source import NOTHING, Inverted, check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
@@ -43,7 +43,7 @@ def explain(
 ) -> Events[Result]:
     """Draw what the model attends to, and with `swap` where that swap may change the photo."""
     check_place(out)
-    check_source(photo, seed, None)
+    check_source(photo, seed, NOTHING)
     check_swaps(work, swap, prompt)
     if not words_of(prompt):
         raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")

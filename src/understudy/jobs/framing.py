@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept
+from understudy.jobs.selecting import inside
 from understudy.jobs.work import Work, applied
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
@@ -31,10 +31,14 @@ NEARLY_ALL = 0.8  # a region with this share of the whole one's side gains nothi
 
 @dataclass(frozen=True)
 class Frame:
-    """A photo and the region of it that the model is given."""
+    """A photo and the region of it that the model is given.
+
+    limit: a mask of the photo's size; where it is 0 the photo stays, whatever the model drew.
+    """
 
     photo: Pixels
     region: Region
+    limit: Float[np.ndarray, "h w"] | None = None
 
     def picture(self, size: tuple[int, int]) -> Float[Tensor, "1 3 h w"]:
         """The region at the model's size (height, width)."""
@@ -58,7 +62,9 @@ class Frame:
         """
         size = (int(edited.shape[-2]), int(edited.shape[-1]))
         share = torch.ones(1, 1, *size) if unedited is None else changed(edited, unedited)
-        return regions.put_back(self.photo, self.region, to_pixels(edited), share[0, 0].numpy())
+        return regions.put_back(
+            self.photo, self.region, to_pixels(edited), share[0, 0].numpy(), self.limit
+        )
 
 
 @dataclass(frozen=True)
@@ -67,33 +73,39 @@ class Wanted:
 
     targets: prompts of the result. concepts: what they speak of. A photo's subject is where the
     model's predictions for `prompt` and the targets differ. Without targets nothing is looked for.
+    exact: whether a masked photo of the model's size, too, is put back pixel by pixel.
     """
 
     text: str = "auto"
     prompt: str = ""
     targets: Sequence[str] = ()
     concepts: tuple[Concept, ...] = ()
+    exact: bool = False
 
 
 def frame_of(
-    work: Work, model: DiffusionModel, photo: Photo, mask: Path | None, wanted: Wanted
+    work: Work,
+    model: DiffusionModel,
+    photo: Photo,
+    mask: Float[Tensor, "1 1 h w"] | None,
+    wanted: Wanted,
 ) -> Frame | None:
-    """The frame of a photo; None for one of the model's size, whole.
+    """The frame of a photo; None for one of the model's size, whole. mask: of the photo's size.
 
     "full" covers the whole photo, "auto" the mask, or the subject where it is small. Raises
     InputError for a text that is no region of the photo.
     """
     size, shape = photo.size, model.picture_size
-    box = regions.parse(wanted.text)
+    box, limit = regions.parse(wanted.text), inside(mask)
     if box is None and size == shape:
-        return None
+        whole = regions.whole(size, shape)
+        return Frame(photo.pixels, whole, limit) if wanted.exact and mask is not None else None
     if box is not None:
         region = regions.covering(regions.checked(box, size), shape)
     elif wanted.text == "full":
         region = regions.whole(size, shape)
-    elif mask is not None:
-        drawn = work.mask(mask, photo, size)[0, 0].numpy()
-        region = regions.around(regions.mask_box(drawn), size, shape)
+    elif limit is not None:
+        region = regions.around(regions.mask_box(limit), size, shape)
     else:
         region = _around_subject(model, photo.pixels, wanted)
     top, bottom, left, right = region.within(size)
@@ -101,7 +113,7 @@ def frame_of(
         f"editing the region {left},{top},{right - left},{bottom - top} of the "
         f"{size[1]} x {size[0]} photo at {shape[1]} x {shape[0]}; the result has the photo's size"
     )
-    return Frame(photo.pixels, region)
+    return Frame(photo.pixels, region, limit)
 
 
 @torch.no_grad()

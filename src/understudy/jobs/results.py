@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 HIDDEN = ("invert", "mark")  # groups that a recipe does not show flat
 PLACES = ("out", "picture")  # inputs that say where results go
-APART = ("film", "save", "fresh", "resume")  # inputs that do not change a picture
+APART = ("film", "save", "fresh", "resume", "view")  # inputs that do not change a picture
 UNSIGNED = MarkSettings(watermark="off", c2pa="off")  # of files that are the same byte for byte
 
 

@@ -24,6 +24,7 @@ VERBS = {
         "edit",
         "generate",
         "invert",
+        "mask",
         "project",
         "drag",
         "learn",

@@ -19,11 +19,13 @@ from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, nothing, source_key
 from understudy.jobs.events import Events, watched
 from understudy.jobs.framing import Frame, Wanted, frame_of
+from understudy.jobs.selecting import Selected
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
 
+NOTHING = Selected()
 IN_CACHE = "The inversion is in the cache: the same command begins after it."
 
 
@@ -70,12 +72,13 @@ class Inverted:
                 (self.sources.kept if self.features.nbytes else self.sources.used)(name)
 
 
-def check_source(photo: Path | None, seed: int | None, mask: Path | None) -> None:
+def check_source(photo: Path | None, seed: int | None, selected: Selected) -> None:
     """Raise InputError unless there is a photo or a seed, and no mask without a photo."""
     if (photo is None) == (seed is None):
         raise InputError("wanted either a photo or --seed for a picture of the model's own.")
-    if photo is None and mask is not None:
+    if photo is None and selected.file is not None:
         raise InputError("--mask is drawn on a photo; with --seed there is none.")
+    selected.checked(photo)
 
 
 def source_of(
@@ -84,16 +87,16 @@ def source_of(
     prompt: str,
     photo: Path | None,
     seed: int | None,
-    mask: Path | None = None,
+    selected: Selected = NOTHING,
     wanted: Wanted = Wanted(),  # noqa: B008
 ) -> Source:
     """The source of an edit: a photo, or the region of it that is edited; or a seed's picture."""
-    check_source(photo, seed, mask)
+    check_source(photo, seed, selected)
     if photo is None:
         return Source(prompt, None, seed)
     opened = work.photo(photo)
-    frame = frame_of(work, model, opened, mask, wanted)
-    drawn = None if mask is None else work.mask(mask, opened, opened.size)
+    drawn = selected.mask(work, model, opened, prompt)
+    frame = frame_of(work, model, opened, drawn, wanted)
     if frame is None:
         return Source(prompt, to_tensor(opened.pixels), mask=drawn)
     size = model.picture_size

@@ -19,6 +19,7 @@ from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
+from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
 from understudy.jobs.work import Work, applied, decoded
 from understudy.models.interface import DiffusionModel
@@ -49,11 +50,14 @@ def swap(
     mask: Path | None = None,
     photos: Path | None = None,
     region: str = "auto",
+    select: list[str] = [],  # noqa: B006
+    sam: Path | None = None,
 ) -> Events[Result]:
     """Swap concepts into a photo, or into the picture of a seed."""
     check_place(out)
-    settings.check_place(mask is not None)
-    check_source(photo, seed, mask)
+    settings.check_place(mask is not None or bool(select))
+    selected = Selected(mask, select, sam)
+    check_source(photo, seed, selected)
     check_swaps(work, swap, prompt)
     if photo is not None:
         work.photo(photo)
@@ -61,7 +65,7 @@ def swap(
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
         wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
-        source = source_of(work, model, prompt, photo, seed, mask, wanted)
+        source = source_of(work, model, prompt, photo, seed, selected, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
         made = yield from swapped(model, source, cast, settings, asked, shown, inversions(work))
         if settings.budget and not made.scored:

@@ -15,6 +15,7 @@ from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
+from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
 from understudy.jobs.swap import scorer_of
 from understudy.jobs.work import Work, applied, decoded
@@ -48,12 +49,15 @@ def sweep(
     mask: Path | None = None,
     photos: Path | None = None,
     region: str = "auto",
+    select: list[str] = [],  # noqa: B006
+    sam: Path | None = None,
 ) -> Events[Result]:
     """Swap with many numbers of steps at once, and draw the grid."""
     check_place(out)
     if len(vary) > 2:
         raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
-    check_source(photo, seed, mask)
+    selected = Selected(mask, select, sam)
+    check_source(photo, seed, selected)
     check_swaps(work, swap, prompt)
     axes = [_axis(text) for text in vary] or list(trade_off(settings.steps))
     rows, columns = (axes[0], axes[1]) if len(axes) == 2 else (None, axes[0])
@@ -64,7 +68,7 @@ def sweep(
     asked = invert or inversion_for(settings, run.model, "null-text")
     with work.model(run) as model:
         wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
-        source = source_of(work, model, prompt, photo, seed, mask, wanted)
+        source = source_of(work, model, prompt, photo, seed, selected, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
         cache = inversions(work)
         swept = yield from _swept(

@@ -154,12 +154,13 @@ def put_back(
     region: Region,
     edited: UInt8[np.ndarray, "h2 w2 3"],
     share: Float[np.ndarray, "h2 w2"],
+    limit: Float[np.ndarray, "h w"] | None = None,
 ) -> Pixels:
     """The photo with the edited region in it.
 
     edited: the region at the model's size. share: 1 where the edit is taken, 0 where the photo
-    stays, at the same size. Where the share, scaled to the photo, is 0, and outside the region, the
-    photo's pixels are returned bit for bit.
+    stays, at the same size. limit: a second share, of the photo's size; None is 1. Where a share
+    is 0, and outside the region, the photo's pixels are returned bit for bit.
     """
     top, bottom, left, right = region.within((photo.shape[0], photo.shape[1]))
     box = (left - region.x, top - region.y, right - region.x, bottom - region.y)
@@ -171,6 +172,8 @@ def put_back(
 
     soft = back(share, Image.Resampling.BILINEAR).clip(0, 1)
     soft = soft * _rim(region, (photo.shape[0], photo.shape[1]))
+    if limit is not None:
+        soft = soft * limit[top:bottom, left:right].clip(0, 1)
     drawn = np.stack(
         [back(edited[..., channel], Image.Resampling.BICUBIC) for channel in range(3)], axis=-1
     )

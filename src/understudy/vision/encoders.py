@@ -77,7 +77,7 @@ def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
     from transformers import CLIPModel, CLIPTokenizer
 
     folder, config = _folder(name, "clip")
-    network = _network(CLIPModel, folder).to(device)
+    network = network_of(CLIPModel, folder).to(device)
     try:
         tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError) as error:
@@ -91,7 +91,7 @@ def load_dino(name: str, *, device: torch.device | str = "cpu") -> Dino:
     from transformers import ViTModel
 
     folder, config = _folder(name, "vit")
-    network = _network(ViTModel, folder, add_pooling_layer=False).to(device)
+    network = network_of(ViTModel, folder, add_pooling_layer=False).to(device)
     return Dino(name, _hash(folder), int(config.get("image_size", 224)), network)
 
 
@@ -107,7 +107,7 @@ def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
     return folder, config
 
 
-def _network(kind: Any, folder: Path, **how: Any) -> Any:
+def network_of(kind: Any, folder: Path, **how: Any) -> Any:
     """Weights of one class, nothing missing, in float32."""
     try:
         network, report = kind.from_pretrained(

@@ -1,0 +1,46 @@
+"""`understudy mask`: what a selection finds in a photo."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from understudy.cli import show
+from understudy.cli.options import knobs
+from understudy.cli.results import OutOption
+from understudy.cli.sources import SamOption
+from understudy.jobs.request import Job
+from understudy.settings import RunSettings
+
+
+@knobs
+def mask(
+    photo: Annotated[Path, typer.Argument(help="The photo.")],
+    select: Annotated[
+        list[str],
+        typer.Option(
+            help="A word, a point X,Y on the subject, or a box X,Y,W,H around it, in pixels. May "
+            "be repeated: masks of words are joined, points choose, a box limits."
+        ),
+    ],
+    run: RunSettings,
+    prompt: Annotated[
+        str | None, typer.Option(help="Prompt that describes the photo and has the words.")
+    ] = None,
+    sam: SamOption = None,
+    view: Annotated[
+        Path | None, typer.Option(help="Also write the photo with all else dimmed.")
+    ] = None,
+    out: OutOption = Path("mask.png"),
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Find a subject in a photo and write its mask: white is the subject.
+
+    swap and edit find the same mask with --select. A mask corrected by hand goes to --mask.
+    """
+    job = Job.of(
+        "mask", run, photo=photo, select=select, prompt=prompt, sam=sam, view=view, out=out
+    )
+    show.job(job, json)

@@ -1,0 +1,71 @@
+"""Connected parts of a mask, and which of them are meant."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+SMALLEST = 0.04  # of all parts' area: a smaller part is a speck
+FITTING = 0.35  # of the best part's mean contrast: a part below it is something else
+
+
+def labelled(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """A number for each part of pixels that touch by their sides; 0 outside the mask."""
+    labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
+    while True:
+        wide = np.pad(labels, 1)
+        around = (wide[1:-1, 1:-1], wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2])
+        grown = np.maximum.reduce([*around, wide[1:-1, 2:]]) * mask
+        if np.array_equal(grown, labels):
+            return labels
+        labels = grown
+
+
+def fitting(
+    mask: Bool[np.ndarray, "h w"], contrast: Float[np.ndarray, "h w"]
+) -> Bool[np.ndarray, "h w"]:
+    """The parts where the word fits: those whose mean contrast is near that of the best part.
+
+    The best part is that with the highest mean times the root of its area.
+    """
+    parts = parts_of(mask)
+    if len(parts) < 2:
+        return mask
+    means = [float(contrast[part].mean()) for part in parts]
+    ranks = [mean * np.sqrt(part.sum()) for mean, part in zip(means, parts, strict=True)]
+    best = int(np.argmax(ranks))
+    kept = [
+        part
+        for number, (mean, part) in enumerate(zip(means, parts, strict=True))
+        if number == best or mean >= FITTING * means[best] > 0
+    ]
+    return np.logical_or.reduce(kept)
+
+
+def clicked(
+    mask: Bool[np.ndarray, "h w"], places: Sequence[tuple[int, int]]
+) -> Bool[np.ndarray, "h w"]:
+    """The parts that hold the places (row, column); for a place in none, the nearest part."""
+    parts = parts_of(mask)
+    if not parts:
+        return mask
+    kept: list[np.ndarray] = []
+    for row, column in places:
+        apart = [
+            ((rows - row) ** 2 + (columns - column) ** 2).min()
+            for rows, columns in map(np.nonzero, parts)
+        ]
+        kept.append(parts[int(np.argmin(apart))])
+    return np.logical_or.reduce(kept)
+
+
+def parts_of(mask: Bool[np.ndarray, "h w"]) -> list[Bool[np.ndarray, "h w"]]:
+    """The parts of a mask, specks left out."""
+    labels = labelled(mask)
+    numbers, counts = np.unique(labels[mask], return_counts=True)
+    least = SMALLEST * counts.sum()
+    return [
+        labels == number for number, count in zip(numbers, counts, strict=True) if count >= least
+    ]

@@ -1,0 +1,73 @@
+"""What a user selects in a photo: words, points, a box. Text only; knows no model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from understudy.errors import InputError
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What is selected.
+
+    words: of the prompt; their masks are joined. points: x, y in pixels of the photo; with words
+    they choose among the things found, without they are on the subject. box: x, y, width, height:
+    nothing outside it is selected.
+    """
+
+    words: tuple[str, ...] = ()
+    points: tuple[tuple[int, int], ...] = ()
+    box: tuple[int, int, int, int] | None = None
+
+    @classmethod
+    def of(cls, texts: Sequence[str]) -> Selection:
+        """`--select` options read: "cat", "120,80", "40,20,200,160".
+
+        Raises InputError for an empty one, for other counts of numbers, and for two boxes.
+        """
+        words: list[str] = []
+        points: list[tuple[int, int]] = []
+        boxes: list[tuple[int, int, int, int]] = []
+        for text in texts:
+            numbers = _numbers(text)
+            if not text.strip():
+                raise InputError("--select must be a word, X,Y or X,Y,W,H. Got nothing.")
+            if numbers is None:
+                words.append(text.strip())
+            elif len(numbers) == 2:
+                points.append((numbers[0], numbers[1]))
+            elif len(numbers) == 4:
+                boxes.append((numbers[0], numbers[1], numbers[2], numbers[3]))
+            else:
+                raise InputError(
+                    f"--select must be a word of the prompt, a point X,Y or a box X,Y,W,H in "
+                    f"pixels. Got {text!r}."
+                )
+        if len(boxes) > 1:
+            raise InputError("--select takes one box. Draw it around everything that is meant.")
+        return cls(tuple(words), tuple(points), boxes[0] if boxes else None)
+
+    def check(self, photo: tuple[int, int]) -> None:
+        """Raise InputError for a point or box outside a photo of (height, width)."""
+        height, width = photo
+        for x, y in self.points:
+            if not (0 <= x < width and 0 <= y < height):
+                raise InputError(f"--select {x},{y} is outside the {width} x {height} photo.")
+        if self.box is not None:
+            x, y, wide, tall = self.box
+            inside = 0 <= x and 0 <= y and x + wide <= width and y + tall <= height
+            if not inside or min(wide, tall) < 2:
+                raise InputError(
+                    f"--select {x},{y},{wide},{tall} must lie within the {width} x {height} photo "
+                    "and have at least 2 pixels a side."
+                )
+
+
+def _numbers(text: str) -> list[int] | None:
+    """The whole numbers of "1,2"; None for anything that is not numbers alone."""
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.lstrip("-").isascii() and part.lstrip("-").isdigit() for part in parts):
+        return None
+    return [int(part) for part in parts]
