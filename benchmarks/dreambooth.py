@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks import cases
 from benchmarks.rows import Row
 from understudy import toybox
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.evaluate import truth
 from understudy.generate import generate
 from understudy.learn import learn
@@ -46,7 +46,7 @@ COLUMNS = (
 
 def fidelity(
     model: DiffusionModel,
-    ruler: Recogniser,
+    recogniser: Recogniser,
     number: int,
     settings: LearnSettings,
     drawing: GenerateSettings,
@@ -56,7 +56,7 @@ def fidelity(
     subject = cases.subject(number)
     noun = subject.identity.class_name
     photos, unseen = truth.pictures(subject.photos), truth.pictures(subject.unseen)
-    real, others = ruler.identity(unseen), ruler.identity(truth.pictures(subject.others))
+    real, others = recogniser.identity(unseen), recogniser.identity(truth.pictures(subject.others))
     concept = learnt(model, subject, settings, store)
     bare = learnt(model, subject, without_prior(settings), store)
     phrase = concept.phrase
@@ -64,17 +64,17 @@ def fidelity(
     # Eight new scenes of the subject, and of its class, before and after.
     before = in_places(model, phrase, drawing)
     plain = {"before": in_places(model, noun, drawing)}
-    with worn(model, concept):
+    with applied(model, concept):
         after = in_places(model, phrase, drawing)
         plain["with prior"] = in_places(model, noun, drawing)
-    with worn(model, bare):
+    with applied(model, bare):
         plain["without prior"] = in_places(model, noun, drawing)
-    seen = ruler.recognise(after)
+    seen = recogniser.recognise(after)
     row: Row = {
         "phrase": phrase,
-        "identity, before": mean(ruler.identity(before), real),
+        "identity, before": mean(recogniser.identity(before), real),
         "identity, after": mean(seen.identity, real),
-        "identity, real photos": mean(ruler.identity(photos), real),
+        "identity, real photos": mean(recogniser.identity(photos), real),
         "chance: after against others of the class": mean(seen.identity, others),
         "chance: real photos against others of the class": mean(real, others),
         "right class, after": share(seen.best("class"), [noun] * len(PLACES)),
@@ -83,7 +83,7 @@ def fidelity(
         "copy score, unseen photos": metrics.copy_score(unseen, photos).mean().item(),
     }
     for when, drawn in plain.items():
-        looked = ruler.recognise(drawn)
+        looked = recogniser.recognise(drawn)
         row[f"PRES, {when}"] = metrics.class_drift(looked.identity, real).item()
         row[f"class right in plain prompt, {when}"] = share(looked.best("class"), [noun] * 8)
         row[f"diversity of the class, {when}"] = metrics.diversity(looked.identity).item()
@@ -139,5 +139,5 @@ def sheet_pictures(
     """The subject's four photos and eight generated pictures, for the eye."""
     subject = cases.subject(number)
     concept = learnt(model, subject, settings, store)
-    with torch.no_grad(), worn(model, concept):
+    with torch.no_grad(), applied(model, concept):
         return truth.pictures(subject.photos), in_places(model, concept.phrase, drawing)

@@ -15,7 +15,7 @@ from benchmarks import cases
 from benchmarks.dreambooth import learnt, mean, share
 from benchmarks.rows import Row
 from understudy import toybox
-from understudy.concept import worn
+from understudy.concept import applied
 from understudy.evaluate import truth
 from understudy.generate import generate
 from understudy.models.interface import DiffusionModel
@@ -37,14 +37,14 @@ APPLICATIONS: dict[str, tuple[str, tuple[str, ...], str]] = {
     "pattern": ("pattern", ("plain", "striped", "spotted", "patched"),
                 "a photo of a {word} {phrase}"),
     "accessory": ("accessory", ("hat", "scarf", "bow tie", "glasses", "crown"),
-                  "a photo of a {phrase} with {worn}"),
+                  "a photo of a {phrase} with {item}"),
 }  # fmt: skip
 COLUMNS = tuple(f"{kind}: {what}" for kind in APPLICATIONS for what in ("identity", "shows it"))
 
 
 def applications(
     model: DiffusionModel,
-    ruler: Recogniser,
+    recogniser: Recogniser,
     number: int,
     settings: LearnSettings,
     drawing: GenerateSettings,
@@ -57,7 +57,7 @@ def applications(
     """
     subject = cases.subject(number)
     concept = learnt(model, subject, settings, store)
-    real = ruler.identity(truth.pictures(subject.unseen))
+    real = recogniser.identity(truth.pictures(subject.unseen))
     row: Row = {"phrase": concept.phrase}
     photos = truth.pictures(subject.photos).split(1)
     strips = [Strip(f"learnt from: {concept.phrase}", [Tile(to_pixels(one)) for one in photos])]
@@ -66,13 +66,13 @@ def applications(
         prompts = [
             template.format(
                 phrase=concept.phrase, word=word, place=toybox.BACKGROUNDS.get(word, ""),
-                worn=word if word == "glasses" else f"a red {word}",
+                item=word if word == "glasses" else f"a red {word}",
             )
             for word in words
         ]  # fmt: skip
-        with torch.no_grad(), worn(model, concept):
+        with torch.no_grad(), applied(model, concept):
             drawn = generate(model, prompts, range(len(prompts)), drawing)
-        seen = ruler.recognise(drawn)
+        seen = recogniser.recognise(drawn)
         row[f"{kind}: identity"] = mean(seen.identity, real)
         if head:
             row[f"{kind}: shows it"] = share(seen.best(head), words)

@@ -37,26 +37,30 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "measured" / "gan_fid")
     wish = parser.parse_args()
     torch.set_num_threads(wish.threads)
-    model, ruler, script = load_generator("toybox-gan", device="cpu"), load_scorer(), building()
+    model, recogniser, script = (
+        load_generator("toybox-gan", device="cpu"),
+        load_scorer(),
+        building(),
+    )
 
     def renders(seeds: range) -> Tensor:
         faces = script.Faces.of([script.drawn_faces(range(NEW + seeds.start, NEW + seeds.stop))])
-        return trunk_features(ruler, faces.shown().split(32))
+        return trunk_features(recogniser, faces.shown().split(32))
 
     def samples(seeds: range) -> Tensor:
-        return trunk_features(ruler, drawn_pictures(model, seeds))
+        return trunk_features(recogniser, drawn_pictures(model, seeds))
 
     count = max(CHUNK, wish.count // CHUNK * CHUNK)
-    mark = f"{model.fingerprint[:8]}_{_mark(ruler)}"
+    mark = f"{model.fingerprint[:8]}_{_mark(recogniser)}"
     drawn = kept(wish.store / f"samples_{mark}", samples, 0, count)
-    one = kept(wish.store / f"renders_{_mark(ruler)}", renders, 0, count)
-    other = kept(wish.store / f"renders_{_mark(ruler)}", renders, count, 2 * count)
+    one = kept(wish.store / f"renders_{_mark(recogniser)}", renders, 0, count)
+    other = kept(wish.store / f"renders_{_mark(recogniser)}", renders, count, 2 * count)
     print(table({"samples to renders": (drawn, one), "other renders to the same": (other, one)}))
 
 
-def _mark(ruler: Recogniser) -> str:
+def _mark(recogniser: Recogniser) -> str:
     """Tells features of one recogniser from those of another."""
-    total = sum(float(p.double().abs().sum()) for p in ruler.network.parameters())
+    total = sum(float(p.double().abs().sum()) for p in recogniser.network.parameters())
     return f"{total:.3f}"
 
 

@@ -36,11 +36,11 @@ def reconstruction(model: DiffusionModel, number: int, settings: InvertSettings)
     scene = cases.scene(number)
     known, prompt = truth.shown(scene), toybox.plain_caption(scene)
     latents = model.encode(known.picture)
-    started, before = time.monotonic(), model.rows
+    started, before = time.monotonic(), model.nfe
     steps: list[InvertStep] = list(
         method_steps(model, latents, prompt, replace(settings, method="null-text"))
     )
-    seconds, rows = time.monotonic() - started, model.rows - before
+    seconds, rows = time.monotonic() - started, model.nfe - before
     inversion = steps[-1].inversion
     assert inversion is not None and inversion.replay is not None
 

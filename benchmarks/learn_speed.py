@@ -24,13 +24,13 @@ from torch import Tensor
 
 from benchmarks.rows import RESULTS, page
 from understudy.diffusion.ddpm import DDPMSchedule
-from understudy.learn.batches import Lesson, Prior
+from understudy.learn.batches import Batches, Prior
 from understudy.learn.dreambooth import whole_model
-from understudy.learn.latent_cache import LatentBank, encode_photos
+from understudy.learn.latent_cache import LatentCache, encode_photos
 from understudy.learn.lora import low_rank
 from understudy.learn.optimiser import adamw
-from understudy.learn.trainable import Pupil
-from understudy.learn.training import Recipe, Trainer
+from understudy.learn.trainable import Trainable
+from understudy.learn.training import Trainer, TrainOptions
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
 PROMPTS = ("a photo of a sks cat", "a photo of a cat")
@@ -101,10 +101,12 @@ def measured(wish: argparse.Namespace, kind: str, loop: str) -> dict[str, float]
     how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
     targets = ("to_q", "to_k", "to_v", "to_out.0")
     method = whole_model(model, train_text=False)
-    with method if kind == "full" else low_rank(model, targets=targets, **how) as pupil:
+    with method if kind == "full" else low_rank(model, targets=targets, **how) as trainable:
         began = clock()
         step = (
-            our_step(model, pupil, photos) if loop == "ours" else plain_step(model, pupil, photos)
+            our_step(model, trainable, photos)
+            if loop == "ours"
+            else plain_step(model, trainable, photos)
         )
         prepared = clock() - began
         taken: list[float] = []
@@ -120,19 +122,19 @@ def measured(wish: argparse.Namespace, kind: str, loop: str) -> dict[str, float]
     return {"step": sorted(taken[1:])[wish.steps // 2], "prepare": prepared, "memory": peak}
 
 
-def our_step(model: StableDiffusion, pupil: Pupil, photos: Tensor) -> Any:
+def our_step(model: StableDiffusion, trainable: Trainable, photos: Tensor) -> Any:
     """The package's own loop, on latents that were encoded once."""
-    bank, klass = encode_photos(model, photos[:1]), encode_photos(model, photos[1:])
-    prior = Prior(PROMPTS[1:], LatentBank(klass.mean))
-    lesson = Lesson(bank, (PROMPTS[:1],), prior, 1, model.schedule)
-    recipe = Recipe(learning_rate=5e-6)
-    return Trainer(model, pupil, lesson, recipe, torch.Generator().manual_seed(0)).step
+    latents, klass = encode_photos(model, photos[:1]), encode_photos(model, photos[1:])
+    prior = Prior(PROMPTS[1:], LatentCache(klass.mean))
+    batches = Batches(latents, (PROMPTS[:1],), prior, 1, model.schedule)
+    options = TrainOptions(learning_rate=5e-6)
+    return Trainer(model, trainable, batches, options, torch.Generator().manual_seed(0)).step
 
 
-def plain_step(model: StableDiffusion, pupil: Pupil, photos: Tensor) -> Any:
+def plain_step(model: StableDiffusion, trainable: Trainable, photos: Tensor) -> Any:
     """DreamBooth as common scripts run it: pictures and prompts pass their encoders every time."""
-    parameters = list(pupil.parameters.values())
-    optimiser = adamw(pupil.parameters, learning_rate=5e-6, weight_decay=1e-2)
+    parameters = list(trainable.parameters.values())
+    optimiser = adamw(trainable.parameters, learning_rate=5e-6, weight_decay=1e-2)
 
     def step() -> None:
         with torch.no_grad():

@@ -111,8 +111,8 @@ def autoencoder(wish: argparse.Namespace, model: DiffusionModel) -> str:
 def text(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import text_to_image as part
 
-    drawing, ruler = chosen(wish, "generate", GenerateSettings), examiner.load_scorer()
-    one = partial(part.agreement, model, ruler, settings=drawing)
+    drawing, recogniser = chosen(wish, "generate", GenerateSettings), examiner.load_scorer()
+    one = partial(part.agreement, model, recogniser, settings=drawing)
     rows, conditions = rows_of(wish, model, {"generate": drawing}, one)
     title = "What generated pictures show, shares right over batches of ten held-out captions"
     return report("text_to_image", title, conditions, spreads(rows, part.COLUMNS))
@@ -133,8 +133,8 @@ def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from understudy.pictures.tensors import write_picture
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
-    ruler, store = examiner.load_scorer(), wish.store / "concepts"
-    one = partial(part.fidelity, model, ruler, settings=how, drawing=drawing, store=store)
+    recogniser, store = examiner.load_scorer(), wish.store / "concepts"
+    one = partial(part.fidelity, model, recogniser, settings=how, drawing=drawing, store=store)
     rows, conditions = rows_of(wish, model, {"learn": how, "generate": drawing}, one)
     for row in rows:
         photos, drawn = part.sheet_pictures(model, int(row["case"]), how, drawing, store)
@@ -149,11 +149,11 @@ def gallery(wish: argparse.Namespace, model: DiffusionModel) -> str:
     from benchmarks import gallery as part
 
     how, drawing = chosen(wish, "learn", LearnSettings), chosen(wish, "generate", GenerateSettings)
-    ruler, store = examiner.load_scorer(), wish.store / "concepts"
+    recogniser, store = examiner.load_scorer(), wish.store / "concepts"
     RESULTS.mkdir(parents=True, exist_ok=True)
 
     def one(number: int) -> Row:
-        row, strips = part.applications(model, ruler, number, how, drawing, store)
+        row, strips = part.applications(model, recogniser, number, how, drawing, store)
         title = f"What a learnt toy can do: {row['phrase']}"
         keep_sheet(RESULTS / f"gallery_{number}.jpg", part.sheet(strips, title).numpy())
         return row

@@ -19,7 +19,7 @@ from understudy.evaluate.dreambench import read_data_set
 from understudy.evaluate.learners import LEARNERS
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.report import comma_separated, markdown
-from understudy.evaluate.results import Run
+from understudy.evaluate.results import ResultsFolder
 from understudy.pictures.photo import Pixels
 from understudy.settings import LearnSettings
 
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--show", action="append", metavar="SUBJECT", help="may be repeated")
     wish = parser.parse_args()
-    run = Run(wish.folder)
+    run = ResultsFolder(wish.folder)
     report = summed(run)
     said = run.read()
     lines = [markdown(report).split("## Made with")[0].rstrip(), "", "## Made with", ""]

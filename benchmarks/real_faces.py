@@ -34,7 +34,7 @@ from understudy.pictures.photo import write_pixels
 from understudy.pictures.sheet import Row as SheetRow
 from understudy.pictures.sheet import Tile, contact_sheet
 from understudy.pictures.tensors import to_pixels, to_tensor
-from understudy.project import Latent, Progress, project_steps
+from understudy.project import Latent, ProjectProgress, project_steps
 from understudy.settings.drag import DragSettings
 from understudy.settings.project import ProjectSettings
 from understudy.vision.landmarks import LandmarkFinder
@@ -129,7 +129,7 @@ def reconstruction(model: StyleGAN2, settings: ProjectSettings, photo: Tensor, p
     """One photo there and back; its latent is kept."""
     note, judge, latent = place.with_suffix(".progress"), measure("recogniser"), None
     seen = float("nan")
-    for step in project_steps(model, photo, judge, settings, progress=Progress.load(note)):
+    for step in project_steps(model, photo, judge, settings, progress=ProjectProgress.load(note)):
         if step.progress is not None:
             step.progress.save(note)
         latent, seen = step.latent, step.perceptual

@@ -61,8 +61,8 @@ class Shaped:
         self.width = int(SHAPES[shape]["cross_attention_dim"])
 
     @property
-    def rows(self) -> int:
-        return self.denoiser.rows
+    def nfe(self) -> int:
+        return self.denoiser.nfe
 
     def tokenize(self, prompt: str) -> Tokens:
         words = prompt.split()

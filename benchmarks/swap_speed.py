@@ -120,11 +120,11 @@ class Bench:
     def measured(self, name: str, model: Shaped) -> Iterator[None]:
         """Note what happens inside under `name`."""
         clock = time.process_time if self.device == "cpu" else time.perf_counter
-        before, started = model.rows, clock()
+        before, started = model.nfe, clock()
         if self.device == "meta":
             with FlopCounterMode(display=False) as counted:
                 yield
-            self.costs[name] = Cost(model.rows - before, counted.get_total_flops() / self._row())
+            self.costs[name] = Cost(model.nfe - before, counted.get_total_flops() / self._row())
             return
         cuda = self.device.startswith("cuda")
         if cuda:
@@ -139,7 +139,7 @@ class Bench:
                 yield
             peak = live.most
         seconds = clock() - started
-        self.costs[name] = Cost(model.rows - before, 0.0, seconds, peak / 1e9)
+        self.costs[name] = Cost(model.nfe - before, 0.0, seconds, peak / 1e9)
 
     def _row(self) -> float:
         """Operations of one row."""

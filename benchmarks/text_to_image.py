@@ -23,7 +23,7 @@ BATCH = 10
 
 
 def agreement(
-    model: DiffusionModel, ruler: Recogniser, batch: int, settings: GenerateSettings
+    model: DiffusionModel, recogniser: Recogniser, batch: int, settings: GenerateSettings
 ) -> Row:
     """Shares right over the captions 10 * batch to 10 * batch + 9."""
     numbers = range(BATCH * batch, BATCH * batch + BATCH)
@@ -32,7 +32,7 @@ def agreement(
     drawn = generate(model, captions, [cases.FIRST_SEED + n for n in numbers], settings)
     row: Row = {"captions": captions}
     for ending, looked_at in (("", drawn), (", true renders", pictures(scenes))):
-        seen = ruler.recognise(looked_at)
+        seen = recogniser.recognise(looked_at)
         all_right = torch.ones(BATCH, dtype=torch.bool)
         for head, column in HEADS.items():
             truth = [said(scene, head) for scene in scenes]

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from understudy import GenerateSettings, LearnSettings, load_model, toybox, worn, write_picture
+from understudy import GenerateSettings, LearnSettings, applied, load_model, toybox, write_picture
 from understudy.generate import generate
 from understudy.learn import learn
 from understudy.pictures.tensors import to_tensor
@@ -21,7 +21,7 @@ def main(
     how = LearnSettings(steps=steps, learning_rate=5e-5, prior_samples=16, prior_steps=sampling)
     rex = learn(artist, photos, name="rex", class_noun=noun, settings=how)
     rex.save(out / "rex")
-    with worn(artist, rex):
+    with applied(artist, rex):
         settings = GenerateSettings(steps=sampling, guidance=3.0)
         picture = generate(artist, [f"a photo of a {rex.phrase} on the beach"], [0], settings)
     print(write_picture(out / "rex-on-the-beach.png", picture))

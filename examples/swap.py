@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from understudy import Concept, InvertSettings, SwapSettings, load_model, toybox, worn
+from understudy import Concept, InvertSettings, SwapSettings, applied, load_model, toybox
 from understudy import write_picture as write
 from understudy.invert import invert
 from understudy.pictures.tensors import to_tensor
@@ -23,7 +23,7 @@ def main(
     prompt = toybox.plain_caption(scene, colour=False)
     target = prompt.replace(rex.class_noun, rex.phrase, 1)
     run = {"steps": steps, "guidance": 3.0}
-    with worn(artist, rex):
+    with applied(artist, rex):
         inversion = invert(artist, photo, prompt, InvertSettings.filled(run))
         picture = swap(artist, inversion, prompt, target, SwapSettings.filled(run))
     print(write(out / "source.png", photo), write(out / "swapped.png", picture))

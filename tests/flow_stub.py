@@ -25,7 +25,7 @@ class FlowStub:
 
     def __init__(self, schedule: Schedule | None = None) -> None:
         self.schedule = schedule or FlowSchedule(3.0, "trained")
-        self.rows, self.sizes = 0, list[int]()
+        self.nfe, self.sizes = 0, list[int]()
 
     vocabulary: Mapping[str, int] = MappingProxyType({})
 
@@ -52,7 +52,7 @@ class FlowStub:
         return Text(torch.tensor(said, dtype=self.dtype)[:, None, None])
 
     def predict(self, latents, time, text, control=None) -> Tensor:
-        self.rows += len(latents)
+        self.nfe += len(latents)
         self.sizes.append(len(latents))
         said = text.tokens[..., None]
         x = latents.double()

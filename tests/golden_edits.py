@@ -39,14 +39,14 @@ def refined_steps(
     target = prompts[1]
     first, end = pair_of(how["self_replace_steps"])
     windows = paired(how["cross_replace_steps"])
-    pieces = [model.tokenize(target).pieces]
+    strings = [model.tokenize(target).strings]
     return list(
         prompt_to_prompt_steps(
             model,
             inversion,
             [target],
             [refined(alignment_of(model, prompts))],
-            word_windows([target], pieces, steps, windows, model.max_tokens, exact=True),
+            word_windows([target], strings, steps, windows, model.max_tokens, exact=True),
             range(int(first * steps), int(end * steps)),
             guidance=case.settings["guidance"],
             map_tokens=how.get("self_map_max_tokens", MAP_TOKENS),
@@ -111,13 +111,13 @@ class Recorded:
             assert apart(_walked[key].path[-1], self.case.array(final)) < 1e-6
         return _walked[key]
 
-    def pieces(self, prompt: str) -> Sequence[str]:
-        return self.model.tokenize(prompt).pieces
+    def strings(self, prompt: str) -> Sequence[str]:
+        return self.model.tokenize(prompt).strings
 
     def windows(self) -> Tensor:
         rows = word_windows(
             self.targets,
-            [self.pieces(target) for target in self.targets],
+            [self.strings(target) for target in self.targets],
             self.steps,
             paired(self.case.settings["cross_replace_steps"]),
             self.model.max_tokens,
@@ -152,8 +152,8 @@ class Recorded:
     def matrix(self, n: int) -> Tensor:
         """The published matrix of replacement, slip included."""
         pair = self.prompts[0], self.targets[n]
-        pieces = [self.pieces(prompt) for prompt in pair]
-        matrix = replace_matrix(*pair, *pieces, self.model.max_tokens, drift=True)
+        strings = [self.strings(prompt) for prompt in pair]
+        matrix = replace_matrix(*pair, *strings, self.model.max_tokens, drift=True)
         recorded = self.case.get("replace_mapper_off_identity")
         if recorded is not None:
             off = (matrix - torch.eye(len(matrix))).nonzero().tolist()
@@ -170,7 +170,7 @@ class Recorded:
         found = {
             place: value
             for word, value in zip(want["words"], want["values"], strict=False)
-            for place in exact_places(self.targets[0], word, self.pieces(self.targets[0]))
+            for place in exact_places(self.targets[0], word, self.strings(self.targets[0]))
         }
         if self.case.has("equalizer"):
             rows = self.case.array("equalizer")
@@ -187,7 +187,7 @@ class Recorded:
             tuple(
                 place
                 for word in ([given] if isinstance(given, str) else given)
-                for place in exact_places(prompt, word, self.pieces(prompt))
+                for place in exact_places(prompt, word, self.strings(prompt))
             )
             for prompt, given in zip(self.prompts, words, strict=True)
         )

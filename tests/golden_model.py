@@ -182,15 +182,15 @@ class GoldenModel:
         self.predict = self.denoiser.predict
 
     @property
-    def rows(self) -> int:
-        return self.denoiser.rows
+    def nfe(self) -> int:
+        return self.denoiser.nfe
 
     def tokenize(self, prompt: str) -> Tokens:
         ids = _ids(self.folder).get(prompt)
         if ids is None:
             raise PromptError(f"The golden folder has no tokens for {prompt!r}.")
-        pieces = _guessed([_pieces(self.folder).get(i, "") for i in ids[1:-1]], prompt)
-        return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(pieces, prompt)))
+        strings = _guessed([_pieces(self.folder).get(i, "") for i in ids[1:-1]], prompt)
+        return Tokens((*ids, *[EOS] * (LENGTH - len(ids))), tuple(_with_ends(strings, prompt)))
 
     def embed(self, prompts: Sequence[str]) -> Text:
         entries = {prompt: name for name, prompt in _prompts(self.folder).items()}
@@ -283,24 +283,24 @@ def _pieces(folder: Path) -> dict[int, str]:
     pairs = _pairs(DEFAULT / "diffusion") + _pairs(folder)
     sides = [(pair, side) for pair in pairs for side in ("source", "target")]
     return {
-        token: piece
+        token: string
         for pair, side in sides
-        for token, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
+        for token, string in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
     }
 
 
-def _guessed(pieces: list[str], prompt: str) -> list[str]:
+def _guessed(strings: list[str], prompt: str) -> list[str]:
     """Spell the pieces that are not known ("") from the words of the prompt between their
     neighbours: a word each, or one word cut in as many parts."""
     text, at, spelled = prompt.lower(), 0, list[str]()
-    for known, run in groupby(pieces, key=bool):
+    for known, run in groupby(strings, key=bool):
         run = list(run)
         if known:
-            for piece in run:
-                at = text.index(piece, at) + len(piece) if piece in text[at:] else at
+            for string in run:
+                at = text.index(string, at) + len(string) if string in text[at:] else at
             spelled += run
             continue
-        later = pieces[len(spelled) + len(run) :]
+        later = strings[len(spelled) + len(run) :]
         found = re.search(rf"(?<!\w){re.escape(later[0])}", text[at:]) if later else None
         words = (text[at : at + found.start()] if found else text[at:]).split()
         if len(words) == 1 < len(run):
@@ -315,11 +315,11 @@ def _pairs(folder: Path) -> list[dict[str, Any]]:
     return json.loads(_read(path))["pairs"] if path.is_file() else []
 
 
-def _with_ends(pieces: list[str], prompt: str) -> list[str]:
+def _with_ends(strings: list[str], prompt: str) -> list[str]:
     """Mark the pieces that end a word with "</w>", as CLIP does, by walking the prompt."""
     text, at, marked = prompt.lower(), 0, list[str]()
-    for piece in pieces:
-        at = text.index(piece, at) + len(piece) if piece in text[at:] else at
+    for string in strings:
+        at = text.index(string, at) + len(string) if string in text[at:] else at
         inside = text[at - 1 : at].isalpha() and text[at : at + 1].isalpha()
-        marked.append(piece if inside else f"{piece}</w>")
+        marked.append(string if inside else f"{string}</w>")
     return marked

@@ -122,8 +122,8 @@ def blend_of(case: GoldenCase, model: GoldenModel) -> Blend | None:
             places.append(tuple(recorded))
             continue
         words = [word] if isinstance(word, str) else word
-        pieces = model.tokenize(prompt).pieces
-        places.append(tuple(place for w in words for place in exact_places(prompt, w, pieces)))
+        strings = model.tokenize(prompt).strings
+        places.append(tuple(place for w in words for place in exact_places(prompt, w, strings)))
         assert recorded in (None, list(places[-1]))
     start = int(local.get("start_blend", START_BLEND) * case.settings["steps"])
     assert start == local.get("first_active_step_index", start)

@@ -9,7 +9,7 @@ import torch
 
 from understudy import cli
 from understudy.evaluate.protocols.swap import evaluation_steps
-from understudy.evaluate.results import Run
+from understudy.evaluate.results import ResultsFolder
 from understudy.evaluate.toy_bench import ToyBench
 from understudy.settings.evaluate import CasesSettings
 from understudy.vision.recogniser import load
@@ -19,7 +19,9 @@ def run(folder: Path) -> None:
     """All 64 small cases by two methods that need no model."""
     torch.set_num_threads(1)
     bench = ToyBench(CasesSettings(side=64), load())
-    for _ in evaluation_steps(Run(folder), bench, ["right-answer", "no-swap"], resume=True):
+    for _ in evaluation_steps(
+        ResultsFolder(folder), bench, ["right-answer", "no-swap"], resume=True
+    ):
         pass
 
 

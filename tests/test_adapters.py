@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from test_exchange_accounting import KOHYA, STEM, TEXT, WEIGHT, change, close, halves, taken
 from tiny import tiny_model
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import export_concept, import_concept
 from understudy.errors import ConceptError
 
@@ -56,7 +56,7 @@ def same_as(concept: Concept, wanted: dict[str, Tensor], kind: str = "sd15") -> 
     model = tiny_model(kind)
     weights = named_parameters(model)
     before = {name: weight.detach().clone() for name, weight in weights.items()}
-    with worn(model, concept):
+    with applied(model, concept):
         for name, weight in weights.items():
             found = weight.detach() - before[name]
             expected = wanted.get(name, torch.zeros_like(found))

@@ -19,11 +19,11 @@ import torch
 
 from test_learn import assert_no_trace, photos, same, weights
 from tiny import tiny_model
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.errors import ConceptError, OutputError, UnderstudyError
 from understudy.learn import LearnStep, Subject, learn_steps
 from understudy.learn.checkpoint import claimed, read_checkpoint
-from understudy.learn.log import read_journal
+from understudy.learn.log import read_log
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
@@ -92,19 +92,19 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_unbroken_one(
     resumed = finished(model, tmp_path, resume=True, **knobs)
     assert same(dict(resumed.tensors), dict(whole.tensors))
     assert checkpoints(tmp_path) == ["step-000004", "step-000006"]
-    lines = [line["step"] for line in read_journal(tmp_path / "learn.jsonl")]
+    lines = [line["step"] for line in read_log(tmp_path / "learn.jsonl")]
     assert lines == [1, 2, 3, 4, 5, 6]
     assert same(dict(finished(model, tmp_path, resume=True, **knobs).tensors), dict(whole.tensors))
 
 
 def test_every_checkpoint_is_a_concept(tmp_path: Path) -> None:
     model = tiny_model()
-    whole = finished(model, tmp_path, keep=9)
+    whole = finished(model, tmp_path, keep_checkpoints=9)
     assert len(checkpoints(tmp_path)) == 3
     for folder in (tmp_path / "checkpoints").iterdir():
         concept = Concept.load(folder)
         assert concept.phrase == "sks cat"
-        with worn(model, concept):
+        with applied(model, concept):
             assert model.fingerprint != model.base_fingerprint
     assert same(dict(concept.tensors), dict(whole.tensors)) or folder.name != "step-000006"
 
@@ -209,7 +209,7 @@ def test_the_second_run_in_a_folder_is_refused_naming_the_first(tmp_path: Path) 
         model = tiny_model()
         with pytest.raises(OutputError, match=f"in use by process {os.getpid()} on"):
             finished(model, tmp_path)
-        assert model.rows == 0  # before the class images
+        assert model.nfe == 0  # before the class images
     with claimed(tmp_path):
         pass
 
@@ -218,7 +218,7 @@ def test_a_resume_without_checkpoints_is_refused_before_the_class_images(tmp_pat
     model = tiny_model()
     with pytest.raises(ConceptError, match="no checkpoint"):
         finished(model, tmp_path, resume=True)
-    assert model.rows == 0
+    assert model.nfe == 0
 
 
 def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
@@ -272,7 +272,7 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
     try:
         from understudy.learn import run as run_module
 
-        keep = run_module.Course.save
+        keep = run_module.LearnRun.save
 
         def told(self: Any) -> Path | None:
             os.write(there, b"S")
@@ -280,7 +280,7 @@ def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
             os.write(there, b"s")
             return saved
 
-        run_module.Course.save = told  # type: ignore[method-assign]
+        run_module.LearnRun.save = told  # type: ignore[method-assign]
         finished(model, run, resume=resume, save_every=1, steps=12)
         code = 0
     finally:

@@ -17,7 +17,7 @@ import pytest
 
 import pictures
 from lookers import clip_folder, dino_folder
-from rulers import untaught
+from recognisers import untaught
 from tiny import tiny_folder
 from understudy import cli
 from understudy.cli import show
@@ -238,7 +238,7 @@ def test_invert_then_swap(
     assert shown["target_prompt"].startswith("a photo of a ")
     recipe = read_recipe("swapped-0.png")
     assert [file.role for file in recipe.ingredients] == ["photo", "concept", "mask"]
-    # Bare the inversion is one, wearing rex another; the second swap finds rex's in the cache.
+    # Bare the inversion is one, with rex applied another; the second swap finds rex's in the cache.
     assert len(list(cache.rglob("inversions/*.safetensors"))) == 2
 
 
@@ -305,7 +305,7 @@ def test_sweep_and_explain(
     about = (*about, "--swap", "cat=rex")
     swept = ("sweep", photo, *about, "--preset", "paper", "--method", "direct")
     shown = ran(capsys, *swept, "--vary", "self-output=0,1,2", "--vary", "cross-map=0,0.5")
-    assert shown["cells"] == 6 and shown["rows"]["swaps"] < 6 * 2 * 4 + 2 * 4
+    assert shown["cells"] == 6 and shown["evaluations"]["swaps"] < 6 * 2 * 4 + 2 * 4
     assert read_recipe("sweep.png").command == "sweep"
     assert run(*swept, "--vary", "nonsense=1") == 2
     assert "one of self-output-steps" in capsys.readouterr().err

@@ -32,7 +32,7 @@ def test_words_are_edited_and_the_recipe_says_how(photo: Path, capsys, cache: Pa
         "dog=0:0.5",
         "--blend",
         "cat=dog",
-        "--keep",
+        "--preserve",
         "photo",
     )
     to = (*TO, "--to", "a photo of dog")
@@ -88,8 +88,8 @@ def test_a_learnt_tail_edits_from_the_photo_or_from_a_seed(photo: Path, capsys) 
         (("--window", "red=0.9:0.1"), "--window wants a share or FROM:TO, from 0 to 1"),
         (("--reweight", "bear=2"), 'the word "bear" is not in the prompt'),
         (("--blend", "bear"), "its words are: a, photo, of, cat"),
-        (("--keep", "bear"), 'the word "bear" is in none of the prompts'),
-        (("--keep", "photo"), "--keep excepts words from --blend"),
+        (("--preserve", "bear"), 'the word "bear" is in none of the prompts'),
+        (("--preserve", "photo"), "--preserve excepts words from --blend"),
         (("--method", "hiper"), "--method hiper edits with a learnt tail"),
         (("--method", "pnp", "--blend", "cat=dog"), "pnp knows no single words"),
         (("--method", "pnp", "--inversion-steps", 3, "--negative", ""), "leave out time"),

@@ -1,4 +1,4 @@
-"""Concepts: worn and taken off without a trace, saved and loaded whole, refused on a misfit."""
+"""Concepts: applied and removed without a trace, saved and loaded whole, refused on a misfit."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from tiny import tiny_model
 from understudy.concept import (
     MANIFEST,
     Concept,
+    applied,
     named_parameters,
     spelled,
     untouched,
     with_articles,
-    worn,
 )
 from understudy.errors import ConceptError, InputError, OutputError, PromptError
 from understudy.models.unet.stable_diffusion import StableDiffusion
@@ -44,7 +44,7 @@ def concept_for(model: StableDiffusion, name: str = "rex", seed: int = 0) -> Con
 
 
 def snapshot(model: StableDiffusion) -> tuple[object, ...]:
-    """Everything that wearing a concept must leave as it was."""
+    """Everything that applying a concept must leave as it was."""
     modules = model.trainable_modules().values()
     parameters = list(named_parameters(model).values())
     return (
@@ -71,7 +71,7 @@ def test_worn_changes_the_weights_and_leaves_no_trace(dtype: torch.dtype) -> Non
     model = tiny_model(dtype=dtype)
     before, known = weights(model), snapshot(model)
     concept = concept_for(model)
-    with worn(model, concept):
+    with applied(model, concept):
         for key, parameter in named_parameters(model).items():
             total = (before[key].float() + concept.tensors[key].float()).to(dtype)
             assert torch.equal(parameter.data, total), key
@@ -84,7 +84,7 @@ def test_worn_changes_the_weights_and_leaves_no_trace(dtype: torch.dtype) -> Non
 def test_worn_leaves_no_trace_after_an_error() -> None:
     model = tiny_model()
     before, known = weights(model), snapshot(model)
-    with pytest.raises(RuntimeError, match="inside"), worn(model, concept_for(model)):
+    with pytest.raises(RuntimeError, match="inside"), applied(model, concept_for(model)):
         raise RuntimeError("inside")
     assert same(weights(model), before) and snapshot(model) == known
 
@@ -93,13 +93,13 @@ def test_worn_nests_and_several_add_up() -> None:
     model = tiny_model()
     known = snapshot(model)
     rex, mia = concept_for(model), concept_for(model, "mia", seed=1)
-    with worn(model, rex):
+    with applied(model, rex):
         outer = model.fingerprint
-        with worn(model, mia):
+        with applied(model, mia):
             nested = weights(model)
             both = model.fingerprint
         assert model.fingerprint == outer
-    with worn(model, rex, mia):
+    with applied(model, rex, mia):
         assert same(weights(model), nested) and model.fingerprint == both
     assert len({known[0], outer, both}) == 3
     assert snapshot(model) == known
@@ -109,7 +109,7 @@ def test_each_concept_has_a_fingerprint_of_its_own_however_memory_is_reused() ->
     model = tiny_model()
     seen: set[str] = set()
     for seed in range(4):
-        with worn(model, concept_for(model, seed=seed)):
+        with applied(model, concept_for(model, seed=seed)):
             seen.add(model.fingerprint)
     assert len(seen) == 4 and model.fingerprint == model.base_fingerprint
 
@@ -130,7 +130,7 @@ def test_untouched_puts_back_grad_flags_modes_and_precision() -> None:
 def test_a_concept_of_another_model_is_refused_naming_both() -> None:
     made_for, other = tiny_model("sd15"), tiny_model("sd21")
     known = snapshot(other)
-    with pytest.raises(ConceptError) as refused, worn(other, concept_for(made_for)):
+    with pytest.raises(ConceptError) as refused, applied(other, concept_for(made_for)):
         pass
     assert made_for.name in str(refused.value) and other.name in str(refused.value)
     assert snapshot(other) == known
@@ -141,7 +141,7 @@ def test_a_concept_that_does_not_fit_is_refused(key: str | None, shape: tuple[in
     model = tiny_model()
     key = key or next(iter(named_parameters(model)))
     concept = replace(concept_for(model), tensors={key: torch.zeros(shape)})
-    with pytest.raises(ConceptError, match=key), worn(model, concept):
+    with pytest.raises(ConceptError, match=key), applied(model, concept):
         pass
 
 

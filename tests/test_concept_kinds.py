@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.concept import Concept, embedded, named_parameters, worn
+from understudy.concept import Concept, applied, embedded, named_parameters
 from understudy.errors import ConceptError, PromptError
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
@@ -50,7 +50,7 @@ def rows(model: StableDiffusion, ids: list[int], name: str = "rex") -> Concept:
 def test_a_low_rank_change_is_alpha_over_rank_times_the_product(model: StableDiffusion) -> None:
     concept, before = low_rank(model), named_parameters(model)[CONV].detach().clone()
     a, b = concept.tensors[f"{CONV}.lora_A"], concept.tensors[f"{CONV}.lora_B"]
-    with worn(model, concept, low_rank(model)):
+    with applied(model, concept, low_rank(model)):
         change = named_parameters(model)[CONV] - before
     torch.testing.assert_close(
         change, 2 * 2.0 * (b @ a).reshape(before.shape), rtol=1e-4, atol=1e-4
@@ -62,7 +62,7 @@ def test_rows_stand_in_the_place_of_their_tokens_alone(model: StableDiffusion) -
     ids = list(model.tokenize("sks zwx").ids[1:3])
     before, concept = named_parameters(model)[EMBEDDING].detach().clone(), rows(model, ids)
     others = model.embed(["a photo of a cat"])
-    with worn(model, concept):
+    with applied(model, concept):
         now = named_parameters(model)[EMBEDDING]
         assert torch.equal(now[ids], concept.tensors[f"{EMBEDDING}.rows"])
         kept = [i for i in range(len(before)) if i not in ids]
@@ -74,10 +74,10 @@ def test_rows_stand_in_the_place_of_their_tokens_alone(model: StableDiffusion) -
 
 def test_two_concepts_cannot_have_the_same_word(model: StableDiffusion) -> None:
     one, two = model.tokenize("sks zwx").ids[1:3]
-    with worn(model, rows(model, [one]), rows(model, [two], "mia")):
+    with applied(model, rows(model, [one]), rows(model, [two], "mia")):
         pass
     with pytest.raises(ConceptError, match="'rex' and 'mia'.*--identifier"):
-        with worn(model, rows(model, [one]), rows(model, [one], "mia")):
+        with applied(model, rows(model, [one]), rows(model, [one], "mia")):
             pass
 
 
@@ -119,7 +119,7 @@ def test_tensors_that_do_not_fit_are_refused(model: StableDiffusion, harm: str) 
     else:
         words[f"{EMBEDDING}.rows"] = torch.zeros(2, 8)
     spoilt = replace(low_rank(model), tensors={**lora, **words})
-    with pytest.raises(ConceptError, match="damaged"), worn(model, spoilt):
+    with pytest.raises(ConceptError, match="damaged"), applied(model, spoilt):
         pass
 
 

@@ -10,10 +10,10 @@ import torch
 
 from test_concept_kinds import CONV, EMBEDDING, concept_of, low_rank, rows
 from tiny import tiny_model
-from understudy.concept import Concept, embedded, named_parameters, spelled, with_strengths, worn
+from understudy.concept import Concept, applied, embedded, named_parameters, spelled, with_strengths
 from understudy.concept.value import strengths_in
 from understudy.errors import InputError, PromptError
-from understudy.jobs.casting import split
+from understudy.jobs.subjects import split
 from understudy.models.unet.stable_diffusion import StableDiffusion
 
 
@@ -38,11 +38,11 @@ def test_strength_scales_the_change(model: StableDiffusion, make) -> None:
     concept = make(model)
     name = EMBEDDING if make is row else CONV
     before = named_parameters(model)[name].detach().clone()
-    with worn(model, concept):
+    with applied(model, concept):
         whole = named_parameters(model)[name] - before
     assert bool(whole.abs().max() > 0.1)
     for strength in (0.0, 0.5, 1.2):
-        with worn(model, replace(concept, strength=strength)):
+        with applied(model, replace(concept, strength=strength)):
             change = named_parameters(model)[name] - before
         torch.testing.assert_close(change, strength * whole, rtol=1e-4, atol=1e-5)
     assert torch.equal(named_parameters(model)[name], before)

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from rulers import untaught
+from recognisers import untaught
 from tiny import tiny_model
 from understudy import demo
 from understudy.jobs.events import Finished
@@ -26,11 +26,11 @@ def test_a_case_is_a_question_with_its_answer() -> None:
 
 
 @pytest.fixture(scope="module")
-def made() -> demo.Performance:
+def made() -> demo.DemoPictures:
     settings = DemoSettings(photos=2, learn_steps=2, prior_samples=1, steps=2)
     model = tiny_model("toy")
     before = {name: value.clone() for name, value in model.unet.state_dict().items()}
-    titles, steps = list[str](), demo.perform(model, demo.case(0, settings.photos), settings)
+    titles, steps = list[str](), demo.run_case(model, demo.case(0, settings.photos), settings)
     while True:
         try:
             event = next(steps)
@@ -50,14 +50,14 @@ def made() -> demo.Performance:
     return made
 
 
-def test_the_job_on_a_tiny_model(made: demo.Performance) -> None:
+def test_the_job_on_a_tiny_model(made: demo.DemoPictures) -> None:
     for picture in (made.source, made.swapped, made.reworded, made.right, made.rebuilt):
         assert picture.shape == (1, 3, 64, 64) and picture.isfinite().all()
         assert not picture.requires_grad
     assert made.case.prompt != made.target_prompt and "{" not in made.target_prompt
 
 
-def test_scores_and_sheet(made: demo.Performance) -> None:
+def test_scores_and_sheet(made: demo.DemoPictures) -> None:
     scores = {row.name: row for row in demo.score(made, untaught())}
     assert list(scores) == [
         "swap",

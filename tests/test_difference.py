@@ -10,7 +10,7 @@ from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.photoswap import blend_of, swap
-from understudy.swap.subjects import Role, subjects_named
+from understudy.swap.subjects import Replacement, subjects_named
 
 
 def opinionated(monkeypatch: pytest.MonkeyPatch):
@@ -45,7 +45,7 @@ def test_the_mask_is_where_the_estimates_differ_and_a_rim(monkeypatch: pytest.Mo
 def test_what_it_costs_is_counted() -> None:
     model = tiny_model()
     differences(model, torch.zeros(1, 4, 16, 16), "a cat", ["a dog", "a bear"], samples=3)
-    assert model.rows == 3 * 3
+    assert model.nfe == 3 * 3
 
 
 def test_one_loud_cell_does_not_decide() -> None:
@@ -107,5 +107,10 @@ def test_a_neighbour_of_the_one_subject_named_is_left_out() -> None:
 
 def test_how_many_subjects_a_prompt_names() -> None:
     prompt = "a cat, a cat and two dogs"
-    named = [[Role("cat", "x")], [Role("cat", "x", 1)], [Role("dogs", "x")], []]
-    assert [subjects_named(prompt, roles) for roles in named] == [2, 1, None, None]
+    named = [
+        [Replacement("cat", "x")],
+        [Replacement("cat", "x", 1)],
+        [Replacement("dogs", "x")],
+        [],
+    ]
+    assert [subjects_named(prompt, replacements) for replacements in named] == [2, 1, None, None]

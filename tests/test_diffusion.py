@@ -49,7 +49,7 @@ def test_golden_ddim(case: GoldenCase) -> None:
     errors = [apart(ours.reshape(wanted[name].shape), wanted[name]) for name, ours in found.items()]
     assert max(errors) < 1e-9
     idle = model.schedule.steps_offset == 0  # inverting costs nothing from t = 0 to t = 0
-    assert model.rows == (2 + rows_per_step(guidance)) * steps - idle
+    assert model.nfe == (2 + rows_per_step(guidance)) * steps - idle
 
 
 class Photoswap:
@@ -112,7 +112,7 @@ def test_golden_single_forward(case: GoldenCase, mode: str) -> None:
     ]
     assert max(errors) < 1e-12
     assert control.asked == len(model.denoiser.sites)
-    assert model.rows == 4
+    assert model.nfe == 4
 
 
 # Without recorded data: diffusers' schedulers as the oracle, on the same made-up noise.

@@ -102,7 +102,7 @@ def test_windows_and_whole_maps_drag_alike(
         )
 
     windows = run()
-    monkeypatch.setattr("understudy.generators.stylegan2.held.Held._plan", lambda *_: [])
+    monkeypatch.setattr("understudy.generators.stylegan2.held.StyleGAN2Held._plan", lambda *_: [])
     whole = run()
     assert [step.points for step in windows] == [step.points for step in whole]
     assert (windows[-1].latent - whole[-1].latent).abs().max() < 1e-5

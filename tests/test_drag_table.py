@@ -13,10 +13,10 @@ from torch import Tensor
 from test_stylegan2 import small
 from understudy.errors import InputError, OutputError
 from understudy.evaluate.gan_scores import drawn_pictures, path_lengths, trunk_features
-from understudy.evaluate.protocols.drag import Method, Study, World, evaluation_steps
+from understudy.evaluate.protocols.drag import DragMethod, DragStudy, World, evaluation_steps
 from understudy.evaluate.protocols.drag_report import summed
 from understudy.evaluate.protocols.drag_studies import STUDIES, around
-from understudy.evaluate.results import Row, Run, read_rows
+from understudy.evaluate.results import ResultsFolder, Row, read_rows
 from understudy.generators.folder import load_generator
 from understudy.pictures.photo import read_photo
 from understudy.settings.evaluate import DragTableSettings
@@ -50,12 +50,12 @@ def run(
     folder: Path,
     methods: list[str],
     points: str = "1,all",
-    study: Study = TABLE,
+    study: DragStudy = TABLE,
     pairs: int = 2,
     **how: bool,
 ) -> list[Row]:
     wish = DragTableSettings(pairs=pairs, points=points, steps=2)
-    steps = evaluation_steps(Run(folder), study, wish, small(), Colours(), methods, **how)
+    steps = evaluation_steps(ResultsFolder(folder), study, wish, small(), Colours(), methods, **how)
     return [step.row for step in steps]
 
 
@@ -81,9 +81,9 @@ def test_rows_are_kept_and_joined(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="--resume"):
         run(tmp_path, ["no-edit"])
     run(tmp_path, ["no-edit", "best"], resume=True)
-    rows = read_rows(Run(tmp_path).rows)
+    rows = read_rows(ResultsFolder(tmp_path).rows)
     assert [row["method"] for row in rows].count("no-edit") == 4 and len(rows) == 8
-    report = summed(Run(tmp_path), TABLE, small(), load())
+    report = summed(ResultsFolder(tmp_path), TABLE, small(), load())
     assert [table.title for table in report.tables] == ["1 point", "all points"]
     lines = {line[0]: line for line in report.tables[0].lines}
     fid = report.tables[0].heads.index("FID ↓")
@@ -98,14 +98,14 @@ def test_pairs_without_landmarks_are_counted_not_measured(tmp_path: Path) -> Non
     rows = run(tmp_path, ["best"], points="4,1")
     assert ["error" in row for row in rows] == [True, False, True, False]
     assert "3 landmarks are seen" in rows[0]["error"]
-    assert "Left out: 2" in summed(Run(tmp_path), TABLE, small(), load()).intro
+    assert "Left out: 2" in summed(ResultsFolder(tmp_path), TABLE, small(), load()).intro
     with pytest.raises(InputError, match="--points"):
         run(tmp_path / "other", ["best"], points="many")
 
 
 def test_the_rate_of_official_is_ours_where_said(tmp_path: Path) -> None:
     run(tmp_path, ["official", "official-rate", "best"], points="1", pairs=1)
-    said = Run(tmp_path).read()["methods"]
+    said = ResultsFolder(tmp_path).read()["methods"]
     rates = [said[name]["learning_rate"] for name in ("official", "official-rate", "best")]
     assert rates[0] != rates[1] == rates[2]
     assert said["official-rate"]["reference"] == said["official"]["reference"] == "current"
@@ -114,7 +114,9 @@ def test_the_rate_of_official_is_ours_where_said(tmp_path: Path) -> None:
 def test_features_that_pull_and_those_that_are_followed(tmp_path: Path) -> None:
     known = small().feature_resolutions
     methods = {
-        f"{pull} {follow}": Method("", {"feature_resolution": pull, "tracking_resolution": follow})
+        f"{pull} {follow}": DragMethod(
+            "", {"feature_resolution": pull, "tracking_resolution": follow}
+        )
         for pull in known[-2:]
         for follow in known[-2:]
     }
@@ -122,7 +124,7 @@ def test_features_that_pull_and_those_that_are_followed(tmp_path: Path) -> None:
     rows = run(tmp_path, list(methods), points="all", study=study, pairs=1)
     assert not any("error" in row for row in rows)
     assert len({row["distance"] for row in rows}) == 4  # each of the two makes a difference
-    report = summed(Run(tmp_path), study, small(), load())
+    report = summed(ResultsFolder(tmp_path), study, small(), load())
     assert [line[0] for line in report.tables[0].lines] == list(methods)
     assert set(STUDIES["features"].methods) >= {"supervision 16", "tracking 128"}
 
@@ -145,7 +147,7 @@ def test_paired_pictures_are_judged_against_the_second(tmp_path: Path) -> None:
             read_photo(tmp_path / row[k]).pixels.astype(float) / 127.5 for k in ("picture", "goal")
         )
         assert row["squared"] == pytest.approx(100 * ((ours - goal) ** 2).mean(), rel=1e-3)
-    report = summed(Run(tmp_path), study, small(), load())
+    report = summed(ResultsFolder(tmp_path), study, small(), load())
     assert report.tables[0].heads[1:3] == ["squared error ↓", "perceptual ↓"]
     assert all(row["perceptual"] > 0 for row in report.rows)
 
@@ -153,7 +155,9 @@ def test_paired_pictures_are_judged_against_the_second(tmp_path: Path) -> None:
 def test_an_eye_is_shut_and_the_other_watched(tmp_path: Path) -> None:
     wish = DragTableSettings(study="spaces", pairs=2, steps=12)
     study, model = STUDIES["spaces"], load_generator("toybox-gan")
-    steps = evaluation_steps(Run(tmp_path), study, wish, model, load_finder(), ["W", "W+"])
+    steps = evaluation_steps(
+        ResultsFolder(tmp_path), study, wish, model, load_finder(), ["W", "W+"]
+    )
     rows = [step.row for step in steps]
     assert not any("error" in row for row in rows)
     assert len({row["seed"] for row in rows}) == 2  # a face a case
@@ -168,11 +172,11 @@ def test_an_eye_is_shut_and_the_other_watched(tmp_path: Path) -> None:
 
 
 def test_scores_of_a_generator() -> None:
-    model, ruler = small(), load()
-    features = trunk_features(ruler, drawn_pictures(model, range(35)))
+    model, recogniser = small(), load()
+    features = trunk_features(recogniser, drawn_pictures(model, range(35)))
     assert features.shape[0] == 35
     torch.testing.assert_close(
-        features[32:], trunk_features(ruler, drawn_pictures(model, range(32, 35)))
+        features[32:], trunk_features(recogniser, drawn_pictures(model, range(32, 35)))
     )
-    lengths = path_lengths(model, RecogniserFeatures(ruler), 5)
+    lengths = path_lengths(model, RecogniserFeatures(recogniser), 5)
     assert lengths.shape == (5,) and bool((lengths > 0).all())

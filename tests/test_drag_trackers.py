@@ -19,7 +19,7 @@ from test_stylegan2 import small
 from understudy import cli
 from understudy.drag import DragSession, drag_steps
 from understudy.drag.raft import Raft, raft_tracker
-from understudy.drag.region import Grid, Look
+from understudy.drag.region import FeatureView, Grid
 from understudy.drag.seeing import Flow, FlowTracker, Followed, PointNetwork, PointTracker, sampled
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import ExtraMissing, ModelError
@@ -58,7 +58,7 @@ def exact_flow(first: Tensor, second: Tensor) -> Tensor:
 
 
 def sight(picture: Callable[[], Tensor], memory: object = None) -> Sight:
-    look = Look(Grid((64, 64), (64, 64)), torch.zeros(0, 1, 1, 1), torch.zeros(0, 2).long())
+    look = FeatureView(Grid((64, 64), (64, 64)), torch.zeros(0, 1, 1, 1), torch.zeros(0, 2).long())
     return Sight(look, torch.zeros(0, 1), picture, memory)
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from lookers import clip_folder, dino_folder
-from rulers import untaught
+from recognisers import untaught
 from tiny import tiny_model
 from understudy.concept import Concept
 from understudy.errors import InputError
@@ -19,13 +19,13 @@ from understudy.evaluate.learners import LEARNERS
 from understudy.evaluate.protocols.dreambooth import evaluation_steps
 from understudy.evaluate.protocols.dreambooth_report import subject_sheets, summed
 from understudy.evaluate.protocols.published import orders
-from understudy.evaluate.results import Row, Run, read_rows
-from understudy.evaluate.stage import Stage
+from understudy.evaluate.results import ResultsFolder, Row, read_rows
+from understudy.evaluate.setup import Setup
 from understudy.pictures import metrics
 from understudy.pictures.tensors import read_picture
 from understudy.settings.evaluate import DreamBoothSettings
 from understudy.vision.encoders import load_clip, load_dino
-from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
+from understudy.vision.features import ClipFeatures, DinoFeatures, FeatureScorers, ToyFeatures
 from understudy.vision.perceptual import RecogniserFeatures, between
 
 LIST = """Classes
@@ -101,13 +101,20 @@ WISH = DreamBoothSettings(pictures=2, plain_pictures=2)
 
 
 def run(
-    folder: Path, data: Path, eyes: Eyes, *methods: str, resume: bool = False, limit: int = 0
+    folder: Path,
+    data: Path,
+    scorers: FeatureScorers,
+    *methods: str,
+    resume: bool = False,
+    limit: int = 0,
 ) -> list[Row]:
     model = tiny_model("toy")
-    stage = Stage(model, {"learn": LEARN, "generate": {"steps": 2}}, folder / "made")
+    setup = Setup(model, {"learn": LEARN, "generate": {"steps": 2}}, folder / "made")
     found = read_data_set(data)
     wish = replace(WISH, limit=limit)
-    steps = evaluation_steps(Run(folder), wish, found, eyes, stage, methods, resume=resume)
+    steps = evaluation_steps(
+        ResultsFolder(folder), wish, found, scorers, setup, methods, resume=resume
+    )
     return [step.row for step in steps]
 
 
@@ -117,9 +124,9 @@ def test_the_protocol_end_to_end_gives_the_metrics_of_its_pictures(tmp_path: Pat
         ClipFeatures(load_clip(str(clip_folder()))),
         DinoFeatures(load_dino(str(dino_folder()))),
     )
-    eyes = Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T")
+    scorers = FeatureScorers({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T")
     folder = tmp_path / "run"
-    rows = run(folder, data, eyes, "untuned", "dreambooth")
+    rows = run(folder, data, scorers, "untuned", "dreambooth")
     assert not [row for row in rows if "error" in row]
     cases = [(row["method"], row["case"]) for row in rows]
     assert cases == [
@@ -147,9 +154,9 @@ def test_the_protocol_end_to_end_gives_the_metrics_of_its_pictures(tmp_path: Pat
     assert "PRES (DINO)" in by["dreambooth", "vase/plain"]
 
     # Again: nothing is made anew; the report has the paper's tables beside ours.
-    assert run(folder, data, eyes, "untuned", "dreambooth", resume=True) == rows
+    assert run(folder, data, scorers, "untuned", "dreambooth", resume=True) == rows
     assert len(read_rows(folder / "rows.jsonl")) == len(rows)
-    report = summed(Run(folder), ["a note"])
+    report = summed(ResultsFolder(folder), ["a note"])
     assert [line[0] for line in report.tables[0].lines] == ["real-images", "untuned", "dreambooth"]
     assert any("table 1" in table.title for table in report.tables[1:])
     assert report.warnings == ["a note"]
@@ -159,10 +166,15 @@ def test_the_protocol_end_to_end_gives_the_metrics_of_its_pictures(tmp_path: Pat
 
 
 def test_toys_and_their_ruler(tmp_path: Path) -> None:
-    eyes = ToyFeatures(untaught())
+    scorers = ToyFeatures(untaught())
     data = write_toy_set(tmp_path / "toys", 1, 64)
     (data / PROMPTS).write_text((data / PROMPTS).read_text().replace("cat0,cat", "cat0,cat", 1))
-    rows = run(tmp_path / "run", data, Eyes({"identity": eyes}, eyes, "words"), "wrong-noun")
+    rows = run(
+        tmp_path / "run",
+        data,
+        FeatureScorers({"identity": scorers}, scorers, "words"),
+        "wrong-noun",
+    )
     drawn = rows[1]
     assert "thing" in drawn["prompt"] and "thing" not in drawn["text"]
     assert {"identity", "words", "copy score"} <= drawn.keys()
@@ -170,9 +182,11 @@ def test_toys_and_their_ruler(tmp_path: Path) -> None:
 
 
 def test_one_photo_rare_nouns_tails_and_what_learning_took(tmp_path: Path) -> None:
-    eyes = ToyFeatures(untaught())
-    far = between(RecogniserFeatures(eyes.ruler))
-    seeing = Eyes({"identity": eyes}, eyes, "prompt words", far, "recogniser's features")
+    scorers = ToyFeatures(untaught())
+    far = between(RecogniserFeatures(scorers.recogniser))
+    seeing = FeatureScorers(
+        {"identity": scorers}, scorers, "prompt words", far, "recogniser's features"
+    )
     data, folder = write_toy_set(tmp_path / "toys", 2, 64), tmp_path / "run"
     names = ("dreambooth", "no-noun", "hiper", "hiper-5", "hiper-1")
     rows = run(folder, data, seeing, *names, limit=1)
@@ -237,14 +251,16 @@ def test_orders_are_looked_for_subject_by_subject() -> None:
 
 
 def test_sheets_show_a_subject_in_every_way(tmp_path: Path) -> None:
-    eyes = ToyFeatures(untaught())
+    scorers = ToyFeatures(untaught())
     data = write_toy_set(tmp_path / "toys", 2, 64)
-    seeing = Eyes({"identity": eyes}, eyes, "prompt words")
+    seeing = FeatureScorers({"identity": scorers}, scorers, "prompt words")
     run(tmp_path / "run", data, seeing, "untuned", "hiper-1", limit=1)
     subjects = read_data_set(data).subjects
-    sheets = dict(subject_sheets(Run(tmp_path / "run"), subjects))
-    fewer = dict(subject_sheets(Run(tmp_path / "run"), subjects, ["untuned"]))
+    sheets = dict(subject_sheets(ResultsFolder(tmp_path / "run"), subjects))
+    fewer = dict(subject_sheets(ResultsFolder(tmp_path / "run"), subjects, ["untuned"]))
     assert list(sheets) == ["cat0", "dog1"]
     assert fewer["cat0"].shape[0] < sheets["cat0"].shape[0]  # photos and one line, not two
-    (report,) = [t for t in summed(Run(tmp_path / "run")).tables if "Every way" in t.title]
+    (report,) = [
+        t for t in summed(ResultsFolder(tmp_path / "run")).tables if "Every way" in t.title
+    ]
     assert report.heads[-1] == "subjects" and [line[-1] for line in report.lines] == ["2"] * 3

@@ -9,7 +9,7 @@ import torch
 
 from test_swap import SOURCE, model_of, null_text
 from tiny import tiny_model
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.edit import WordEdits, edit, edit_steps
 from understudy.errors import InputError, PromptError
 from understudy.invert.direct import direct_steps
@@ -39,10 +39,10 @@ def test_every_method_edits_every_inversion(method):
         made.append(last.inversion)
     ends = []
     for inversion in made:
-        before = model.rows
+        before = model.nfe
         steps = list(edit_steps(model, inversion, SOURCE, TARGET, settings(method)))
         assert [step.index for step in steps] == [0, 1] and steps[-1].total == STEPS
-        assert sum(step.rows for step in steps) == model.rows - before
+        assert sum(step.nfe for step in steps) == model.nfe - before
         ends.append(steps[-1].target)
     assert not torch.allclose(ends[0], ends[1])  # null embeddings, or their absence
     assert all(bool(end.isfinite().all()) for end in ends)
@@ -69,14 +69,14 @@ def test_a_concept_is_worn_and_its_phrase_said(method):
         base_fingerprint=model.base_fingerprint,
         tensors={"unet.conv_in.weight": change},
     )
-    with worn(model, rex):
+    with applied(model, rex):
         inversion = null_text(model, steps=STEPS)
         named = "a photo of {rex} on the beach"
         *_, last = edit_steps(model, inversion, SOURCE, named, settings(method), concepts=[rex])
         spelled = "a photo of sks dog on the beach"
         *_, same = edit_steps(model, inversion, SOURCE, spelled, settings(method))
     assert torch.equal(last.target, same.target)
-    with pytest.raises(InputError, match="wearing the concept"):
+    with pytest.raises(InputError, match="same concepts applied"):
         edit_steps(model, inversion, SOURCE, TARGET, settings(method))
 
 
@@ -96,7 +96,7 @@ def test_words_do_what_they_say():
     assert not torch.allclose(last(windows={"dog": (0.9, 1.0), "beach": 0.0}).target, plain.target)
     blended = last(blend=("cat", "red dog"))
     assert blended.mask is not None and 0 < blended.mask.mean() <= 1
-    kept = last(blend=("cat", "red dog"), keep=("beach",))
+    kept = last(blend=("cat", "red dog"), preserve=("beach",))
     assert (kept.mask <= blended.mask).all()
     outside = kept.mask[0, 0] == 0
     assert torch.equal(kept.target[0][:, outside], inversion.path[-1][:, outside])
@@ -127,7 +127,7 @@ def test_later_edits_run_no_source_rows_whatever_their_limit():
     def edited(target, given, features=None):
         how = {"words": WordEdits(blend=("cat", "dog")), "features": features}
         steps = list(edit_steps(model, inversion, SOURCE, target, given, **how))
-        return steps[-1].target, sum(step.rows for step in steps)
+        return steps[-1].target, sum(step.nfe for step in steps)
 
     small, large = (settings(self_map_side=s, self_map_steps=STEPS) for s in (8, 16))
     edited(TARGET, small, features)
@@ -171,9 +171,9 @@ def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(PromptError, match="bear.*words are: a, photo, of, cat"):
         edited(blend=("bear", "dog"))
     with pytest.raises(PromptError, match="snow.*beach"):
-        edited(blend=("cat", "dog"), keep=("snow",))
-    with pytest.raises(InputError, match="--keep excepts words from --blend"):
-        edited(keep=("beach",))
+        edited(blend=("cat", "dog"), preserve=("snow",))
+    with pytest.raises(InputError, match="--preserve excepts words from --blend"):
+        edited(preserve=("beach",))
     with pytest.raises(InputError, match="pnp knows no single words"):
         edited(given=settings("pnp"), weights={"dog": 2.0})
     with pytest.raises(PromptError, match="equally many words"):

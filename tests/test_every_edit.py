@@ -7,8 +7,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from test_audition import Eye
 from test_personalised import learnt
+from test_schedule_search import Eye
 from test_swap import SOURCE, TARGET, null_text
 from tiny import tiny_model
 from understudy.edit import WordEdits, edit
@@ -16,7 +16,7 @@ from understudy.generate import generate
 from understudy.invert.source import SourceFeatures
 from understudy.settings import EditSettings, GenerateSettings, SwapSettings
 from understudy.swap.photoswap import swap, swap_steps
-from understudy.swap.schedule_search import Audition
+from understudy.swap.schedule_search import ScheduleSearch
 from understudy.swap.sweep import Axis, cells, sweep_steps
 
 STEPS = 3
@@ -54,8 +54,8 @@ def swapped(preset):
 
 def chosen(model, inversion):
     settings = SwapSettings.filled({"preset": "best", "steps": STEPS})
-    audition = Audition(Eye(), torch.ones(1, 3), torch.zeros(1, 3, 64, 64))
-    swap(model, inversion, SOURCE, TARGET, settings, words=WORDS, audition=audition)
+    search = ScheduleSearch(Eye(), torch.ones(1, 3), torch.zeros(1, 3, 64, 64))
+    swap(model, inversion, SOURCE, TARGET, settings, words=WORDS, search=search)
 
 
 def left_early(model, inversion):
@@ -76,8 +76,8 @@ def edited(method, words=None, concepts=False, **how):
         target = "a photo of {rex} on the beach" if concepts else "a photo of red dog on the beach"
         asked = {"method": method, "steps": STEPS, "inversion_steps": 0, "negative": "", **how}
         settings = EditSettings.filled(asked)
-        worn = [rex] if concepts else []
-        edit(model, inversion, SOURCE, target, settings, words=words, concepts=worn)
+        given = [rex] if concepts else []
+        edit(model, inversion, SOURCE, target, settings, words=words, concepts=given)
 
     return by
 

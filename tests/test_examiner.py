@@ -21,7 +21,7 @@ from understudy.errors import ModelError
 from understudy.toybox.sample import is_reserved
 from understudy.vision import examiner
 from understudy.vision.examiner import ExaminerNetwork, load_scorer
-from understudy.vision.recogniser import Network, Recogniser
+from understudy.vision.recogniser import Recogniser, RecogniserNetwork
 
 SHAPE = {"width": 8, "identity": 6, "queries": 2}
 ROOMS = (  # everything that draws, learns or chooses; `evaluate_job` and `demo_job` only score
@@ -43,7 +43,7 @@ def pictures(count: int, side: int = 128) -> torch.Tensor:
 def test_it_answers_what_the_recogniser_answers(small: ExaminerNetwork) -> None:
     with torch.no_grad():
         ours = small(pictures(2))
-        theirs = Network(vocabulary(), width=8, identity=6).eval()(pictures(2))
+        theirs = RecogniserNetwork(vocabulary(), width=8, identity=6).eval()(pictures(2))
     assert {n: x.shape for n, x in ours.items()} == {n: x.shape for n, x in theirs.items()}
 
 

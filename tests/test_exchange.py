@@ -17,7 +17,7 @@ from torch import Tensor
 import ldm
 from tiny import tiny_folder, tiny_model
 from understudy import cli
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import export_concept, import_concept
 from understudy.concept.exchange.names import kohya_name, kohya_table, split_weight
 from understudy.errors import ConceptError, InputError, OutputError
@@ -93,7 +93,7 @@ def test_diffusers_reads_our_lora_as_we_wear_it(kind: str, format: str, tmp_path
     concept, before = lora_of(model), answer(model)
     out = tmp_path / "rex.safetensors"
     export_concept(model, concept, out, format, dtype=torch.float32)
-    with worn(model, concept):
+    with applied(model, concept):
         ours = answer(model)
     pipeline = pipeline_of(kind)
     with warnings.catch_warnings():
@@ -105,7 +105,7 @@ def test_diffusers_reads_our_lora_as_we_wear_it(kind: str, format: str, tmp_path
     # And back in: the same change of every weight.
     again = import_concept(model, out)
     assert (again.name, again.phrase, again.kind) == ("rex", "sks cat", "lora")
-    with worn(model, again):
+    with applied(model, again):
         assert torch.allclose(answer(model), ours, atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_loras_of_convolutions_come_in_and_go_out(tmp_path: Path) -> None:
              f"{stem}.alpha": torch.tensor(4.0)}  # fmt: skip
     save_file(given, tmp_path / "a.safetensors")
     found = import_concept(model, tmp_path / "a.safetensors", identifier="sks")
-    with worn(model, found):
+    with applied(model, found):
         changed = named_parameters(model)[name].detach().clone()
     change = torch.einsum("orxy,rihw->oihw", up, down) * 2
     assert torch.allclose(changed - named_parameters(model)[name], change, atol=1e-5)
@@ -218,7 +218,7 @@ def test_a_folder_of_ours_is_a_model_to_diffusers(kind: str, tmp_path: Path) -> 
     }
     concept = concept_of(model, tensors, "dreambooth")
     export_concept(model, concept, tmp_path / "whole", "folder", dtype=torch.float32)
-    with worn(model, concept):
+    with applied(model, concept):
         ours = answer(model)
     theirs = pipeline_answer(
         model, pipeline_of(kind, tmp_path / "whole"), "a photo of a sks zwx cat"
@@ -235,7 +235,7 @@ def test_a_folder_of_ours_is_a_model_to_diffusers(kind: str, tmp_path: Path) -> 
     # And in again, as what it is more than its base.
     again = import_concept(model, tmp_path / "whole", name="rex", identifier="sks")
     assert again.kind == "dreambooth"
-    with worn(model, again):
+    with applied(model, again):
         assert torch.allclose(answer(model), ours, atol=1e-3)
     with pytest.raises(OutputError, match="holds something already"):
         export_concept(model, concept, tmp_path / "whole", "folder")
@@ -251,7 +251,7 @@ def test_embeddings_go_out_and_come_in(kind: str, tmp_path: Path) -> None:
     again = import_concept(model, out)
     assert again.identifier == "sks zwx" and again.phrase == "sks zwx"
     assert all(torch.equal(again.tensors[k], v) for k, v in concept.tensors.items())
-    with worn(model, concept):
+    with applied(model, concept):
         ours = answer(model)
     if kind == "sd15":  # diffusers gives the rows new words
         pipeline = pipeline_of(kind)

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import import_concept
 from understudy.errors import ConceptError, ModelError
 
@@ -41,7 +41,7 @@ def change(concept: Concept, weight: str = WEIGHT, kind: str = "sd15") -> Tensor
     """What a concept adds to a weight of the tiny model."""
     model = tiny_model(kind)
     before = named_parameters(model)[weight].detach().clone()
-    with worn(model, concept):
+    with applied(model, concept):
         return named_parameters(model)[weight].detach() - before
 
 

@@ -23,9 +23,9 @@ PAPER = SwapSettings.filled({"preset": "paper"})
 def test_attention_is_watched_on_the_photos_own_path():
     model = model_of()
     inversion = null_text(model, width=24)
-    before = model.rows
+    before = model.nfe
     steps = list(explain_steps(model, inversion, guidance=4.0))
-    assert model.rows - before == STEPS  # the conditional row alone
+    assert model.nfe - before == STEPS  # the conditional row alone
     assert torch.equal(steps[-1].latents, inversion.replay[-1:])
     for step in steps:
         seen = step.attention
@@ -73,9 +73,9 @@ def test_figures_are_drawn():
     page = sweep_sheet(tiles, grid, (None, axis), "title")
     assert all((page == 80 * n).all(2).any() for n in range(3))
     marks = {"identity": [0.9, 0.5, 0.1], "layout": [0.1, 0.5, 0.9]}
-    judged = sweep_sheet(tiles, grid, (None, axis), "title", marks)
-    charts = judged[len(page) :]
-    assert judged.shape[1] == page.shape[1] and len(charts) > 100
+    scored = sweep_sheet(tiles, grid, (None, axis), "title", marks)
+    charts = scored[len(page) :]
+    assert scored.shape[1] == page.shape[1] and len(charts) > 100
     right = charts[:, 2 * charts.shape[1] // 3 :]
     falling, rising = (np.argwhere((right == colour).all(2))[:, 0] for colour in COLOURS[:2])
     assert falling.mean() > rising.mean() + 50  # rows count from the top

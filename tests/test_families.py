@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.concept import Concept, embedded, worn
+from understudy.concept import Concept, applied, embedded
 from understudy.diffusion.sampler import sample_steps, starting_noise
 from understudy.generate import generate
 from understudy.invert import invert
@@ -34,7 +34,7 @@ def drawn(model: StableDiffusion, *concepts: Concept) -> Tensor:
     """What the model makes of a prompt that names the subject, or its class without concepts."""
     noise = starting_noise([0], (4, 16, 16), like=model)
     prompt = "a photo of a {rex}" if concepts else "a photo of a cat"
-    with torch.no_grad(), worn(model, *concepts):
+    with torch.no_grad(), applied(model, *concepts):
         text = embedded(model, [prompt], *concepts)
         *_, last = sample_steps(model, noise, text, model.embed([""]), steps=2, guidance=3.0)
     return last.latents

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lookers import SIDE, clip_folder, dino_folder
-from rulers import untaught
+from recognisers import untaught
 from understudy.errors import ExtraMissing, InputError, ModelError
 from understudy.pictures.tensors import to_tensor
 from understudy.toybox import plain_caption, render, sample_scene

@@ -126,10 +126,10 @@ class GaussianModel:
     mean, spread = 0.7, 0.4
 
     def __init__(self, schedule: Schedule) -> None:
-        self.schedule, self.rows = schedule, 0
+        self.schedule, self.nfe = schedule, 0
 
     def predict(self, latents, time, text, control=None):
-        self.rows += len(latents)
+        self.nfe += len(latents)
         a, s = self.schedule.signal(time), self.schedule.noise(time)
         gain = a * self.spread**2 / (a**2 * self.spread**2 + s**2)
         clean = self.mean + gain * (latents - a * self.mean)
@@ -171,7 +171,7 @@ def test_sampling_converges_to_the_exact_flow(name: str) -> None:
         *_, last = sample_steps(model, noise, text, steps=steps)
         errors.append(apart(last.latents, model.flowed(noise, times[0], times[-1])))
     assert errors[2] < 0.4 * errors[1] < 0.16 * errors[0]  # first order in the step
-    assert errors[2] < 2e-2 and model.rows == 2 * (20 + 80 + 320)
+    assert errors[2] < 2e-2 and model.nfe == 2 * (20 + 80 + 320)
 
 
 @each_schedule

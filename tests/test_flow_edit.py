@@ -123,7 +123,7 @@ def test_step_counts_are_the_published_ones_scaled() -> None:
 def test_a_step_is_one_call(method: str, given, rows: int) -> None:
     model = FlowStub()
     steps, _ = made(method, model=model, **given)
-    assert {step.rows for step in steps} == {rows} and set(model.sizes) == {rows}
+    assert {step.nfe for step in steps} == {rows} and set(model.sizes) == {rows}
 
 
 @pytest.mark.parametrize("method", ["flowedit", "flowalign"])

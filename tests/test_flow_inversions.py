@@ -69,7 +69,7 @@ def test_how_near_each_method_comes_to_the_photo() -> None:
 )  # fmt: skip
 def test_what_an_inversion_costs(method: str, rows: int) -> None:
     model, _ = made(method, steps=10)
-    assert model.rows == rows
+    assert model.nfe == rows
 
 
 def test_the_implicit_inverse_says_its_residual() -> None:
@@ -143,7 +143,7 @@ def test_direct_inversion_returns_the_photo_for_equal_prompts(guidance: float) -
         assert torch.equal(step.target[0], wanted)
     assert torch.equal(steps[-1].target, model.encode(photo()))
     # Of source and target each the conditional row, with guidance the unconditional one besides.
-    assert {step.rows for step in steps[1:]} == {2 if guidance == 1 else 4}
+    assert {step.nfe for step in steps[1:]} == {2 if guidance == 1 else 4}
 
 
 def test_direct_inversion_moves_by_the_difference_of_velocities() -> None:

@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from tiny_flow import tiny_flow, tiny_flow_folder
 from understudy.cli.app import app
-from understudy.concept import worn
+from understudy.concept import applied
 from understudy.diffusion.flow import DynamicShift, FlowSchedule
 from understudy.errors import InputError
 from understudy.learn import dreambooth, learn
-from understudy.learn.batches import Lesson, Prior
+from understudy.learn.batches import Batches, Prior
 from understudy.learn.latent_cache import encode_photos
 from understudy.learn.lora import low_rank
 from understudy.learn.loss import Rows, row_losses
@@ -73,7 +73,7 @@ def test_lora_adapts_both_streams_and_leaves_the_model_alone() -> None:
     assert model.fingerprint == before and rex.base_fingerprint == before
     x, text = torch.randn(1, 4, 16, 16), model.embed(["a sks dog"])
     plain = model.predict(x, 0.5, text)
-    with worn(model, rex):
+    with applied(model, rex):
         assert not torch.equal(model.predict(x, 0.5, text), plain)
     assert torch.equal(model.predict(x, 0.5, text), plain)
 
@@ -90,7 +90,7 @@ def test_the_other_methods_learn_as_well(method: str) -> None:
         assert all(name.startswith("transformer.") for name in names) and len(names) > 50
     else:
         assert {name.split(".")[0] for name in names} == {"text_encoder", "text_encoder_2"}
-    with worn(model, rex):
+    with applied(model, rex):
         model.predict(torch.randn(1, 4, 16, 16), 0.5, model.embed([f"a {rex.phrase}"]))
 
 
@@ -106,21 +106,21 @@ def test_output_preservation_keeps_what_the_class_gives() -> None:
     model = tiny_flow("sd35")
     bank = encode_photos(model, photos())
     prior = Prior(("a photo of a dog",), bank, 1.0, by_output=True)
-    lesson = Lesson(bank, (("a photo of a sks dog",),), prior, 2, model.schedule)
+    batches = Batches(bank, (("a photo of a sks dog",),), prior, 2, model.schedule)
     with low_rank(
         model, rank=2, alpha=2.0, targets=["to_q", "to_v"], train_text=False, seed=0
-    ) as pupil:
-        rows = lesson.draw(torch.Generator().manual_seed(0))
+    ) as trainable:
+        rows = batches.draw(torch.Generator().manual_seed(0))
         assert rows.by_base and len(rows) == 4
-        text = model.embed(lesson.prompts)[rows.prompts]
+        text = model.embed(batches.prompts)[rows.prompts]
         with torch.no_grad():
-            first = row_losses(model, rows, text, pupil.base)
+            first = row_losses(model, rows, text, trainable.base)
             assert first[rows.part == 1].max() < 1e-9 < 1e-3 < first[rows.part == 0].min()
-            for name, parameter in pupil.parameters.items():
+            for name, parameter in trainable.parameters.items():
                 parameter += 0.3 * ("lora_B" in name)
-            later = row_losses(model, rows, text, pupil.base)
+            later = row_losses(model, rows, text, trainable.base)
             assert later[rows.part == 1].min() > 0
-            loose = row_losses(model, rows.share(1, 2), text[[1, 3]], pupil.base)
+            loose = row_losses(model, rows.share(1, 2), text[[1, 3]], trainable.base)
             assert torch.allclose(loose, later[[1, 3]], rtol=1e-4)
 
 

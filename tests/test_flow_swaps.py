@@ -194,7 +194,7 @@ def test_phi_acts_on_both_rows_of_guidance_and_m_on_one(model, direct) -> None:
     rows = {}
     for name in ("m", "phi"):
         steps = list(replay_steps(model, direct, [TARGET], all_steps(**{name: True}), guidance=4.0))
-        rows[name] = {step.rows for step in steps[1:]}
+        rows[name] = {step.nfe for step in steps[1:]}
     assert rows == {"m": {4}, "phi": {4}}
 
 

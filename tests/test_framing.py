@@ -13,7 +13,7 @@ from tiny import tiny_folder, tiny_model
 from understudy.errors import InputError
 from understudy.jobs import framing
 from understudy.jobs.events import Note, Result
-from understudy.jobs.framing import Frame, Wanted, frame_of
+from understudy.jobs.framing import EditRegion, Wanted, frame_of
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
 from understudy.jobs.runner import run
@@ -127,7 +127,7 @@ def test_a_subject_is_found_where_predictions_differ(monkeypatch: pytest.MonkeyP
 
 def test_putting_back_an_unchanged_region_is_the_photo() -> None:
     photo = pictures.gradient(200, 300)
-    frame = Frame(photo, Region(40, 30, 120, 120))
+    frame = EditRegion(photo, Region(40, 30, 120, 120))
     picture = frame.picture((SIDE, SIDE))
     assert np.array_equal(frame.put_back(picture, picture), photo)
     assert not np.array_equal(frame.put_back(-picture, picture), photo)
@@ -136,7 +136,9 @@ def test_putting_back_an_unchanged_region_is_the_photo() -> None:
 def test_a_mask_is_cut_like_the_photo() -> None:
     mask = np.zeros((200, 300), np.float32)
     mask[60:90, 100:160] = 1
-    frame = Frame(np.repeat((255 * mask).astype(np.uint8)[..., None], 3, 2), Region(80, 40, 96, 96))
+    frame = EditRegion(
+        np.repeat((255 * mask).astype(np.uint8)[..., None], 3, 2), Region(80, 40, 96, 96)
+    )
     drawn = frame.mask(torch.from_numpy(mask)[None, None], (SIDE, SIDE))
     picture = (frame.picture((SIDE, SIDE))[:, :1] + 1) / 2
     assert torch.allclose(drawn, picture, atol=1 / 255)

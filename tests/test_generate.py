@@ -30,7 +30,7 @@ def test_generating_leaves_the_model_as_it_was(kind: str) -> None:
     pictures = generate(model, ["a photo of a cat", "a dog"], [0, 1], FEW)
     assert pictures.shape == (2, 3, *model.picture_size)
     assert pictures.dtype == torch.float32 and pictures.abs().max() <= 1
-    assert model.rows == 2 * 2 * FEW.steps
+    assert model.nfe == 2 * 2 * FEW.steps
     for name, part in parts.items():
         assert repr(part) == before[name][0]
         assert all(torch.equal(t, before[name][1][key]) for key, t in part.state_dict().items())
@@ -108,7 +108,7 @@ def test_steps_come_one_by_one_and_may_be_left_early() -> None:
     assert (first.index, first.total, first.time) == (0, 10, 901)
     assert torch.is_grad_enabled()
     steps.close()
-    assert model.rows == 1
+    assert model.nfe == 1
     assert torch.is_grad_enabled()
 
 

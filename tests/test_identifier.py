@@ -32,8 +32,8 @@ class Vocabulary(StableDiffusion):
         from understudy.models.interface import Tokens
 
         whole = f"{prompt}</w>" in self.vocabulary and prompt != self.broken
-        pieces = (f"{prompt}</w>",) if whole else tuple(prompt)
-        return Tokens((0,), pieces)
+        strings = (f"{prompt}</w>",) if whole else tuple(prompt)
+        return Tokens((0,), strings)
 
 
 def numbered(words: str) -> dict[str, int]:
@@ -51,7 +51,7 @@ def test_a_chosen_identifier_is_one_token_and_seedable(kind: str) -> None:
     assert chosen == {"sks", "zwx"}
     assert choose_identifier(model, seed=3) == choose_identifier(model, seed=3)
     word = choose_identifier(model, avoid={"sks bear"})
-    assert (word.word, word.pieces, word.warning) == ("zwx", ("zwx</w>",), None)
+    assert (word.word, word.strings, word.warning) == ("zwx", ("zwx</w>",), None)
 
 
 def test_rare_means_the_last_fifth_of_the_vocabulary() -> None:
@@ -84,8 +84,10 @@ def test_the_built_in_model_offers_words_it_was_trained_with() -> None:
     from understudy.models.registry import WEIGHTS
 
     folder = WEIGHTS / "toybox-diffusion" / "tokenizer"
-    pieces = CLIPTokenizer.from_pretrained(folder).get_vocab()
-    words = {piece.removesuffix("</w>"): n for piece, n in pieces.items() if piece.endswith("</w>")}
+    strings = CLIPTokenizer.from_pretrained(folder).get_vocab()
+    words = {
+        string.removesuffix("</w>"): n for string, n in strings.items() if string.endswith("</w>")
+    }
     assert set(rare_words(Vocabulary(words))) == {"sks", "zwx", "qzv", "vkq", "krr"}
 
 
@@ -100,8 +102,8 @@ def test_identifiers_of_several_tokens_survive_the_round_trip(tokens: int) -> No
     model = tiny_model()
     if tokens < 3:
         found = choose_identifier(model, tokens=tokens)
-        assert found.pieces == tuple(f"{word}</w>" for word in found.word.split())
-        assert len(found.pieces) == tokens
+        assert found.strings == tuple(f"{word}</w>" for word in found.word.split())
+        assert len(found.strings) == tokens
     else:
         with pytest.raises(InputError, match="2 unused rare words of one token; 3 are wanted"):
             choose_identifier(model, tokens=tokens)
@@ -140,7 +142,7 @@ def test_a_word_of_ones_own_is_taken_with_a_warning_if_split_or_common() -> None
     model = tiny_model()
     assert choose_identifier(model, "zwx").warning is None
     split = choose_identifier(model, "rex")
-    assert split.word == "rex" and split.pieces == ("re", "x</w>")
+    assert split.word == "rex" and split.strings == ("re", "x</w>")
     assert split.warning is not None and "2 (re + x)" in split.warning
     common = choose_identifier(Vocabulary(numbered("cat a b c d e f g h i")), "cat")
     assert common.warning is not None and "common" in common.warning

@@ -78,9 +78,9 @@ def test_golden_negative_prompt_inversion(case: GoldenCase) -> None:
     walked = with_path(model, replace(inversion, guidance=want["guidance"])).replay
     errors |= after(case, "reconstruction", list(walked), 0)
     if case.has("refine_final"):
-        before = model.rows
+        before = model.nfe
         steps = refined_steps(case, model, inversion, want["refine"])
-        assert model.rows - before == sum(step.rows for step in steps)
+        assert model.nfe - before == sum(step.nfe for step in steps)
         errors["source"] = apart(walked[-1], case.array("refine_final")[0])
         errors["target"] = apart(steps[-1].target[0], case.array("refine_final")[1])
     print(case.name, errors)

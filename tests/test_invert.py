@@ -96,11 +96,11 @@ def test_a_step_that_moves_nothing_costs_nothing():
     model.schedule = replace(model.schedule, steps_offset=0)
     latents = model.encode(photo(model))
     *_, last = ddim_inversion_steps(model, latents, PROMPT, steps=5)
-    assert model.rows == 4
+    assert model.nfe == 4
     assert torch.equal(last.inversion.trajectory[0], last.inversion.trajectory[1])
-    before = model.rows
+    before = model.nfe
     steps = list(null_text_steps(model, latents, PROMPT, steps=5, inner_steps=3, epsilon=0.0))
-    assert model.rows - before == 4 + 4 * (1 + 3 + 1)
+    assert model.nfe - before == 4 + 4 * (1 + 3 + 1)
     nulls = steps[-1].inversion.null_embeddings
     assert nulls[-1].equals(nulls[-2])
 
@@ -168,9 +168,9 @@ def test_a_second_time_it_comes_from_the_cache(tmp_path):
     model = tiny_model("sd15")
     steps = list(inversion_steps(model, photo(model), PROMPT, quick(), cache=tmp_path))
     assert len(steps) == 8
-    rows = model.rows
+    rows = model.nfe
     again = list(inversion_steps(model, photo(model), PROMPT, quick(), cache=tmp_path))
-    assert model.rows == rows and len(again) == 1
+    assert model.nfe == rows and len(again) == 1
     first, second = steps[-1].inversion, again[-1].inversion
     assert first.null_embeddings.equals(second.null_embeddings)
     assert first.picture == second.picture
@@ -246,4 +246,4 @@ def test_two_that_want_the_same_entry_make_it_once(tmp_path):
         thread.start()
     for thread in threads:
         thread.join()
-    assert sorted(model.rows > 0 for model in models) == [False, True]
+    assert sorted(model.nfe > 0 for model in models) == [False, True]

@@ -17,7 +17,7 @@ from torch import Tensor
 from understudy.attention.joint import Projected, attend_joint
 from understudy.attention.plan import (
     AttentionPlan,
-    Keep,
+    FeatureRequest,
     LogitMix,
     Recording,
     Segments,
@@ -174,8 +174,8 @@ def test_recorded_maps_are_those_of_the_swap(order: str, swap: str) -> None:
 @pytest.mark.parametrize("swap", ["M", "phi", "projection", "output", "A"])
 def test_a_stored_row_is_as_good_as_the_row(order: str, swap: str) -> None:
     site, parts, kept = ORDERS[order], given(order), dict[int, StoredRow]()
-    keep = Keep((0,), (0,), lambda site, rows: kept.update(rows))
-    attend_joint(parts, site, AttentionPlan(keep=keep))
+    features = FeatureRequest((0,), (0,), lambda site, rows: kept.update(rows))
+    attend_joint(parts, site, AttentionPlan(features=features))
     expected, _ = materialised(parts, site, swap)
     alone = Projected(parts.query[1:2], parts.key[1:2], parts.value[1:2], SCALE)
 

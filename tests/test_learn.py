@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from tiny import tiny_model
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.diffusion.text import Text
 from understudy.errors import ConceptError, InputError, PromptError, UnderstudyError
 from understudy.learn import LearnStep, Subject, learn, learn_steps
-from understudy.learn.batches import Lesson, Prior
-from understudy.learn.latent_cache import LatentBank, encode_photos
+from understudy.learn.batches import Batches, Prior
+from understudy.learn.latent_cache import LatentCache, encode_photos
 from understudy.learn.loss import Rows, part_means, row_losses
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
@@ -134,21 +134,21 @@ def _latent(file: Path) -> Tensor:
     return load_file(file)["latent"]
 
 
-def lesson_of(model: StableDiffusion, bank: LatentBank, count: int, klass: int = 0) -> Lesson:
-    prior = Prior(("a photo of a cat",), LatentBank(bank.mean.flip(-1)), 0.5) if klass else None
-    return Lesson(bank, (("a photo of a sks cat",),), prior, count, model.schedule)
+def batches_of(model: StableDiffusion, latents: LatentCache, count: int, klass: int = 0) -> Batches:
+    prior = Prior(("a photo of a cat",), LatentCache(latents.mean.flip(-1)), 0.5) if klass else None
+    return Batches(latents, (("a photo of a sks cat",),), prior, count, model.schedule)
 
 
 def test_the_loss_is_the_photos_mean_and_lambda_times_the_classes_mean() -> None:
     model = tiny_model()
-    lesson = lesson_of(model, encode_photos(model, photos()), 3, klass=1)
-    rows = lesson.draw(torch.Generator().manual_seed(0))
+    batches = batches_of(model, encode_photos(model, photos()), 3, klass=1)
+    rows = batches.draw(torch.Generator().manual_seed(0))
     losses = torch.tensor([1.0, 3.0, 5.0, 10.0, 10.0, 16.0])
     photo, klass = part_means(losses, rows.part)
     assert (photo, klass) == (3.0, 12.0)
     assert float(losses @ rows.weights) == pytest.approx(3.0 + 0.5 * 12.0)
     assert rows.prompts.tolist() == [0, 0, 0, 1, 1, 1]
-    assert lesson.prompts == ("a photo of a sks cat", "a photo of a cat")
+    assert batches.prompts == ("a photo of a sks cat", "a photo of a cat")
     shares = [rows.share(number, 4) for number in range(4)]
     assert sum(len(share) for share in shares) == 6
     total = sum(float(losses[n::4] @ share.weights) for n, share in enumerate(shares))
@@ -197,9 +197,9 @@ def test_a_mask_says_what_counts() -> None:
     model = tiny_model()
     cut = torch.zeros(2, 1, 32, 32)
     cut[:, :, :16] = 1.0
-    bank = encode_photos(model, photos(), masks=cut, outside=0.0, flip=True)
-    assert bank.mask is not None and bank.mask.shape == (4, 1, 16, 16)
-    rows = lesson_of(model, bank, 2, klass=1).draw(torch.Generator().manual_seed(0))
+    latents = encode_photos(model, photos(), masks=cut, outside=0.0, flip=True)
+    assert latents.mask is not None and latents.mask.shape == (4, 1, 16, 16)
+    rows = batches_of(model, latents, 2, klass=1).draw(torch.Generator().manual_seed(0))
     assert rows.mask is not None and bool((rows.mask[2:] == 1).all())
     text = model.embed(["a photo of a cat"]).expand(4)
     with torch.no_grad():
@@ -220,11 +220,11 @@ def test_one_photo_is_overfitted(kind: str, precision: str) -> None:
     model = tiny_model(kind)
     knobs: dict[str, Any] = {"steps": 60, "learning_rate": 5e-3, "batch_size": 4}
     concept = learnt(model, count=1, prior_samples=0, precision=precision, **knobs)
-    bank = encode_photos(model, photos(1, model.picture_size[0]))
-    fixed = lesson_of(model, bank, 24).draw(torch.Generator().manual_seed(1))
+    latents = encode_photos(model, photos(1, model.picture_size[0]))
+    fixed = batches_of(model, latents, 24).draw(torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = float(row_losses(model, fixed, _text(model)).mean())
-        with worn(model, concept):
+        with applied(model, concept):
             after = float(row_losses(model, fixed, _text(model)).mean())
     assert after < 0.75 * before
 
@@ -254,7 +254,7 @@ def test_the_learnt_weights_are_put_on_to_within_half_precision() -> None:
         if step.phase == "learn":
             trained = {key: p.detach().clone() for key, p in named_parameters(model).items()}
         if step.concept is not None:
-            with worn(model, step.concept):
+            with applied(model, step.concept):
                 for key, parameter in named_parameters(model).items():
                     torch.testing.assert_close(parameter.data, trained[key], rtol=0, atol=5e-6)
 
@@ -262,10 +262,10 @@ def test_the_learnt_weights_are_put_on_to_within_half_precision() -> None:
 def test_without_prior_preservation_nothing_is_sampled() -> None:
     model = tiny_model()
     for knobs in ({"prior_samples": 0}, {"prior_weight": 0.0}):
-        before = model.rows
+        before = model.nfe
         steps = list(steps_of(model, **knobs))
         assert [step.phase for step in steps] == ["learn"] * 3 + ["done"]
-        assert model.rows - before == 3 * 2 and math.isnan(steps[0].prior_loss)
+        assert model.nfe - before == 3 * 2 and math.isnan(steps[0].prior_loss)
 
 
 def test_the_text_encoder_may_stand_still() -> None:
@@ -275,16 +275,16 @@ def test_the_text_encoder_may_stand_still() -> None:
 
 def test_a_second_run_finds_the_class_in_the_cache(tmp_path: Path) -> None:
     model = tiny_model()
-    before = model.rows
+    before = model.nfe
     first = learnt(model, tmp_path)
-    assert model.rows - before == 3 * 2 * 2 + 3 * 4
-    before = model.rows
+    assert model.nfe - before == 3 * 2 * 2 + 3 * 4
+    before = model.nfe
     second = learnt(model, tmp_path)
-    assert model.rows - before == 3 * 4
+    assert model.nfe - before == 3 * 4
     assert same(dict(first.tensors), dict(second.tensors))
-    before = model.rows
+    before = model.nfe
     learnt(model, tmp_path, seed=5)  # another run of another subject
-    assert model.rows - before == 3 * 4
+    assert model.nfe - before == 3 * 4
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
@@ -305,22 +305,22 @@ def test_half_precision_models_learn_in_float32() -> None:
 
 def test_mirrored_photos_are_encoded_beside_the_photos() -> None:
     model = tiny_model()
-    bank = encode_photos(model, photos(), flip=True)
+    latents = encode_photos(model, photos(), flip=True)
     mirrored = encode_photos(model, photos().flip(-1))
-    torch.testing.assert_close(bank.mean[2:], mirrored.mean)
+    torch.testing.assert_close(latents.mean[2:], mirrored.mean)
     assert len(encode_photos(model, photos()).mean) == 2
 
 
 def test_a_bank_draws_latents_of_the_right_mean_and_spread() -> None:
     mean, std = torch.tensor([1.0, 5.0]).reshape(2, 1, 1, 1), torch.full((2, 1, 1, 1), 0.1)
     random = torch.Generator().manual_seed(0)
-    bank = LatentBank(mean, std)
-    drawn = bank.draw(bank.pick(4000, random), random).flatten()
+    latents = LatentCache(mean, std)
+    drawn = latents.draw(latents.pick(4000, random), random).flatten()
     low = drawn[drawn < 3]
     assert 0.47 < len(low) / 4000 < 0.53
     assert float(low.mean()) == pytest.approx(1.0, abs=0.01)
     assert float(low.std()) == pytest.approx(0.1, rel=0.05)
-    plain = LatentBank(mean)
+    plain = LatentCache(mean)
     assert set(plain.draw(plain.pick(50, random), random).flatten().tolist()) == {1.0, 5.0}
 
 
@@ -393,7 +393,7 @@ def test_learning_works_under_no_grad_and_leaves_the_mode() -> None:
 def test_a_model_that_wears_a_concept_learns_no_other() -> None:
     model = tiny_model()
     concept = learnt(model)
-    with worn(model, concept), pytest.raises(ConceptError, match="wears"):
+    with applied(model, concept), pytest.raises(ConceptError, match="has a concept applied"):
         learnt(model)
 
 
@@ -415,4 +415,4 @@ def test_bad_input_is_refused_before_any_work(
     given = {"name": "rex", "class_noun": "cat", "identifier": "sks"} | knobs
     with pytest.raises(error, match=what):
         learn(model, photos(), **given)
-    assert model.rows == 0
+    assert model.nfe == 0

@@ -13,15 +13,15 @@ from golden_hiper import named, noun_of, sampled_model
 from golden_model import GoldenCase, golden_cases
 from test_learn import assert_no_trace, photos, same, weights
 from tiny import tiny_model
-from understudy.concept import Concept, embedded, named_parameters, worn
+from understudy.concept import Concept, applied, embedded, named_parameters
 from understudy.diffusion.sampler import sample_steps
 from understudy.errors import ConceptError, ExtraMissing, InputError
 from understudy.learn import Subject, learn_steps
-from understudy.learn.batches import Lesson
+from understudy.learn.batches import Batches
 from understudy.learn.hiper import tail_of
 from understudy.learn.lora import low_rank
 from understudy.learn.loss import Rows
-from understudy.learn.training import Recipe, Trainer
+from understudy.learn.training import Trainer, TrainOptions
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.settings import LearnSettings
 
@@ -41,7 +41,7 @@ def learnt(model: StableDiffusion, *subjects: Subject, **knobs: Any) -> Concept:
 # HiPer
 
 
-class Recorded(Lesson):
+class Recorded(Batches):
     """A lesson whose rows were recorded."""
 
     def __init__(self, case: GoldenCase, prompt: str) -> None:
@@ -62,20 +62,20 @@ def test_golden_hiper(case: GoldenCase) -> None:
     how, model = case.settings, sampled_model(case)
     assert tuple(case.get("betas", default=(0.9, 0.999))) == (0.9, 0.999), "Adam's own"
     source = case.prompt(text="source_text", emb="source_emb")
-    recipe = Recipe(learning_rate=how["lr"], weight_decay=0.0, clip=0.0)
-    lesson = Recorded(case, source)
-    with tail_of(model, source, how["n_hiper"]) as pupil:
-        tail = pupil.parameters["tail"]
+    options = TrainOptions(learning_rate=how["lr"], weight_decay=0.0, clip=0.0)
+    batches = Recorded(case, source)
+    with tail_of(model, source, how["n_hiper"]) as trainable:
+        tail = trainable.parameters["tail"]
         if case.has("tail0"):
             assert torch.equal(tail, case.array("tail0")[0])
-        trainer = Trainer(model, pupil, lesson, recipe, torch.Generator())
+        trainer = Trainer(model, trainable, batches, options, torch.Generator())
         for step in range(how["iterations"]):
             loss = trainer.step().loss
             if case.has("losses"):
                 assert loss == pytest.approx(float(case.array("losses")[step]), abs=1e-9)
             if case.has("tails"):
                 torch.testing.assert_close(tail.data, case.array("tails")[step], rtol=0, atol=1e-9)
-        tensors = pupil.tensors()
+        tensors = trainable.tensors()
     concept = Concept("rex", "", noun_of(case), "hiper", "golden", model.base_fingerprint, tensors)
     text = embedded(model, [named(case)], concept, tail_scale=case.get("tail_scale"))
     sampled = how["sampling"]
@@ -137,10 +137,10 @@ def test_training_rows_is_training_the_whole_table_and_putting_the_rest_back() -
     random = torch.Generator().manual_seed(0)
     from understudy.learn.latent_cache import encode_photos
 
-    bank = encode_photos(model, photos())
-    lesson = Lesson(bank, (("a photo of a sks",),), None, 2, model.schedule)
+    latents = encode_photos(model, photos())
+    batches = Batches(latents, (("a photo of a sks",),), None, 2, model.schedule)
     for _ in range(3):
-        rows = lesson.draw(random)
+        rows = batches.draw(random)
         noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
         text = model.embed(["a photo of a sks"]).expand(2)
         answer = model.predict(noised, rows.times, text)
@@ -181,13 +181,13 @@ def test_lora_worn_is_lora_as_it_trained() -> None:
     random = torch.Generator().manual_seed(0)
     latents, text = torch.randn(1, 4, 16, 16, generator=random), model.embed(["a cat"])
     how: dict[str, Any] = {"rank": 2, "alpha": 6.0, "train_text": False, "seed": 0}
-    with low_rank(model, targets=("to_q", "conv1"), **how) as pupil, torch.no_grad():
+    with low_rank(model, targets=("to_q", "conv1"), **how) as trainable, torch.no_grad():
         plain = model.predict(latents, 500, text)
-        for parameter in pupil.parameters.values():
+        for parameter in trainable.parameters.values():
             parameter.copy_(torch.randn(parameter.shape, generator=random) * 0.2)
-        trained, tensors = model.predict(latents, 500, text), pupil.tensors()
+        trained, tensors = model.predict(latents, 500, text), trainable.tensors()
     concept = Concept("rex", "sks", "cat", "lora", model.name, model.base_fingerprint, tensors)
-    with torch.no_grad(), worn(model, concept):
+    with torch.no_grad(), applied(model, concept):
         put_on = model.predict(latents, 500, text)
     assert float((trained - plain).abs().max()) > 1e-2
     torch.testing.assert_close(put_on, trained, rtol=1e-3, atol=1e-4)
@@ -245,9 +245,9 @@ def test_half_precision_arithmetic_learns_too() -> None:
 def test_crops_and_mirrors_are_encoded_once_each() -> None:
     from understudy.learn.latent_cache import encode_photos
 
-    bank = encode_photos(tiny_model(), photos(), crops=2, flip=True)
-    assert len(bank.mean) == 2 * 3 * 2
-    assert len({tuple(row.flatten()[:8].tolist()) for row in bank.mean}) == 12
+    latents = encode_photos(tiny_model(), photos(), crops=2, flip=True)
+    assert len(latents.mean) == 2 * 3 * 2
+    assert len({tuple(row.flatten()[:8].tolist()) for row in latents.mean}) == 12
 
 
 # Several subjects
@@ -265,7 +265,7 @@ def test_subjects_learnt_together_have_a_word_each(method: str) -> None:
     assert set(concept.phrases) == {"rex", "mia"}
     words = [phrase.split()[0] for phrase in concept.phrases.values()]
     assert sorted(words) == ["sks", "zwx"]
-    with worn(model, concept):
+    with applied(model, concept):
         embedded(model, ["{rex} and {mia}"], concept)
     with pytest.raises(InputError, match="one subject at a time"):
         learnt(model, *two(32), method="hiper")
@@ -277,12 +277,12 @@ def test_a_second_subject_is_learnt_on_top_of_the_first_with_pictures_of_it() ->
     model = tiny_model()
     rex, mia = two(32)
     first = learnt(model, rex, method="lora")
-    before = model.rows
+    before = model.nfe
     second = learnt(model, mia, method="lora", prior_samples=3, after=[first])
     # Two steps of two photos and two others; three samples of dogs and three of rex.
-    assert model.rows - before == 2 * 4 + 2 * (3 * 2 * 2)
+    assert model.nfe - before == 2 * 4 + 2 * (3 * 2 * 2)
     assert second.record["after"] == ["rex"] and second.identifier != first.identifier
-    with worn(model, first, second):
+    with applied(model, first, second):
         assert model.fingerprint != model.base_fingerprint
     assert model.fingerprint == model.base_fingerprint
 
@@ -308,5 +308,5 @@ def test_rows_of_two_concepts_on_one_word_are_refused() -> None:
         learnt(model, Subject(name, "cat", photos(), "sks"), method="textual-inversion")
         for name in ("rex", "mia")
     )
-    with pytest.raises(ConceptError, match="same word"), worn(model, rex, mia):
+    with pytest.raises(ConceptError, match="same word"), applied(model, rex, mia):
         pass

@@ -23,7 +23,7 @@ from test_project import TINY as TINY2
 from test_stylegan3 import TINY as TINY3
 from tiny import tiny_folder, tiny_model
 from understudy import toybox
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import embedding
 from understudy.concept.exchange.exchange import shapes_of
 from understudy.concept.exchange.lora_file import is_lora, read_lora
@@ -166,7 +166,7 @@ def concept_weights(folder: Path) -> Path:
 
 def load_concept(file: Path) -> object:
     found = Concept.load(file.parent)
-    with worn(model(), found):
+    with applied(model(), found):
         return found.phrases, found.tail, found.tail_scale
 
 
@@ -284,7 +284,7 @@ def load_owner(file: Path) -> object:
     return checkpoint._owner(file)  # pyright: ignore[reportPrivateUsage]
 
 
-def journal(folder: Path) -> Path:
+def run_log(folder: Path) -> Path:
     lines: list[dict[str, Any]] = [{"step": n, "loss": 0.5, "seconds": 0.1} for n in range(1, 5)]
     lines.append({"step": 4, "validation": 0.3, "identity": 0.7, "alarms": ["drift"]})
     (folder / "learn.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -292,7 +292,7 @@ def journal(folder: Path) -> Path:
 
 
 def load_journal(file: Path) -> object:
-    return log.Journal(file.parent, 10**9).looks()
+    return log.Log(file.parent, 10**9).previews()
 
 
 def rows(folder: Path) -> Path:
@@ -311,7 +311,7 @@ def run_record(folder: Path) -> Path:
 
 
 def load_rows(file: Path) -> object:
-    run = results.Run(file.parent)
+    run = results.ResultsFolder(file.parent)
     said, found = run.read(), list(results.latest(results.read_rows(run.rows)).values())
     results.require(found, ("subject", "picture"), run.rows)
     assert isinstance(said["methods"], dict)
@@ -415,8 +415,8 @@ LOADERS = {
         manifest, lambda file: checkpoint.read_checkpoint(file.parent), JSON, (ConceptError,)
     ),
     "owner": Loader(owner, load_owner, JSON, ()),
-    "journal": Loader(
-        journal, load_journal, (mutants.json_lines, mutants.mutated_bytes), (OutputError,)
+    "log": Loader(
+        run_log, load_journal, (mutants.json_lines, mutants.mutated_bytes), (OutputError,)
     ),
     "rows": Loader(rows, load_rows, (mutants.json_lines, mutants.mutated_bytes), (InputError,)),
     "record of a run": Loader(run_record, load_rows, JSON, (InputError,)),

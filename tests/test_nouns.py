@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from understudy.errors import InputError
-from understudy.vision.nouns import NOUNS, SCALE, Eyes, propose_noun
+from understudy.vision.nouns import NOUNS, SCALE, ImageTextFeatures, propose_noun
 
 DIRECTIONS = {"cat": (1.0, 0.0, 0.1), "dog": (0.0, 1.0, 0.1), "mug": (0.1, 0.1, 1.0)}
 
@@ -31,7 +31,7 @@ def photo(*colour: float, size: int = 8) -> Tensor:
 
 
 def test_the_nearest_noun_comes_first_and_shares_are_the_softmax() -> None:
-    assert isinstance(Painted(), Eyes)
+    assert isinstance(Painted(), ImageTextFeatures)
     photos = [photo(0.1, 0.9, 0.1), photo(0.3, 0.8, 0.0, size=12)]
     found = propose_noun(Painted(), photos, list(DIRECTIONS))
     assert [noun for noun, _ in found] == ["dog", "cat", "mug"]

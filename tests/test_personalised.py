@@ -40,14 +40,14 @@ def test_golden_target_text_and_sample(case: GoldenCase) -> None:
     if case.has("inference_emb"):
         text = personalised_texts(model, [named(case)], [rex], tail_scale=scale)
         errors["text"] = apart(text.tokens, case.array("inference_emb"))
-    before = model.rows
+    before = model.nfe
     noise = from_noise(model, case.array("x_T"), source, steps=settings.steps)
     *_, last = edit_steps(model, noise, source, named(case), settings, concepts=[rex])
     if case.has("sample"):
         errors["sample"] = apart(last.target, case.array("sample"))
-    print(case.name, errors, model.rows - before)
+    print(case.name, errors, model.nfe - before)
     assert max(errors.values()) < 1e-6
-    assert model.rows - before <= 2 * settings.steps  # the source is not run at all
+    assert model.nfe - before <= 2 * settings.steps  # the source is not run at all
 
 
 def test_a_tail_stands_behind_the_words_that_name_it_and_nowhere_else():

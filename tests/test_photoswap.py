@@ -16,10 +16,10 @@ def check(case: GoldenCase, stored: bool) -> None:
     steps = run(case, model, inversion or inversion_of(case, model))
     errors = compare(case, steps)
     largest = max(errors, key=lambda key: errors[key])
-    rows = sum(step.rows for step in steps)
+    rows = sum(step.nfe for step in steps)
     print(case.name, largest, errors[largest], rows)
     assert max(errors.values()) < ROUNDED
-    assert rows == model.rows
+    assert rows == model.nfe
 
 
 _paths: dict[tuple[object, ...], object] = {}

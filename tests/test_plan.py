@@ -88,9 +88,9 @@ def test_the_plan_counts_the_rows_that_a_run_evaluates(kind: str) -> None:
     said = CliRunner().invoke(app, [*arguments, "--count", "2", "--show-plan", "--json"])
     assert said.exit_code == 0, said.output
     found = json.loads(said.output)
-    before = model.rows
+    before = model.nfe
     generate(model, PROMPTS, [0, 1], GenerateSettings(steps=3, guidance=2.0))
-    assert found["rows"] == model.rows - before
+    assert found["rows"] == model.nfe - before
     own = sum(value.numel() for value in model.networks["transformer"].state_dict().values())
     assert found["weights"]["transformer"] == own
     assert found["row_tmac"] >= 0

@@ -67,7 +67,7 @@ def fast(case: GoldenCase) -> None:
     want, model, steps = case.settings, case.model(), case.settings["sampling_steps"]
     assert want.get("timesteps") in (None, list(model.schedule.times(steps))[:-1])
     inversion = inverted(case, model)
-    before = model.rows
+    before = model.nfe
     map_steps, feature_steps = counts(case)
     walked = list(
         plug_and_play_steps(
@@ -83,10 +83,10 @@ def fast(case: GoldenCase) -> None:
     )
     reads = max(map_steps, feature_steps)
     expected = rows_per_step(want["guidance"]) * steps + reads
-    assert model.rows - before == sum(s.rows for s in walked) <= expected
+    assert model.nfe - before == sum(s.nfe for s in walked) <= expected
     path = source_path(model, inversion, steps)
     errors = compare(case, path, [step.target[0] for step in walked])
-    print(case.name, max(errors.values()), model.rows - before)
+    print(case.name, max(errors.values()), model.nfe - before)
     assert max(errors.values()) < 1e-6
 
 
@@ -155,7 +155,7 @@ def test_targets_are_the_plain_ones_and_take_nothing_from_each_other():
     *_, last = ddim_inversion_steps(model, photo, SOURCE, steps=STEPS)
     negative = model.embed(["blue toy"])
     both = edited(model, last.inversion, negative=negative)
-    assert [step.rows for step in both] == [5, 5, 5, 4, 4, 4]
+    assert [step.nfe for step in both] == [5, 5, 5, 4, 4, 4]
     layers = [
         f"up_blocks.{b}.attentions.{n}.transformer_blocks.0.attn1" for b in (0, 1) for n in (0, 1)
     ]

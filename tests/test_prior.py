@@ -27,13 +27,13 @@ SOURCE = PriorSource("a photo of a cat", (4, 8, 8), steps=4, guidance=3.0)
 def drawn(
     model: DiffusionModel, count: int, cache: Path | None = None, source: PriorSource = SOURCE
 ) -> tuple[Tensor, int, int]:
-    """The latents, and how many steps and U-Net rows they took."""
-    before = model.rows
+    """The latents, and how many steps and network evaluations they took."""
+    before = model.nfe
     store = PriorStore(source.latent_size, cache and cache / source.key(model))
     steps = list(prior_steps(model, source, store, count, batch=3))
     assert [step.index for step in steps] == list(range(len(steps)))
     assert all(step.total == len(steps) for step in steps)
-    return store.latents(count), len(steps), model.rows - before
+    return store.latents(count), len(steps), model.nfe - before
 
 
 # The sampler
@@ -131,7 +131,7 @@ def test_a_damaged_sample_is_drawn_again(tmp_path: Path, harm: str) -> None:
     fresh, *_ = drawn(model, 3, tmp_path)
     file = tmp_path / SOURCE.key(model) / "00001.safetensors"
     if harm == "shape":
-        PriorStore((4, 2, 2), file.parent).keep(1, torch.zeros(4, 2, 2))
+        PriorStore((4, 2, 2), file.parent).add(1, torch.zeros(4, 2, 2))
     else:
         file.write_bytes(file.read_bytes()[: 40 if harm == "cut" else 0])
     again, steps, rows = drawn(model, 3, tmp_path)

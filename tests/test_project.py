@@ -25,7 +25,7 @@ from understudy.generators.stylegan2.config import StyleGAN2Config
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
-from understudy.project import Latent, Progress, project, project_steps
+from understudy.project import Latent, ProjectProgress, project, project_steps
 from understudy.project.align import crop_square, cut, face_square, find_face
 from understudy.project.pivotal_tuning import Tuned, tuning_steps
 from understudy.settings.project import ProjectSettings
@@ -110,7 +110,7 @@ def test_going_on_is_bit_identical(tmp_path: Path, stop_after: int) -> None:
             step.progress.save(tmp_path / "note")
         if count == stop_after:
             break
-    note = Progress.load(tmp_path / "note")
+    note = ProjectProgress.load(tmp_path / "note")
     rest = list(project_steps(tiny(), photo(), Colours(), QUICK, progress=note))
     assert len(rest) == 9 - 2 * (stop_after // 2)
     assert rest[-1].latent is not None
@@ -132,7 +132,7 @@ def test_progress_of_something_else_is_passed_over(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="damaged"):
         list(project_steps(tiny(), photo(), Colours(), QUICK, progress=damaged))
     (tmp_path / "note").write_bytes(b"nonsense")
-    assert Progress.load(tmp_path / "note") is None
+    assert ProjectProgress.load(tmp_path / "note") is None
 
 
 def test_locality_and_early_stop() -> None:

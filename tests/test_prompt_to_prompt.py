@@ -33,11 +33,11 @@ def quick(case: GoldenCase) -> bool:
 def fast(case: GoldenCase) -> None:
     given = Recorded(case, case.model())
     inversion = given.inversion()
-    before = given.model.rows
+    before = given.model.nfe
     steps = given.run(inversion)
-    rows = given.model.rows - before
+    rows = given.model.nfe - before
     plain = rows_per_step(case.settings["guidance"]) * (1 + len(given.targets)) * given.steps
-    assert rows == sum(step.rows for step in steps) < plain
+    assert rows == sum(step.nfe for step in steps) < plain
     check(case, compare(case, [step.target for step in steps], steps[-1].mask), rows)
 
 
@@ -72,7 +72,7 @@ def test_golden_edit_by_the_plain_method(case: GoldenCase) -> None:
         )
         edits.append(weighing(plain, given.weights(n)))
     plain = Plain(edits, given.windows(), given.self_steps, given.map_tokens)
-    before = given.model.rows
+    before = given.model.nfe
     try:
         walked, mask = plain_p2p(
             given.model,
@@ -88,7 +88,7 @@ def test_golden_edit_by_the_plain_method(case: GoldenCase) -> None:
         install(given.model.unet)
     latents = [latents[1:] for latents in walked]
     check(
-        case, compare(case, latents, None if mask is None else mask[1:]), given.model.rows - before
+        case, compare(case, latents, None if mask is None else mask[1:]), given.model.nfe - before
     )
 
 
@@ -107,16 +107,16 @@ def given(model, targets, how, *, own=(), weights=None):
     edits = []
     for target, found in zip(targets, aligned, strict=True):
         same = len(target.split()) == len(SOURCE.split())
-        pieces = [model.tokenize(prompt).pieces for prompt in (SOURCE, target)]
+        strings = [model.tokenize(prompt).strings for prompt in (SOURCE, target)]
         edit = (
-            replacing(replace_matrix(SOURCE, target, *pieces, model.max_tokens))
+            replacing(replace_matrix(SOURCE, target, *strings, model.max_tokens))
             if how == "replace" or (how == "auto" and same)
             else refining(found.mapper, found.alphas)
         )
         edits.append(weighing(edit, weights))
-    pieces = [model.tokenize(target).pieces for target in targets]
+    strings = [model.tokenize(target).strings for target in targets]
     table = {"default_": (0.2, 0.8), targets[0].split()[3]: 0.5}
-    return columns, edits, word_windows(targets, pieces, STEPS, table, model.max_tokens)
+    return columns, edits, word_windows(targets, strings, STEPS, table, model.max_tokens)
 
 
 @pytest.mark.parametrize("kind", KINDS)

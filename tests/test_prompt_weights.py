@@ -94,4 +94,4 @@ def test_words_are_found_behind_weights() -> None:
     assert tokens.ids == model.tokenize("a photo of a red cat").ids
     assert word_places(prompt, "cat", tokens) == (6,)
     assert word_places(prompt, "red cat", tokens) == (5, 6)
-    assert split_places(prompt, tokens.pieces)[-1] == (6,)
+    assert split_places(prompt, tokens.strings)[-1] == (6,)

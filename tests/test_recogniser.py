@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from training.recogniser_training import save_weights
 from understudy.errors import ModelError
 from understudy.vision import recogniser
-from understudy.vision.recogniser import HEADS, Network, Recogniser, Vocabulary, peaks
+from understudy.vision.recogniser import HEADS, Recogniser, RecogniserNetwork, Vocabulary, peaks
 
 WORDS = Vocabulary(
     words={head: ("this", "that", "other") for head in HEADS}, points=("nose", "tail")
@@ -22,7 +22,7 @@ WORDS = Vocabulary(
 @pytest.fixture(scope="module")
 def small() -> Recogniser:
     torch.manual_seed(0)
-    return Recogniser(Network(WORDS, width=8, identity=6))
+    return Recogniser(RecogniserNetwork(WORDS, width=8, identity=6))
 
 
 def pictures(count: int, h: int = 128, w: int = 128) -> torch.Tensor:

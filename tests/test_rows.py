@@ -15,22 +15,22 @@ import killable
 from understudy.errors import InputError, OutputError, PictureError
 from understudy.evaluate.report import Report, Table, comma_separated, markdown, page, whiskers
 from understudy.evaluate.results import (
-    Job,
+    ResultsFolder,
     Row,
-    Run,
+    RowJob,
     add_row,
     latest,
     read_rows,
     row_steps,
     sharded,
 )
-from understudy.evaluate.stage import pick, seed_of, told
+from understudy.evaluate.setup import pick, seed_of, told
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.settings import LearnSettings
 
 
-def jobs(count: int = 8) -> list[Job]:
-    return [Job("m", str(n), lambda n=n: {"score": n / 7, "word": "ü|<"}) for n in range(count)]
+def jobs(count: int = 8) -> list[RowJob]:
+    return [RowJob("m", str(n), lambda n=n: {"score": n / 7, "word": "ü|<"}) for n in range(count)]
 
 
 def scores(rows: list[Row]) -> list[Row]:
@@ -63,14 +63,14 @@ def test_separators_inside_a_row_do_not_split_it(tmp_path: Path) -> None:
 def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
     path, asked = tmp_path / "rows.jsonl", list[str]()
 
-    def job(case: str, mark: str = "") -> Job:
+    def job(case: str, mark: str = "") -> RowJob:
         def make() -> Row:
             asked.append(case)
             if case == "bad" and len(asked) < 4:
                 raise PictureError("it is\nnot there")
             return {"score": math.inf}
 
-        return Job("m", case, make, mark)
+        return RowJob("m", case, make, mark)
 
     first = [step.row for step in row_steps(path, [job("a"), job("bad"), job("b")])]
     assert first[1]["error"] == "it is not there" and asked == ["a", "bad", "b"]
@@ -82,7 +82,7 @@ def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
 
 
 def test_runs_of_other_settings_are_refused(tmp_path: Path) -> None:
-    run = Run(tmp_path)
+    run = ResultsFolder(tmp_path)
     run.begin({"side": 64, "methods": {"a": {"steps": 1}}}, resume=False)
     run.begin({"side": 64, "methods": {"b": {}}}, resume=True)
     assert set(run.read()["methods"]) == {"a", "b"}

@@ -23,9 +23,9 @@ BLEND = Blend(2, (4,), ((4, 5),))
 
 def run(model, inversion, schedule="paper", target=TARGET, **how):
     plan = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
-    before = model.rows
+    before = model.nfe
     *_, last = replay_steps(model, inversion, (target,), plan, **({"guidance": 4.0} | how))
-    return last.target, model.rows - before
+    return last.target, model.nfe - before
 
 
 def same(a, b):
@@ -70,9 +70,9 @@ def test_null_text_inversion_leaves_them_behind_at_no_cost():
 
     how = {"steps": STEPS, "guidance": 4.0, "inner_steps": 2}
     *_, bare = null_text_steps(model, photo, SOURCE, **how)
-    features, before = SourceFeatures(), model.rows
+    features, before = SourceFeatures(), model.nfe
     *_, made = null_text_steps(model, photo, SOURCE, **how, features=features, parts=parts)
-    assert model.rows - before == before and torch.equal(made.latents, bare.latents)
+    assert model.nfe - before == before and torch.equal(made.latents, bare.latents)
     edited, rows = run(model, made.inversion, blend=BLEND, features=features)
     assert rows == 2 * STEPS - 1
     assert same(edited, run(model, made.inversion, blend=BLEND)[0])
@@ -147,16 +147,16 @@ def test_targets_share_rows_as_long_as_their_schedules_agree():
     inversion = null_text(model)
     plans = [SCHEDULES[name] for name in ("paper", "m", "none", "paper")]
     blend = replace(BLEND, target_places=((4, 5),) * 4)
-    before = model.rows
+    before = model.nfe
     how = {"guidance": 4.0, "blend": blend}
     *_, together = replay_steps(model, inversion, (TARGET,) * 4, plans, **how)
-    shared = model.rows - before
+    shared = model.nfe - before
     for n, plan in enumerate(plans):
         alone, _ = run(model, inversion, plan, blend=BLEND)
         assert same(together.target[n : n + 1], alone)
-    before = model.rows
+    before = model.nfe
     list(replay_steps(model, inversion, (TARGET, OTHER, SOURCE, OTHER + " red"), plans, **how))
-    assert shared < model.rows - before
+    assert shared < model.nfe - before
 
 
 def test_survivors_go_on_as_if_they_had_been_alone():

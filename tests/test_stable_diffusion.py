@@ -86,7 +86,7 @@ def test_the_unet_is_called_as_diffusers_calls_it(kind: str) -> None:
         each = model.predict(latents, torch.tensor([501, 501]), text)
     assert torch.allclose(found, expected, atol=1e-6)
     assert torch.allclose(each, expected, atol=1e-6)
-    assert model.rows == 4
+    assert model.nfe == 4
 
 
 @pytest.mark.parametrize("kind", ["sd15", "sd21"])
@@ -158,9 +158,9 @@ def test_tokens_have_start_end_and_padding(kind: str, pad: int) -> None:
     model = tiny_model(kind)
     tokens = model.tokenize("A photo of a sks cat")
     words = ["a", "photo", "of", "a", "sks", "cat"]
-    assert tokens.pieces == tuple(f"{word}</w>" for word in words)
+    assert tokens.strings == tuple(f"{word}</w>" for word in words)
     assert len(tokens.ids) == model.max_tokens and tokens.length == 6
-    assert tokens.ids[:8] == (556, *(model.vocabulary[piece] for piece in tokens.pieces), 557)
+    assert tokens.ids[:8] == (556, *(model.vocabulary[string] for string in tokens.strings), 557)
     assert set(tokens.ids[8:]) == {pad}
 
 

@@ -17,7 +17,7 @@ from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap, swap_steps
-from understudy.swap.subjects import Role, cast
+from understudy.swap.subjects import Replacement, with_replacements
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import alignment, replay_steps
 from understudy.transfer.schedule import SwapSchedule, as_published, first_steps
@@ -152,7 +152,7 @@ def test_negative_prompt_needs_three_rows_and_is_the_plain_one():
     expected = plainly("sd15", made.inversion, schedule)
     steps = list(replay_steps(model, made.inversion, (TARGET,), schedule, guidance=4.0))
     assert torch.allclose(steps[-1].target[0], expected[-1][1], rtol=0, atol=1e-9)
-    assert [step.rows for step in steps] == [2] + [3] * (STEPS - 1)
+    assert [step.nfe for step in steps] == [2] + [3] * (STEPS - 1)
 
 
 def test_without_guidance_there_are_no_unconditional_rows():
@@ -161,7 +161,7 @@ def test_without_guidance_there_are_no_unconditional_rows():
     expected = plainly("sd15", inversion, schedule, guidance=1.0)
     steps = list(replay_steps(model, inversion, (TARGET,), schedule, guidance=1.0))
     assert torch.allclose(steps[-1].target[0], expected[-1][1], rtol=0, atol=1e-9)
-    assert [step.rows for step in steps] == [2, 2, 2, 2, 1, 1]
+    assert [step.nfe for step in steps] == [2, 2, 2, 2, 1, 1]
 
 
 def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
@@ -193,13 +193,13 @@ def test_a_swap_ends_in_pictures():
 def test_two_subjects_each_with_an_actor_of_its_own():
     model = tiny_model("sd15", dtype=torch.float64)
     prompt = "a photo of cat on dog in cat"
-    roles = [Role("cat", "sks cat", 1), Role("dog", "bear")]
-    target = cast(prompt, roles)
+    replacements = [Replacement("cat", "sks cat", 1), Replacement("dog", "bear")]
+    target = with_replacements(prompt, replacements)
     photo = 0.5 * starting_noise([5], size_of(model), like=model).to(model.dtype)
     *_, made = direct_steps(model, photo, prompt, steps=STEPS)
     settings = replace(PAPER, steps=STEPS, blend=True)
     how = {"guidance": 7.5, "blend": Blend(1, (6, 8), ((6, 8, 9),))}
-    *_, last = swap_steps(model, made.inversion, prompt, target, settings, words=roles)
+    *_, last = swap_steps(model, made.inversion, prompt, target, settings, words=replacements)
     plan = first_steps(STEPS, 10, 25, 20)
     *_, expected = replay_steps(model, made.inversion, (target,), plan, **how)
     assert torch.equal(last.target, expected.target)

@@ -15,7 +15,7 @@ from understudy.evaluate import swapbench
 from understudy.evaluate.copying import paste_score
 from understudy.evaluate.methods import METHODS
 from understudy.evaluate.protocols.swap import all_cases, evaluation_steps, summed, write_cases
-from understudy.evaluate.results import Row, Run, read_rows
+from understudy.evaluate.results import ResultsFolder, Row, read_rows
 from understudy.evaluate.swap_scores import MEASURES, Answers, score
 from understudy.evaluate.toy_bench import ToyBench
 from understudy.pictures.photo import write_pixels
@@ -34,7 +34,7 @@ def bench(limit: int = 2) -> ToyBench:
 
 def run(folder: Path, methods: list[str], limit: int = 2, **how: object) -> list[Row]:
     """Rows of a small run on the real recogniser, without a model."""
-    steps = evaluation_steps(Run(folder), bench(limit), methods, **how)  # type: ignore[arg-type]
+    steps = evaluation_steps(ResultsFolder(folder), bench(limit), methods, **how)  # type: ignore[arg-type]
     return [step.row for step in steps]
 
 
@@ -67,11 +67,11 @@ def test_a_case_is_what_its_kind_says(number: int) -> None:
 
 
 def test_known_pictures_score_as_they_must() -> None:
-    ruler, found = load(), dict[str, list[dict[str, float]]]()
-    cases = ToyBench(CasesSettings(limit=9, side=SIDE), ruler)
+    recogniser, found = load(), dict[str, list[dict[str, float]]]()
+    cases = ToyBench(CasesSettings(limit=9, side=SIDE), recogniser)
     for case in (cases.names[number] for number in (0, 3, 8)):
         for name in CONTROLS:
-            row = cases.score(case, METHODS[name].make(cases.task(case), None))
+            row = cases.score(case, METHODS[name].make(cases.case(case), None))
             found.setdefault(name, []).append(row)
     perfect = {m.name: m.perfect for m in MEASURES if not np.isnan(m.perfect)}
     for row in found["right-answer"]:
@@ -80,7 +80,8 @@ def test_known_pictures_score_as_they_must() -> None:
     def mean(name: str, measure: str) -> float:
         return float(np.mean([row[measure] for row in found[name]]))
 
-    # No swap: the stage is whole, the actor is the old one. A paste: the right toy, badly posed.
+    # No swap: the background is unchanged, the toy is the old one. A paste: the right toy, badly
+    # posed.
     assert mean("no-swap", "background, dB") > 60 and mean("no-swap", "identity") < 0.5
     assert mean("no-swap", "overall") < 0.7 and mean("no-swap", "copying") < 0.05
     assert mean("copy-paste", "identity") > 0.8 and mean("copy-paste", "pose error") > 0.1
@@ -109,7 +110,7 @@ def test_a_subject_is_found_where_it_was_pasted() -> None:
 
 def test_the_papers_own_duel_stands_beside_ours(tmp_path: Path) -> None:
     rows = run(tmp_path, ["right-answer", "no-swap"])
-    titles = [table.title for table in summed(Run(tmp_path), bench()).tables]
+    titles = [table.title for table in summed(ResultsFolder(tmp_path), bench()).tables]
     assert not any("the paper's study" in title for title in titles)  # its rival is not here
     names = {"right-answer": "photoswap-best", "no-swap": "p2p"}
     lines = [json.dumps({**row, "method": names[row["method"]]}) + "\n" for row in rows]
@@ -117,7 +118,7 @@ def test_the_papers_own_duel_stands_beside_ours(tmp_path: Path) -> None:
     record = json.loads((tmp_path / "run.json").read_text())
     record["methods"] = {names[name]: facts for name, facts in record["methods"].items()}
     (tmp_path / "run.json").write_text(json.dumps(record))
-    tables = summed(Run(tmp_path), bench()).tables
+    tables = summed(ResultsFolder(tmp_path), bench()).tables
     (found,) = [table for table in tables if "the paper's study" in table.title]
     assert found.lines[0][1:] == ["47 / 28 / 26", "41 / 27 / 33", "51 / 21 / 28", "-"]
     assert found.lines[1][0].startswith("photoswap-best") and found.lines[1][-1] == "2"
@@ -131,12 +132,12 @@ def test_a_run_is_kept_resumed_and_summed(tmp_path: Path) -> None:
         run(tmp_path, CONTROLS)
     again = run(tmp_path, CONTROLS, resume=True)
     assert again == read_rows(tmp_path / "rows.jsonl") == rows  # nothing was made anew
-    report = summed(Run(tmp_path), bench())
+    report = summed(ResultsFolder(tmp_path), bench())
     lines = {line[0]: line for line in report.tables[0].lines}
     assert lines["right-answer"][1] == "1.000" and len(lines) == 3
     assert any("copy-paste looks cut out" in warning for warning in report.warnings)
     (sheet,) = all_cases(
-        Run(tmp_path), bench()
+        ResultsFolder(tmp_path), bench()
     )  # two cases, each: photo, source, copy-paste, right answer
     assert sheet.shape[1] > 4 * 64 and sheet.shape[0] > 2 * 64
     duels = report.tables[1].lines
@@ -170,7 +171,7 @@ def test_pngs_from_outside(tmp_path: Path) -> None:
     assert "no file" in missing["error"] and "002-occluded.png" in missing["error"]
     measures = {m.name for m in MEASURES}
     assert {k: right[k] for k in measures} == {k: ours[1][k] for k in measures}
-    report = summed(Run(tmp_path / "b"), bench(3))
+    report = summed(ResultsFolder(tmp_path / "b"), bench(3))
     assert len(report.warnings) == 2 and report.tables[0].lines[0][0] == "mine"
     # A picture that was made anew is scored anew.
     (theirs / "000-single.png").write_bytes((source / "000-single.png").read_bytes())
@@ -189,9 +190,9 @@ def test_another_version_or_size_is_not_mixed_in(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="another bench"):
         run(tmp_path, ["no-swap"], limit=1, resume=True)
     with pytest.raises(InputError, match="another bench"):
-        summed(Run(tmp_path), bench())
+        summed(ResultsFolder(tmp_path), bench())
     with pytest.raises(InputError, match="no results"):
-        summed(Run(tmp_path / "nowhere"), bench())
+        summed(ResultsFolder(tmp_path / "nowhere"), bench())
 
 
 def test_what_others_are_given(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ def lone(class_name: str, **pose: object) -> toybox.Scene:
     identity = toybox.Identity(class_name=class_name, primary="red", secondary="white")
     pose.setdefault("stance", toybox.STANCES[class_name][0])
     return toybox.Scene(
-        subjects=(toybox.Subject(identity=identity, pose=toybox.Pose(**pose)),),  # type: ignore[arg-type]
+        subjects=(toybox.Figure(identity=identity, pose=toybox.Pose(**pose)),),  # type: ignore[arg-type]
         background=toybox.Background(kind="studio"),
     )
 

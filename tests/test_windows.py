@@ -16,20 +16,20 @@ from understudy.errors import PromptError
 def test_golden_word_windows_are_the_published_ones(folder, schedule):
     targets = schedule["prompts"][1:]
     windows, steps = paired(schedule["cross_replace_steps"]), schedule["num_steps"]
-    pieces = [pieces_of(folder, target) for target in targets]
+    strings = [strings_of(folder, target) for target in targets]
     recorded = arrays(folder)[schedule["id"]]
-    rows = word_windows(targets, pieces, steps, windows, recorded.shape[-1], exact=True)
+    rows = word_windows(targets, strings, steps, windows, recorded.shape[-1], exact=True)
     assert np.array_equal(rows.numpy(), recorded)
 
 
-def pieces_of(folder, prompt):
+def strings_of(folder, prompt):
     """Its pieces: known from a pair, or else every word is one token."""
     pairs = json.loads((folder / "e_alignment.json").read_text())["pairs"]
     known = {
-        number: piece
+        number: string
         for pair in pairs
         for side in ("source", "target")
-        for number, piece in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
+        for number, string in zip(pair[f"{side}_ids"], pair[f"{side}_pieces"], strict=True)
     }
     ids = ids_of(folder, prompt)[1:-1]
     words = prompt.split() if len(prompt.split()) == len(ids) else [""] * len(ids)

@@ -58,27 +58,27 @@ def test_golden_alignment_is_the_published_one(folder, pair):
 @pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
 @pytest.mark.parametrize("side", ["source", "target"])
 def test_golden_exact_places_are_the_published_ones(folder, pair, side):
-    pieces = pair[f"{side}_pieces"][1:-1]
+    strings = pair[f"{side}_pieces"][1:-1]
     for word, places in pair.get(f"{side}_word_positions", {}).items():
-        assert list(exact_places(pair[side], word, pieces)) == places
+        assert list(exact_places(pair[side], word, strings)) == places
         if places and words_of(word):
-            assert set(places) & set(word_places(pair[side], word, pieces))
+            assert set(places) & set(word_places(pair[side], word, strings))
     by_index = pair.get("word_positions_by_index", {}).get(side)
     if by_index is not None:
-        assert [list(places) for places in split_places(pair[side], pieces)] == by_index
+        assert [list(places) for places in split_places(pair[side], strings)] == by_index
 
 
 @pytest.mark.parametrize(("folder", "pair"), golden("pairs"))
 def test_golden_replace_matrix_is_the_published_one(folder, pair):
     prompts = pair["source"], pair["target"]
-    pieces = pair["source_pieces"][1:-1], pair["target_pieces"][1:-1]
+    strings = pair["source_pieces"][1:-1], pair["target_pieces"][1:-1]
     length = arrays(folder)[f"{pair['id']}/mapper"].shape[-1]
     if len(pair["source"].split(" ")) != len(pair["target"].split(" ")):
         assert f"{pair['id']}/replace_mapper" not in arrays(folder)
         with pytest.raises(PromptError, match="equally many words"):
-            replace_matrix(*prompts, *pieces, length, drift=True)
+            replace_matrix(*prompts, *strings, length, drift=True)
     else:
-        matrix = replace_matrix(*prompts, *pieces, length, drift=True)
+        matrix = replace_matrix(*prompts, *strings, length, drift=True)
         expect(folder, f"{pair['id']}/replace_mapper", matrix)
 
 
@@ -156,8 +156,8 @@ def test_one_rule_finds_a_word_in_a_prompt(prompt, word, found):
     assert [prompt[start:end] for start, end in spans] == found
     forms = inflected(prompt, word)
     assert bool(forms) == (words_of(fold(found[0])) != words_of(fold(word)))
-    pieces = [f"{w}</w>" for w in prompt.split()]  # one token a blank-separated word
-    assert word_places(prompt, word, pieces), "what is found in the text is found in the tokens"
+    strings = [f"{w}</w>" for w in prompt.split()]  # one token a blank-separated word
+    assert word_places(prompt, word, strings), "what is found in the text is found in the tokens"
 
 
 @pytest.mark.parametrize(
@@ -173,24 +173,24 @@ def test_one_rule_finds_a_word_in_a_prompt(prompt, word, found):
 )
 def test_a_word_is_found_whatever_its_case_punctuation_and_tokens(word, expected):
     prompt = "a Cat, and a rhinoceros!"
-    pieces = ["a</w>", "cat</w>", ",</w>", "and</w>", "a</w>", "rhino", "cer", "os</w>", "!</w>"]
+    strings = ["a</w>", "cat</w>", ",</w>", "and</w>", "a</w>", "rhino", "cer", "os</w>", "!</w>"]
     expected = (2, 3, 4) if word == "cat and" else expected
-    assert word_places(prompt, word, pieces) == expected
+    assert word_places(prompt, word, strings) == expected
 
 
 def test_an_identifier_of_several_tokens_is_found():
-    pieces = ["a</w>", "photo</w>", "of</w>", "x", "q", "z</w>", "dog</w>"]
-    assert word_places("a photo of xqz dog", "xqz", pieces) == (4, 5, 6)
-    assert word_places("a photo of xqz dog", "xqz dog", pieces) == (4, 5, 6, 7)
+    strings = ["a</w>", "photo</w>", "of</w>", "x", "q", "z</w>", "dog</w>"]
+    assert word_places("a photo of xqz dog", "xqz", strings) == (4, 5, 6)
+    assert word_places("a photo of xqz dog", "xqz dog", strings) == (4, 5, 6, 7)
 
 
 def test_a_repeated_word_is_found_everywhere_or_once():
-    prompt, pieces = WOMAN[0], [*WOMAN[1][:-1], "smiling"]
-    assert word_places(prompt, "woman", pieces) == (5, 6)
-    assert word_places(prompt, "woman", pieces, occurrence=1) == (6,)
-    assert exact_places(prompt, "woman", pieces) == (5,)
+    prompt, strings = WOMAN[0], [*WOMAN[1][:-1], "smiling"]
+    assert word_places(prompt, "woman", strings) == (5, 6)
+    assert word_places(prompt, "woman", strings, occurrence=1) == (6,)
+    assert exact_places(prompt, "woman", strings) == (5,)
     with pytest.raises(PromptError, match=r"2 time\(s\). Number 3"):
-        word_places(prompt, "woman", pieces, occurrence=2)
+        word_places(prompt, "woman", strings, occurrence=2)
 
 
 @pytest.mark.parametrize("word", ["dog", "ca", "cat asleep", "cats mat", "", ","])
@@ -249,4 +249,4 @@ def test_offsets_and_pieces_find_the_same_places(kind: str) -> None:
     tokens = model.tokenize(prompt)
     assert tokens.spans is not None and len(tokens.spans) == tokens.length
     for word in ("photo", "red", "dog", "red dog", "the beach"):
-        assert word_places(prompt, word, tokens) == word_places(prompt, word, tokens.pieces)
+        assert word_places(prompt, word, tokens) == word_places(prompt, word, tokens.strings)

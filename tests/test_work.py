@@ -46,10 +46,10 @@ class Work:
 
     def of(self, steps):
         """Rows, and work, of a run."""
-        rows, layers = self.model.rows, self.layers
+        rows, layers = self.model.nfe, self.layers
         steps = list(steps)
-        rows = self.model.rows - rows
-        assert rows == sum(step.rows for step in steps)
+        rows = self.model.nfe - rows
+        assert rows == sum(step.nfe for step in steps)
         return rows, rows - SELF_ATTENTION * (self.layers - layers) / self.all
 
 
@@ -106,7 +106,7 @@ def test_a_source_whose_path_is_unknown_is_walked(preset, rows):
     *_, last = steps = list(
         swap_steps(model, unknown, SOURCE, TARGET, settings, words=("cat", "sks dog"))
     )
-    assert last.index == 49 and model.rows == sum(step.rows for step in steps) == rows
+    assert last.index == 49 and model.nfe == sum(step.nfe for step in steps) == rows
 
 
 def test_a_sweep_keeps_its_bar():
@@ -115,7 +115,7 @@ def test_a_sweep_keeps_its_bar():
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
     grid = cells(PAPER, *axes)
     steps = sweep_steps(model, inverted(model), SOURCE, TARGET, grid)
-    assert sum(step.rows for step in steps) == model.rows == 1784 <= 2600
+    assert sum(step.nfe for step in steps) == model.nfe == 1784 <= 2600
 
 
 def test_null_text_keeps_its_bar():
@@ -123,7 +123,7 @@ def test_null_text_keeps_its_bar():
     model, steps = model_of(0), 5
     photo = starting_noise([5], size_of(model), like=model)
     list(null_text_steps(model, photo, SOURCE, steps=steps, inner_steps=10, epsilon=0.0))
-    assert model.rows == (steps - 1) * (1 + 1 + 10 + 1)
+    assert model.nfe == (steps - 1) * (1 + 1 + 10 + 1)
     backward = 10 * 1.08  # of the embedding alone, in rows of Stable Diffusion 1.5
     assert round(49 * (13 + backward)) <= 1166
 

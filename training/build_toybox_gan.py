@@ -54,7 +54,7 @@ from understudy.vision.landmarks import (
 )
 from understudy.vision.landmarks import load as load_finder
 from understudy.vision.perceptual import RecogniserFeatures
-from understudy.vision.recogniser import load as load_ruler
+from understudy.vision.recogniser import load as load_recogniser
 
 CHUNK, SIDE = 250, 128
 PLAIN = 20_000_000  # added to the seeds of faces that all look alike
@@ -480,7 +480,7 @@ def card(options: argparse.Namespace, figures: dict[str, float]) -> None:
 def measure(options: argparse.Namespace) -> None:
     """What the packed generator and finder are worth, into the model card; and 64 of its faces."""
     model, finder = load_generator(options.out, device="cpu"), load_finder(options.out)
-    ruler, count = load_ruler(), options.pictures
+    recogniser, count = load_recogniser(), options.pictures
     held_out = Faces.of([drawn_faces(range(HELD_OUT, HELD_OUT + count // 5))])
     drawn = drawn_by(model, held_out.numbers)
     redrawn = float(psnr(drawn, held_out.shown()).mean())
@@ -491,11 +491,11 @@ def measure(options: argparse.Namespace) -> None:
         figures[f"landmarks in {name}, median error, px"] = float(errors.median())
     true = Faces.read(options.data / "drawn")
     parts = [true.take(torch.arange(k * count, (k + 1) * count)) for k in (0, 1)]
-    one, other = (trunk_features(ruler, part.shown().split(32)) for part in parts)
-    seen = trunk_features(ruler, drawn_pictures(model, range(count)))
+    one, other = (trunk_features(recogniser, part.shown().split(32)) for part in parts)
+    seen = trunk_features(recogniser, drawn_pictures(model, range(count)))
     figures[f"FID of {count} drawn faces to {count} renders"] = frechet_distance(seen, one)
     figures[f"FID of {count} other renders to the same"] = frechet_distance(other, one)
-    lengths = path_lengths(model, RecogniserFeatures(ruler), count // 5)
+    lengths = path_lengths(model, RecogniserFeatures(recogniser), count // 5)
     figures[f"path length in W, mean of {len(lengths)}"] = float(lengths.mean())
     figures["path length in W, median"] = float(lengths.median())
     figures["path length in W, 95 of 100 below"] = float(lengths.quantile(0.95))

@@ -29,7 +29,7 @@ points, mask and an identity embedding, and the background. Trained from scratch
 `training/build_toybox_recogniser.py` on {trained} renders, {epochs} epochs, {minutes:.0f} min of
 {threads} CPU thread(s); {parameters:,} parameters, shipped in half precision.
 
-It is a ruler for toybox pictures and knows nothing of photographs. Its figures on {held_out}
+It scores toybox pictures and is of no use for photographs. Its figures on {held_out}
 held-out renders (share right, unless said; points in pixels of 128; "told apart" is the chance that
 two views of one unseen toy score higher than two toys of one class):
 

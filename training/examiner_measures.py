@@ -89,11 +89,11 @@ def main() -> None:
     )
     parser.add_argument("--json", action="store_true")
     wish = parser.parse_args()
-    rulers = {"recogniser": recogniser.load()}
+    networks = {"recogniser": recogniser.load()}
     if wish.folder is not None or examiner.BUILT_IN.exists():
-        rulers = {"examiner": examiner.load(wish.folder or examiner.BUILT_IN), **rulers}
+        networks = {"examiner": examiner.load(wish.folder or examiner.BUILT_IN), **networks}
     sets = held_out()
-    columns = {name: figures(ruler.network, *sets) for name, ruler in rulers.items()}
+    columns = {name: figures(recogniser.network, *sets) for name, recogniser in networks.items()}
     print(json.dumps(columns, indent=1) if wish.json else table(columns))
 
 

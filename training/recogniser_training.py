@@ -23,7 +23,14 @@ from torch.nn import functional as F
 from training.recogniser_examples import TRAITS, Batch, Examples, augment, order, vocabulary
 from understudy.models.precision import half_precision
 from understudy.vision.landmarks import point_losses
-from understudy.vision.recogniser import HEADS, SIZE, Network, PictureNetwork, Vocabulary, peaks
+from understudy.vision.recogniser import (
+    HEADS,
+    SIZE,
+    PictureNetwork,
+    RecogniserNetwork,
+    Vocabulary,
+    peaks,
+)
 
 WEIGHTS = {
     "mask": 2.0,
@@ -136,7 +143,7 @@ class Trainer:
         seed: int = 0,
         rate: float = 2e-3,
         averaging: float = 0.996,
-        build: Callable[[Vocabulary], PictureNetwork] = Network,
+        build: Callable[[Vocabulary], PictureNetwork] = RecogniserNetwork,
         alike: Sequence[float] = (LIKE,),
         device: torch.device | str = "cpu",
     ) -> None:

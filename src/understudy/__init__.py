@@ -2,7 +2,7 @@
 
 The values and the errors are here; each verb is in the module of its name::
 
-    from understudy import load_model, read_folder, read_picture, worn, write_picture
+    from understudy import load_model, read_folder, read_picture, applied, write_picture
     from understudy.learn import learn
     from understudy.invert import invert
     from understudy.swap import swap
@@ -33,7 +33,7 @@ from understudy.errors import (
 )
 
 if TYPE_CHECKING:
-    from understudy.concept import Concept, spelled, with_strengths, worn
+    from understudy.concept import Concept, applied, spelled, with_strengths
     from understudy.drag.session import DragSession
     from understudy.generators.folder import load_generator
     from understudy.generators.interface import ImageGenerator
@@ -78,6 +78,7 @@ __all__ = [
     "SwapSettings",
     "UnderstudyError",
     "__version__",
+    "applied",
     "available_models",
     "load_generator",
     "load_model",
@@ -86,7 +87,6 @@ __all__ = [
     "read_recipe",
     "spelled",
     "with_strengths",
-    "worn",
     "write_picture",
 ]
 
@@ -105,6 +105,7 @@ _LAZY = {
     "ProjectSettings": "settings.project.ProjectSettings",
     "Recipe": "pictures.recipe.Recipe",
     "SwapSettings": "settings.SwapSettings",
+    "applied": "concept.applied",
     "available_models": "models.registry.available",
     "load_generator": "generators.folder.load_generator",
     "load_model": "models.registry.load",
@@ -113,7 +114,6 @@ _LAZY = {
     "read_recipe": "pictures.recipe.read_recipe",
     "spelled": "concept.spelled",
     "with_strengths": "concept.with_strengths",
-    "worn": "concept.worn",
     "write_picture": "pictures.tensors.write_picture",
 }
 

@@ -15,14 +15,15 @@ from jaxtyping import Float
 from torch import Tensor, no_grad
 
 from understudy import toybox
+from understudy.concept import applied
 from understudy.edit import WordEdits, edit_steps
 from understudy.evaluate import truth
 from understudy.invert.inversion import Inversion
-from understudy.jobs.casting import Cast
 from understudy.jobs.events import Events, watched
 from understudy.jobs.source import Source, inverted
+from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import replaced
-from understudy.jobs.work import applied, decoded
+from understudy.jobs.work import decoded
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import metrics
@@ -31,7 +32,7 @@ from understudy.pictures.sheet import Row, Tile, contact_sheet
 from understudy.pictures.tensors import to_pixels
 from understudy.settings import DemoSettings, EditSettings, LearnSettings, SwapSettings
 from understudy.settings.swap import inversion_for
-from understudy.swap.subjects import Role
+from understudy.swap.subjects import Replacement
 from understudy.toybox import Scene
 from understudy.vision.recogniser import Recogniser
 
@@ -40,7 +41,7 @@ NAME = "rex"
 
 
 @dataclass(frozen=True)
-class Case:
+class DemoCase:
     """What is asked: photos of a toy, a source scene, and the right answer.
 
     prompt is the source's; noun is the class of both toys.
@@ -53,7 +54,7 @@ class Case:
     prompt: str
 
 
-def case(seed: int, photos: int = 4) -> Case:
+def case(seed: int, photos: int = 4) -> DemoCase:
     """The demo of a seed: a held-out toy, and a scene with another held-out toy of its class."""
     scenes = toybox.subject_photos(FIRST_SEED + 2 * seed, photos, held_out=True)
     toy = scenes[0].subjects[0].identity
@@ -68,11 +69,11 @@ def case(seed: int, photos: int = 4) -> Case:
     )
     right = toybox.recast(source, 0, toy)
     prompt = toybox.plain_caption(source, colour=False)
-    return Case(toy.class_name, tuple(scenes), source, right, prompt)
+    return DemoCase(toy.class_name, tuple(scenes), source, right, prompt)
 
 
 @dataclass(frozen=True)
-class Performance:
+class DemoPictures:
     """What was made, and what it is to be compared with; pictures "1 3 h w" in [-1, 1].
 
     reworded is what prompt-to-prompt makes of the same inversion, prompts and concept. rebuilt is
@@ -80,7 +81,7 @@ class Performance:
     target_prompt: what the swap was asked for.
     """
 
-    case: Case
+    case: DemoCase
     photos: Float[Tensor, "n 3 h w"]
     source: Float[Tensor, "1 3 h w"]
     swapped: Float[Tensor, "1 3 h w"]
@@ -90,7 +91,9 @@ class Performance:
     target_prompt: str
 
 
-def perform(model: DiffusionModel, given: Case, settings: DemoSettings) -> Events[Performance]:
+def run_case(
+    model: DiffusionModel, given: DemoCase, settings: DemoSettings
+) -> Events[DemoPictures]:
     """Do the whole job for one case with the preset "best". Nothing is taken from any cache.
 
     Where the pictures are toys, the recogniser chooses among the preset's candidates. It sees the
@@ -111,16 +114,16 @@ def perform(model: DiffusionModel, given: Case, settings: DemoSettings) -> Event
     learnt = (yield from watched(learning, title)).concept
     assert learnt is not None and source.picture is not None
     target = given.prompt.replace(given.noun, learnt.phrase, 1)
-    cast = Cast((Role(given.noun, learnt.phrase),), (learnt,), target)
+    subjects = SwapSubjects((Replacement(given.noun, learnt.phrase),), (learnt,), target)
     run = {"steps": settings.steps, "guidance": settings.guidance}
     swapping = SwapSettings.filled(run, model.name)
-    with applied(model, cast.concepts):
+    with applied(model, *subjects.concepts):
         inverting = inversion_for(swapping, model.name)
         found = yield from inverted(model, source, inverting, cache=None)
-        swapped = yield from replaced(model, found, source, cast, swapping, photos)
-        reworded = yield from _reworded(model, found.inversion, target, cast, run)
+        swapped = yield from replaced(model, found, source, subjects, swapping, photos)
+        reworded = yield from _reworded(model, found.inversion, target, subjects, run)
     rebuilt = decoded(model, no_grad()(model.encode)(source.picture.to(model.device)))
-    return Performance(
+    return DemoPictures(
         case=given,
         photos=photos,
         source=source.picture,
@@ -133,11 +136,15 @@ def perform(model: DiffusionModel, given: Case, settings: DemoSettings) -> Event
 
 
 def _reworded(
-    model: DiffusionModel, inversion: Inversion, target: str, cast: Cast, run: dict[str, Any]
+    model: DiffusionModel,
+    inversion: Inversion,
+    target: str,
+    subjects: SwapSubjects,
+    run: dict[str, Any],
 ) -> Events[Float[Tensor, "1 3 h w"]]:
     """What prompt-to-prompt makes of the same inversion and prompts."""
     how = EditSettings.filled({**run, "method": "p2p"}, model.name)
-    blend = WordEdits(blend=(cast.roles[0].word, str(cast.roles[0].actor)))
+    blend = WordEdits(blend=(subjects.replacements[0].word, str(subjects.replacements[0].phrase)))
     steps = edit_steps(model, inversion, inversion.prompt, target, how, words=blend)
     last = yield from watched(steps, "Prompt-to-prompt, to compare")
     return decoded(model, last.target)
@@ -158,12 +165,12 @@ class Scores:
     pose: float
 
 
-def score(made: Performance, ruler: Recogniser) -> list[Scores]:
+def score(made: DemoPictures, recogniser: Recogniser) -> list[Scores]:
     """The swap, prompt-to-prompt, the right answer, the unchanged source; then the ceiling."""
     size = (int(made.source.shape[-2]), int(made.source.shape[-1]))
     changed = truth.changed(made.case.source, made.case.right, size)
     right = truth.shown(made.case.right, size)
-    photos = ruler.identity(made.photos)
+    photos = recogniser.identity(made.photos)
     pictures = {
         "swap": made.swapped,
         "prompt-to-prompt": made.reworded,
@@ -172,7 +179,7 @@ def score(made: Performance, ruler: Recogniser) -> list[Scores]:
     }
     found: list[Scores] = []
     for name, picture in pictures.items():
-        seen = ruler.recognise(picture)
+        seen = recogniser.recognise(picture)
         shared = right.visible & seen.confident()
         subject_size = metrics.subject_size(right.mask)
         found.append(
@@ -196,7 +203,7 @@ def table(scores: list[Scores]) -> str:
     return "\n".join(lines)
 
 
-def sheet(made: Performance, scores: list[Scores]) -> Pixels:
+def sheet(made: DemoPictures, scores: list[Scores]) -> Pixels:
     """Photos, source, swap, right answer and prompt-to-prompt on one page."""
     identity = {row.name: f"{row.name}, {row.identity:.2f}" for row in scores}
     photos = [Tile(to_pixels(photo)) for photo in made.photos.split(1)]

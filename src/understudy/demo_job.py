@@ -31,7 +31,7 @@ def demo(
     scorer = examiner.load_scorer()
     case = stages.case(settings.seed, settings.photos)
     with work.model(run) as model:
-        made = yield from stages.perform(model, case, settings)
+        made = yield from stages.run_case(model, case, settings)
         prompts = {"prompt": case.prompt, "target_prompt": made.target_prompt}
         recipe = recipe_of(work, model, settings, run, facts=prompts, seed=settings.seed)
     scores = stages.score(made, scorer)

@@ -26,9 +26,9 @@ from understudy.evaluate.protocols import dreambooth as dreambooths
 from understudy.evaluate.protocols import swap as swaps
 from understudy.evaluate.protocols.drag_studies import STUDIES
 from understudy.evaluate.report import Report, markdown
-from understudy.evaluate.results import Run
-from understudy.evaluate.stage import Stage, pick
-from understudy.evaluate.stage import told as checked
+from understudy.evaluate.results import ResultsFolder
+from understudy.evaluate.setup import Setup, pick
+from understudy.evaluate.setup import told as checked
 from understudy.evaluate.toy_bench import ToyBench
 from understudy.files.atomic import check_folder_writable
 from understudy.generators.folder import stylegan2
@@ -41,12 +41,12 @@ from understudy.settings.evaluate import (
     CasesSettings,
     DragTableSettings,
     DreamBoothSettings,
-    EyesSettings,
+    ScorerSettings,
     SwapBenchSettings,
 )
 from understudy.vision.encoders import load_clip, load_dino
 from understudy.vision.examiner import load_scorer
-from understudy.vision.features import ClipFeatures, DinoFeatures, Eyes, ToyFeatures
+from understudy.vision.features import ClipFeatures, DinoFeatures, FeatureScorers, ToyFeatures
 from understudy.vision.landmarks import load as load_finder
 from understudy.vision.perceptual import RecogniserFeatures, between, measure
 
@@ -76,14 +76,14 @@ def evaluate_swap(
     folders = dict(_outside(word) for word in outside)
     if not names and not folders:
         raise InputError("--methods none needs at least one --outside NAME=FOLDER.")
-    said, results = checked(told), Run(out)
+    said, results = checked(told), ResultsFolder(out)
     with ExitStack() as stack:
-        stage = None
+        setup = None
         if any(METHODS[name].listens for name in names):
-            stage = Stage(stack.enter_context(work.model(run)), said, out / "made")
-        bench = _bench(work, folder, settings, stage)
+            setup = Setup(stack.enter_context(work.model(run)), said, out / "made")
+        bench = _bench(work, folder, settings, setup)
         steps = swaps.evaluation_steps(
-            results, bench, names, stage, folders, shard=settings.shard, resume=resume
+            results, bench, names, setup, folders, shard=settings.shard, resume=resume
         )
         yield from watched(steps, TITLE, kept=partial(_kept, out))
     sheets = {str(number): one for number, one in enumerate(swaps.all_cases(results, bench))}
@@ -111,12 +111,12 @@ def evaluate_dreambooth(
         where = write_toy_set(out / "toys", settings.subjects or 8, 128)
     found = read_data_set(where)
     found = replace(found, subjects=found.subjects[: settings.subjects or None])
-    results = Run(out)
+    results = ResultsFolder(out)
     with work.model(run) as model:
-        eyes = _eyes(work, settings, model.device)
-        stage = Stage(model, said, out / "made")
+        scorers = _scorers(work, settings, model.device)
+        setup = Setup(model, said, out / "made")
         steps = dreambooths.evaluation_steps(
-            results, settings, found, eyes, stage, names, resume=resume
+            results, settings, found, scorers, setup, names, resume=resume
         )
         yield from watched(steps, TITLE, kept=partial(_kept, out))
     sheets = dict(dreambooth_report.subject_sheets(results, found.subjects))
@@ -139,7 +139,7 @@ def evaluate_drag(
     if tracker_weights is not None:
         study = drags.with_raft(study, tracker_weights, device)
     check_folder_writable(out)
-    names, results = pick(methods or ",".join(study.methods), study.methods), Run(out)
+    names, results = pick(methods or ",".join(study.methods), study.methods), ResultsFolder(out)
     model = stylegan2(work.generator(generator, device))
     finder = load_finder(device=model.device)
     steps = drags.evaluation_steps(results, study, settings, model, finder, names, resume=resume)
@@ -172,23 +172,23 @@ def _outside(word: str) -> tuple[str, Path]:
 
 
 def _bench(
-    work: Work, folder: Path | None, settings: SwapBenchSettings, stage: Stage | None
+    work: Work, folder: Path | None, settings: SwapBenchSettings, setup: Setup | None
 ) -> Bench:
     if folder is None:
         return ToyBench(settings, load_scorer())
-    if stage is None:
-        return PhotoBench(folder, settings, _eyes(work, settings, "cpu"), PHOTO_SIDE)
-    eyes = _eyes(work, settings, stage.model.device)
-    return PhotoBench(folder, settings, eyes, min(stage.model.picture_size))
+    if setup is None:
+        return PhotoBench(folder, settings, _scorers(work, settings, "cpu"), PHOTO_SIDE)
+    scorers = _scorers(work, settings, setup.model.device)
+    return PhotoBench(folder, settings, scorers, min(setup.model.picture_size))
 
 
-def _eyes(work: Work, settings: EyesSettings, device: torch.device | str) -> Eyes:
+def _scorers(work: Work, settings: ScorerSettings, device: torch.device | str) -> FeatureScorers:
     """The networks that measure similarity."""
-    if settings.eyes == "toys":
+    if settings.scorer == "toys":
         scorer = ToyFeatures(load_scorer())
-        far = between(RecogniserFeatures(scorer.ruler))
-        what = f"features of the {scorer.ruler.name}"
-        return Eyes({"identity": scorer}, scorer, "prompt words", far, what)
+        far = between(RecogniserFeatures(scorer.recogniser))
+        what = f"features of the {scorer.recogniser.name}"
+        return FeatureScorers({"identity": scorer}, scorer, "prompt words", far, what)
     try:
         far = between(measure("lpips"))
     except (ExtraMissing, ModelError) as error:
@@ -196,7 +196,7 @@ def _eyes(work: Work, settings: EyesSettings, device: torch.device | str) -> Eye
         far = None
     clip = ClipFeatures(load_clip(settings.clip, device=device))
     dino = DinoFeatures(load_dino(settings.dino, device=device))
-    return Eyes({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
+    return FeatureScorers({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
 
 
 def _reported(work: Work, report: Report, out: Path, sheets: Mapping[str, Pixels]) -> Result:

@@ -1,4 +1,4 @@
-"""Prompts to pictures. Concepts are put on the model before; here they are only named."""
+"""Prompts to pictures. Concepts are applied by the caller; prompts only name them."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def generate_steps(
     eta is the share of fresh noise a step adds (0 is DDIM, 1 ancestral sampling), which temperature
     scales. size is (height, width) in pixels, the model's native size when None. Raises InputError
     when there are not as many prompts as seeds, or the size does not divide into latents.
-    concepts: those that the prompts name, as in "a photo of {rex}"; the model must wear them.
+    concepts: those that the prompts name, as in "a photo of {rex}"; apply them before.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
@@ -71,7 +71,7 @@ def generate(
 ) -> Float[Tensor, "b 3 h w"]:
     """The pictures of prompts, one seed each: float32 RGB in [-1, 1] on the model's device.
 
-    concepts: those that the prompts name, as in "a photo of {rex}"; the model must wear them.
+    concepts: those that the prompts name, as in "a photo of {rex}"; apply them before.
     """
     settings = settings or GenerateSettings.filled({}, model.name)
     *_, last = generate_steps(

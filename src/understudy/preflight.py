@@ -52,7 +52,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Needs:
+class Requirements:
     """Bytes learning needs, and those there are; None: not known. Activations come on top."""
 
     memory: int
@@ -62,7 +62,7 @@ class Needs:
 
 
 @dataclass(frozen=True)
-class Report:
+class PreflightReport:
     """What was found in a folder, in the order of the files' names."""
 
     folder: Path
@@ -70,7 +70,7 @@ class Report:
     photos: tuple[Finding, ...]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
-    needs: Needs | None = None
+    needs: Requirements | None = None
 
     @property
     def all_warnings(self) -> tuple[str, ...]:
@@ -96,7 +96,7 @@ class Report:
 
 def preflight(
     folder: Path | str, *, model: Path | None = None, trains_all: bool = True, out: Path = Path(".")
-) -> Report:
+) -> PreflightReport:
     """Look at all photos of a folder.
 
     model: the folder of the model that will learn, for its picture size and its needs. trains_all:
@@ -114,7 +114,7 @@ def preflight(
     usable = [one for one in photos if not one.error]
     needs = _needs(model, trains_all, out) if model else None
     warnings = (*_of_the_set(usable), *_of_the_machine(needs))
-    return Report(Path(folder), size, photos, warnings, listing.notes, needs)
+    return PreflightReport(Path(folder), size, photos, warnings, listing.notes, needs)
 
 
 # One photo
@@ -264,11 +264,11 @@ def _shape(size: tuple[int, int]) -> str:
     return best if ratio >= 1 else ":".join(reversed(best.split(":")))
 
 
-def _needs(model: Path, trains_all: bool, out: Path) -> Needs:
+def _needs(model: Path, trains_all: bool, out: Path) -> Requirements:
     counts = parameter_counts(model)
     trained = sum(count for part, count in counts.items() if part != "vae") if trains_all else 0
     there = next(p for p in (out.resolve(), *out.resolve().parents) if p.exists())
-    return Needs(
+    return Requirements(
         memory=sum(counts.values()) * FLOAT32 + trained * TRAINING,
         disk=trained * LEARNT,
         memory_free=_memory_free(),
@@ -276,7 +276,7 @@ def _needs(model: Path, trains_all: bool, out: Path) -> Needs:
     )
 
 
-def _of_the_machine(needs: Needs | None) -> list[str]:
+def _of_the_machine(needs: Requirements | None) -> list[str]:
     found: list[str] = []
     if needs and needs.disk_free is not None and needs.disk > needs.disk_free:
         found.append(

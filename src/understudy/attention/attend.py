@@ -21,7 +21,7 @@ from torch import Tensor
 from understudy.attention.plan import (
     AttentionPlan,
     CrossMix,
-    Keep,
+    FeatureRequest,
     Recording,
     Rows,
     Segments,
@@ -67,9 +67,9 @@ def attend(
     out = _mixed(ask, flows, computed) if computed else features[:0]
     if plan.record is not None:
         _record(ask, flows, plan.record, site)
-    if plan.keep is not None:
-        outputs = {row: out[computed.index(flows.output[row])] for row in plan.keep.output}
-        _keep(ask, plan.keep, site, outputs)
+    if plan.features is not None:
+        outputs = {row: out[computed.index(flows.output[row])] for row in plan.features.output}
+        _store(ask, plan.features, site, outputs)
     if computed == everyone:
         return out
     return torch.stack(
@@ -232,14 +232,16 @@ def _record(ask: _Asked, flows: _Flows, record: Recording, site: AttentionSite) 
     record.receive(site, torch.stack(maps))
 
 
-def _keep(ask: _Asked, keep: Keep, site: AttentionSite, outputs: dict[int, Tensor]) -> None:
+def _store(
+    ask: _Asked, wanted: FeatureRequest, site: AttentionSite, outputs: dict[int, Tensor]
+) -> None:
     """Hand over the parts asked for."""
-    q = dict(zip(keep.map, ask.queries(keep.map), strict=True)) if keep.map else {}
-    k = dict(zip(keep.map, ask.keys(keep.map), strict=True)) if keep.map else {}
-    rows = dict.fromkeys((*keep.output, *keep.map))
+    q = dict(zip(wanted.map, ask.queries(wanted.map), strict=True)) if wanted.map else {}
+    k = dict(zip(wanted.map, ask.keys(wanted.map), strict=True)) if wanted.map else {}
+    rows = dict.fromkeys((*wanted.output, *wanted.map))
     # In memory of their own: a view would keep all rows of the layer alive.
     kept = {row: StoredRow(*(_copied(part.get(row)) for part in (outputs, q, k))) for row in rows}
-    keep.receive(site, kept)
+    wanted.receive(site, kept)
 
 
 def _copied(x: Tensor | None) -> Tensor | None:
@@ -267,7 +269,7 @@ def _flows(plan: AttentionPlan, rows: int, site: AttentionSite) -> _Flows:
         raise ValueError(f"a CrossMix needs a cross-attention layer. Got {site.name}.")
     named = {row for r, mix in plan.cross.items() for row in (r, mix.source_row)}
     named |= set(plan.record.rows if plan.record else ())
-    kept = (*plan.keep.output, *plan.keep.map) if plan.keep else ()
+    kept = (*plan.features.output, *plan.features.map) if plan.features else ()
     if not all(0 <= row < known for row in named) or not all(0 <= row < rows for row in kept):
         raise ValueError(f"the plan names rows {sorted(named)}, {kept}; there are {known} rows.")
     return _Flows(found[0], found[1], found[2], found[3], plan.cross)

@@ -58,9 +58,9 @@ def attend_joint(
         columns = plan.record.columns
         maps = [work.map_of(row, columns) for row in plan.record.rows]
         plan.record.receive(site, torch.stack(maps))
-    if plan.keep is not None:
-        rows = dict.fromkeys((*plan.keep.output, *plan.keep.map))
-        plan.keep.receive(site, {row: work.stored(row, out) for row in rows})
+    if plan.features is not None:
+        rows = dict.fromkeys((*plan.features.output, *plan.features.map))
+        plan.features.receive(site, {row: work.stored(row, out) for row in rows})
     return out
 
 
@@ -217,10 +217,10 @@ class _Work:
 
     def stored(self, row: int, out: Tensor) -> StoredRow:
         """The parts of a row that are to be kept."""
-        keep = self.plan.keep
-        assert keep is not None
-        output = join_heads(out[row : row + 1])[0] if row in keep.output else None
-        if row not in keep.map:
+        features = self.plan.features
+        assert features is not None
+        output = join_heads(out[row : row + 1])[0] if row in features.output else None
+        if row not in features.map:
             return StoredRow(output)
         parts = (self.given.query, self.given.key, self.given.value)
         query, key, value = (join_heads(part[row : row + 1])[0] for part in parts)

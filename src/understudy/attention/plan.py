@@ -182,7 +182,7 @@ class StoredRow:
 
 
 @dataclass(frozen=True)
-class Keep:
+class FeatureRequest:
     """Which rows of this call are wanted later, which parts of them, and who receives them.
 
     output, map: rows whose output, whose query and key are wanted. receive(site, kept) is called
@@ -216,7 +216,7 @@ class AttentionPlan:
         words: row -> LogitMix (A of a joint layer).
         all_queries: whether text and reference queries of a joint layer follow the plan, too.
         record: maps wanted from this layer, or None.
-        stored: rows of earlier calls; keep: rows wanted later, or None.
+        stored: rows of earlier calls; features: rows wanted later, or None.
     """
 
     output_from: Rows | Segments | None = None
@@ -228,7 +228,7 @@ class AttentionPlan:
     all_queries: bool = False
     record: Recording | None = None
     stored: tuple[StoredRow, ...] = ()
-    keep: Keep | None = None
+    features: FeatureRequest | None = None
 
     @classmethod
     def maps(cls, map_from: Rows | None, output_from: Rows | None = None) -> AttentionPlan:

@@ -26,7 +26,7 @@ from understudy.jobs.request import Job
 
 FILES, RESULTS = "files", "results"
 # Features of a source that one row leaves for the next change the rounding of the next.
-DEFAULTS = {"swap": {"keep": 0.0}}
+DEFAULTS = {"swap": {"features": 0.0}}
 Doing = Callable[[Iterator[Task], Callable[[Task], Job]], Iterator[Ended]]
 
 

@@ -13,7 +13,7 @@ from understudy.jobs.work import STORE
 from understudy.settings import LEARN_METHODS
 
 if TYPE_CHECKING:
-    from understudy.preflight import Finding, Needs, Report
+    from understudy.preflight import Finding, PreflightReport, Requirements
 
 GB = 10**9
 
@@ -47,7 +47,7 @@ def check(
     report.refuse()
 
 
-def lines(report: Report) -> list[str]:
+def lines(report: PreflightReport) -> list[str]:
     """The report as a table, and below it what speaks against learning from these photos."""
     width = max([len(one.file) for one in report.photos] + [5])
     head = f"{'photo':<{width}}  {'width':>5} {'height':>6}  {'cut':>4}  {'sharp':>5}  remarks"
@@ -67,7 +67,7 @@ def _row(one: Finding, width: int) -> str:
     return f"{one.file:<{width}}  {sizes}  {'; '.join((*one.warnings, *one.notes))}".rstrip()
 
 
-def _needs(needs: Needs) -> list[str]:
+def _needs(needs: Requirements) -> list[str]:
     def among(free: int | None) -> str:
         return "" if free is None else f" of {free / GB:.1f} GB free"
 

@@ -63,7 +63,7 @@ def edit(
     reweight: Weights = [],  # noqa: B006
     window: Windows = [],  # noqa: B006
     blend: Blended = None,
-    keep: Kept = [],  # noqa: B006
+    preserve: Kept = [],  # noqa: B006
     mask: Mask = None,
     select: SelectOption = [],  # noqa: B006
     sam: SamOption = None,
@@ -92,7 +92,7 @@ def edit(
         reweight=reweight,
         window=window,
         blend=blend,
-        keep=keep,
+        preserve=preserve,
         mask=mask,
         region=region,
         select=select,

@@ -92,9 +92,9 @@ def learn(
 
 def _kept(folder: Path) -> str:
     """What a stopped run left in its folder."""
-    from understudy.learn.checkpoint import Run
+    from understudy.learn.checkpoint import RunFolder
 
-    last = Run(folder, 1, {}).latest()
+    last = RunFolder(folder, 1, {}).latest()
     if last is None:
         return "Class images drawn so far are in the cache: the same command continues with them."
     return f"Step {last.step} is kept in {last.folder}: the same command with --resume continues."

@@ -44,7 +44,7 @@ def make(
     References, sides by lot, repeats and catch questions are as in the papers' studies.
     """
     check_folder_writable(out)
-    from understudy.evaluate.stage import pick
+    from understudy.evaluate.setup import pick
     from understudy.evaluate.study import contests, questions
 
     found, known = contests.contests(results, methods, data)

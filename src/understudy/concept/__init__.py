@@ -1,18 +1,19 @@
-"""What was learnt, as a value: what it is (value.py), on disk (folder.py), put on (wear.py)."""
+"""A learned subject as a value: definition (value.py), files (folder.py), use (apply.py)."""
 
 from understudy.concept.apply import (
+    applied,
     embedded,
     named_parameters,
     replace_weights,
     untouched,
-    worn,
 )
 from understudy.concept.folder import MANIFEST
 from understudy.concept.value import Concept, spelled, with_articles, with_strengths
 
 __all__ = [
-    "MANIFEST",
     "Concept",
+    "MANIFEST",
+    "applied",
     "embedded",
     "named_parameters",
     "replace_weights",
@@ -20,5 +21,4 @@ __all__ = [
     "untouched",
     "with_articles",
     "with_strengths",
-    "worn",
 ]

@@ -1,4 +1,4 @@
-"""Putting concepts on a model, and taking them off again without a trace.
+"""Applies concepts to a model, and restores its weights exactly afterwards.
 
 This module does not know how a concept is learnt, nor what a diffusion model computes.
 """
@@ -26,14 +26,17 @@ from understudy.models.interface import DiffusionModel
 
 
 @contextmanager
-def worn(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
-    """Let `model` wear `concepts` inside the block: each adds its change to the weights, times its
+def applied(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
+    """Apply `concepts` to `model` inside the block: each adds its change to the weights, times its
     strength.
 
-    Afterwards the very same weights are back, bit for bit. May be nested; changes add up. A tail
-    changes no weights: `embedded` puts it behind the prompts that name it. Raises ConceptError for
-    a concept of another base model, or two that want the same word, before anything is changed.
+    Afterwards the original weights are restored, bit for bit. May be nested; changes add up. A tail
+    changes no weights: `embedded` appends it to the prompts that name it. Raises ConceptError for
+    a concept of another base model, or two that use the same word, before anything is changed.
     """
+    if not concepts:
+        yield
+        return
     for concept in concepts:
         _refuse_misfits(model, concept)
     _refuse_rivals(concepts)
@@ -55,8 +58,8 @@ def embedded(
 
     HiPer (Han et al. 2023, arXiv:2303.08767): the last n of a prompt's embeddings, padding as
     long as the prompt is short, give way to the tail times `tail_scale` (the concept's own where
-    None). With another strength than 1 they are moved towards it, or beyond. The model should wear
-    the concepts. Raises PromptError for a prompt that is too long, and for a strength that is not
+    None). With another strength than 1 they are moved towards it, or beyond. Apply the concepts
+    before. Raises PromptError for a prompt that is too long, and for a strength that is not
     the concept's own (see `with_strengths`).
     """
     for prompt in prompts:

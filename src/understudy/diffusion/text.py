@@ -23,21 +23,21 @@ class Tokens:
 
     Attributes:
         ids: as many ids as the encoder takes, start and end token included, padded.
-        pieces: the real tokens between start and end as text, "</w>" marking the end of a word.
-        spans: first and behind-last character in the prompt of each piece, by the tokenizer's
+        strings: the real tokens between start and end as text, "</w>" marking the end of a word.
+        spans: first and behind-last character in the prompt of each string, by the tokenizer's
             offsets; None where it gives none.
-        first: place of the first piece in the sequence that attention reads.
+        first: place of the first string in the sequence that attention reads.
     """
 
     ids: tuple[int, ...]
-    pieces: tuple[str, ...]
+    strings: tuple[str, ...]
     spans: tuple[tuple[int, int], ...] | None = None
     first: int = 1
 
     @property
     def length(self) -> int:
         """Number of real tokens, without start, end and padding."""
-        return len(self.pieces)
+        return len(self.strings)
 
 
 @dataclass(frozen=True, eq=False)

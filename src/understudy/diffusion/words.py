@@ -1,9 +1,9 @@
 """Which tokens belong to which word, and which token of one prompt answers to which of another.
 
-Knows prompts, token ids and token pieces; knows nothing about models, attention or steps.
+Knows prompts, token ids and tokens as text; knows nothing about models, attention or steps.
 
 A *place* is an index into the padded token row: 0 is the start token, 1 the first real token.
-*Pieces* are the texts of the real tokens, in order, without the start and end tokens.
+*Strings* are the texts of the real tokens, in order, without the start and end tokens.
 """
 
 from __future__ import annotations
@@ -58,12 +58,12 @@ def word_places(
             for place, (start, end) in enumerate(tokens.spans, start=tokens.first)
             if any(start < last and first < end for first, last in wanted)
         )
-    pieces = pieces_of(tokens)
+    strings = strings_of(tokens)
     found = [
         (_squeezed(fold(prompt[:start])), _squeezed(fold(prompt[:end])))
         for start, end in word_spans(prompt, word, occurrence=occurrence)
     ]
-    spans = _piece_spans(prompt, pieces)
+    spans = _string_spans(prompt, strings)
     return tuple(
         place
         for place, (start, end) in enumerate(spans, start=1)
@@ -71,11 +71,11 @@ def word_places(
     )
 
 
-def pieces_of(tokens: Reading) -> Sequence[str]:
+def strings_of(tokens: Reading) -> Sequence[str]:
     """The texts of the real tokens, in the first encoder."""
     if several := _several(tokens):
-        return several[0].pieces
-    return tokens.pieces if isinstance(tokens, Tokens) else cast(Sequence[str], tokens)
+        return several[0].strings
+    return tokens.strings if isinstance(tokens, Tokens) else cast(Sequence[str], tokens)
 
 
 def _several(tokens: Reading) -> tuple[Tokens, ...]:
@@ -85,7 +85,7 @@ def _several(tokens: Reading) -> tuple[Tokens, ...]:
     return tuple(one for one in tokens if isinstance(one, Tokens))
 
 
-def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], ...]:
+def split_places(prompt: str, strings: Sequence[str]) -> tuple[tuple[int, ...], ...]:
     """The places of each word of `prompt.split(" ")`, counted off by letters.
 
     This is the published rule (Prompt-to-Prompt, Hertz et al. 2022, and Photoswap, Gu et al.
@@ -94,11 +94,11 @@ def split_places(prompt: str, pieces: Sequence[str]) -> tuple[tuple[int, ...], .
     words = unweighted(prompt).split(" ")
     places: list[list[int]] = [[] for _ in words]
     word = letters = 0
-    for place, piece in enumerate(pieces, start=1):
+    for place, string in enumerate(strings, start=1):
         if word == len(words):
             break
         places[word].append(place)
-        letters += len(piece.removesuffix("</w>").strip("# "))
+        letters += len(string.removesuffix("</w>").strip("# "))
         if letters >= len(words[word]):
             word, letters = word + 1, 0
     return tuple(map(tuple, places))
@@ -109,7 +109,7 @@ def exact_places(prompt: str, word: str, tokens: Reading) -> tuple[int, ...]:
 
     Empty where there is none: "woman" is not "woman," and no phrase of two words is ever found.
     """
-    spans = split_places(prompt, pieces_of(tokens))
+    spans = split_places(prompt, strings_of(tokens))
     words = unweighted(prompt).split(" ")
     return tuple(place for i, span in enumerate(spans) if words[i] == word for place in span)
 
@@ -217,36 +217,36 @@ def _common_lengths(source: Sequence[int], target: Sequence[int]) -> list[list[i
     return lengths
 
 
-def _piece_spans(prompt: str, pieces: Sequence[str]) -> list[tuple[int, int]]:
-    """Where each piece lies, in bytes, in the prompt with its blanks taken out."""
+def _string_spans(prompt: str, strings: Sequence[str]) -> list[tuple[int, int]]:
+    """Where each string lies, in bytes, in the prompt with its blanks taken out."""
     words = fold(prompt).split()
     for read in (_as_text, _as_bytes):
-        parts = [read(piece.removesuffix("</w>")) for piece in pieces]
+        parts = [read(string.removesuffix("</w>")) for string in strings]
         if b"".join(parts) == "".join(words).encode():
             ends = [0, *accumulate(map(len, parts))]
             return list(pairwise(ends))
-    # Pieces that do not spell the prompt: count letters off, word by word.
+    # Strings that do not spell the prompt: count letters off, word by word.
     ends = [0, *accumulate(map(_squeezed, words))]
-    places = split_places(" ".join(words), pieces)
+    places = split_places(" ".join(words), strings)
     spans = {
         place: span for span, word in zip(pairwise(ends), places, strict=True) for place in word
     }
-    return [spans.get(place, (0, 0)) for place in range(1, len(pieces) + 1)]
+    return [spans.get(place, (0, 0)) for place in range(1, len(strings) + 1)]
 
 
 def _squeezed(text: str) -> int:
     return len("".join(text.split()).encode())
 
 
-def _as_text(piece: str) -> bytes:
-    return fold(piece.strip()).encode()
+def _as_text(string: str) -> bytes:
+    return fold(string.strip()).encode()
 
 
-def _as_bytes(piece: str) -> bytes:
-    """The bytes behind a piece of byte-level BPE, which writes each byte as one letter."""
+def _as_bytes(string: str) -> bytes:
+    """The bytes behind a string of byte-level BPE, which writes each byte as one letter."""
     shown = [*range(33, 127), *range(161, 173), *range(174, 256)]
     letters = {chr(byte): byte for byte in shown}
     letters |= {chr(256 + n): b for n, b in enumerate(b for b in range(256) if b not in shown)}
     return b"".join(
-        bytes([letters[letter]]) if letter in letters else letter.encode() for letter in piece
+        bytes([letters[letter]]) if letter in letters else letter.encode() for letter in string
     )

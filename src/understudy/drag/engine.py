@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.drag.region import Grid, Look, look
+from understudy.drag.region import FeatureView, Grid, look
 from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
 from understudy.drag.state import Anchor, Findings, State, findings
 from understudy.drag.supervision import MaskedBox, mask_term
@@ -26,6 +26,7 @@ from understudy.settings.drag import DragSettings
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as everybody has them
 PUBLISHED_SIZE = 512  # pixels; what lengths in the settings refer to
 WIDER = 3  # how much wider a search follows a doubtful one
+Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,7 +156,7 @@ class Engine:
             return 1.0 if handles <= 5 else 2.0
         return max(near * self.scale, near)
 
-    def _look(self, state: State, front: Tensor) -> tuple[State, Look, int]:
+    def _look(self, state: State, front: Tensor) -> tuple[State, FeatureView, int]:
         """Features around the handles, the radius to search, and an anchor if there was none."""
         search = self.search * (WIDER if state.doubtful else 1)
         seen = self._features(front, state.places, self._reach(search))
@@ -165,14 +166,14 @@ class Engine:
             return replace(state, anchor=anchor, memory=None), seen, search
         return self.anchored(state), seen, search
 
-    def _features(self, front: Tensor, places: Tensor, radius: int) -> Look:
+    def _features(self, front: Tensor, places: Tensor, radius: int) -> FeatureView:
         """places: the points, on the host."""
         box = None if self.fixed is None else self.fixed.box
         layers = self.layers(front)
         return look(self.held, layers, self.resolution, self.grid, places, radius, box)
 
     @torch.no_grad()
-    def _followed(self, front: Tensor, places: Tensor, radius: int) -> Look | None:
+    def _followed(self, front: Tensor, places: Tensor, radius: int) -> FeatureView | None:
         """The features that are tracked, where they are not those of supervision."""
         if self.tracking is None:
             return None
@@ -182,7 +183,7 @@ class Engine:
         """How far from a handle a step may look: tracked, then the disc, then a step."""
         return search + math.ceil(self.disc) + 3
 
-    def _loss(self, state: State, front: Tensor, seen: Look) -> tuple[Tensor, dict[str, Tensor]]:
+    def _loss(self, state: State, front: Tensor, seen: FeatureView) -> tuple[Tensor, Terms]:
         anchor = cast(Anchor, state.anchor)
         supervision = supervision_of(self.settings, self.disc, self.fixed is not None)
         motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)

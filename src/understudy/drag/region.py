@@ -49,7 +49,7 @@ class Grid:
 
 
 @dataclass(frozen=True, eq=False)
-class Look:
+class FeatureView:
     """What was computed of a map: a window around each point, and what the mask looks at."""
 
     grid: Grid
@@ -71,14 +71,14 @@ class Look:
         across = self._weights(columns, 1)[:, None].transpose(2, 3)  # (n, 1, sw, k)
         return down @ self.windows @ across
 
-    def only(self, points: slice) -> Look:
+    def only(self, points: slice) -> FeatureView:
         """The look at some of the points."""
-        return Look(self.grid, self.windows[points], self.origins[points])
+        return FeatureView(self.grid, self.windows[points], self.origins[points])
 
-    def detached(self) -> Look:
+    def detached(self) -> FeatureView:
         """The same values, without gradients."""
         box = None if self.box is None else self.box.detach()
-        return Look(self.grid, self.windows.detach(), self.origins, box)
+        return FeatureView(self.grid, self.windows.detach(), self.origins, box)
 
     def _weights(self, places: Tensor, axis: int) -> Tensor:
         """Weights of a window's cells along one axis for each place, (n, p, cells)."""
@@ -108,7 +108,7 @@ def look(
     places: Float[Tensor, "n 2"],
     radius: int,
     box: tuple[int, int, int, int] | None = None,
-) -> Look:
+) -> FeatureView:
     """Features up to `radius` pixels around places, and of the mask's box of cells if there is one.
 
     On a CPU nothing else is computed: windows alone without a mask; with one, the smallest
@@ -123,7 +123,7 @@ def look(
             found = windows.cut_out(held.features(front, resolution))
         else:
             found = held.features(front, resolution, windows)
-        return Look(grid, found, windows.origins.to(found.device))
+        return FeatureView(grid, found, windows.origins.to(found.device))
     low = windows.origins.amin(dim=0).tolist()
     high = (windows.origins.amax(dim=0) + torch.tensor(windows.size)).tolist()
     top, left = (max(min(box[axis], low[axis]), 0) for axis in (0, 1))
@@ -138,4 +138,4 @@ def look(
     shift = torch.tensor([top, left])
     around_points = Windows(windows.origins - shift, windows.size).cut_out(area)
     inner = area[:, :, box[0] - top : box[2] - top, box[1] - left : box[3] - left]
-    return Look(grid, around_points, windows.origins.to(area.device), inner)
+    return FeatureView(grid, around_points, windows.origins.to(area.device), inner)

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.drag.region import Look
+from understudy.drag.region import FeatureView
 
 
 @dataclass(frozen=True, eq=False)
@@ -19,11 +19,11 @@ class Anchor:
 
     front: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
-    look: Look | None = None
-    tracked: Look | None = None
+    look: FeatureView | None = None
+    tracked: FeatureView | None = None
 
     @property
-    def seen(self) -> Look:
+    def seen(self) -> FeatureView:
         """The features, once computed."""
         assert self.look is not None, "an anchor is looked at before it is used"
         return self.look

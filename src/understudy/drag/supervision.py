@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from understudy.drag.region import Look
+from understudy.drag.region import FeatureView
 
 AT_ONCE = 4_000_000  # numbers of an enlarged map that are held at once
 TINY = 1e-7  # the published programs add it to distances they divide by
@@ -44,10 +44,10 @@ class Supervision:
 
     def terms(
         self,
-        look: Look,
+        look: FeatureView,
         points: Float[Tensor, "n 2"],
         targets: Float[Tensor, "n 2"],
-        anchor: Look,
+        anchor: FeatureView,
         anchored: Float[Tensor, "n 2"],
     ) -> Float[Tensor, " n"]:
         """The motion term of every handle; NaN, with no gradient, in the dead zone.

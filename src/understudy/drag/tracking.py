@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.drag.region import Look
+from understudy.drag.region import FeatureView
 
 TINY = 1e-12
 AT_ONCE = 16  # points whose windows are compared at once, to bound memory
@@ -44,7 +44,7 @@ class Sight:
     in the first, and after points were moved by hand.
     """
 
-    look: Look
+    look: FeatureView
     references: Float[Tensor, "n c"]
     picture: Callable[[], Float[Tensor, "1 3 h w"]]
     memory: object = None
@@ -107,7 +107,7 @@ class FeatureTracker:
         return Tracks(found, nearest, unsure)
 
 
-def _between(look: Look, references: Tensor, points: Tensor) -> Float[Tensor, "n 2"]:
+def _between(look: FeatureView, references: Tensor, points: Tensor) -> Float[Tensor, "n 2"]:
     """One Gauss-Newton step from the nearest pixels towards the reference, at most a pixel.
 
     Lucas & Kanade 1981: the features' slopes tell how far between pixels the handle lies.

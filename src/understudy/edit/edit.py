@@ -28,7 +28,7 @@ from understudy.settings import EditSettings
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.cross_maps import alignment
 from understudy.transfer.readings import readings
-from understudy.transfer.step import Stirring
+from understudy.transfer.step import StochasticNoise
 
 WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods that know no single words
 
@@ -39,13 +39,14 @@ class WordEdits:
 
     weights: factor on a target word's attention. windows: share of the run in which a target word
     takes the source's attention, or its start and end. blend: the subject's word in the source
-    prompt and in the targets; latents change only where either is. keep: words that stay anyway.
+    prompt and in the targets; latents change only where either is. preserve: words kept unchanged
+    all the same.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     windows: Mapping[str, Window] = field(default_factory=lambda: MappingProxyType({}))
     blend: tuple[str, str] | None = None
-    keep: tuple[str, ...] = ()
+    preserve: tuple[str, ...] = ()
 
 
 def edit_steps(
@@ -65,7 +66,7 @@ def edit_steps(
     Args:
         inversion: of the photo, made by this model as it is dressed now.
         source_prompt: the prompt of the inversion.
-        target_prompts: may name concepts, as in "a photo of {rex}"; the model wears them.
+        target_prompts: may name concepts, as in "a photo of {rex}", that are applied.
         words: what is said of single words (p2p and hiper).
         mask: of the picture's or the latents' size, 1 = may change.
         features: what earlier edits of this source kept, used and filled (p2p and hiper).
@@ -150,7 +151,7 @@ def prepared(
     if settings.method in WITHOUT_WORDS and words != WordEdits():
         raise InputError(
             f"--method {settings.method} knows no single words; --reweight, --window, --blend and "
-            "--keep go with p2p and hiper. Give a --mask to keep what is outside it."
+            "--preserve go with p2p and hiper. Give a --mask to keep what is outside it."
         )
     targets = tuple(spelled(target, *concepts) for target in named)
     own = [tail_places(model, target, concepts) for target in named]
@@ -205,10 +206,10 @@ def _blend(
     words: WordEdits,
 ) -> Blend | None:
     """Where latents may differ from the source's by words; None = anywhere."""
-    kept = [places_in(prompts, word, tokens) for word in words.keep]
+    kept = [places_in(prompts, word, tokens) for word in words.preserve]
     if words.blend is None:
         if kept:
-            raise InputError("--keep excepts words from --blend; say what is to be blended too.")
+            raise InputError("--preserve excepts words from --blend. Give --blend too.")
         return None
     wanted = [words.blend[0], *[words.blend[1]] * (len(prompts) - 1)]
     places = [word_places(*given) for given in zip(prompts, wanted, tokens, strict=True)]
@@ -218,7 +219,7 @@ def _blend(
         target_places=tuple(places[1:]),
         threshold=settings.blend_threshold,
         kept_places=tuple(tuple(chain(*each)) for each in zip(*kept, strict=True)),
-        kept_threshold=settings.keep_threshold,
+        kept_threshold=settings.preserve_threshold,
     )
 
 
@@ -246,9 +247,9 @@ def _reworded(
         blend=blend,
         texts=asked.texts,
         features=features,
-        stirring=Stirring(settings.eta, settings.temperature, settings.noise_seed),
+        stochastic=StochasticNoise(settings.eta, settings.temperature, settings.noise_seed),
     )
-    return (EditStep(s.index, s.total, s.time, s.target, s.mask, s.rows) for s in steps)
+    return (EditStep(s.index, s.total, s.time, s.target, s.mask, s.nfe) for s in steps)
 
 
 def _injected(
@@ -270,7 +271,7 @@ def _injected(
         negative=asked.negative,
         mask=mask,
     )
-    return (EditStep(s.index, s.total, s.time, s.target, mask, s.rows) for s in steps)
+    return (EditStep(s.index, s.total, s.time, s.target, mask, s.nfe) for s in steps)
 
 
 def check(

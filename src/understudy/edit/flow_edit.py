@@ -158,11 +158,11 @@ def flow_edit_steps(
     if mask is not None:
         height, width = latents.shape[-2:]
         where = latent_mask(mask, (height, width)).to(latents.device)
-    total, before = len(walk.taken), model.rows
+    total, before = len(walk.taken), model.nfe
     for index, ((_, start, _), z) in enumerate(zip(walk.taken, found, strict=True)):
         shown = z if where is None else blended(wide(latents), z, where)
-        yield EditStep(index, total, start, shown, where, model.rows - before)
-        before = model.rows
+        yield EditStep(index, total, start, shown, where, model.nfe - before)
+        before = model.nfe
     if not total:
         yield EditStep(0, 1, 0.0, wide(latents).expand(len(named), -1, -1, -1), where, 0)
 

@@ -36,7 +36,7 @@ class InjectStep:
     """One finished step.
 
     index counts from 0 to total - 1; time is the one the network was told. target "k c h w" and
-    source "1 c h w" are the latents after it, rows what it cost.
+    source "1 c h w" are the latents after it, nfe the network evaluations of the step.
     """
 
     index: int
@@ -44,7 +44,7 @@ class InjectStep:
     time: float
     target: Float[Tensor, "k c h w"]
     source: Float[Tensor, "1 c h w"]
-    rows: int
+    nfe: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def plug_and_play_steps(
     target = path[:1].expand(len(texts), -1, -1, -1)
     times = times_of(model, steps, inversion.noise)
     for index, (start, end) in enumerate(pairwise(times)):
-        before = model.rows
+        before = model.nfe
         if moves(model.schedule, start, end):
             own = inversion.uncond(index) if inversion.steps == steps else None
             uncond = negative if negative is not None else empty if own is None else own
@@ -118,7 +118,7 @@ def plug_and_play_steps(
         source = path[index + 1 : index + 2]
         if mask is not None:
             target = blended(source, target, mask)
-        yield InjectStep(index, steps, start, target, source, model.rows - before)
+        yield InjectStep(index, steps, start, target, source, model.nfe - before)
 
 
 def _output(

@@ -24,7 +24,7 @@ from understudy.transfer.blend import Blend
 from understudy.transfer.cross_maps import MixesAt
 from understudy.transfer.loop import SwapStep, replay_steps
 from understudy.transfer.schedule import SwapSchedule
-from understudy.transfer.step import Stirring
+from understudy.transfer.step import StochasticNoise
 
 
 def mixes_of(
@@ -72,7 +72,7 @@ def prompt_to_prompt_steps(
     blend: Blend | None = None,
     texts: Text | None = None,
     features: SourceFeatures | None = None,
-    stirring: Stirring | None = None,
+    stochastic: StochasticNoise | None = None,
 ) -> Iterator[SwapStep]:
     """Edit an inverted photo by its prompt, several targets in one pass of the source.
 
@@ -82,7 +82,8 @@ def prompt_to_prompt_steps(
         blend: where latents may differ from the source's.
         texts: embeddings of the targets; None = those of their prompts.
         features: what earlier edits of this source kept, used and filled.
-        stirring: fresh noise, so that shapes may change too; None = the inversion's own all along.
+        stochastic: fresh noise, so that shapes may change too; None = the inversion's own all
+            along.
     """
     steps = inversion.steps
     taking = windows[:steps].flatten(1).any(1).nonzero().flatten().tolist()
@@ -98,5 +99,5 @@ def prompt_to_prompt_steps(
         mixes=mixes_of(columns, windows, model),
         texts=texts,
         features=features,
-        stirring=stirring,
+        stochastic=stochastic,
     )

@@ -13,7 +13,7 @@ class EditStep:
     """One finished step of an edit.
 
     index counts from 0 to total - 1. target "k c h w" are the latents after it, mask "m 1 h w"
-    where they may differ from the source's, rows the network evaluations (NFE) it took.
+    where they may differ from the source's, nfe the network evaluations it took.
     """
 
     index: int
@@ -21,4 +21,4 @@ class EditStep:
     time: float
     target: Float[Tensor, "k c h w"]
     mask: Float[Tensor, "m 1 h w"] | None
-    rows: int
+    nfe: int

@@ -1,6 +1,6 @@
 """The steps in which each word takes the source's cross-attention.
 
-Knows prompts, token pieces and numbers of steps; knows nothing of attention or models.
+Knows prompts, tokens as text and numbers of steps; knows nothing of attention or models.
 """
 
 from __future__ import annotations

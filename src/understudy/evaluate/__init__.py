@@ -1,1 +1,1 @@
-"""The rulers: what a picture shows, and how near it is to the right answer."""
+"""The papers' protocols and SwapBench: methods, measures, reports, studies with people."""

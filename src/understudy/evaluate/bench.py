@@ -38,14 +38,14 @@ class Known:
 
 
 @dataclass(frozen=True)
-class Task:
-    """What a method is given: photos of a subject, and a source in which it is to act.
+class BenchCase:
+    """What a method is given: photos of a subject, and a source to put it into.
 
     prompt describes the source; noun is the word in it whose place the subject takes. subject is
-    learnt once for all tasks that name it.
+    learnt once for all cases that name it.
     """
 
-    case: str
+    name: str
     seed: int
     subject: str
     class_noun: str
@@ -69,7 +69,7 @@ class Bench(Protocol):
     def title(self) -> str: ...
     @property
     def knows_answers(self) -> bool:
-        """Whether tasks come with what is `Known`."""
+        """Whether cases come with what is `Known`."""
         ...
 
     @property
@@ -90,7 +90,7 @@ class Bench(Protocol):
         """Whose case it is, without opening anything."""
         ...
 
-    def task(self, name: str) -> Task: ...
+    def case(self, name: str) -> BenchCase: ...
     def score(self, name: str, picture: Float[Tensor, "1 3 h w"]) -> dict[str, Any]:
         """Facts of the case (kind, subject, seed) and every measure of an answer to it."""
         ...

@@ -18,13 +18,13 @@ BATCH = 32  # pictures at once: bounds memory, changes nothing
 
 @torch.no_grad()
 def trunk_features(
-    ruler: Recogniser, pictures: Iterable[Float[Tensor, "b 3 h w"]]
+    recogniser: Recogniser, pictures: Iterable[Float[Tensor, "b 3 h w"]]
 ) -> Float[Tensor, "n d"]:
     """The network's deepest features, averaged over the picture: what FID compares here, as
     Inception's last pooling elsewhere."""
     found = list[Tensor]()
     for part in pictures:
-        deepest = ruler.network.levels(ruler.prepare(part))[-1]
+        deepest = recogniser.network.levels(recogniser.prepare(part))[-1]
         found.append(deepest.mean(dim=(2, 3)).float().cpu())
     return torch.cat(found)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from understudy.concept import Concept
 from understudy.evaluate.dreambench import BenchSubject
-from understudy.evaluate.stage import Stage
+from understudy.evaluate.setup import Setup
 from understudy.learn.identifier import candidates, rare_words
 from understudy.models.interface import DiffusionModel
 from understudy.settings import LEARN_METHODS, LearnSettings
@@ -35,41 +35,41 @@ class Learner:
     noun: Literal["its own", "wrong", "none"] = "its own"
     photos: int = 0
 
-    def settings(self, stage: Stage) -> LearnSettings | None:
+    def settings(self, setup: Setup) -> LearnSettings | None:
         """What it learns with; None if it does not."""
         if self.learns is None:
             return None
-        return stage.settings(LearnSettings, **self.learns)
+        return setup.settings(LearnSettings, **self.learns)
 
     def facts(self) -> dict[str, Any]:
         """What its results depend on beside settings, where it is not what the others do."""
         said = {} if self.noun == "its own" else {"noun": self.noun}
         return said | ({"photos": self.photos} if self.photos else {})
 
-    def told(self, stage: Stage, subject: BenchSubject, nouns: Sequence[str]) -> str:
+    def told(self, setup: Setup, subject: BenchSubject, nouns: Sequence[str]) -> str:
         """The class it is told: the subject's own, the next of the data set, or a rare word."""
         if self.noun == "its own":
             return subject.noun
         if self.noun == "none":
-            return rare_noun(stage.model, stage.settings(LearnSettings).seed)
+            return rare_noun(setup.model, setup.settings(LearnSettings).seed)
         others = sorted(set(nouns) - {subject.noun}) or ["thing"]
         return others[len(subject.name) % len(others)]
 
     def concept(
         self,
-        stage: Stage,
+        setup: Setup,
         subject: BenchSubject,
         nouns: Sequence[str],
         photos: Float[Tensor, "n 3 h w"],
     ) -> Concept | None:
         """The subject's concept, learnt now or before. nouns: of all subjects of the data set."""
-        settings = self.settings(stage)
+        settings = self.settings(setup)
         if settings is None:
             return None
         name = "".join(c if c.isalnum() else "-" for c in subject.name)
         name = name if name[:1].isalpha() else f"s{name}"
         seen = photos[: self.photos or None]
-        return stage.concept(name, self.told(stage, subject, nouns), seen, settings)
+        return setup.concept(name, self.told(setup, subject, nouns), seen, settings)
 
 
 def rare_noun(model: DiffusionModel, seed: int) -> str:

@@ -15,17 +15,17 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.diffusion.sampler import sample_steps
 from understudy.edit import WordEdits, edit
 from understudy.errors import InputError
-from understudy.evaluate.bench import Known, Task
-from understudy.evaluate.stage import Stage
+from understudy.evaluate.bench import BenchCase, Known
+from understudy.evaluate.setup import Setup
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
-from understudy.jobs.casting import Cast
 from understudy.jobs.events import completed
 from understudy.jobs.source import Inverted, Source
+from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import replaced
 from understudy.settings import (
     EditSettings,
@@ -36,7 +36,7 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings.swap import INVERSIONS, PRESETS
-from understudy.swap.subjects import Role
+from understudy.swap.subjects import Replacement
 
 Picture = Float[Tensor, "1 3 h w"]
 
@@ -48,44 +48,44 @@ class Method:
     needs_answer: a control that can do nothing unless the right answer is known.
     """
 
-    make: Callable[[Task, Stage | None], Picture]
+    make: Callable[[BenchCase, Setup | None], Picture]
     says: str
-    listens: Callable[[Stage], tuple[Settings, ...]] | None = None
+    listens: Callable[[Setup], tuple[Settings, ...]] | None = None
     needs_answer: bool = False
 
-    def facts(self, stage: Stage | None) -> dict[str, Any]:
+    def facts(self, setup: Setup | None) -> dict[str, Any]:
         """What its results depend on, for run.json."""
         if self.listens is None:
             return {}
-        return on(stage).facts(*self.listens(on(stage)))
+        return on(setup).facts(*self.listens(on(setup)))
 
 
-def on(stage: Stage | None) -> Stage:
-    if stage is None:
+def on(setup: Setup | None) -> Setup:
+    if setup is None:
         raise InputError("This method needs a model; name one with --model.")
-    return stage
+    return setup
 
 
-def known(task: Task) -> Known:
-    if task.known is None:
-        raise InputError(f"{task.case}: this method needs the right answer, known of toys alone.")
-    return task.known
+def known(case: BenchCase) -> Known:
+    if case.known is None:
+        raise InputError(f"{case.name}: this method needs the right answer, known of toys alone.")
+    return case.known
 
 
 # Controls that need no model
 
 
-def right_answer(task: Task, stage: Stage | None) -> Picture:
-    return known(task).right
+def right_answer(case: BenchCase, setup: Setup | None) -> Picture:
+    return known(case).right
 
 
-def no_swap(task: Task, stage: Stage | None) -> Picture:
-    return task.source
+def no_swap(case: BenchCase, setup: Setup | None) -> Picture:
+    return case.source
 
 
-def copy_paste(task: Task, stage: Stage | None) -> Picture:
+def copy_paste(case: BenchCase, setup: Setup | None) -> Picture:
     """The toy cut out of the first photo, scaled to the height of the one it covers."""
-    photo, source, seen = task.photos[:1], task.source.clone(), known(task)
+    photo, source, seen = case.photos[:1], case.source.clone(), known(case)
     cut = _box(seen.photo_masks[0, 0])
     put = _box(seen.source_mask[0, 0])
     tall, side = put[1] - put[0], source.shape[-1]
@@ -111,105 +111,105 @@ def _box(mask: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
 
 
 @torch.no_grad()
-def autoencoder(task: Task, stage: Stage | None) -> Picture:
+def autoencoder(case: BenchCase, setup: Setup | None) -> Picture:
     """The right answer through the autoencoder alone: the ceiling of all that edits latents.
 
     The source, where no right answer is known.
     """
-    model, best = on(stage).model, task.known.right if task.known else task.source
+    model, best = on(setup).model, case.known.right if case.known else case.source
     return model.decode(model.encode(best.to(model.device)))
 
 
-def plain_generation(task: Task, stage: Stage | None) -> Picture:
-    """The target prompt drawn by the model that wears the concept, with no look at the source."""
-    here, concept = on(stage), _concept(task, on(stage))
-    target, how = task.target_prompt(f"{{{concept.name}}}"), here.settings(GenerateSettings)
-    with worn(here.model, concept):
-        return generate(here.model, [target], [task.seed], how, concepts=(concept,))
+def plain_generation(case: BenchCase, setup: Setup | None) -> Picture:
+    """The target prompt drawn with the concept applied; the source is not used."""
+    here, concept = on(setup), _concept(case, on(setup))
+    target, how = case.target_prompt(f"{{{concept.name}}}"), here.settings(GenerateSettings)
+    with applied(here.model, concept):
+        return generate(here.model, [target], [case.seed], how, concepts=(concept,))
 
 
 @torch.no_grad()
-def ddim(task: Task, stage: Stage | None) -> Picture:
+def ddim(case: BenchCase, setup: Setup | None) -> Picture:
     """The source inverted by DDIM and drawn again with guidance: no swap, through the model."""
-    here, prompt = on(stage), task.prompt
+    here, prompt = on(setup), case.prompt
     how = here.settings(SwapSettings)
     plain = replace(_inverting(here, how), method="ddim")
-    noise = _inverted(task, here, plain).noise
+    noise = _inverted(case, here, plain).noise
     texts = here.model.embed([prompt]), here.model.embed([""])
     *_, last = sample_steps(here.model, noise, *texts, steps=how.steps, guidance=how.guidance)
     return here.model.decode(last.latents)
 
 
-def photoswap(task: Task, stage: Stage | None, **preset: str) -> Picture:
+def photoswap(case: BenchCase, setup: Setup | None, **preset: str) -> Picture:
     """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
-    here, concept = on(stage), _concept(task, on(stage))
+    here, concept = on(setup), _concept(case, on(setup))
     how = here.settings(SwapSettings, **preset)
-    source = Source(task.prompt, task.source)
-    role, target = Role(task.noun, concept.phrase), task.target_prompt(concept.phrase)
-    cast = Cast((role,), (concept,), target)
-    with worn(here.model, concept):
-        found = Inverted(_inverted(task, here, _inverting(here, how)))
-        return completed(replaced(here.model, found, source, cast, how, task.photos)).picture
+    source = Source(case.prompt, case.source)
+    replacement, target = Replacement(case.noun, concept.phrase), case.target_prompt(concept.phrase)
+    subjects = SwapSubjects((replacement,), (concept,), target)
+    with applied(here.model, concept):
+        found = Inverted(_inverted(case, here, _inverting(here, how)))
+        return completed(replaced(here.model, found, source, subjects, how, case.photos)).picture
 
 
-def edited(task: Task, stage: Stage | None, how: EditSettings) -> Picture:
+def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
     """Edit the source's words so that they name the learnt toy: what Photoswap is compared with.
 
     Prompt-to-prompt blends where either toy is looked at, as its authors do with real photos.
     """
-    here, concept = on(stage), _concept(task, on(stage))
-    blend = WordEdits(blend=(task.noun, concept.phrase)) if how.method == "p2p" else None
-    with worn(here.model, concept):
-        inversion = _inverted(task, here, _inverting(here, how))
-        target = task.target_prompt(f"{{{concept.name}}}")
+    here, concept = on(setup), _concept(case, on(setup))
+    blend = WordEdits(blend=(case.noun, concept.phrase)) if how.method == "p2p" else None
+    with applied(here.model, concept):
+        inversion = _inverted(case, here, _inverting(here, how))
+        target = case.target_prompt(f"{{{concept.name}}}")
         return edit(
-            here.model, inversion, task.prompt, target, how, words=blend, concepts=(concept,)
+            here.model, inversion, case.prompt, target, how, words=blend, concepts=(concept,)
         )
 
 
-def _inverted(task: Task, stage: Stage, how: InvertSettings) -> Inversion:
+def _inverted(case: BenchCase, setup: Setup, how: InvertSettings) -> Inversion:
     """The source inverted by the model as it is dressed now; made once for all methods."""
-    cache = stage.store / "inversions"
-    return invert(stage.model, task.source, task.prompt, how, cache=cache)
+    cache = setup.store / "inversions"
+    return invert(setup.model, case.source, case.prompt, how, cache=cache)
 
 
-def _concept(task: Task, stage: Stage) -> Concept:
-    how = stage.settings(LearnSettings)
-    return stage.concept(task.subject, task.class_noun, task.photos, how)
+def _concept(case: BenchCase, setup: Setup) -> Concept:
+    how = setup.settings(LearnSettings)
+    return setup.concept(case.subject, case.class_noun, case.photos, how)
 
 
-def _inverting(stage: Stage, how: SwapSettings | EditSettings) -> InvertSettings:
+def _inverting(setup: Setup, how: SwapSettings | EditSettings) -> InvertSettings:
     """Inversion settings of the swap's or edit's length and guidance, by the method that suits a
     swap's preset unless another is told."""
-    found = stage.settings(InvertSettings).to_dict()
-    if isinstance(how, SwapSettings) and "method" not in stage.told.get("invert", {}):
+    found = setup.settings(InvertSettings).to_dict()
+    if isinstance(how, SwapSettings) and "method" not in setup.told.get("invert", {}):
         found["method"] = INVERSIONS[how.preset]
     return InvertSettings.from_dict({**found, "steps": how.steps, "guidance": how.guidance})
 
 
 def _of_preset(preset: str) -> Method:
-    def make(task: Task, stage: Stage | None) -> Picture:
-        return photoswap(task, stage, preset=preset)
+    def make(case: BenchCase, setup: Setup | None) -> Picture:
+        return photoswap(case, setup, preset=preset)
 
-    def listens(stage: Stage) -> tuple[Settings, ...]:
-        how = stage.settings(SwapSettings, preset=preset)
-        return stage.settings(LearnSettings), _inverting(stage, how), how
+    def listens(setup: Setup) -> tuple[Settings, ...]:
+        how = setup.settings(SwapSettings, preset=preset)
+        return setup.settings(LearnSettings), _inverting(setup, how), how
 
     return Method(make, f"Photoswap, preset {preset}", listens)
 
 
 def _of_edit(method: str) -> Method:
-    def settings(stage: Stage) -> EditSettings:
+    def settings(setup: Setup) -> EditSettings:
         """As long and guided as the swaps, so that both begin from the same inversion."""
-        swap = stage.settings(SwapSettings)
-        return stage.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
+        swap = setup.settings(SwapSettings)
+        return setup.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
 
-    def make(task: Task, stage: Stage | None) -> Picture:
-        return edited(task, stage, settings(on(stage)))
+    def make(case: BenchCase, setup: Setup | None) -> Picture:
+        return edited(case, setup, settings(on(setup)))
 
-    def listens(stage: Stage) -> tuple[Settings, ...]:
-        how = settings(stage)
-        return stage.settings(LearnSettings), _inverting(stage, how), how
+    def listens(setup: Setup) -> tuple[Settings, ...]:
+        how = settings(setup)
+        return setup.settings(LearnSettings), _inverting(setup, how), how
 
     return Method(make, f"edit --method {method}, the learnt toy named", listens)
 
@@ -222,12 +222,12 @@ METHODS: Mapping[str, Method] = {
     "ddim": Method(
         ddim,
         "the source inverted by DDIM and drawn again, nothing swapped",
-        lambda stage: (_inverting(stage, stage.settings(SwapSettings)),),
+        lambda setup: (_inverting(setup, setup.settings(SwapSettings)),),
     ),
     "plain-generation": Method(
         plain_generation,
         "the target prompt, drawn without the source",
-        lambda stage: (stage.settings(LearnSettings), stage.settings(GenerateSettings)),
+        lambda setup: (setup.settings(LearnSettings), setup.settings(GenerateSettings)),
     ),
     **{name: _of_edit(name) for name in ("p2p", "pnp")},
     **{f"photoswap-{preset}": _of_preset(preset) for preset in PRESETS},

@@ -22,8 +22,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import InputError, PictureError
-from understudy.evaluate.bench import Measure, Task, side_of
-from understudy.evaluate.stage import seed_of
+from understudy.evaluate.bench import BenchCase, Measure, side_of
+from understudy.evaluate.setup import seed_of
 from understudy.evaluate.swap_scores import CEILING
 from understudy.files import spec
 from understudy.files.reading import read_json
@@ -32,8 +32,8 @@ from understudy.pictures.photo import SUFFIXES, list_folder, read_photo
 from understudy.pictures.recipe import ingredient
 from understudy.pictures.tensors import read_mask, read_picture
 from understudy.settings.evaluate import CasesSettings
-from understudy.swap.subjects import Role, cast
-from understudy.vision.features import Eyes
+from understudy.swap.subjects import Replacement, with_replacements
+from understudy.vision.features import FeatureScorers
 
 NAME = "photos"
 FILE = "case.json"
@@ -46,7 +46,7 @@ DECLARED = spec.Record(
 
 @dataclass(frozen=True)
 class PhotoCase:
-    """A case as it lies on the disk; see `Task` for what the words mean."""
+    """A case as it lies on the disk; see `BenchCase` for what the words mean."""
 
     name: str
     subject: str
@@ -57,11 +57,11 @@ class PhotoCase:
     photos: tuple[Path, ...]
     mask: Path | None
 
-    def task(self, size: tuple[int, int]) -> Task:
+    def opened(self, size: tuple[int, int]) -> BenchCase:
         """The pictures scaled and centre-cropped to `size`. Raises PictureError."""
         photos = torch.cat([read_picture(file, size) for file in self.photos])
         source = read_picture(self.source, size)
-        return Task(
+        return BenchCase(
             self.name, seed_of(self.name), self.subject, self.class_noun, photos, source,
             self.prompt, self.noun,
         )  # fmt: skip
@@ -111,7 +111,9 @@ def _case(here: Path, whole: set[Path]) -> PhotoCase:
     except spec.Unfit as problem:
         raise InputError(f"{here / FILE} does not say what is wanted: {problem}.") from None
     words = {name: said[name] for name in DECLARED.fields}
-    cast(words["prompt"], [Role(words["swap"], words["class"])])  # the word is there
+    with_replacements(
+        words["prompt"], [Replacement(words["swap"], words["class"])]
+    )  # the word is there
     elsewhere = said.get("photos")
     files = list_folder(here / elsewhere if elsewhere else here).files
     photos = tuple(f for f in files if elsewhere or f.stem.startswith("photo"))
@@ -137,20 +139,22 @@ def _named(folder: Path, stem: str) -> Path | None:
 
 
 class PhotoBench:
-    """The cases of a folder, looked at by `eyes`; see `Bench`. usual_side: if none is told."""
+    """The cases of a folder, looked at by `scorers`; see `Bench`. usual_side: if none is told."""
 
     knows_answers = False
 
-    def __init__(self, folder: Path, wish: CasesSettings, eyes: Eyes, usual_side: int) -> None:
+    def __init__(
+        self, folder: Path, wish: CasesSettings, scorers: FeatureScorers, usual_side: int
+    ) -> None:
         found, self.notes = read_cases(folder)
         marks = json.dumps([case.digest() for case in found])
         self._version = hashlib.sha256(marks.encode()).hexdigest()[:12]
         cases = found[: wish.limit or None]
-        self.folder, self.eyes = folder, eyes
+        self.folder, self.scorers = folder, scorers
         self.side = side_of(wish.side, usual_side)
         self.cases = {case.name: case for case in cases}
         self.names: Sequence[str] = list(self.cases)
-        self._last: tuple[str, Task] | None = None
+        self._last: tuple[str, BenchCase] | None = None
         self._seen: tuple[str, dict[str, Tensor]] | None = None
 
     @property
@@ -163,18 +167,20 @@ class PhotoBench:
 
     @property
     def measures(self) -> Sequence[Measure]:
-        nan, eyes = math.nan, self.eyes
+        nan, scorers = math.nan, self.scorers
         found = [
             Measure(name, "mean cosine with the subject's photos", True, 0.02, nan)
-            for name in eyes.subject
+            for name in scorers.subject
         ]
-        found.append(Measure(eyes.prompt_name, "agreement with the target prompt", True, 0.01, nan))
+        found.append(
+            Measure(scorers.prompt_name, "agreement with the target prompt", True, 0.01, nan)
+        )
         if self.masked:
             found += [
                 Measure("background, dB", "PSNR to the source outside the mask", True, 1.0, nan),
                 Measure("background SSIM", "SSIM to the source outside the mask", True, 0.02, 1.0),
             ]
-            if eyes.distance and eyes.distance_name == "LPIPS":
+            if scorers.distance and scorers.distance_name == "LPIPS":
                 says = "LPIPS to the source, both black inside the mask"
                 found.append(Measure("background LPIPS", says, False, 0.01, 0.0))
         found.append(
@@ -184,42 +190,42 @@ class PhotoBench:
 
     @property
     def duels(self) -> Mapping[str, str]:
-        over = {"subject": next(iter(self.eyes.subject)), "prompt": self.eyes.prompt_name}
+        over = {"subject": next(iter(self.scorers.subject)), "prompt": self.scorers.prompt_name}
         return over | ({"background": "background, dB"} if self.masked else {})
 
     @property
     def conditions(self) -> dict[str, Any]:
         bench = {"name": NAME, "version": self._version}
         where = {"folder": str(self.folder.resolve()), "side": self.side}
-        choices = {**self.eyes.choices, "background ceiling, dB": CEILING}
+        choices = {**self.scorers.choices, "background ceiling, dB": CEILING}
         return {"bench": bench, **where, "choices": choices}
 
     def subject(self, name: str) -> str:
         return self.cases[name].subject
 
-    def task(self, name: str) -> Task:
+    def case(self, name: str) -> BenchCase:
         if self._last is None or self._last[0] != name:
-            self._last = (name, self.cases[name].task((self.side, self.side)))
+            self._last = (name, self.cases[name].opened((self.side, self.side)))
         return self._last[1]
 
     def score(self, name: str, picture: Float[Tensor, "1 3 h w"]) -> dict[str, Any]:
-        task, case, eyes = self.task(name), self.cases[name], self.eyes
-        text = task.target_prompt(task.class_noun)
-        found: dict[str, Any] = {"subject": task.subject, "seed": task.seed, "text": text}
-        for measure, features in eyes.subject.items():
+        opened, case, scorers = self.case(name), self.cases[name], self.scorers
+        text = opened.target_prompt(opened.class_noun)
+        found: dict[str, Any] = {"subject": opened.subject, "seed": opened.seed, "text": text}
+        for measure, features in scorers.subject.items():
             found[measure] = metrics.subject_fidelity(
                 features.of(picture), self._photos(case)[measure]
             ).item()
-        found[eyes.prompt_name] = eyes.prompt.agreement(picture, [text]).item()
+        found[scorers.prompt_name] = scorers.prompt.agreement(picture, [text]).item()
         outside = case.outside((self.side, self.side))
         if outside is not None:
-            kept = metrics.psnr(picture, task.source, outside)
+            kept = metrics.psnr(picture, opened.source, outside)
             found["background, dB"] = kept.clamp(max=CEILING).item()
-            found["background SSIM"] = metrics.ssim(picture, task.source, outside).item()
-            if eyes.distance and eyes.distance_name == "LPIPS":
-                black = [(shown + 1) * outside - 1 for shown in (picture, task.source)]
-                found["background LPIPS"] = eyes.distance(black[0], black[1]).item()
-        found["copy score"] = metrics.copy_score(picture, task.photos).item()
+            found["background SSIM"] = metrics.ssim(picture, opened.source, outside).item()
+            if scorers.distance and scorers.distance_name == "LPIPS":
+                black = [(shown + 1) * outside - 1 for shown in (picture, opened.source)]
+                found["background LPIPS"] = scorers.distance(black[0], black[1]).item()
+        found["copy score"] = metrics.copy_score(picture, opened.photos).item()
         return found
 
     def _photos(self, case: PhotoCase) -> dict[str, Tensor]:
@@ -229,7 +235,7 @@ class PhotoBench:
             whole = [read_picture(file) for file in case.photos]
             seen = {
                 name: torch.cat([features.of(one) for one in whole])
-                for name, features in self.eyes.subject.items()
+                for name, features in self.scorers.subject.items()
             }
             self._seen = (mark, seen)
         return self._seen[1]

@@ -143,7 +143,7 @@ Key = tuple[str, str]  # method, case
 
 
 @dataclass(frozen=True)
-class Job:
+class RowJob:
     """One row to be made: by which method, of which case, and how.
 
     mark: what the row depends on beside its names; a row with another mark is made again.
@@ -165,7 +165,7 @@ class RowStep:
     found: bool
 
 
-def row_steps(path: Path, jobs: Iterable[Job]) -> Iterator[RowStep]:
+def row_steps(path: Path, jobs: Iterable[RowJob]) -> Iterator[RowStep]:
     """Make each job's row unless the file has it, in order.
 
     An UnderstudyError becomes a row with that error instead of numbers, and the next job goes on.
@@ -193,7 +193,7 @@ def latest(rows: Iterable[Row]) -> dict[Key, Row]:
     return {(row["method"], row["case"]): row for row in rows if {"method", "case"} <= row.keys()}
 
 
-def sharded(jobs: list[Job], shard: str, units: Callable[[Job], Any]) -> list[Job]:
+def sharded(jobs: list[RowJob], shard: str, units: Callable[[RowJob], Any]) -> list[RowJob]:
     """The part "2/4" of the jobs; jobs of one unit (a subject to learn) stay together."""
     try:
         part, count = (int(word) for word in shard.split("/"))
@@ -206,7 +206,7 @@ def sharded(jobs: list[Job], shard: str, units: Callable[[Job], Any]) -> list[Jo
 
 
 @dataclass(frozen=True)
-class Run:
+class ResultsFolder:
     """A folder of results: run.json says of what and how, rows.jsonl has the rows."""
 
     folder: Path

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from understudy.evaluate.bench import Measure
 from understudy.evaluate.copying import paste_score
-from understudy.evaluate.swapbench import Case
+from understudy.evaluate.swapbench import ToyCase
 from understudy.evaluate.truth import Shown, changed, shown
 from understudy.pictures import metrics
 from understudy.vision.recogniser import Recogniser, Recognition
@@ -46,7 +46,7 @@ CHOICES = {
 class Answers:
     """What a result of one case is compared with; rendered and read once a case."""
 
-    case: Case
+    case: ToyCase
     source: Shown
     right: Shown
     changed: Float[Tensor, "1 1 h w"]
@@ -57,7 +57,7 @@ class Answers:
     honest: float  # the right answer's own likeness to a photo
 
     @classmethod
-    def of(cls, case: Case, ruler: Recogniser, side: int) -> Answers:
+    def of(cls, case: ToyCase, recogniser: Recogniser, side: int) -> Answers:
         right, shots = shown(case.right, side), [shown(p, side) for p in case.subject.photos]
         photos = torch.cat([shot.picture for shot in shots])
         masks = torch.cat([shot.mask for shot in shots])
@@ -68,18 +68,18 @@ class Answers:
             changed=changed(case.source, case.right, side),
             photos=photos,
             photo_masks=masks,
-            photo_identity=ruler.identity(photos, masks),
-            seen=ruler.recognise(right.picture, right.mask),
+            photo_identity=recogniser.identity(photos, masks),
+            seen=recogniser.recognise(right.picture, right.mask),
             honest=paste_score(right.picture, photos, masks),
         )
 
 
 def score(
-    picture: Float[Tensor, "1 3 h w"], answers: Answers, ruler: Recogniser
+    picture: Float[Tensor, "1 3 h w"], answers: Answers, recogniser: Recogniser
 ) -> dict[str, float]:
     """Every measure of MEASURES for one result; NaN where there is nothing to compare."""
     right, changed = answers.right, answers.changed
-    seen, truth = ruler.recognise(picture, right.mask), answers.seen
+    seen, truth = recogniser.recognise(picture, right.mask), answers.seen
     shared = right.visible & seen.confident() & truth.confident()
     background = metrics.psnr(picture, right.picture, 1 - changed)
     points = (seen.points, truth.points, shared, metrics.subject_size(right.mask))

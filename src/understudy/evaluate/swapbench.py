@@ -1,6 +1,6 @@
 """SwapBench 1: swaps whose right answers are known; the same cases for every method.
 
-Case n is a toy to learn from four photos, a source scene with another toy in it, and the source
+ToyCase n is a toy to learn from four photos, a source scene with another toy in it, and the source
 re-rendered with the learnt toy in the other's place and pose. Small is cases 0 to 63, full 0 to
 511; eight cases share a toy. All toys are reserved ones, in seeds that no training uses. A change
 to anything here makes another VERSION: results of two versions are never put together.
@@ -31,7 +31,7 @@ HARD = ("checkered floor", "forest", "street", "night", "rug")
 
 
 @dataclass(frozen=True)
-class Subject:
+class ToySubject:
     """A toy to learn: its name, its photos, what it is."""
 
     number: int
@@ -44,7 +44,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Case:
+class ToyCase:
     """What is asked of a method, and the right answer.
 
     prompt describes the source; noun is the word in it whose place the subject takes.
@@ -52,7 +52,7 @@ class Case:
 
     number: int
     kind: str
-    subject: Subject
+    subject: ToySubject
     source: Scene
     right: Scene
     prompt: str
@@ -80,15 +80,15 @@ def number_of(name: str) -> int:
     return int(name.split("-")[0])
 
 
-def subject(number: int) -> Subject:
+def subject(number: int) -> ToySubject:
     """Toy `number` of the benchmark; the first twelve are of twelve classes."""
     noun = NOUNS[number % len(NOUNS)]
     photos = toybox.subject_photos(FIRST_SEED + number, PHOTOS, class_name=noun, held_out=True)
-    return Subject(number, photos[0].subjects[0].identity, tuple(photos))
+    return ToySubject(number, photos[0].subjects[0].identity, tuple(photos))
 
 
-def case(number: int) -> Case:
-    """Case `number`."""
+def case(number: int) -> ToyCase:
+    """ToyCase `number`."""
     taken, place = subject(number // len(ORDER)), number % len(ORDER)
     kind, seed = ORDER[place], FIRST_SEED + 1_000_000 + 100 * number
     noun = _noun_of_source(taken, place)
@@ -96,10 +96,10 @@ def case(number: int) -> Case:
     source = _source(kind, seed, actor)
     right = toybox.recast(source, 0, taken.identity)
     prompt = toybox.plain_caption(source, colour=False)
-    return Case(number, kind, taken, source, right, prompt, noun)
+    return ToyCase(number, kind, taken, source, right, prompt, noun)
 
 
-def _noun_of_source(taken: Subject, place: int) -> str:
+def _noun_of_source(taken: ToySubject, place: int) -> str:
     """The class of the toy in the source: the subject's own, one built alike, or another build."""
     own = taken.identity.class_name
     if ORDER[place] == "shape":

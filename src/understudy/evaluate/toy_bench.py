@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.evaluate import swapbench
-from understudy.evaluate.bench import Known, Measure, Task, side_of
+from understudy.evaluate.bench import BenchCase, Known, Measure, side_of
 from understudy.evaluate.swap_scores import CHOICES, COPIED, MEASURES, Answers, score
 from understudy.settings.evaluate import CasesSettings
 from understudy.vision.recogniser import Recogniser
@@ -29,8 +29,8 @@ class ToyBench:
         "overall": "overall",
     }
 
-    def __init__(self, wish: CasesSettings, ruler: Recogniser) -> None:
-        self.size, self.side, self.ruler = wish.size, side_of(wish.side, SIDE), ruler
+    def __init__(self, wish: CasesSettings, recogniser: Recogniser) -> None:
+        self.size, self.side, self.recogniser = wish.size, side_of(wish.side, SIDE), recogniser
         numbers = list(swapbench.cases(wish.size))[: wish.limit or None]
         self.names = [swapbench.case_name(number) for number in numbers]
         self._last: tuple[int, Answers] | None = None
@@ -41,24 +41,24 @@ class ToyBench:
 
     @property
     def conditions(self) -> dict[str, Any]:
-        told = f"{self.ruler.name}, told where the right answer's subject is"
-        choices = {"ruler": told, **CHOICES}
+        told = f"{self.recogniser.name}, told where the right answer's subject is"
+        choices = {"scorer": told, **CHOICES}
         return {"bench": BENCH, "size": self.size, "side": self.side, "choices": choices}
 
     def answers(self, name: str) -> Answers:
         """What is known of a case; rendered and looked at once."""
         number = swapbench.number_of(name)
         if self._last is None or self._last[0] != number:
-            self._last = (number, Answers.of(swapbench.case(number), self.ruler, self.side))
+            self._last = (number, Answers.of(swapbench.case(number), self.recogniser, self.side))
         return self._last[1]
 
     def subject(self, name: str) -> str:
         return str(swapbench.number_of(name) // len(swapbench.ORDER))
 
-    def task(self, name: str) -> Task:
+    def case(self, name: str) -> BenchCase:
         found = self.answers(name)
         case = found.case
-        return Task(
+        return BenchCase(
             name, case.number, case.subject.name, case.subject.identity.class_name, found.photos,
             found.source.picture, case.prompt, case.noun,
             Known(found.right.picture, found.source.mask, found.photo_masks),
@@ -68,7 +68,7 @@ class ToyBench:
         found = self.answers(name)
         case = found.case
         facts = {"kind": case.kind, "subject": case.subject.name, "seed": case.number}
-        return {**facts, **score(picture, found, self.ruler)}
+        return {**facts, **score(picture, found, self.recogniser)}
 
     def warnings(self, means: Mapping[str, Mapping[str, float]]) -> list[str]:
         return [

@@ -48,7 +48,7 @@ HARMLESS = ("PATH", "SYSTEMROOT", "TMPDIR", "TEMP", "TMP", "LANG", "LC_ALL")  # 
 
 
 @dataclass(frozen=True)
-class Checkpoint:
+class ConvertedCheckpoint:
     """A generator found in a file.
 
     kind: "stylegan2" or "stylegan3". config: that of `StyleGAN2Config` or `StyleGAN3Config`.
@@ -62,7 +62,7 @@ class Checkpoint:
     tensors: Mapping[str, Tensor]
 
 
-def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Checkpoint:
+def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> ConvertedCheckpoint:
     """Read a checkpoint, write `generator.json` and `generator.safetensors`, whole or not at all.
 
     Raises ModelError in one line that names the file, OutputError.
@@ -74,7 +74,7 @@ def convert(path: str | os.PathLike[str], folder: str | os.PathLike[str]) -> Che
     return found
 
 
-def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+def read_checkpoint(path: str | os.PathLike[str]) -> ConvertedCheckpoint:
     """Find the generator in a file of another program without running anything in it.
 
     Read: NVIDIA's .pkl (stylegan2-ada, stylegan3, StyleGAN-Human, TensorFlow), modules and
@@ -93,10 +93,10 @@ def read_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
             raise _refusal(file, f"its reader left nothing usable ({error})") from error
     kind, config = described["kind"], described["config"]
     _check_fits(file, kind, config, tensors)
-    return Checkpoint(kind, described["written_by"], _digest(file), config, tensors)
+    return ConvertedCheckpoint(kind, described["written_by"], _digest(file), config, tensors)
 
 
-def check_folder(folder: str | os.PathLike[str]) -> Checkpoint:
+def check_folder(folder: str | os.PathLike[str]) -> ConvertedCheckpoint:
     """A converted folder: whole, its weights those of its hash, and fitting the network.
 
     Raises ModelError.
@@ -106,7 +106,7 @@ def check_folder(folder: str | os.PathLike[str]) -> Checkpoint:
     kind, config = str(manifest["kind"]), dict(manifest["config"])
     _check_fits(Path(folder) / MANIFEST, kind, config, tensors)
     source = manifest.get("source") or {}
-    return Checkpoint(
+    return ConvertedCheckpoint(
         kind, str(source.get("written_by", "understudy")), manifest["sha256"], config, tensors
     )
 

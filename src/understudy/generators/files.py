@@ -49,14 +49,14 @@ HEADS = {
 
 
 @dataclass(frozen=True)
-class Module:
+class PickledModule:
     """A module of NVIDIA's persistence layer: its class's name and its attributes, no code."""
 
     class_name: str
     state: Mapping[str, Any]
 
 
-class Network(Standin):
+class PickledNetwork(Standin):
     """A network of the TensorFlow era; its state brings the variables."""
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Found:
     arguments: Mapping[str, Any]
 
 
-def module(arguments: tuple[Any, ...]) -> Module:
+def module(arguments: tuple[Any, ...]) -> PickledModule:
     """`_reconstruct_persistent_obj`: keep name and state, drop the source text unread."""
     meta = arguments[0] if len(arguments) == 1 else None
     if not isinstance(meta, dict) or set(cast(Any, meta)) != META:
@@ -100,7 +100,7 @@ def module(arguments: tuple[Any, ...]) -> Module:
         raise Unsafe(f"it holds an object of another persistence version than {PERSISTENCE}")
     if not isinstance(known["class_name"], str) or not isinstance(known["state"], dict):
         raise Unsafe("it holds an object without a class name or without attributes")
-    return Module(known["class_name"], known["state"])
+    return PickledModule(known["class_name"], known["state"])
 
 
 def no_arguments(made: type[Standin]) -> Call:
@@ -118,7 +118,7 @@ NAMES: Mapping[str, Call | None] = {
     **CALLS,
     "torch_utils.persistence _reconstruct_persistent_obj": module,
     "dnnlib.util EasyDict": empty_dict,
-    "dnnlib.tflib.network Network": no_arguments(Network),
+    "dnnlib.tflib.network Network": no_arguments(PickledNetwork),
     "argparse Namespace": no_arguments(Options),
 }
 
@@ -159,14 +159,14 @@ def _contents(file: BinaryIO, data: mmap.mmap) -> tuple[object, str]:
 
 def _found(contents: Any, container: str) -> Found:
     """The generator among the contents, whichever program wrote them."""
-    if isinstance(contents, Module):
+    if isinstance(contents, PickledModule):
         return _from_module(contents, f"a module ({container})")
-    if isinstance(contents, tuple | list) and any(isinstance(n, Network) for n in contents):
+    if isinstance(contents, tuple | list) and any(isinstance(n, PickledNetwork) for n in contents):
         return _from_networks(list(cast(list[Any], contents)))
     if not isinstance(contents, dict):
         raise Unsafe(f"it holds a {kind(contents)}, not a generator")
     for key in ("G_ema", "G"):
-        if isinstance(contents.get(key), Module):
+        if isinstance(contents.get(key), PickledModule):
             return _from_module(contents[key], f"NVIDIA's pickle, {key}")
     if isinstance(contents.get("g_ema"), dict):
         tensors = _views(contents["g_ema"])
@@ -196,7 +196,7 @@ def _check_total(views: list[View]) -> None:
         raise Unsafe("it names the same numbers over and over")
 
 
-def _from_module(generator: Module, written_by: str) -> Found:
+def _from_module(generator: PickledModule, written_by: str) -> Found:
     if "Generator" not in generator.class_name:
         raise Unsafe(f"it holds a module {generator.class_name[:40]!r}, not a Generator")
     views: dict[str, View] = {}
@@ -215,17 +215,17 @@ def _sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     return {**{name: state[name] for name in names if name in state}, **cast(Any, given)}
 
 
-def _clamps(generator: Module) -> dict[str, Any]:
+def _clamps(generator: PickledModule) -> dict[str, Any]:
     """The clamp of the first layer: the two programs have different defaults."""
     found: Any = generator
     for name in ("synthesis", "b4", "conv1"):
-        modules = found.state.get("_modules") if isinstance(found, Module) else None
+        modules = found.state.get("_modules") if isinstance(found, PickledModule) else None
         found = cast(Any, modules).get(name) if isinstance(modules, dict) else None
-    known = isinstance(found, Module) and "conv_clamp" in found.state
+    known = isinstance(found, PickledModule) and "conv_clamp" in found.state
     return {"conv_clamp": found.state["conv_clamp"]} if known else {}
 
 
-def _walk(part: Module, prefix: str, views: dict[str, View], seen: list[int]) -> None:
+def _walk(part: PickledModule, prefix: str, views: dict[str, View], seen: list[int]) -> None:
     """Parameters and lasting buffers of a module and all below it, under their dotted names."""
     seen.append(id(part))
     where = prefix[:60] or "at the top"
@@ -239,7 +239,7 @@ def _walk(part: Module, prefix: str, views: dict[str, View], seen: list[int]) ->
     for name, value in {**below, **buffers, **own}.items():
         if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
             raise Unsafe(f"its module {where} has a part whose name is no name")
-        if isinstance(value, Module) and name in below:
+        if isinstance(value, PickledModule) and name in below:
             _walk(value, f"{prefix}{name}.", views, seen)
         elif isinstance(value, View) and name not in below:
             if name not in passing:
@@ -271,15 +271,15 @@ def plain(value: Any, seen: list[int], depth: int = 0) -> Any:
 
 def _from_networks(networks: list[Any]) -> Found:
     """The third of (G, D, Gs): the averaged generator."""
-    if len(networks) != 3 or not all(isinstance(network, Network) for network in networks):
+    if len(networks) != 3 or not all(isinstance(network, PickledNetwork) for network in networks):
         raise Unsafe("it holds TensorFlow networks, but not the three of a StyleGAN2 file")
-    averaged = cast(Network, networks[2])
+    averaged = cast(PickledNetwork, networks[2])
     tables = {"": averaged.state}
     components = averaged.state.get("components", {})
     if not isinstance(components, dict):
         raise Unsafe("its TensorFlow network has no components")
     for name, part in components.items():
-        if not isinstance(part, Network):
+        if not isinstance(part, PickledNetwork):
             raise Unsafe("its TensorFlow network has components of a kind that is not read")
         tables[f"{name}/"] = part.state
     variables: dict[str, Array] = {}

@@ -28,7 +28,7 @@ def cache_key(
     """A file name for one inversion.
 
     Args:
-        model: its weights as they are now (a worn concept counts), schedule and precision.
+        model: its weights as they are now (applied concepts included), schedule and precision.
         picture: SHA-256 of the picture's tensor.
         settings: method, steps, guidance and whatever else the method listens to.
     """

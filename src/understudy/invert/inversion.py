@@ -135,7 +135,7 @@ class Inversion:
             raise InputError(
                 f'this inversion was made with the model "{self.model}" '
                 f"({self.fingerprint[:12]}), not with {_named(model)}. Invert the photo again "
-                "with this model, wearing the concept it is to wear in the swap."
+                "with this model and with the same concepts applied as in the swap."
             )
         if times_of(model, self.steps, self.noise) != self.times:
             raise InputError(

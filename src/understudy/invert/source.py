@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, Keep, StoredRow
+from understudy.attention.plan import AttentionPlan, FeatureRequest, StoredRow
 from understudy.attention.site import AttentionSite
 from understudy.errors import InputError
 from understudy.files import spec
@@ -106,7 +106,7 @@ class SourceFeatures:
         one_row = "uncond" in self._parts[index] and uncond.output is None
         return cond, (cond if one_row else uncond)
 
-    def keep(
+    def request(
         self,
         index: int,
         site: AttentionSite,
@@ -115,7 +115,7 @@ class SourceFeatures:
         cond: int | None,
         uncond: int | None,
         map_tokens: int,
-    ) -> Keep | None:
+    ) -> FeatureRequest | None:
         """What to keep of one layer's call; cond, uncond: the source's rows, where it has them."""
         if self._too_much(parts):
             return None
@@ -136,7 +136,7 @@ class SourceFeatures:
             for row, stored in kept.items():
                 self._add(index, f"{site.index}.{names[row]}", stored)
 
-        return Keep(output, maps, receive)
+        return FeatureRequest(output, maps, receive)
 
     def close_step(self, index: int, parts: Parts) -> None:
         """All of a step's layers have been kept; or, where room ran out, none of them."""
@@ -252,7 +252,7 @@ class KeepingControl:
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         """Nothing is changed; what edits read is handed over."""
-        keep = self.features.keep(
+        request = self.features.request(
             self.index,
             site,
             self.parts,
@@ -260,7 +260,7 @@ class KeepingControl:
             uncond=self.uncond,
             map_tokens=self.map_tokens,
         )
-        return None if keep is None else AttentionPlan(keep=keep)
+        return None if request is None else AttentionPlan(features=request)
 
 
 def best_grid(grids: Collection[Grid]) -> Grid:

@@ -12,7 +12,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor, no_grad
 
-from understudy.concept import Concept, with_strengths
+from understudy.concept import Concept, applied, with_strengths
 from understudy.diffusion.sampler import starting_noise
 from understudy.edit import WordEdits, edit_steps, flow_edit_steps, prepared
 from understudy.edit.flow_edit import check_flow
@@ -27,7 +27,7 @@ from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Source, inversions, inverted, source_of
 from understudy.jobs.word_edits import said_of_words
 from understudy.jobs.words import check_edited_words
-from understudy.jobs.work import Work, applied, decoded
+from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.recipe import Recipe
 from understudy.settings import EditSettings, InvertSettings, RunSettings
@@ -52,7 +52,7 @@ def edit(
     reweight: list[str] = [],  # noqa: B006
     window: list[str] = [],  # noqa: B006
     blend: str | None = None,
-    keep: list[str] = [],  # noqa: B006
+    preserve: list[str] = [],  # noqa: B006
     mask: Path | None = None,
     seed: int | None = None,
     region: str = "auto",
@@ -60,7 +60,7 @@ def edit(
     sam: Path | None = None,
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
-    outs, words = files(out, len(to)), said_of_words(reweight, window, blend, keep)
+    outs, words = files(out, len(to)), said_of_words(reweight, window, blend, preserve)
     work.photo(photo)
     concepts = with_strengths(work.concepts(concept), to)
     check(settings, concepts, seed)
@@ -81,7 +81,7 @@ def edit(
         method = asked.method if seed is None else "seed"
         method = "none" if settings.method in FLOW_EDITS else method
         facts = {"prompt": prompt, "inversion": method, "reweight": reweight, "window": window}
-        said = {**facts, "blend": blend, "keep": keep, "cache": edited.found}
+        said = {**facts, "blend": blend, "preserve": preserve, "cache": edited.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
     _write(outs, to, edited.pictures, source, redrawn, recipe, marks, photo)
     written = tuple(map(str, outs))
@@ -91,7 +91,7 @@ def edit(
         "target_prompts": to,
         **facts,
         "blend": blend,
-        "keep": keep,
+        "preserve": preserve,
     }
     return Result(values, shown, written)
 
@@ -151,7 +151,7 @@ def reworded(
     A source with a seed starts from that seed's noise instead of the photo's. cache: of
     inversions; None keeps nothing.
     """
-    with applied(model, concepts):
+    with applied(model, *concepts):
         prepared(model, source.prompt, to, settings, words=words, concepts=concepts)
         found, kept = "nothing", ""
         if settings.method in FLOW_EDITS:

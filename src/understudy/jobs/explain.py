@@ -7,14 +7,15 @@ from pathlib import Path
 
 from torch import Tensor
 
+from understudy.concept import applied
 from understudy.diffusion.prompt_words import words_of
 from understudy.errors import InputError
-from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.source import NOTHING, Inverted, check_source, inversions, inverted, source_of
-from understudy.jobs.work import Work, applied, decoded
+from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
+from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
 from understudy.settings.marks import MarkSettings
@@ -49,15 +50,15 @@ def explain(
         raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")
     if photo is not None:
         work.photo(photo)
-    cast = cast_of(work, swap, prompt)
+    subjects = subjects_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model, "direct")
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (cast.target,) if swap else (), cast.concepts)
+        wanted = Wanted(region, prompt, (subjects.target,) if swap else (), subjects.concepts)
         source = source_of(work, model, prompt, photo, seed, wanted=wanted)
-        with applied(model, cast.concepts):
+        with applied(model, *subjects.concepts):
             found = yield from inverted(model, source, asked, cache=inversions(work))
             shown, average = yield from _attention(model, found, settings)
-            mask = (yield from _mask(model, found, cast, settings)) if swap else None
+            mask = (yield from _mask(model, found, subjects, settings)) if swap else None
             picture = source.picture
             if picture is None:
                 picture = decoded(model, found.inversion.trajectory[:1]).cpu()
@@ -89,10 +90,12 @@ def _attention(
 
 
 def _mask(
-    model: DiffusionModel, found: Inverted, cast: Cast, settings: SwapSettings
+    model: DiffusionModel, found: Inverted, subjects: SwapSubjects, settings: SwapSettings
 ) -> Events[Tensor | None]:
     """Where the latents of this swap may change in the end."""
     asked = replace(settings, blend=True, budget=0)
     inversion = found.inversion
-    steps = swap_steps(model, inversion, inversion.prompt, cast.target, asked, words=cast.roles)
+    steps = swap_steps(
+        model, inversion, inversion.prompt, subjects.target, asked, words=subjects.replacements
+    )
     return (yield from watched(steps, "Swapping", kept=lambda: found.kept)).mask

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.concept import Concept
+from understudy.concept import Concept, applied
 from understudy.jobs.selecting import inside
-from understudy.jobs.work import Work, applied
+from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
 from understudy.pictures.paste import changed
@@ -30,7 +30,7 @@ NEARLY_ALL = 0.8  # a region with this share of the whole one's side gains nothi
 
 
 @dataclass(frozen=True)
-class Frame:
+class EditRegion:
     """A photo and the region of it that the model is given.
 
     limit: a mask of the photo's size; where it is 0 the photo stays, whatever the model drew.
@@ -89,7 +89,7 @@ def frame_of(
     photo: Photo,
     mask: Float[Tensor, "1 1 h w"] | None,
     wanted: Wanted,
-) -> Frame | None:
+) -> EditRegion | None:
     """The frame of a photo; None for one of the model's size, whole. mask: of the photo's size.
 
     "full" covers the whole photo, "auto" the mask, or the subject where it is small. Raises
@@ -99,7 +99,7 @@ def frame_of(
     box, limit = regions.parse(wanted.text), inside(mask)
     if box is None and size == shape:
         whole = regions.whole(size, shape)
-        return Frame(photo.pixels, whole, limit) if wanted.exact and mask is not None else None
+        return EditRegion(photo.pixels, whole, limit) if wanted.exact and mask is not None else None
     if box is not None:
         region = regions.covering(regions.checked(box, size), shape)
     elif wanted.text == "full":
@@ -113,7 +113,7 @@ def frame_of(
         f"editing the region {left},{top},{right - left},{bottom - top} of the "
         f"{size[1]} x {size[0]} photo at {shape[1]} x {shape[0]}; the result has the photo's size"
     )
-    return Frame(photo.pixels, region, limit)
+    return EditRegion(photo.pixels, region, limit)
 
 
 @torch.no_grad()
@@ -123,8 +123,8 @@ def _around_subject(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Re
     whole = regions.whole(size, shape)
     if not wanted.targets:
         return whole
-    view = Frame(pixels, whole)
-    with applied(model, wanted.concepts):
+    view = EditRegion(pixels, whole)
+    with applied(model, *wanted.concepts):
         latents = model.encode(view.picture(shape).to(model.device))
         found = differences(model, latents, wanted.prompt, wanted.targets).cpu()
     mask = difference_mask(found).amax(0)[None]

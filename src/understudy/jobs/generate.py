@@ -7,14 +7,14 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from understudy.concept import spelled, with_articles, with_strengths
+from understudy.concept import applied, spelled, with_articles, with_strengths
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.generate import generate_steps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.results import check_place, recipe_of, write_generated
 from understudy.jobs.words import check_concepts, check_plain
-from understudy.jobs.work import Work, applied, decoded
+from understudy.jobs.work import Work, decoded
 from understudy.settings import GenerateSettings, RunSettings
 from understudy.settings.marks import MarkSettings
 
@@ -44,7 +44,7 @@ def generate(
     with work.model(run) as model:
         model.tokenize(text)  # a prompt too long fails before any work
         recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})
-        with applied(model, concepts):
+        with applied(model, *concepts):
             kept = ""
             for some in _batches(list(files)):
                 steps = generate_steps(

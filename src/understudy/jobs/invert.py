@@ -6,6 +6,7 @@ from pathlib import Path
 
 from torch import Tensor, no_grad
 
+from understudy.concept import applied
 from understudy.errors import InputError
 from understudy.files.atomic import check_writable
 from understudy.invert.inversion import Inversion
@@ -13,7 +14,7 @@ from understudy.jobs.events import Events, Result
 from understudy.jobs.framing import Wanted
 from understudy.jobs.source import inversions, inverted, source_of
 from understudy.jobs.words import check_plain
-from understudy.jobs.work import Work, applied
+from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.metrics import psnr
 from understudy.settings import InvertSettings, RunSettings
@@ -42,7 +43,7 @@ def invert(
     concepts = work.concepts(concept)
     with work.model(run) as model:
         source = source_of(work, model, prompt, photo, None, wanted=Wanted(region))
-        with applied(model, concepts):
+        with applied(model, *concepts):
             found = yield from inverted(model, source, settings, cache=inversions(work))
         found.inversion.save(file)
         assert source.picture is not None, "a photo was given"

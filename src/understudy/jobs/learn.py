@@ -17,8 +17,8 @@ from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.photos import looker, nouns, preflight
 from understudy.jobs.work import STORE, Work
 from understudy.learn import LearnStep, Subject, learn_steps
-from understudy.learn.preview import Judge
-from understudy.learn.preview_scorer import CLIP_SCALE, PreviewJudge
+from understudy.learn.preview import PreviewScorer
+from understudy.learn.preview_scorer import CLIP_SCALE, FeaturePreviewScorer
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import read_folder, read_masks
 from understudy.settings import LearnSettings, RunSettings
@@ -72,7 +72,7 @@ def learn(
             after=concepts,
             run=folder,
             resume=resume,
-            judge=_judge(model, seeing, dino_model) if settings.preview_every else None,
+            scorer=_judge(model, seeing, dino_model) if settings.preview_every else None,
         )
         last = yield from watched(steps, _title)
     assert last.concept is not None, "the last step carries the concept"
@@ -101,14 +101,14 @@ def own_device(run: RunSettings) -> RunSettings:
 
 
 def _told(last: LearnStep, concept: Concept, folder: Path) -> Result:
-    """What prompts can say now, and which checkpoint looked best."""
+    """The word to use in prompts, and the best checkpoint."""
     numbers: dict[str, object] = {"concept": str(folder), "name": concept.name}
     numbers |= {"phrase": concept.phrase, "phrases": concept.phrases}
     lines = [f'{folder}   say {{{name}}}: it reads "{p}"' for name, p in concept.phrases.items()]
-    if last.look is not None:
-        best = folder / "checkpoints" / f"step-{last.look.step:06d}"
+    if last.preview is not None:
+        best = folder / "checkpoints" / f"step-{last.preview.step:06d}"
         numbers["best"] = str(best)
-        lines.append(f"{best}   looked best; see {folder / 'learn.png'}")
+        lines.append(f"{best}   scored best; see {folder / 'learn.png'}")
     return Result(numbers, tuple(lines), (str(folder),))
 
 
@@ -162,15 +162,17 @@ def _proposed(work: Work, photos: Path, seeing: ClipFeatures | None) -> str:
     return noun
 
 
-def _judge(model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None) -> Judge | None:
+def _judge(
+    model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None
+) -> PreviewScorer | None:
     """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""
     if seeing is not None:
         subject = DinoFeatures(load_dino(dino)) if dino else seeing
-        return PreviewJudge(subject, seeing, CLIP_SCALE)
+        return FeaturePreviewScorer(subject, seeing, CLIP_SCALE)
     if not shows_toys(model.name):
         return None
-    ruler = ToyFeatures(load_recogniser())
-    return PreviewJudge(ruler, ruler)
+    recogniser = ToyFeatures(load_recogniser())
+    return FeaturePreviewScorer(recogniser, recogniser)
 
 
 def _title(step: LearnStep) -> str:

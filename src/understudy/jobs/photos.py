@@ -11,7 +11,7 @@ from understudy.errors import PictureError
 from understudy.models.registry import here
 from understudy.pictures.photo import list_folder
 from understudy.pictures.tensors import read_picture
-from understudy.preflight import Report
+from understudy.preflight import PreflightReport
 from understudy.preflight import preflight as look
 from understudy.vision.encoders import load_clip
 from understudy.vision.features import ClipFeatures
@@ -32,6 +32,6 @@ def nouns(photos: Path, seeing: ClipFeatures) -> list[tuple[str, float]]:
     return propose_noun(seeing, pictures)
 
 
-def preflight(photos: Path, model: str, method: str, out: Path) -> Report:
+def preflight(photos: Path, model: str, method: str, out: Path) -> PreflightReport:
     """The report of a folder for a model that may be here already, or not."""
     return look(photos, model=here(model), trains_all=method == "dreambooth", out=out)

@@ -17,7 +17,7 @@ from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.work import Work
 from understudy.pictures.photo import Photo, fit
 from understudy.pictures.tensors import to_tensor
-from understudy.project import Progress, project_steps
+from understudy.project import ProjectProgress, project_steps
 from understudy.project.align import Square, crop_square, cut, face_square, find_face, middle
 from understudy.project.project import ProjectStep
 from understudy.settings.marks import MarkSettings
@@ -87,7 +87,7 @@ def _followed(
 ) -> Events[ProjectStep]:
     """Run to the end, saving progress beside the result."""
     note = _progress_file(file)
-    kept = None if fresh or not note.is_file() else Progress.load(note)
+    kept = None if fresh or not note.is_file() else ProjectProgress.load(note)
     seen = measure_by_name(measure, model.device)
 
     def save(step: ProjectStep) -> None:

@@ -16,7 +16,8 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from understudy.errors import InputError
 from understudy.files.reading import parse_json
-from understudy.settings.knobs import Settings
+from understudy.settings import former
+from understudy.settings.knobs import Settings, group_name
 from understudy.settings.resolve import Value
 
 FORMAT = 1
@@ -59,7 +60,7 @@ class Job:
 
     @classmethod
     def from_dict(cls, body: Any) -> Job:
-        """The reverse of `to_dict`. Raises InputError for anything else."""
+        """The reverse of `to_dict`, former names included. Raises InputError for anything else."""
         if not isinstance(body, dict):
             raise InputError("A job must be a JSON object with verb, settings, inputs and seed.")
         values: dict[str, Any] = dict(cast(dict[str, Any], body))
@@ -77,12 +78,13 @@ class Job:
         groups = cast(dict[str, Any], values.get("settings", {}))
         if not all(isinstance(group, dict) for group in groups.values()):
             raise InputError("A job's settings must be groups of values, like swap and run.")
+        values["settings"] = {
+            name: former.current(group, former.SETTINGS.get(name, {}))
+            for name, group in groups.items()
+        }
+        inputs = former.INPUTS.get(values["verb"], {})
+        values["inputs"] = former.current(values.get("inputs", {}), inputs)
         return cls(**values)
-
-
-def group_name(kind: type[Settings]) -> str:
-    """SwapSettings -> "swap": what a job calls this group of settings."""
-    return kind.__name__.removesuffix("Settings").lower()
 
 
 def bound(function: Callable[..., Any], job: Job) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def warming(job: Job, recipe: Recipe) -> Iterator[Job]:
     """What must run before, so that the cache holds what it held when the picture was made."""
     found = recipe.arguments.get("cache", "nothing")
     if found == "inversion" and "swap" in job.settings:
-        swap = {**job.settings["swap"], "keep": 0.0}
+        swap = {**job.settings["swap"], "features": 0.0}
         yield dataclasses.replace(job, settings={**job.settings, "swap": swap})
     elif found != "nothing":
         yield job

@@ -18,7 +18,7 @@ from understudy.invert.inversion import Inversion
 from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, nothing, source_key
 from understudy.jobs.events import Events, watched
-from understudy.jobs.framing import Frame, Wanted, frame_of
+from understudy.jobs.framing import EditRegion, Wanted, frame_of
 from understudy.jobs.selecting import Selected
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
@@ -41,7 +41,7 @@ class Source:
     picture: Float[Tensor, "1 3 h w"] | None
     seed: int | None = None
     mask: Float[Tensor, "1 1 h w"] | None = None
-    frame: Frame | None = None
+    frame: EditRegion | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Inverted:
     kept: str = ""  # what a stop after it leaves behind; see `Progress`
     sources: Cache | None = None  # where the features are kept
 
-    def keep(self, guidance: float) -> None:
+    def save_features(self, guidance: float) -> None:
         """Keep the features for the next edit. Call it after the result is written: a run that is
         killed before that leaves the cache as it was, so its repetition gives the same pixels.
 
@@ -111,14 +111,14 @@ def inverted(
     *,
     cache: Cache | None,
     parts: Callable[[int], Parts] = nothing,
-    keep: float = 0,
+    room: float = 0,
 ) -> Events[Inverted]:
     """Invert a source by the model as it is now, concepts applied.
 
     cache: of inversions, with features beside them; None keeps nothing. keep: gigabytes of
     features, 0 for none.
     """
-    features = SourceFeatures(room=int(keep * GIGABYTE)) if keep else None
+    features = SourceFeatures(room=int(room * GIGABYTE)) if room else None
     if source.picture is None:
         assert source.seed is not None, "a source has a picture or a seed"
         drawn = seeded_steps(

@@ -13,23 +13,24 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.concept import applied
 from understudy.files.cache import Cache
 from understudy.generate import generate
-from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
-from understudy.jobs.work import Work, applied, decoded
+from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
+from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
 from understudy.swap.photoswap import framed, parts_read
-from understudy.swap.schedule_search import Audition, candidates
-from understudy.swap.scorer import judge_for
+from understudy.swap.schedule_search import ScheduleSearch, candidates
+from understudy.swap.scorer import scorer_for
 from understudy.transfer.step import SwapStep
 
 DRAWN, DRAWING_STEPS = 2, 20  # pictures of the concept, where no photos of it are given
@@ -61,16 +62,20 @@ def swap(
     check_swaps(work, swap, prompt)
     if photo is not None:
         work.photo(photo)
-    cast = cast_of(work, swap, prompt)
+    subjects = subjects_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
+        wanted = Wanted(region, prompt, (subjects.target,), subjects.concepts)
         source = source_of(work, model, prompt, photo, seed, selected, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
-        made = yield from swapped(model, source, cast, settings, asked, shown, inversions(work))
+        made = yield from swapped(model, source, subjects, settings, asked, shown, inversions(work))
         if settings.budget and not made.scored:
             work.note("no scorer is available for this model; using the preset's values.")
-        facts: dict[str, object] = {"prompt": prompt, "target_prompt": cast.target, "swap": swap}
+        facts: dict[str, object] = {
+            "prompt": prompt,
+            "target_prompt": subjects.target,
+            "swap": swap,
+        }
         facts |= {"method": asked.method, **made.facts}
         recipe = recipe_of(work, model, settings, run, asked, facts=facts, seed=seed)
     kept = settings.paste and photo is not None
@@ -78,17 +83,17 @@ def swap(
     if source.frame is not None:
         result = source.frame.put_back(result, source.picture if settings.paste else None)
     write_edited(out, result, recipe, marks, photo=photo, keeps_photo=kept)
-    made.inverted.keep(asked.guidance)
+    made.inverted.save_features(asked.guidance)
     told = {key: value for key, value in facts.items() if key != "cache"}
-    return Result({"picture": str(out), **told}, (f'{out}   "{cast.target}"',), (str(out),))
+    return Result({"picture": str(out), **told}, (f'{out}   "{subjects.target}"',), (str(out),))
 
 
 @dataclass(frozen=True)
 class Swapped:
     """A swapped picture. chosen: step counts and noise of the candidate taken by a search.
 
-    scored: a scorer compared candidates. inverted: the source; keep its features for later swaps
-    with `inverted.keep` once the picture is written.
+    scored: a scorer compared candidates. inverted: the source; save its features for later swaps
+    with `inverted.save_features` once the picture is written.
     """
 
     picture: Float[Tensor, "1 3 h w"]
@@ -106,7 +111,7 @@ class Swapped:
 def swapped(
     model: DiffusionModel,
     source: Source,
-    cast: Cast,
+    subjects: SwapSubjects,
     settings: SwapSettings,
     asked: InvertSettings,
     photos: Float[Tensor, "n 3 h w"] | None = None,
@@ -117,11 +122,11 @@ def swapped(
     photos: of the concept; the search compares candidates with them. Without them the model draws
     the concept. cache: of inversions and features; None keeps nothing.
     """
-    keep = settings.keep if cache is not None else 0
+    room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
-    with applied(model, cast.concepts):
-        found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
-        made = yield from replaced(model, found, source, cast, settings, photos)
+    with applied(model, *subjects.concepts):
+        found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
+        made = yield from replaced(model, found, source, subjects, settings, photos)
     return made
 
 
@@ -129,22 +134,22 @@ def replaced(
     model: DiffusionModel,
     found: Inverted,
     source: Source,
-    cast: Cast,
+    subjects: SwapSubjects,
     settings: SwapSettings,
     photos: Float[Tensor, "n 3 h w"] | None = None,
 ) -> Events[Swapped]:
     """Swap in an inverted source. The concepts must be applied; the rest is as in `swapped`."""
-    search = audition(model, settings, source, cast, photos)
+    search = schedule_search(model, settings, source, subjects, photos)
     steps = swap_steps(
         model,
         found.inversion,
         source.prompt,
-        cast.target,
+        subjects.target,
         settings,
-        words=cast.roles,
+        words=subjects.replacements,
         mask=source.mask,
         features=found.features,
-        audition=search,
+        search=search,
     )
     last = yield from watched(
         steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
@@ -156,34 +161,39 @@ def replaced(
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 
 
-def audition(
+def schedule_search(
     model: DiffusionModel,
     settings: SwapSettings,
     source: Source,
-    cast: Cast,
+    subjects: SwapSubjects,
     photos: Float[Tensor, "n 3 h w"] | None,
-) -> Audition | None:
+) -> ScheduleSearch | None:
     """What compares candidates with the concept and with the photo; None where nothing can, or
     nothing is to be chosen. The concepts must be applied."""
-    return scorer_of(model, settings.guidance, source, cast, photos) if settings.budget else None
+    return (
+        scorer_of(model, settings.guidance, source, subjects, photos) if settings.budget else None
+    )
 
 
 def scorer_of(
     model: DiffusionModel,
     guidance: float,
     source: Source,
-    cast: Cast,
+    subjects: SwapSubjects,
     photos: Float[Tensor, "n 3 h w"] | None,
-) -> Audition | None:
+) -> ScheduleSearch | None:
     """The scorer of pictures of this cast in this photo; None where there is none."""
-    judge = judge_for(model)
-    if judge is None or source.picture is None or len(cast.roles) != 1:
+    scorer = scorer_for(model)
+    if scorer is None or source.picture is None or len(subjects.replacements) != 1:
         return None
     if photos is None:
         drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=guidance)
-        prompts, seeds = [f"a photo of a {cast.roles[0].actor}"] * DRAWN, list(range(DRAWN))
+        prompts, seeds = (
+            [f"a photo of a {subjects.replacements[0].phrase}"] * DRAWN,
+            list(range(DRAWN)),
+        )
         photos = generate(model, prompts, seeds, drawing).cpu()
-    return Audition(judge, judge.identity(photos), source.picture)
+    return ScheduleSearch(scorer, scorer.identity(photos), source.picture)
 
 
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:

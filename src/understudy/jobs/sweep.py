@@ -8,17 +8,18 @@ from pathlib import Path
 
 from torch import Tensor, cat
 
+from understudy.concept import applied
 from understudy.errors import InputError
 from understudy.files.cache import Cache
 from understudy.invert.source import Parts
-from understudy.jobs.casting import Cast, cast_of, check_swaps
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.selecting import Selected
 from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
+from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
 from understudy.jobs.swap import scorer_of
-from understudy.jobs.work import Work, applied, decoded
+from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.photo import Pixels
 from understudy.pictures.tensors import to_pixels
@@ -64,26 +65,26 @@ def sweep(
     grid = cells(settings, rows, columns)
     if photo is not None:
         work.photo(photo)
-    cast = cast_of(work, swap, prompt)
+    subjects = subjects_of(work, swap, prompt)
     asked = invert or inversion_for(settings, run.model, "null-text")
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (cast.target,), cast.concepts)
+        wanted = Wanted(region, prompt, (subjects.target,), subjects.concepts)
         source = source_of(work, model, prompt, photo, seed, selected, wanted)
         shown = None if photos is None else work.photos(photos, model.picture_size)
         cache = inversions(work)
         swept = yield from _swept(
-            model, cast, source, asked, grid, settings.keep, shown, cache=cache
+            model, subjects, source, asked, grid, settings.features, shown, cache=cache
         )
-        facts = {"prompt": prompt, "target_prompt": cast.target, "swap": swap, "vary": vary}
+        facts = {"prompt": prompt, "target_prompt": subjects.target, "swap": swap, "vary": vary}
         facts |= swept.marks
         said = {**facts, "cache": swept.inverted.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
-    title = f'"{prompt}"  to  "{cast.target}"'
+    title = f'"{prompt}"  to  "{subjects.target}"'
     sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
     write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
-    swept.inverted.keep(asked.guidance)
-    told = f"{out}   {len(grid)} swaps in {swept.rows['swaps']} rows"
-    values = {"picture": str(out), "cells": len(grid), "rows": swept.rows, **facts}
+    swept.inverted.save_features(asked.guidance)
+    told = f"{out}   {len(grid)} swaps in {swept.nfe['swaps']} rows"
+    values = {"picture": str(out), "cells": len(grid), "evaluations": swept.nfe, **facts}
     return Result(values, (told,), (str(out),))
 
 
@@ -92,18 +93,18 @@ class Swept:
     """The cells' pictures, the U-Net rows they took, their scores, the inverted source."""
 
     pictures: list[Pixels]
-    rows: dict[str, int]
+    nfe: dict[str, int]
     marks: dict[str, list[float]]
     inverted: Inverted
 
 
 def _swept(
     model: DiffusionModel,
-    cast: Cast,
+    subjects: SwapSubjects,
     source: Source,
     asked: InvertSettings,
     grid: Sequence[Cell],
-    keep: float,
+    room: float,
     photos: Tensor | None,
     *,
     cache: Cache,
@@ -113,17 +114,17 @@ def _swept(
     def parts(index: int) -> Parts:
         return frozenset(part for cell in grid for part in parts_read(cell.settings, index))
 
-    before = model.rows
-    with applied(model, cast.concepts):
-        found = yield from inverted(model, source, asked, cache=cache, parts=parts, keep=keep)
-        spent = model.rows
+    before = model.nfe
+    with applied(model, *subjects.concepts):
+        found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
+        spent = model.nfe
         steps = sweep_steps(
             model,
             found.inversion,
             source.prompt,
-            cast.target,
+            subjects.target,
             grid,
-            words=cast.roles,
+            words=subjects.replacements,
             mask=source.mask,
             features=found.features,
         )
@@ -133,9 +134,9 @@ def _swept(
             kept=lambda: found.kept,
             picture=lambda step: decoded(model, step.clean),
         )
-        cost = {"inversion": spent - before, "swaps": model.rows - spent}
+        cost = {"inversion": spent - before, "swaps": model.nfe - spent}
         shown = [decoded(model, one).cpu() for one in last.target.split(1)]
-        scorer = scorer_of(model, asked.guidance, source, cast, photos)
+        scorer = scorer_of(model, asked.guidance, source, subjects, photos)
     marks = dict[str, list[float]]()
     if scorer is not None:
         for name, seen in zip(MARKS, scorer.seen(cat(shown)), strict=True):

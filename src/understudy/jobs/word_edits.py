@@ -7,7 +7,7 @@ from understudy.errors import InputError
 
 
 def said_of_words(
-    reweight: list[str], window: list[str], blend: str | None, keep: list[str]
+    reweight: list[str], window: list[str], blend: str | None, preserve: list[str]
 ) -> WordEdits:
     """The options about words, read. Raises InputError, naming the option."""
     weights = {
@@ -23,7 +23,7 @@ def said_of_words(
         weights=weights,
         windows=windows,
         blend=(before, after or before) if before else None,
-        keep=tuple(keep),
+        preserve=tuple(preserve),
     )
 
 

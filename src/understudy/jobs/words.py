@@ -69,7 +69,10 @@ def check_edited_words(
     check_concepts(work, to, concepts)
     targets = [spelled(target, *concepts) for target in to]
     everywhere = (source, *targets)
-    for prompts, named in ((targets, (*words.weights, *words.windows)), (everywhere, words.keep)):
+    for prompts, named in (
+        (targets, (*words.weights, *words.windows)),
+        (everywhere, words.preserve),
+    ):
         for word in named:
             _check_in_any(prompts, word)
         note_forms(work, prompts, named)

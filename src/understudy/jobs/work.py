@@ -6,7 +6,7 @@ Every file that a verb reads is opened here, so that its hash is in the recipe o
 from __future__ import annotations
 
 from collections.abc import Collection, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,13 +137,6 @@ def concept_folder(name: str) -> Path:
         f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
         f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"
     )
-
-
-def applied(model: DiffusionModel, concepts: tuple[Concept, ...]) -> AbstractContextManager[object]:
-    """The model with the concepts applied, inside the block."""
-    from understudy.concept import worn
-
-    return worn(model, *concepts) if concepts else ExitStack()
 
 
 def decoded(model: DiffusionModel, latents: Tensor) -> Tensor:

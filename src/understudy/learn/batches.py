@@ -1,7 +1,7 @@
 """Training batches: photos under the subject's prompt, class images under the class prompt.
 
 The loss is that of DreamBooth (Ruiz et al. 2023, eq. 2) in the simple weighting of Ho et al.: the
-mean error of the photos plus lambda times the mean error of the model's own class pictures, in one
+mean error of the photos plus lambda times the mean error of class images, in one
 forward pass. Without class pictures it is the loss of Textual Inversion and of HiPer. Several
 subjects are learnt together by drawing from all their photos.
 """
@@ -16,7 +16,7 @@ from jaxtyping import Int
 from torch import Tensor
 
 from understudy.diffusion.schedule import Schedule
-from understudy.learn.latent_cache import LatentBank
+from understudy.learn.latent_cache import LatentCache
 from understudy.learn.loss import Rows
 
 
@@ -27,19 +27,19 @@ class Prior:
     photos' own, and the untrained model's output for the class prompt is to stay."""
 
     prompts: tuple[str, ...]
-    latents: LatentBank
+    latents: LatentCache
     weight: float = 1.0
     by_output: bool = False
 
 
 @dataclass(frozen=True)
-class Lesson:
+class Batches:
     """Draws the rows of each step: `count` of the photos, then as many of the class.
 
     wordings: for each subject the prompts it goes by; a photo takes one of its own at random.
     """
 
-    photos: LatentBank
+    photos: LatentCache
     wordings: tuple[tuple[str, ...], ...]
     prior: Prior | None
     count: int

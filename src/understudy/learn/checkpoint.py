@@ -51,7 +51,7 @@ OWNER = spec.Record(
     {"pid": spec.Number(0, 2**32, whole=True), "host": spec.Text(400), "since": spec.Text(400)}
 )
 # What may change when a run is resumed: it does not change what the next step does.
-FREE = ("steps", "save_every", "keep", "preview_every")
+FREE = ("steps", "save_every", "keep_checkpoints", "keep", "preview_every")
 
 
 @dataclass(frozen=True)
@@ -76,8 +76,8 @@ class Checkpoint:
 
 
 @dataclass(frozen=True)
-class Run:
-    """The folder of a run. keep: how many checkpoints stay; facts: what makes it this run."""
+class RunFolder:
+    """The folder of a run. keep: number of checkpoints to keep; facts: what makes it this run."""
 
     folder: Path
     keep: int

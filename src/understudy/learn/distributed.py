@@ -24,7 +24,7 @@ PATIENCE = timedelta(hours=2)  # while the first process saves or draws previews
 
 
 @dataclass(frozen=True)
-class Team:
+class Distributed:
     """This process is number `rank` of `size`."""
 
     rank: int = 0
@@ -64,17 +64,21 @@ class Team:
 
 
 @contextmanager
-def assembled() -> Generator[Team]:
-    """The team that the environment tells of, connected inside the block; alone otherwise."""
+def process_group() -> Generator[Distributed]:
+    """The processes that the environment names, connected inside the block; otherwise this one."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size < 2 or dist.is_initialized():
-        yield Team(dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else Team()
+        yield (
+            Distributed(dist.get_rank(), dist.get_world_size())
+            if dist.is_initialized()
+            else Distributed()
+        )
         return
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
-        yield Team(dist.get_rank(), dist.get_world_size())
+        yield Distributed(dist.get_rank(), dist.get_world_size())
     finally:
         dist.destroy_process_group()

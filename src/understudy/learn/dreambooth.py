@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from understudy.concept import replace_weights, untouched
 from understudy.errors import InputError
-from understudy.learn.trainable import Pupil, holding, widest
+from understudy.learn.trainable import Trainable, holding, widest
 from understudy.models.interface import DiffusionModel, denoiser_part
 
 LARGEST = 3_000_000_000  # weights of a network that is trained whole: 48 GB with AdamW in float32
 
 
 @contextmanager
-def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Pupil]:
+def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Trainable]:
     """All weights of the denoising network, and of the text encoders if wanted, ready for training.
 
     When the block ends, the model is as it was. Raises InputError for a network that is too large.
@@ -31,7 +31,7 @@ def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Pupil]:
     with untouched(model) as parameters:
         originals = {name: parameter.data for name, parameter in parameters.items()}
         trained = trainable(parameters, parts)
-        yield Pupil(
+        yield Trainable(
             trained,
             model.embed,
             train_text,

@@ -18,12 +18,12 @@ from torch import nn
 from understudy.concept.value import TAIL
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
-from understudy.learn.trainable import Pupil, widest
+from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel
 
 
 @contextmanager
-def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Pupil]:
+def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Trainable]:
     """The last `count` embeddings of the prompt, ready for training; it begins as they are.
 
     Raises InputError where the prompt's own words would be cut off.
@@ -43,4 +43,4 @@ def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Pupil]:
         behind = tail.expand(len(text), -1, -1)
         return replace(text, tokens=torch.cat([text.tokens[:, : end - count], behind], dim=1))
 
-    yield Pupil({TAIL: tail}, embed, True, lambda: {TAIL: tail.detach().cpu().clone()})
+    yield Trainable({TAIL: tail}, embed, True, lambda: {TAIL: tail.detach().cpu().clone()})

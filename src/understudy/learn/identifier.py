@@ -50,7 +50,7 @@ class Identifier:
     """A word for the subject, the tokens it becomes, and what speaks against it, if anything."""
 
     word: str
-    pieces: tuple[str, ...]
+    strings: tuple[str, ...]
     warning: str | None = None
 
 
@@ -79,7 +79,7 @@ def choose_identifier(
         free = [word for word in USUAL if word not in used]
         if len(free) >= tokens:
             choice = " ".join(free[:tokens])
-            return Identifier(choice, model.tokenize(choice).pieces)
+            return Identifier(choice, model.tokenize(choice).strings)
     if len(words) < tokens:
         raise InputError(
             f"The vocabulary of {model.name!r} has {len(words)} unused rare words of one token; "
@@ -88,7 +88,7 @@ def choose_identifier(
     drawn = candidates(words, tokens, seed)
     strength = prior_of(model, drawn, class_noun)
     choice = drawn[min(range(len(drawn)), key=strength.__getitem__)]
-    return Identifier(choice, model.tokenize(choice).pieces)
+    return Identifier(choice, model.tokenize(choice).strings)
 
 
 def candidates(words: Sequence[str], tokens: int, seed: int) -> list[str]:
@@ -117,20 +117,20 @@ def prior_of(model: DiffusionModel, phrases: Sequence[str], class_noun: str = ""
 
 def own_identifier(model: DiffusionModel, word: str) -> Identifier:
     """The user's word, with a warning if the tokenizer splits it or the model knows it well."""
-    pieces = model.tokenize(word).pieces
-    if not word or word.split() != [word] or not pieces or set(word) & set("{}"):
+    strings = model.tokenize(word).strings
+    if not word or word.split() != [word] or not strings or set(word) & set("{}"):
         raise InputError(f"--identifier must be one word without spaces or braces. Got {word!r}.")
-    return Identifier(word, pieces, _objection(model, word, pieces))
+    return Identifier(word, strings, _objection(model, word, strings))
 
 
-def _objection(model: DiffusionModel, word: str, pieces: tuple[str, ...]) -> str | None:
-    if len(pieces) > 1:
-        parts = " + ".join(piece.removesuffix(WORD_END) for piece in pieces)
+def _objection(model: DiffusionModel, word: str, strings: tuple[str, ...]) -> str | None:
+    if len(strings) > 1:
+        parts = " + ".join(string.removesuffix(WORD_END) for string in strings)
         return (
-            f"{word!r} is not one token of {model.name!r} but {len(pieces)} ({parts}), each of "
+            f"{word!r} is not one token of {model.name!r} but {len(strings)} ({parts}), each of "
             f"which means something already. A rare word of one token works better."
         )
-    is_rare = all(model.vocabulary.get(piece, 0) >= _rare_from(model) for piece in pieces)
+    is_rare = all(model.vocabulary.get(string, 0) >= _rare_from(model) for string in strings)
     if is_rare or word in rare_words(model):
         return None
     return (
@@ -143,14 +143,14 @@ def rare_words(model: DiffusionModel) -> list[str]:
     """Rare words of one token, in the order of the vocabulary: three consonants, not TAKEN.
 
     From the rarest fifth of the vocabulary; from all of it where that fifth has none, as in a small
-    vocabulary that keeps spare words elsewhere. A piece that a later word ends in is left out: it
+    vocabulary that keeps spare words elsewhere. A token that a later word ends in is left out: it
     may be no word of any text, just a step in which byte pairs grew into that word ("hwx" on
     the way to "ohwx"), and then the model has never seen it.
     """
     words: dict[str, int] = {}
     latest: dict[str, int] = {}
-    for piece, number in model.vocabulary.items():
-        word = _word_of(piece)
+    for string, number in model.vocabulary.items():
+        word = _word_of(string)
         if word is None:
             continue
         if _is_plain(word):
@@ -167,23 +167,23 @@ def _is_plain(word: str) -> bool:
     return len(word) == LETTERS and CONSONANTS.issuperset(word) and word not in TAKEN
 
 
-def _word_of(piece: str) -> str | None:
+def _word_of(string: str) -> str | None:
     """The word that a piece of a vocabulary is; None for a part of one."""
-    if piece.endswith(WORD_END):
-        return piece.removesuffix(WORD_END)
-    return piece[1:] if piece.startswith(WORD_STARTS) else None
+    if string.endswith(WORD_END):
+        return string.removesuffix(WORD_END)
+    return string[1:] if string.startswith(WORD_STARTS) else None
 
 
 def _ends_words(model: DiffusionModel) -> bool:
     """Whether the vocabulary marks the ends of words, as CLIP's does."""
-    return any(piece.endswith(WORD_END) for piece in model.vocabulary)
+    return any(string.endswith(WORD_END) for string in model.vocabulary)
 
 
 def _survives(model: DiffusionModel, word: str) -> bool:
     """Whether the word becomes exactly its own token again (26 of CLIP's short ones do not)."""
     if _ends_words(model):
-        return model.tokenize(word).pieces == (word + WORD_END,)
-    return [_word_of(piece) for piece in model.tokenize(f"a {word}").pieces[1:]] == [word]
+        return model.tokenize(word).strings == (word + WORD_END,)
+    return [_word_of(string) for string in model.tokenize(f"a {word}").strings[1:]] == [word]
 
 
 def _rare_from(model: DiffusionModel) -> int:

@@ -22,7 +22,7 @@ SMALLEST_CROP = 0.75  # of the picture's side
 
 
 @dataclass(frozen=True)
-class LatentBank:
+class LatentCache:
     """Encoded pictures, to draw from as often as wanted without encoding again.
 
     mean, std: of each picture's latents, times the scaling factor. std None: no spread. owner: the
@@ -60,16 +60,18 @@ class LatentBank:
         return c, h, w
 
 
-def joined(banks: Sequence[LatentBank]) -> LatentBank:
+def joined(caches: Sequence[LatentCache]) -> LatentCache:
     """One bank of the pictures of several, bank number k showing owner k."""
-    mean = torch.cat([bank.mean for bank in banks])
-    whole = [bank.std if bank.std is not None else torch.zeros_like(bank.mean) for bank in banks]
-    std = torch.cat(whole) if any(bank.std is not None for bank in banks) else None
-    owner = torch.cat([torch.full((len(bank.mean),), k) for k, bank in enumerate(banks)])
-    if all(bank.mask is None for bank in banks):
-        return LatentBank(mean, std, owner)
-    full = [torch.ones_like(b.mean[:, :1]) if b.mask is None else b.mask for b in banks]
-    return LatentBank(mean, std, owner, torch.cat(full))
+    mean = torch.cat([cache.mean for cache in caches])
+    whole = [
+        cache.std if cache.std is not None else torch.zeros_like(cache.mean) for cache in caches
+    ]
+    std = torch.cat(whole) if any(cache.std is not None for cache in caches) else None
+    owner = torch.cat([torch.full((len(cache.mean),), k) for k, cache in enumerate(caches)])
+    if all(cache.mask is None for cache in caches):
+        return LatentCache(mean, std, owner)
+    full = [torch.ones_like(b.mean[:, :1]) if b.mask is None else b.mask for b in caches]
+    return LatentCache(mean, std, owner, torch.cat(full))
 
 
 @torch.no_grad()
@@ -82,7 +84,7 @@ def encode_photos(
     masks: Float[Tensor, "n 1 h w"] | None = None,
     outside: float = 0.0,
     seed: int = 0,
-) -> LatentBank:
+) -> LatentCache:
     """The photos' latents; with `crops` those of as many random crops of each; with `flip` those
     of the mirror images of all these besides.
 
@@ -100,12 +102,12 @@ def encode_photos(
     wide = torch.promote_types(model.dtype, torch.float32)
     mean, std = (torch.cat(parts).to(wide) for parts in zip(*batches, strict=True))
     if masks is None:
-        return LatentBank(mean, std)
+        return LatentCache(mean, std)
     kept = [mask for mask in cut if mask is not None]
     small = F.interpolate(
         torch.cat(kept + [x.flip(-1) for x in kept if flip]), mean.shape[-2:], mode="area"
     )
-    return LatentBank(mean, std, None, (small + outside * (1 - small)).to(mean))
+    return LatentCache(mean, std, None, (small + outside * (1 - small)).to(mean))
 
 
 Box = tuple[int, int, int, int]  # top, left, height, width

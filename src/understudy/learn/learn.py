@@ -1,6 +1,6 @@
 """learn: photos of a subject -> a Concept.
 
-photos -> latents (bank, encoded once) -> class latents (prior, sampled, or from the cache)
+photos -> latents (latent_cache, encoded once) -> class latents (prior, sampled, or from the cache)
        -> steps (training, of a method's pupil on a lesson) -> the pupil's tensors -> Concept
 """
 
@@ -15,23 +15,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.errors import ConceptError, InputError
 from understudy.files.cache import Cache
-from understudy.learn.batches import Lesson, Prior
-from understudy.learn.checkpoint import Run, claimed
-from understudy.learn.distributed import Team, assembled
+from understudy.learn.batches import Batches, Prior
+from understudy.learn.checkpoint import RunFolder, claimed
+from understudy.learn.distributed import Distributed, process_group
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
-from understudy.learn.latent_cache import LatentBank, encode_photos, joined
+from understudy.learn.latent_cache import LatentCache, encode_photos, joined
 from understudy.learn.lora import low_rank
-from understudy.learn.preview import Judge, Viewer, best
+from understudy.learn.preview import Previewer, PreviewScorer, best
 from understudy.learn.prior import PriorSource, PriorStep, PriorStore, prior_steps
-from understudy.learn.run import Course, LearnStep, course_steps
-from understudy.learn.subject import Role, Subject, blank_concept, facts_of, roles_of
+from understudy.learn.run import LearnRun, LearnStep, run_steps
+from understudy.learn.subject import NamedSubject, Subject, blank_concept, facts_of, name_subjects
 from understudy.learn.textual_inversion import new_words
-from understudy.learn.trainable import Pupil
-from understudy.learn.training import Recipe, Trainer
+from understudy.learn.trainable import Trainable
+from understudy.learn.training import Trainer, TrainOptions
 from understudy.models.interface import DiffusionModel
 from understudy.models.memory import gradient_checkpointing
 from understudy.models.precision import suited_precision
@@ -65,21 +65,21 @@ def learn_steps(
     after: Sequence[Concept] = (),
     run: Path | None = None,
     resume: bool = False,
-    judge: Judge | None = None,
+    scorer: PreviewScorer | None = None,
 ) -> Iterator[LearnStep]:
     """Learn subjects, step by step; the last step has the Concept, named after the first of them.
 
-    Several subjects are learnt together, in one concept. after: concepts learnt before, to be worn
-    together with the new one: it is learnt on top of them, and the model's own pictures of their
-    subjects are learnt along, so that they stay. cache: a folder for class latents, shared between
-    runs. run: a folder for checkpoints, previews and the journal; resume goes on from its last
-    checkpoint, bit for bit on the same machine. judge: scores the previews.
+    Several subjects are learnt together, in one concept. after: concepts learnt before, to be
+    applied together with the new one: it is learnt on top of them, and the model's own pictures of
+    their subjects are learnt along, so that they stay. cache: a folder for class latents, shared
+    between runs. run: a folder for checkpoints, previews and the log; resume goes on from its last
+    checkpoint, bit for bit on the same machine. scorer: scores the previews.
 
-    The model must wear no concept. When the generator ends, is closed or fails, the model is as it
-    was before, bit for bit, and a run that has begun to train has a checkpoint of its last step;
-    equal arguments give equal weights, bit for bit, on the same machine. Started by torchrun, all
-    processes share the work of each step. Raises InputError for a name, noun or prompt that cannot
-    be, UnderstudyError when the loss stops being a number or memory runs out.
+    No concept may be applied to the model. When the generator ends, is closed or fails, the model
+    is as it was before, bit for bit, and a run that has begun to train has a checkpoint of its last
+    step; equal arguments give equal weights, bit for bit, on the same machine. Started by torchrun,
+    all processes share the work of each step. Raises InputError for a name, noun or prompt that
+    cannot be, UnderstudyError when the loss stops being a number or memory runs out.
     """
     settings = settings or LearnSettings.filled({}, model.name)
     if settings.precision == "auto":
@@ -87,42 +87,42 @@ def learn_steps(
     _refuse_dressed(model)
     taken = [word for concept in after for word in concept.identifier.split()]
     with ExitStack() as stack:
-        stack.enter_context(worn(model, *after))
-        team = stack.enter_context(assembled())
-        roles = roles_of(model, subjects, settings, taken=taken)
-        concept = blank_concept(model, roles, settings, after)
-        facts = facts_of(model, roles, settings)
-        if run is not None and team.leads:  # before minutes of class images
+        stack.enter_context(applied(model, *after))
+        distributed = stack.enter_context(process_group())
+        learned = name_subjects(model, subjects, settings, taken=taken)
+        concept = blank_concept(model, learned, settings, after)
+        facts = facts_of(model, learned, settings)
+        if run is not None and distributed.leads:  # before minutes of class images
             stack.enter_context(claimed(run))
-            Run(run, settings.keep, facts).check(resume)
+            RunFolder(run, settings.keep_checkpoints, facts).check(resume)
 
         # What to learn from: the photos, and the model's own idea of the classes.
-        bank = joined([_encoded(model, role, settings) for role in roles])
-        prior = yield from _preserved(model, settings, roles, after, bank, cache, team)
+        latents = joined([_encoded(model, named, settings) for named in learned])
+        prior = yield from _preserved(model, settings, learned, after, latents, cache, distributed)
 
         # Learn it: the method says what trains.
-        wordings = tuple(role.wordings for role in roles)
-        lesson = Lesson(
-            bank, wordings, prior, settings.batch_size * settings.accumulate, model.schedule
+        wordings = tuple(named.wordings for named in learned)
+        batches = Batches(
+            latents, wordings, prior, settings.batch_size * settings.accumulate, model.schedule
         )
-        pupil = stack.enter_context(_pupil(model, roles, settings))
+        trainable = stack.enter_context(_pupil(model, learned, settings))
         stack.enter_context(gradient_checkpointing(model, settings.gradient_checkpointing))
         generator = torch.Generator().manual_seed(settings.seed)
-        trainer = Trainer(model, pupil, lesson, _recipe(settings), generator, team)
-        viewer = _viewer(model, roles[0], concept, settings, judge)
-        course = Course(trainer, viewer, concept, settings, run, facts)
-        learnt = yield from course_steps(course, resume=resume)
-    chosen = best(course.looks) if course.looks else None
-    yield LearnStep("done", 0, 1, look=chosen, concept=learnt, warnings=roles[0].warnings)
+        trainer = Trainer(model, trainable, batches, _options(settings), generator, distributed)
+        viewer = _viewer(model, learned[0], concept, settings, scorer)
+        training = LearnRun(trainer, viewer, concept, settings, run, facts)
+        learnt = yield from run_steps(training, resume=resume)
+    chosen = best(training.previews) if training.previews else None
+    yield LearnStep("done", 0, 1, preview=chosen, concept=learnt, warnings=learned[0].warnings)
 
 
-def _encoded(model: DiffusionModel, role: Role, settings: LearnSettings) -> LatentBank:
+def _encoded(model: DiffusionModel, named: NamedSubject, settings: LearnSettings) -> LatentCache:
     return encode_photos(
         model,
-        role.subject.photos,
+        named.subject.photos,
         flip=settings.flip,
         crops=settings.crops,
-        masks=role.subject.masks,
+        masks=named.subject.masks,
         outside=settings.mask_weight,
         seed=settings.seed,
     )
@@ -131,33 +131,33 @@ def _encoded(model: DiffusionModel, role: Role, settings: LearnSettings) -> Late
 def _preserved(
     model: DiffusionModel,
     settings: LearnSettings,
-    roles: Sequence[Role],
+    learned: Sequence[NamedSubject],
     after: Sequence[Concept],
-    photos: LatentBank,
-    cache: Path | None,
-    team: Team,
+    photos: LatentCache,
+    cache: Path | Cache | None,
+    distributed: Distributed,
 ) -> Generator[LearnStep, None, Prior | None]:
     """Yield what prior preservation takes time for, return it; None where nothing is preserved."""
     if settings.preservation == "output":
-        return _kept_output(settings, roles, photos)
+        return _kept_output(settings, learned, photos)
     known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
-    prompts = dict.fromkeys([role.class_prompt for role in roles] + known)
-    return (yield from _class_steps(model, settings, tuple(prompts), photos, cache, team))
+    prompts = dict.fromkeys([named.class_prompt for named in learned] + known)
+    return (yield from _class_steps(model, settings, tuple(prompts), photos, cache, distributed))
 
 
 def _class_steps(
     model: DiffusionModel,
     settings: LearnSettings,
     prompts: tuple[str, ...],
-    photos: LatentBank,
+    photos: LatentCache,
     cache: Path | Cache | None,
-    team: Team,
+    distributed: Distributed,
 ) -> Generator[LearnStep, None, Prior | None]:
     """Yield the sampling of the class latents, return the prior made of them."""
     alone = settings.method in ("textual-inversion", "hiper")  # these leave every class as it is
     if alone or settings.prior_weight == 0 or settings.prior_samples == 0:
         return None
-    banks: list[LatentBank] = []
+    caches: list[LatentCache] = []
     for prompt in prompts:
         source = PriorSource(
             prompt,
@@ -170,18 +170,19 @@ def _class_steps(
         kept, key = None if cache is None else Cache.at(cache), source.key(model)
         store = PriorStore(source.latent_size, kept and kept.folder / key)
         # One process draws the images of a class, all in the same batches; others wait for them.
-        lock = kept.making if kept and team.size == 1 else kept and kept.using
+        lock = kept.making if kept and distributed.size == 1 else kept and kept.using
         with lock(key) if lock else nullcontext():
-            for step in prior_steps(model, source, store, settings.prior_samples, team=team):
+            count = settings.prior_samples
+            for step in prior_steps(model, source, store, count, distributed=distributed):
                 yield _of_prior(step)
             if kept:
                 kept.kept(key)
-        banks.append(LatentBank(store.latents(settings.prior_samples).to(photos.mean)))
-    return Prior(prompts, joined(banks), settings.prior_weight)
+        caches.append(LatentCache(store.latents(settings.prior_samples).to(photos.mean)))
+    return Prior(prompts, joined(caches), settings.prior_weight)
 
 
 def _kept_output(
-    settings: LearnSettings, roles: Sequence[Role], photos: LatentBank
+    settings: LearnSettings, learned: Sequence[NamedSubject], photos: LatentCache
 ) -> Prior | None:
     """Output preservation: with the class prompt, the photos' own latents are to give what the
     untrained model makes of them. No class pictures are drawn."""
@@ -192,7 +193,7 @@ def _kept_output(
         )
     if settings.prior_weight == 0:
         return None
-    prompts = tuple(role.class_prompt for role in roles)
+    prompts = tuple(named.class_prompt for named in learned)
     return Prior(prompts, photos, settings.prior_weight, by_output=True)
 
 
@@ -201,16 +202,16 @@ def _of_prior(step: PriorStep) -> LearnStep:
 
 
 def _pupil(
-    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings
-) -> AbstractContextManager[Pupil]:
+    model: DiffusionModel, learned: Sequence[NamedSubject], settings: LearnSettings
+) -> AbstractContextManager[Trainable]:
     """What trains, by the method."""
     match settings.method:
         case "hiper":
-            return tail_of(model, roles[0].wordings[0], settings.tail)
+            return tail_of(model, learned[0].wordings[0], settings.tail)
         case "textual-inversion":
             return new_words(
                 model,
-                [(r.identifier, settings.initialiser or r.subject.class_noun) for r in roles],
+                [(r.identifier, settings.initialiser or r.subject.class_noun) for r in learned],
             )
         case "lora":
             return low_rank(
@@ -225,8 +226,8 @@ def _pupil(
             return whole_model(model, train_text=settings.train_text_encoder)
 
 
-def _recipe(settings: LearnSettings) -> Recipe:
-    return Recipe(
+def _options(settings: LearnSettings) -> TrainOptions:
+    return TrainOptions(
         learning_rate=settings.learning_rate,
         weight_decay=settings.weight_decay,
         clip=settings.clip,
@@ -240,24 +241,24 @@ def _recipe(settings: LearnSettings) -> Recipe:
 
 def _viewer(
     model: DiffusionModel,
-    role: Role,
+    named: NamedSubject,
     concept: Concept,
     settings: LearnSettings,
-    judge: Judge | None,
-) -> Viewer:
-    return Viewer(
+    scorer: PreviewScorer | None,
+) -> Previewer:
+    return Previewer(
         model,
         concept.phrase,
-        role.subject.class_noun,
-        role.subject.photos,
+        named.subject.class_noun,
+        named.subject.photos,
         GenerateSettings.filled({"steps": settings.prior_steps}, model.name),
-        judge,
+        scorer,
     )
 
 
 def _refuse_dressed(model: DiffusionModel) -> None:
     if model.fingerprint != model.base_fingerprint:
         raise ConceptError(
-            f"The model {model.name!r} wears a concept or was changed; a concept is learnt on the "
-            f"model as it was loaded. Take the concept off, or load the model again."
+            f"The model {model.name!r} has a concept applied or was changed; a concept "
+            f"is learnt on the model as it was loaded. Remove the concept, or load the model again."
         )

@@ -18,14 +18,14 @@ from understudy.errors import OutputError
 from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
 from understudy.files.reading import parse_json, read_bytes
-from understudy.learn.preview import Look, Verdict, alarms
+from understudy.learn.preview import Preview, PreviewScores, alarms
 from understudy.learn.training import TrainStep
 from understudy.pictures.photo import write_pixels
 from understudy.pictures.sheet import Curve, Row, Tile, chart, contact_sheet
 from understudy.pictures.tensors import to_pixels
 
-MAX_JOURNAL = 2**30  # bytes
-# One line is a step or a look: numbers by name, and the alarms of a look.
+MAX_LOG = 2**30  # bytes
+# One line is a step or a preview: numbers by name, and the alarms of a preview.
 DECLARED = spec.Record(
     {"step": spec.Number(0, 1e9, whole=True)},
     {"alarms": spec.Items(spec.Text(2_000), most=1_000)},
@@ -33,13 +33,13 @@ DECLARED = spec.Record(
 )
 
 
-class Journal:
-    """The journal of a run in `folder`; lines after step `since` of an earlier attempt are cut."""
+class Log:
+    """The log of a run in `folder`; lines after step `since` of an earlier attempt are cut."""
 
     def __init__(self, folder: Path, since: int = 0) -> None:
         self.folder = folder
         self.file = folder / "learn.jsonl"
-        self.lines = [line for line in read_journal(self.file) if line["step"] <= since]
+        self.lines = [line for line in read_log(self.file) if line["step"] <= since]
         with replacing(self.file) as staged:
             staged.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
 
@@ -47,27 +47,27 @@ class Journal:
         """One step's numbers."""
         self._add({"step": step, **asdict(taken), "seconds": round(seconds, 4)})
 
-    def look(self, look: Look, start: Look) -> None:
-        """One look: its numbers, and its pictures as a strip."""
-        numbers = {"validation": look.validation, "prior_validation": look.prior_validation}
-        warned = {"alarms": list(alarms(look, start))}
-        self._add({"step": look.step, **numbers, **asdict(look.verdict), **warned})
-        half = len(look.pictures) // 2
+    def preview(self, preview: Preview, start: Preview) -> None:
+        """One preview: its numbers, and its pictures as a strip."""
+        numbers = {"validation": preview.validation, "prior_validation": preview.prior_validation}
+        warned = {"alarms": list(alarms(preview, start))}
+        self._add({"step": preview.step, **numbers, **asdict(preview.scores), **warned})
+        half = len(preview.pictures) // 2
         tiles = [
             Tile(to_pixels(picture), label)
-            for picture, label in zip(look.pictures.split(1), look.labels, strict=True)
+            for picture, label in zip(preview.pictures.split(1), preview.labels, strict=True)
         ]
-        rows = [Row(f"step {look.step}", tiles[:half]), Row("its class", tiles[half:])]
-        write_pixels(self.folder / "previews" / f"step-{look.step:06d}.png", contact_sheet(rows))
+        rows = [Row(f"step {preview.step}", tiles[:half]), Row("its class", tiles[half:])]
+        write_pixels(self.folder / "previews" / f"step-{preview.step:06d}.png", contact_sheet(rows))
 
-    def looks(self) -> list[Look]:
-        """The numbers of all looks so far; their pictures are in files."""
-        none, found = torch.empty(0, 3, 1, 1), list[Look]()
+    def previews(self) -> list[Preview]:
+        """The numbers of all previews so far; their pictures are in files."""
+        none, found = torch.empty(0, 3, 1, 1), list[Preview]()
         for line in self.lines:
             if "validation" in line:
-                verdict = Verdict(**{k: line[k] for k in asdict(Verdict()) if k in line})
+                scores = PreviewScores(**{k: line[k] for k in asdict(PreviewScores()) if k in line})
                 prior = line.get("prior_validation", math.nan)
-                found.append(Look(line["step"], none, (), line["validation"], prior, verdict))
+                found.append(Preview(line["step"], none, (), line["validation"], prior, scores))
         return found
 
     def plot(self) -> Path:
@@ -95,11 +95,11 @@ class Journal:
             raise unwritable(self.file, error) from error
 
 
-def read_journal(file: Path) -> list[dict[str, Any]]:
-    """The whole lines of a journal; a torn last one is left out. Raises OutputError."""
+def read_log(file: Path) -> list[dict[str, Any]]:
+    """The whole lines of a log; a torn last one is left out. Raises OutputError."""
     if not file.exists():
         return []
-    text = read_bytes(file, most=MAX_JOURNAL, error=OutputError).decode("utf-8", errors="replace")
+    text = read_bytes(file, most=MAX_LOG, error=OutputError).decode("utf-8", errors="replace")
     found: list[dict[str, Any]] = []
     for number, line in enumerate(text[: text.rfind("\n") + 1].split("\n")[:-1], 1):
         said = parse_json(line, f"line {number} of {file}", error=OutputError)

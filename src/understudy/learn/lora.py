@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import InputError
-from understudy.learn.trainable import Pupil, widest
+from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel, denoiser_part
 
 ADAPTER = "understudy"
@@ -32,7 +32,7 @@ def low_rank(
     targets: Sequence[str],
     train_text: bool,
     seed: int,
-) -> Generator[Pupil]:
+) -> Generator[Trainable]:
     """Low-rank changes of the layers whose names end in one of `targets`, ready for training.
 
     Those of the text encoders' attention besides, if wanted. When the block ends, the model is as
@@ -52,7 +52,7 @@ def low_rank(
         }
         for parameter in parameters.values():
             parameter.requires_grad_(True)
-        yield Pupil(
+        yield Trainable(
             parameters,
             model.embed,
             train_text,

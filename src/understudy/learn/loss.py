@@ -26,7 +26,7 @@ class Rows:
 
     latents: clean, times the scaling factor. noise: standard normal. times: see
     `Schedule`.
-    prompts: which of the lesson's prompts a row reads. part: 0 for photos, 1 for class pictures.
+    prompts: which of the prompts of `Batches` a row reads. part: 0 for photos, 1 for class images.
     weights: of each row's mean squared error in the loss. mask: how much each place of a row
     counts, None where all count alike. by_base: rows of part 1 are to stay what the untrained model
     makes of them (output preservation), instead of learning their own noise.

@@ -1,9 +1,9 @@
 """Previews during training: pictures of fixed seeds, a fixed-time validation loss, scores,
 warnings.
 
-Every look draws the same pictures from the same noise, half of the subject in several scenes, half
-of its plain class. Who judges them (the recogniser of the toy world, DINO and CLIP for photographs)
-is the caller's: see `Judge`.
+Every preview draws the same pictures from the same noise, half of the subject in several scenes,
+half of its class. The caller supplies the scorer (`PreviewScorer`): the recogniser for toys, DINO
+and CLIP for photographs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from understudy.diffusion.sampler import drawn, noise_streams, sample_steps
 from understudy.diffusion.text import Text
-from understudy.learn.batches import Lesson
+from understudy.learn.batches import Batches
 from understudy.learn.loss import part_means, row_losses
 from understudy.learn.trainable import holding
 from understudy.learn.training import Trainer, autocasting
@@ -37,8 +37,8 @@ COPY_ALARM = 0.9  # structural similarity with a training photo
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What a judge looks at: pictures "n 3 h w" in [-1, 1], on the CPU.
+class PreviewPictures:
+    """What a scorer is given: pictures "n 3 h w" in [-1, 1], on the CPU.
 
     subject: in the scenes of `prompts`, which name it by its class noun. plain: its class, prompted
     without the identifier. photos: what it is learnt from.
@@ -51,10 +51,10 @@ class Seen:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class PreviewScores:
     """identity: mean likeness of the subject's pictures to its photos. prompt: how far they show
     what was asked for, 0 to 1. copy: highest structural similarity to a photo. drift: mean likeness
-    of the plain class to the photos (PRES). NaN where nobody judged."""
+    of the plain class to the photos (PRES). NaN without a scorer."""
 
     identity: float = math.nan
     prompt: float = math.nan
@@ -63,14 +63,14 @@ class Verdict:
 
 
 @runtime_checkable
-class Judge(Protocol):
+class PreviewScorer(Protocol):
     """Anything that scores what was drawn."""
 
-    def __call__(self, seen: Seen) -> Verdict: ...
+    def __call__(self, seen: PreviewPictures) -> PreviewScores: ...
 
 
 @dataclass(frozen=True)
-class Look:
+class Preview:
     """What was seen after `step` steps.
 
     pictures: the subject's, then the plain class's; labels: their prompts. validation: the loss of
@@ -82,41 +82,41 @@ class Look:
     labels: tuple[str, ...]
     validation: float
     prior_validation: float
-    verdict: Verdict
+    scores: PreviewScores
 
 
 @dataclass(frozen=True)
-class Viewer:
-    """How to look. subject: what it is called in prompts; class_noun: what it is; drawing: how
-    previews are drawn, but without a negative prompt."""
+class Previewer:
+    """How to make previews. subject: what it is called in prompts; class_noun: what it is; drawing:
+    how previews are drawn, but without a negative prompt."""
 
     model: DiffusionModel
     subject: str
     class_noun: str
     photos: Float[Tensor, "m 3 h w"]
     drawing: GenerateSettings
-    judge: Judge | None = None
+    scorer: PreviewScorer | None = None
 
-    def look(self, trainer: Trainer) -> Look:
-        """Draw, measure, judge; the trainer goes on as if nobody had looked."""
+    def preview(self, trainer: Trainer) -> Preview:
+        """Draw, measure, score; the state of the trainer does not change."""
         photo, prior = validation(trainer)
-        with torch.no_grad(), holding(trainer.pupil.parameters, trainer.averages):
+        with torch.no_grad(), holding(trainer.trainable.parameters, trainer.averages):
             named = [scene.replace("{subject}", self.subject) for scene in SCENES]
             plain = [scene.replace("{subject}", self.class_noun) for scene in SCENES]
-            text = Text.cat([trainer.pupil.embed(named), self.model.embed(plain)])
+            text = Text.cat([trainer.trainable.embed(named), self.model.embed(plain)])
             pictures = self._draw(text, trainer).cpu()
         ours, others = pictures.chunk(2)
-        seen = Seen(ours, others, tuple(plain), self.photos.cpu())
-        verdict = self.judge(seen) if self.judge else Verdict()
-        return Look(trainer.done, pictures, (*named, *plain), photo, prior, verdict)
+        seen = PreviewPictures(ours, others, tuple(plain), self.photos.cpu())
+        scores = self.scorer(seen) if self.scorer else PreviewScores()
+        return Preview(trainer.done, pictures, (*named, *plain), photo, prior, scores)
 
     def _draw(self, text: Text, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
         streams = noise_streams([SEED + number for number in range(len(SCENES))] * 2)
-        with autocasting(self.model.device, trainer.recipe.autocast):
+        with autocasting(self.model.device, trainer.options.autocast):
             uncond = self.model.embed([""]).expand(len(text))
             *_, last = sample_steps(
                 self.model,
-                drawn(streams, trainer.lesson.photos.size, like=self.model),
+                drawn(streams, trainer.batches.photos.size, like=self.model),
                 text,
                 uncond,
                 steps=self.drawing.steps,
@@ -129,52 +129,52 @@ class Viewer:
 
 
 def validation(trainer: Trainer) -> tuple[float, float]:
-    """The loss of photos, and of class pictures, on rows that are the same at every look.
+    """The loss of photos, and of class pictures, on rows that are the same in every preview.
 
     Times are spread evenly, so that the number falls when learning goes on, not by luck.
     """
-    given = trainer.lesson
-    lesson = Lesson(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
-    rows = lesson.draw(torch.Generator().manual_seed(SEED))
+    given = trainer.batches
+    batches = Batches(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
+    rows = batches.draw(torch.Generator().manual_seed(SEED))
     even = given.schedule.even_times(VALIDATION_ROWS)
     rows.times.copy_(even.repeat(len(rows) // VALIDATION_ROWS))
     parts: list[Tensor] = []
     with (
         torch.no_grad(),
-        holding(trainer.pupil.parameters, trainer.averages),
-        autocasting(trainer.model.device, trainer.recipe.autocast),
+        holding(trainer.trainable.parameters, trainer.averages),
+        autocasting(trainer.model.device, trainer.options.autocast),
     ):
         pieces = -(-len(rows) // 8)
         for number in range(pieces):
             share = rows.share(number, pieces)
             text = trainer.text(share.prompts)
-            parts.append(row_losses(trainer.model, share, text, trainer.pupil.base))
+            parts.append(row_losses(trainer.model, share, text, trainer.trainable.base))
     order = torch.cat([torch.arange(number, len(rows), pieces) for number in range(pieces)])
     return part_means(torch.cat(parts), rows.part[order].to(parts[0].device))
 
 
-def alarms(look: Look, start: Look) -> tuple[str, ...]:
-    """What speaks against taking this checkpoint, in words; `start`: the look before any step."""
-    now, found = look.verdict, list[str]()
+def alarms(preview: Preview, start: Preview) -> tuple[str, ...]:
+    """Reasons against this checkpoint, in words; `start`: the preview before any step."""
+    now, found = preview.scores, list[str]()
     if now.copy > COPY_ALARM:
         found.append(f"copies a training photo (similarity {now.copy:.2f})")
-    halfway = (start.verdict.drift + now.identity) / 2
-    if now.drift > halfway and now.identity > start.verdict.drift:
+    halfway = (start.scores.drift + now.identity) / 2
+    if now.drift > halfway and now.identity > start.scores.drift:
         found.append(f"the class is turning into the subject (drift {now.drift:.2f})")
     return tuple(found)
 
 
-def best(looks: Sequence[Look]) -> Look:
-    """The look to take: without alarms if there is one, the highest harmonic mean of identity and
-    prompt score; where nobody judged, the lowest validation loss. looks[0]: before any step."""
-    after = [look for look in looks if look.step] or list(looks)
-    quiet = [look for look in after if not alarms(look, looks[0])]
+def best(previews: Sequence[Preview]) -> Preview:
+    """The best preview: without alarms if there is one, the highest harmonic mean of identity and
+    prompt score; without a scorer, the lowest validation loss. previews[0]: before any step."""
+    after = [preview for preview in previews if preview.step] or list(previews)
+    quiet = [preview for preview in after if not alarms(preview, previews[0])]
     pool = quiet or after
-    if all(math.isnan(look.verdict.identity) for look in pool):
-        return min(pool, key=lambda look: look.validation)
-    return max(pool, key=lambda look: _both(look.verdict))
+    if all(math.isnan(preview.scores.identity) for preview in pool):
+        return min(pool, key=lambda preview: preview.validation)
+    return max(pool, key=lambda preview: _both(preview.scores))
 
 
-def _both(verdict: Verdict) -> float:
-    identity, prompt = max(verdict.identity, 0.0), max(verdict.prompt, 0.0)
+def _both(scores: PreviewScores) -> float:
+    identity, prompt = max(scores.identity, 0.0), max(scores.prompt, 0.0)
     return 2 * identity * prompt / (identity + prompt) if identity + prompt > 0 else 0.0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from understudy.learn.preview import Seen, Verdict
+from understudy.learn.preview import PreviewPictures, PreviewScores
 from understudy.pictures import metrics
 from understudy.vision.features import Features, Reader
 
@@ -12,7 +12,7 @@ CLIP_SCALE = 2.5  # of CLIPScore (Hessel et al. 2021, eq. 1): brings its cosines
 
 
 @dataclass(frozen=True)
-class PreviewJudge:
+class FeaturePreviewScorer:
     """Identity and drift as mean cosines with the photos, prompts by how well they are followed.
 
     scale: what the reader's agreement is multiplied by, so that 1 is about as good as it gets.
@@ -22,10 +22,10 @@ class PreviewJudge:
     prompt: Reader
     scale: float = 1.0
 
-    def __call__(self, seen: Seen) -> Verdict:
+    def __call__(self, seen: PreviewPictures) -> PreviewScores:
         photos = self.subject.of(seen.photos)
         agreement = self.prompt.agreement(seen.subject, seen.prompts).nanmean().item()
-        return Verdict(
+        return PreviewScores(
             identity=metrics.subject_fidelity(self.subject.of(seen.subject), photos).item(),
             prompt=self.scale * (0.0 if agreement < 0 else agreement),  # NaN stays NaN
             copy=metrics.copy_score(seen.subject, seen.photos.to(seen.subject)).max().item(),

@@ -26,7 +26,7 @@ from understudy.diffusion.sampler import advance, drawn, guided_output, noise_st
 from understudy.diffusion.schedule import Schedule
 from understudy.errors import OutputError
 from understudy.files.tensors import load_tensors, save_tensors
-from understudy.learn.distributed import Team
+from understudy.learn.distributed import Distributed
 from understudy.learn.training import autocasting
 from understudy.models.interface import DiffusionModel
 
@@ -76,7 +76,7 @@ class PriorStore:
         """Which of the samples 0 .. count - 1 have still to be drawn."""
         return [number for number in range(count) if self._find(number) is None]
 
-    def keep(self, number: int, latent: Float[Tensor, "c h w"]) -> None:
+    def add(self, number: int, latent: Float[Tensor, "c h w"]) -> None:
         """Store one sample; where the folder cannot be written, in memory only."""
         self.memory[number] = latent.float().cpu().contiguous()
         if self.folder is not None:
@@ -119,24 +119,24 @@ def prior_steps(
     count: int,
     *,
     batch: int = 16,
-    team: Team = Team(),  # noqa: B008
+    distributed: Distributed = Distributed(),  # noqa: B008
 ) -> Iterator[PriorStep]:
     """Draw what `store` lacks of `count` samples, yielding after every step; nothing if it has all.
 
     The model must be the frozen one, with no concept on. Of a team each process draws its share of
     the samples, and at the end all have all.
     """
-    missing = team.agree(store.missing(count))
-    mine = missing[team.rank :: team.size]
+    missing = distributed.agree(store.missing(count))
+    mine = missing[distributed.rank :: distributed.size]
     batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     total = len(batches) * source.steps
     for turn, numbers in enumerate(batches):
         for step, latents in enumerate(ancestral_samples(model, source, numbers), start=1):
             if step == source.steps:
                 for number, latent in zip(numbers, latents, strict=True):
-                    store.keep(number, latent)
+                    store.add(number, latent)
             yield PriorStep(turn * source.steps + step - 1, total)
-    store.memory.update(team.gather({number: store.memory[number] for number in mine}))
+    store.memory.update(distributed.gather({number: store.memory[number] for number in mine}))
     store.missing(count)  # reads what lies in the folder
 
 

@@ -15,9 +15,9 @@ from typing import Any, Literal
 
 from understudy.concept import Concept
 from understudy.errors import UnderstudyError
-from understudy.learn.checkpoint import Run, memory_advice, out_of_memory
-from understudy.learn.log import Journal
-from understudy.learn.preview import Look, Viewer, best
+from understudy.learn.checkpoint import RunFolder, memory_advice, out_of_memory
+from understudy.learn.log import Log
+from understudy.learn.preview import Preview, Previewer, best
 from understudy.learn.trainable import holding
 from understudy.learn.training import Trainer, TrainStep
 from understudy.settings import LearnSettings
@@ -31,8 +31,8 @@ class LearnStep:
     index counts from 0 to total - 1 within the phase; there is no "prior" phase when all class
     samples were in the cache, or no prior is wanted; a resumed run's "learn" begins where it
     stopped. Losses: mean squared errors, NaN outside "learn"; prior_loss NaN without prior
-    preservation. saved: the checkpoint of this step, look: what was seen after it, if any; at the
-    end, with looks, `look` is the best of them. concept: there when the phase is "done", the model
+    preservation. saved, preview: the checkpoint and the preview of this step, if any; at the end,
+    `preview` is the best of all. concept: there when the phase is "done", the model
     being as it was before by then. warnings: what speaks against the identifier.
     """
 
@@ -43,119 +43,119 @@ class LearnStep:
     photo_loss: float = math.nan
     prior_loss: float = math.nan
     saved: Path | None = None
-    look: Look | None = None
+    preview: Preview | None = None
     concept: Concept | None = None
     warnings: tuple[str, ...] = ()
 
 
 @dataclass
-class Course:
+class LearnRun:
     """A trainer on its way. blank: the concept without its tensors. folder: of the run, if it is to
     be kept; facts: what makes it this run."""
 
     trainer: Trainer
-    viewer: Viewer
+    viewer: Previewer
     blank: Concept
     settings: LearnSettings
     folder: Path | None
     facts: Mapping[str, Any]
-    looks: list[Look] = field(default_factory=list[Look])
-    journal: Journal | None = None
+    previews: list[Preview] = field(default_factory=list[Preview])
+    log: Log | None = None
 
     @property
-    def run(self) -> Run | None:
+    def store(self) -> RunFolder | None:
         """The folder's checkpoints; None for processes that do not write."""
-        if self.folder is None or not self.trainer.team.leads:
+        if self.folder is None or not self.trainer.distributed.leads:
             return None
-        return Run(self.folder, self.settings.keep, self.facts)
+        return RunFolder(self.folder, self.settings.keep_checkpoints, self.facts)
 
     def concept(self) -> Concept:
         """What is learnt by now; the running average where one is kept."""
-        with holding(self.trainer.pupil.parameters, self.trainer.averages):
-            tensors = self.trainer.pupil.tensors()
+        with holding(self.trainer.trainable.parameters, self.trainer.averages):
+            tensors = self.trainer.trainable.tensors()
         return replace(self.blank, tensors=tensors)
 
     def save(self) -> Path | None:
         """Keep a checkpoint; None where nothing is to be kept, or no step was taken."""
-        if self.run is None or not self.trainer.done:
+        if self.store is None or not self.trainer.done:
             return None
-        chosen = best(self.looks).step if self.looks else 0
+        chosen = best(self.previews).step if self.previews else 0
         state = self.trainer.state()
-        return self.run.save(self.trainer.done, self.concept(), state, protect=chosen)
+        return self.store.save(self.trainer.done, self.concept(), state, protect=chosen)
 
-    def look(self) -> Look | None:
-        """Look and write down what was seen. All processes wait for the first."""
-        found: Look | None = None
-        if self.trainer.team.leads:
-            found = self.viewer.look(self.trainer)
-            self.looks.append(found)
-            if self.journal:
-                self.journal.look(found, self.looks[0])
-        self.trainer.team.wait()
+    def preview(self) -> Preview | None:
+        """Make a preview and log it. All processes wait for the first."""
+        found: Preview | None = None
+        if self.trainer.distributed.leads:
+            found = self.viewer.preview(self.trainer)
+            self.previews.append(found)
+            if self.log:
+                self.log.preview(found, self.previews[0])
+        self.trainer.distributed.wait()
         return found
 
 
-def course_steps(course: Course, *, resume: bool) -> Generator[LearnStep, None, Concept]:
+def run_steps(training: LearnRun, *, resume: bool) -> Generator[LearnStep, None, Concept]:
     """Take all steps, yielding after each; return the concept. The folder is claimed already."""
-    trainer, settings, total = course.trainer, course.settings, course.settings.steps
-    _begin(course, resume)
+    trainer, settings, total = training.trainer, training.settings, training.settings.steps
+    _begin(training, resume)
     if settings.preview_every and not trainer.done:
-        course.look()
+        training.preview()
     try:
         while trainer.done < total:
             started = time.perf_counter()
             taken = trainer.step()
-            if course.journal:
-                course.journal.step(trainer.done, taken, time.perf_counter() - started)
-            yield _after(course, taken)
+            if training.log:
+                training.log.step(trainer.done, taken, time.perf_counter() - started)
+            yield _after(training, taken)
     except GeneratorExit:  # the caller has had enough: what is learnt so far is kept
-        course.save()
+        training.save()
         raise
     except UnderstudyError as error:
         if type(error) is not UnderstudyError:  # such as a disk that is full
             raise
-        raise _kept(course, error) from error
+        raise _kept(training, error) from error
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
         trainer.rewind()
-        raise memory_advice(trainer.done, course.save(), settings.batch_size) from error
-    if course.journal:
-        course.journal.plot()
-    return course.concept()
+        raise memory_advice(trainer.done, training.save(), settings.batch_size) from error
+    if training.log:
+        training.log.plot()
+    return training.concept()
 
 
-def _begin(course: Course, resume: bool) -> None:
+def _begin(training: LearnRun, resume: bool) -> None:
     """Go on from the last checkpoint, or make room for a new run."""
-    trainer = course.trainer
-    if course.folder is not None:
-        run = Run(course.folder, course.settings.keep, course.facts)
+    trainer = training.trainer
+    if training.folder is not None:
+        run = RunFolder(training.folder, training.settings.keep_checkpoints, training.facts)
         if resume:
             trainer.restore(run.resume().state())
-        elif course.run:
-            course.run.begin()
-        trainer.team.wait()
-    if course.run:
-        course.journal = Journal(course.run.folder, trainer.done)
-        course.looks += course.journal.looks()
+        elif training.store:
+            training.store.begin()
+        trainer.distributed.wait()
+    if training.store:
+        training.log = Log(training.store.folder, trainer.done)
+        training.previews += training.log.previews()
 
 
-def _after(course: Course, taken: TrainStep) -> LearnStep:
-    """What follows a step: a look and a checkpoint, when their time has come."""
-    settings, done = course.settings, course.trainer.done
+def _after(training: LearnRun, taken: TrainStep) -> LearnStep:
+    """After a step: a preview and a checkpoint, when they are due."""
+    settings, done = training.settings, training.trainer.done
     last = done == settings.steps
-    look = saved = None
+    preview = saved = None
     if settings.preview_every and (done % settings.preview_every == 0 or last):
-        look = course.look()
-    if look or (settings.save_every and (done % settings.save_every == 0 or last)):
-        saved = course.save()
+        preview = training.preview()
+    if preview or (settings.save_every and (done % settings.save_every == 0 or last)):
+        saved = training.save()
     losses = (taken.loss, taken.photo_loss, taken.prior_loss)
-    return LearnStep("learn", done - 1, settings.steps, *losses, saved=saved, look=look)
+    return LearnStep("learn", done - 1, settings.steps, *losses, saved=saved, preview=preview)
 
 
-def _kept(course: Course, error: UnderstudyError) -> UnderstudyError:
+def _kept(training: LearnRun, error: UnderstudyError) -> UnderstudyError:
     """The error, saying where the last whole step is kept."""
-    saved = course.save()
+    saved = training.save()
     if saved is None:
         return error
     return UnderstudyError(f"{error} The steps before it are kept in {saved}.")

@@ -32,22 +32,22 @@ class Subject:
 
 
 @dataclass(frozen=True, eq=False)
-class Role:
+class NamedSubject:
     """A subject and its words: identifier as prompts say it ("" for HiPer), its tokens, and all the
     prompts its photos go by. warnings: what speaks against the identifier."""
 
     subject: Subject
     identifier: str
-    pieces: tuple[str, ...]
+    tokens: tuple[str, ...]
     wordings: tuple[str, ...]
     class_prompt: str
     warnings: tuple[str, ...] = ()
 
 
-def roles_of(
+def name_subjects(
     model: DiffusionModel, subjects: Sequence[Subject], settings: LearnSettings, *,
     taken: Collection[str] = (),
-) -> tuple[Role, ...]:  # fmt: skip
+) -> tuple[NamedSubject, ...]:  # fmt: skip
     """The words of every subject. taken: identifiers that are used already.
 
     Raises InputError for a name, noun or word that cannot be, PromptError for a template without
@@ -58,30 +58,30 @@ def roles_of(
         raise InputError(f"Every subject needs a --name of its own. Got {', '.join(names)}.")
     if len(subjects) > 1 and settings.method == "hiper":
         raise InputError("--method hiper learns one subject at a time: a prompt has one tail.")
-    roles: list[Role] = []
+    named_subjects: list[NamedSubject] = []
     used = list(taken)
     for subject in subjects:
-        role = _role(model, subject, settings, used)
-        used += role.identifier.split()
-        roles.append(role)
-    return tuple(roles)
+        named = _named(model, subject, settings, used)
+        used += named.identifier.split()
+        named_subjects.append(named)
+    return tuple(named_subjects)
 
 
-def _role(
+def _named(
     model: DiffusionModel, subject: Subject, settings: LearnSettings, used: Sequence[str]
-) -> Role:
+) -> NamedSubject:
     noun, template = subject.class_noun, settings.prompt
     if not noun.strip() or set(noun) & set("{}"):
         raise InputError(f"--class must be a noun such as cat or 'teddy bear'. Got {noun!r}.")
     if "{subject}" not in template:
         raise PromptError(f"--prompt must say where the {{subject}} is. Got {template!r}.")
-    words, pieces, warnings = _words(model, subject, settings, used)
+    words, tokens, warnings = _words(model, subject, settings, used)
     said = {"textual-inversion": words}.get(settings.method, f"{words} {noun}".strip())
     wordings = wordings_of(template, said, settings.varied_prompts)
     for wording in wordings:
         model.tokenize(wording)
-    return Role(
-        subject, words, pieces, wordings, template.replace("{subject}", noun), tuple(warnings)
+    return NamedSubject(
+        subject, words, tokens, wordings, template.replace("{subject}", noun), tuple(warnings)
     )
 
 
@@ -94,30 +94,33 @@ def _words(
         return "", (), []
     count = settings.vectors if settings.method == "textual-inversion" else 1
     words: list[str] = []
-    pieces: list[str] = []
+    tokens: list[str] = []
     warnings: list[str] = []
     for number in range(count):
         own = subject.identifier if number == 0 else None
         found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
-        if settings.method == "textual-inversion" and len(found.pieces) > 1:
+        if settings.method == "textual-inversion" and len(found.strings) > 1:
             raise InputError(
                 f"--identifier must be one token of {model.name!r}, for its embedding is replaced. "
-                f"{found.word!r} has {len(found.pieces)}. Leave it out, or give another."
+                f"{found.word!r} has {len(found.strings)}. Leave it out, or give another."
             )
         words.append(found.word)
-        pieces += found.pieces
+        tokens += found.strings
         warnings += [found.warning] if found.warning else []
-    return " ".join(words), tuple(pieces), warnings
+    return " ".join(words), tuple(tokens), warnings
 
 
 def blank_concept(
-    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings, after: Sequence[Concept]
+    model: DiffusionModel,
+    named_subjects: Sequence[NamedSubject],
+    settings: LearnSettings,
+    after: Sequence[Concept],
 ) -> Concept:
     """The concept before anything is learnt, so that a bad name fails before minutes of work."""
-    first, *others = roles
+    first, *others = named_subjects
     record = {
-        "photos": sum(len(role.subject.photos) for role in roles),
-        "pieces": [piece for role in roles for piece in role.pieces],
+        "photos": sum(len(named.subject.photos) for named in named_subjects),
+        "tokens": [string for named in named_subjects for string in named.tokens],
         **settings.to_dict(),
     }
     if after:
@@ -133,26 +136,26 @@ def blank_concept(
         record=record,
     )
     also: dict[str, str] = {}
-    for role in others:
-        said = f"{role.identifier} {role.subject.class_noun}"
-        also[role.subject.name] = role.identifier if blank.phrase == blank.identifier else said
+    for named in others:
+        said = f"{named.identifier} {named.subject.class_noun}"
+        also[named.subject.name] = named.identifier if blank.phrase == blank.identifier else said
     return replace(blank, also=also)
 
 
 def facts_of(
-    model: DiffusionModel, roles: Sequence[Role], settings: LearnSettings
+    model: DiffusionModel, named_subjects: Sequence[NamedSubject], settings: LearnSettings
 ) -> dict[str, object]:
     """What makes a run this run, as plain data: who is learnt from what, on what, how."""
     digest = hashlib.sha256()
-    for role in roles:
-        for pictures in (role.subject.photos, role.subject.masks):
+    for named in named_subjects:
+        for pictures in (named.subject.photos, named.subject.masks):
             if pictures is not None:
                 digest.update(pictures.cpu().contiguous().numpy().tobytes())
     return {
         "settings": settings.to_dict(),
         "model": model.fingerprint,
         "photos": digest.hexdigest(),
-        "name": [role.subject.name for role in roles],
-        "class": [role.subject.class_noun for role in roles],
-        "identifier": [role.identifier for role in roles],
+        "name": [named.subject.name for named in named_subjects],
+        "class": [named.subject.class_noun for named in named_subjects],
+        "identifier": [named.identifier for named in named_subjects],
     }

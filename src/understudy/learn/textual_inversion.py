@@ -20,12 +20,12 @@ from torch.nn import functional as F
 from understudy.concept import named_parameters
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
-from understudy.learn.trainable import Pupil, widest
+from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel
 
 
 @contextmanager
-def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Generator[Pupil]:
+def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Generator[Trainable]:
     """The rows of rare words, ready for training.
 
     starts: for each subject its words, one or several, and an initialiser such as its class noun,
@@ -49,7 +49,7 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
         learnt = {f"{name}.rows": row.detach().float().cpu() for name, row in rows.items()}
         return learnt | {f"{name}.ids": ids.clone() for name in rows}
 
-    yield Pupil({f"{name}.rows": row for name, row in rows.items()}, embed, True, tensors)
+    yield Trainable({f"{name}.rows": row for name, row in rows.items()}, embed, True, tensors)
 
 
 def _ids(model: DiffusionModel, words: str, initialiser: str) -> tuple[list[int], list[int]]:

@@ -1,7 +1,7 @@
-"""What is trained, how text is encoded meanwhile, and which tensors the concept will hold.
+"""`Trainable`: the trained parameters, how prompts are encoded with them, the concept's tensors.
 
-Each method makes a Pupil of a model: all weights (dreambooth.py), low-rank changes (lora.py), rows
-of words (textual_inversion.py), a tail behind the prompt (hiper.py). The loop knows no more.
+Each method makes a Trainable of a model: all weights (dreambooth.py), low-rank changes (lora.py),
+rows of words (textual_inversion.py), a tail behind the prompt (hiper.py). The loop knows no more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from understudy.diffusion.text import Text
 
 
 @dataclass(frozen=True)
-class Pupil:
+class Trainable:
     """What the loop needs of a method.
 
     parameters: what trains, by name, float32 or finer. embed: prompts to text, with gradients to
@@ -37,7 +37,8 @@ class Pupil:
 def holding(
     parameters: Mapping[str, nn.Parameter], values: Mapping[str, Tensor] | None
 ) -> Generator[None]:
-    """The parameters have these values inside the block, such as their running average."""
+    """The parameters have these values inside the block, such as their exponential moving average
+    (EMA)."""
     if values is None:
         yield
         return
@@ -54,7 +55,7 @@ def holding(
 def average(
     averages: dict[str, Tensor], parameters: Mapping[str, nn.Parameter], decay: float, step: int
 ) -> None:
-    """Move the running averages towards the parameters, quicker at the start: after step n (from 1)
+    """Move the EMA towards the parameters, quicker at the start: after step n (from 1)
     by at most 1 - (1 + n) / (10 + n)."""
     keep = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():

@@ -1,7 +1,7 @@
 """The one training loop: every method trains through it.
 
-What is learnt is a Pupil's, on what a Lesson's. This module does not know photos, priors, methods
-or concepts.
+`Trainable` says what is trained, `Batches` on what. This module does not know photos, priors,
+methods or concepts.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from understudy.diffusion.text import Text
 from understudy.errors import UnderstudyError
-from understudy.learn.batches import Lesson
-from understudy.learn.distributed import Team
+from understudy.learn.batches import Batches
+from understudy.learn.distributed import Distributed
 from understudy.learn.loss import Rows, part_means, row_losses
 from understudy.learn.optimiser import adamw, optimiser_state, restore
-from understudy.learn.trainable import Pupil, average
+from understudy.learn.trainable import Trainable, average
 from understudy.models.interface import DiffusionModel
 
 PATIENCE = 20  # half-precision steps in a row that may overflow while the scale is found
@@ -39,10 +39,10 @@ class TrainStep:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainOptions:
     """How to train. clip: the largest norm of the whole gradient, 0 for any. accumulate: in how
     many pieces a step's rows pass the network. snr_gamma: of Min-SNR, 0 for none. average: decay of
-    the weights' running average, 0 for none. autocast: computes forward and backward in it, over
+    the weights' EMA, 0 for none. autocast: computes forward and backward in it, over
     weights that stay as they are."""
 
     learning_rate: float
@@ -65,55 +65,55 @@ class Trainer:
     def __init__(
         self,
         model: DiffusionModel,
-        pupil: Pupil,
-        lesson: Lesson,
-        recipe: Recipe,
+        trainable: Trainable,
+        batches: Batches,
+        options: TrainOptions,
         generator: torch.Generator,
-        team: Team = Team(),  # noqa: B008
+        distributed: Distributed = Distributed(),  # noqa: B008
     ) -> None:
-        self.model, self.pupil, self.lesson, self.recipe = model, pupil, lesson, recipe
-        self.generator, self.team = generator, team
+        self.model, self.trainable, self.batches, self.options = model, trainable, batches, options
+        self.generator, self.distributed = generator, distributed
         self.done = self.overflows = 0
         self._drawn = generator.get_state()  # before the step at hand
         self.optimiser = adamw(
-            pupil.parameters,
-            learning_rate=recipe.learning_rate,
-            weight_decay=recipe.weight_decay,
-            eight_bit=recipe.eight_bit,
+            trainable.parameters,
+            learning_rate=options.learning_rate,
+            weight_decay=options.weight_decay,
+            eight_bit=options.eight_bit,
         )
-        half = recipe.autocast is torch.float16
+        half = options.autocast is torch.float16
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half)
         self.averages: dict[str, Tensor] | None = None
-        if recipe.average:
-            self.averages = {n: p.detach().clone() for n, p in pupil.parameters.items()}
+        if options.average:
+            self.averages = {n: p.detach().clone() for n, p in trainable.parameters.items()}
         self._still: Text | None = None  # text that does not train, embedded once
 
     def step(self) -> TrainStep:
         """One step. Raises UnderstudyError, before any weight moves, when loss or gradient is not
         finite."""
         self._drawn = self.generator.get_state()
-        rows = self.lesson.draw(self.generator)
+        rows = self.batches.draw(self.generator)
         losses = self._backward(rows)
 
-        # Gradients and losses of all processes, then one look at the numbers.
+        # Gradients and losses of all processes, then one transfer of the numbers.
         gradients = self._gradients()
-        self.team.sum([*gradients, losses])
+        self.distributed.sum([*gradients, losses])
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.get_total_norm(gradients)
         loss, size = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)]).tolist()
         self._check(loss, size)
 
         # Step.
-        if self.recipe.clip:
+        if self.options.clip:
             nn.utils.clip_grads_with_norm_(
-                self.pupil.parameters.values(), self.recipe.clip, norm.to(gradients[0])
+                self.trainable.parameters.values(), self.options.clip, norm.to(gradients[0])
             )
         self.scaler.step(self.optimiser)
         self.scaler.update()
         self.optimiser.zero_grad(set_to_none=True)
         self.done += 1
         if self.averages is not None:
-            average(self.averages, self.pupil.parameters, self.recipe.average, self.done)
+            average(self.averages, self.trainable.parameters, self.options.average, self.done)
         return TrainStep(loss, *part_means(losses, rows.part), size)
 
     def rewind(self) -> None:
@@ -123,18 +123,18 @@ class Trainer:
 
     def text(self, which: Int[Tensor, " r"]) -> Text:
         """What each row reads: the prompts among them pass the text encoder once."""
-        if not self.pupil.trains_text:
+        if not self.trainable.trains_text:
             if self._still is None:
                 with torch.no_grad():
-                    self._still = self.pupil.embed(self.lesson.prompts)
+                    self._still = self.trainable.embed(self.batches.prompts)
             return self._still[which.to(self._still.device)]
         numbers, place = which.unique(return_inverse=True)
-        text = self.pupil.embed([self.lesson.prompts[number] for number in numbers.tolist()])
+        text = self.trainable.embed([self.batches.prompts[number] for number in numbers.tolist()])
         return text[place.to(text.device)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
-        tensors = {f"parameter.{n}": p.detach() for n, p in self.pupil.parameters.items()}
+        tensors = {f"parameter.{n}": p.detach() for n, p in self.trainable.parameters.items()}
         tensors |= {f"optimiser.{k}": v for k, v in optimiser_state(self.optimiser).items()}
         tensors |= {f"average.{name}": value for name, value in (self.averages or {}).items()}
         tensors["generator"] = self.generator.get_state()
@@ -148,7 +148,7 @@ class Trainer:
     @torch.no_grad()
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from a `state`, bit for bit."""
-        for name, parameter in self.pupil.parameters.items():
+        for name, parameter in self.trainable.parameters.items():
             parameter.copy_(state[f"parameter.{name}"])
         kept = {k.partition(".")[2]: v for k, v in state.items() if k.startswith("optimiser.")}
         restore(self.optimiser, kept)
@@ -165,16 +165,19 @@ class Trainer:
     def _backward(self, rows: Rows) -> Float[Tensor, " r"]:
         """The losses of this process's share of the rows, zero elsewhere; gradients are left in the
         parameters."""
-        pieces = self.recipe.accumulate
+        pieces = self.options.accumulate
         wide = torch.promote_types(rows.latents.dtype, torch.float32)
         losses = torch.zeros(len(rows), dtype=wide, device=self.model.device)
         for piece in range(pieces):
-            number, count = piece * self.team.size + self.team.rank, pieces * self.team.size
+            number, count = (
+                piece * self.distributed.size + self.distributed.rank,
+                pieces * self.distributed.size,
+            )
             share = rows.share(number, count)
             if len(share):
-                with torch.enable_grad(), autocasting(self.model.device, self.recipe.autocast):
+                with torch.enable_grad(), autocasting(self.model.device, self.options.autocast):
                     text = self.text(share.prompts)
-                    found = row_losses(self.model, share, text, self.pupil.base)
+                    found = row_losses(self.model, share, text, self.trainable.base)
                     found = found * self._emphasis(share)
                     total = found @ share.weights.to(found)
                 self.scaler.scale(total).backward()
@@ -183,19 +186,19 @@ class Trainer:
 
     def _gradients(self) -> list[Tensor]:
         """The gradients that any process has; zeros where no row of this one's share reached."""
-        parameters = list(self.pupil.parameters.values())
-        if self.team.size > 1:
+        parameters = list(self.trainable.parameters.values())
+        if self.distributed.size > 1:
             reached = torch.tensor([float(p.grad is not None) for p in parameters])
-            self.team.sum([reached])
+            self.distributed.sum([reached])
             for parameter, count in zip(parameters, reached.tolist(), strict=True):
                 if count and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         return [p.grad for p in parameters if p.grad is not None]
 
     def _emphasis(self, rows: Rows) -> Tensor | float:
-        if not self.recipe.snr_gamma:
+        if not self.options.snr_gamma:
             return 1.0
-        return self.model.schedule.min_snr(rows.times, self.recipe.snr_gamma)
+        return self.model.schedule.min_snr(rows.times, self.options.snr_gamma)
 
     def _check(self, loss: float, norm: float) -> None:
         finite = math.isfinite(loss) and math.isfinite(norm)
@@ -203,7 +206,7 @@ class Trainer:
         searching = self.scaler.is_enabled() and math.isfinite(loss) and self.overflows < PATIENCE
         if not finite and not searching:
             self.rewind()
-            rate = self.recipe.learning_rate
+            rate = self.options.learning_rate
             raise UnderstudyError(
                 f"Learning broke down at step {self.done + 1}: the loss is {loss}, the gradient's "
                 f"norm {norm}. The model is as it was before. A smaller learning rate than "

@@ -1,8 +1,8 @@
 """Who a model is: SHA-256 over configuration and weights, and whether the weights still are those.
 
 The identity is that of the files, so the same model at another precision, in another folder or from
-the hub has the same fingerprint. While the weights differ (a concept is worn), the fingerprint does
-too, and it comes back with them.
+the hub has the same fingerprint. While the weights differ (a concept is applied), the fingerprint
+does too, and it comes back with them.
 """
 
 from __future__ import annotations

@@ -27,8 +27,9 @@ class DiffusionModel(Protocol):
     picture_size is the native (height, width); any multiple of what the network needs works.
     max_tokens counts BOS and EOS. fingerprint is a SHA-256 over configuration and weights as they
     are now, made when it is first asked for; base_fingerprint is the one of the model as loaded, so
-    the two differ while a concept is worn. rows counts U-Net row evaluations so far; read
-    differences. vocabulary: the tokenizer's pieces and their ids, "</w>" marking the end of a word.
+    the two differ while a concept is applied. nfe counts network evaluations so far, one for each
+    latent; read differences. vocabulary: the tokenizer's tokens and their ids, "</w>" marking the
+    end of a word.
     """
 
     @property
@@ -54,7 +55,7 @@ class DiffusionModel(Protocol):
     @property
     def vocabulary(self) -> Mapping[str, int]: ...
     @property
-    def rows(self) -> int: ...
+    def nfe(self) -> int: ...
 
     def encode(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c lh lw"]:
         """Latents of pictures: the posterior's mean times the scaling factor."""

@@ -59,12 +59,12 @@ class TextReader:
                 "Shorten it."
             )
         padding = [tokenizer.pad_token_id] * (limit - len(ids))
-        pieces: list[str] = tokenizer.convert_ids_to_tokens(ids)
+        strings: list[str] = tokenizer.convert_ids_to_tokens(ids)
         start, end = tokenizer.bos_token_id, tokenizer.eos_token_id
         spans = None
         if offsets:
             spans = tuple(said.written(int(a), int(b)) for a, b in read.offset_mapping)
-        return Tokens((start, *ids, end, *padding), tuple(pieces), spans)
+        return Tokens((start, *ids, end, *padding), tuple(strings), spans)
 
     def embed(self, prompts: Sequence[str]) -> Text:
         """One encoder: its last hidden state, after the final layer norm. Two: the states before

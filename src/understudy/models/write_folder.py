@@ -28,7 +28,7 @@ from understudy.settings.suits import FILE as SUITS
 def write_folder(
     model: StableDiffusion | FlowTransformer, target: Path, *, dtype: torch.dtype | None = None
 ) -> Path:
-    """Write the model as it is now, concepts worn included; weights as `dtype`, or as they are.
+    """Write the model as it is now, with concepts applied; weights as `dtype`, or as they are.
 
     The folder appears whole or not at all. Raises OutputError for a folder that holds something
     already, and where it cannot be written.

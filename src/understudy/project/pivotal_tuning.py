@@ -45,7 +45,7 @@ class Tuned:
 
     l2, perceptual, locality (weighted; 0 when off) and loss belong to `picture`, drawn before the
     step. stopped: the picture is near enough, and no step was made. tensors: the synthesis
-    network's parameters now, live until the next step. keep: as in `projection`.
+    network's parameters now, live until the next step. state: as in `projection`.
     """
 
     index: int
@@ -57,7 +57,7 @@ class Tuned:
     stopped: bool
     picture: Float[Tensor, "1 3 h w"]
     tensors: Mapping[str, Tensor]
-    keep: Callable[[], dict[str, Tensor]]
+    state: Callable[[], dict[str, Tensor]]
 
 
 @torch.no_grad()

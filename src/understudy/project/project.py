@@ -30,7 +30,7 @@ FORMAT = "understudy projection 1"
 
 
 @dataclass(frozen=True, eq=False)
-class Progress:
+class ProjectProgress:
     """Where a projection stands, to go on from there.
 
     key: says of which photo, generator, settings and measure. tensors: of the optimiser, and ws
@@ -47,7 +47,7 @@ class Progress:
         return save_tensors(path, self.tensors, header)
 
     @classmethod
-    def load(cls, path: str | os.PathLike[str]) -> Progress | None:
+    def load(cls, path: str | os.PathLike[str]) -> ProjectProgress | None:
         """Read what `save` wrote; None for anything else, since one can always begin again."""
         try:
             tensors, header = load_tensors(path)
@@ -75,7 +75,7 @@ class ProjectStep:
     loss: float
     perceptual: float
     psnr: float
-    progress: Progress | None = None
+    progress: ProjectProgress | None = None
     latent: Latent | None = None
 
 
@@ -98,7 +98,7 @@ def project_steps(
     perceptual: Perceptual,
     settings: ProjectSettings | None = None,
     *,
-    progress: Progress | None = None,
+    progress: ProjectProgress | None = None,
 ) -> Iterator[ProjectStep]:
     """Find the latent of a picture, then bend the generator around it, step by step.
 
@@ -144,7 +144,7 @@ def _projecting(
     perceptual: Perceptual,
     settings: ProjectSettings,
     key: str,
-    kept: Progress | None,
+    kept: ProjectProgress | None,
 ) -> Generator[ProjectStep, None, Float[Tensor, "1 num_ws w_dim"]]:
     """Yield the steps of projection, return the latent found."""
     ws = None
@@ -165,7 +165,7 @@ def _projecting(
         ws = step.ws
         progress = None
         if (step.index + 1) % settings.keep_every == 0 or step.index + 1 == settings.steps:
-            progress = Progress(key, "project", {"ws": ws.cpu(), **step.keep()})
+            progress = ProjectProgress(key, "project", {"ws": ws.cpu(), **step.state()})
         quality = decibels(step.picture, picture)
         numbers = (step.loss, step.distance, quality)
         yield ProjectStep("project", step.index, step.total, *numbers, progress)
@@ -182,7 +182,7 @@ def _tuning(
     perceptual: Perceptual,
     settings: ProjectSettings,
     key: str,
-    kept: Progress | None,
+    kept: ProjectProgress | None,
 ) -> Generator[ProjectStep, None, dict[str, Tensor]]:
     """Yield the steps of tuning, return what changed."""
     if settings.tune_steps == 0:
@@ -207,7 +207,7 @@ def _tuning(
         bent = step.tensors
         progress = None
         if (step.index + 1) % settings.keep_every == 0 and not step.stopped:
-            progress = Progress(key, "tune", {"ws": ws.cpu(), **step.keep()})
+            progress = ProjectProgress(key, "tune", {"ws": ws.cpu(), **step.state()})
         numbers = (step.loss, step.perceptual, decibels(step.picture, picture))
         yield ProjectStep("tune", step.index, step.total, *numbers, progress)
     if not bent and kept is not None:  # all steps were made when it stopped

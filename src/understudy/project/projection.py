@@ -28,11 +28,12 @@ SMALLEST = 8  # pixels a side: the noise term looks at the maps down to here
 
 
 @dataclass(frozen=True)
-class Projected:
+class ProjectionStep:
     """One step of projection.
 
     distance, noise_term: before the optimiser's step, unweighted; picture: what they were measured
-    on; ws: after the step. keep: call it before the next step for what it takes to go on from here.
+    on; ws: after the step. state: call it before the next step for what is needed to continue from
+    here.
     """
 
     index: int
@@ -43,7 +44,7 @@ class Projected:
     learning_rate: float
     picture: Float[Tensor, "1 3 h w"]
     ws: Float[Tensor, "1 num_ws w_dim"]
-    keep: Callable[[], dict[str, Tensor]]
+    state: Callable[[], dict[str, Tensor]]
 
 
 @torch.no_grad()
@@ -64,7 +65,7 @@ def projection_steps(
     latent_noise_until: float = 0.75,
     noise_weight: float = 1e5,
     kept: Mapping[str, Tensor] | None = None,
-) -> Iterator[Projected]:
+) -> Iterator[ProjectionStep]:
     """Project `target`, a picture of the generator's size in [-1, 1], step by step.
 
     Args:
@@ -104,7 +105,7 @@ def projection_steps(
         renormalise(maps.values())
         numbers = (distance.item(), term.item(), loss.item(), rate)
         ws = w.detach().expand(-1, generator.num_ws, -1).clone()
-        yield Projected(index, steps, *numbers, picture.detach(), ws, descent.kept)
+        yield ProjectionStep(index, steps, *numbers, picture.detach(), ws, descent.kept)
 
 
 @torch.no_grad()

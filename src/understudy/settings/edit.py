@@ -88,9 +88,9 @@ class EditSettings(Settings):
         at_least=0,
         at_most=1,
     )
-    keep_threshold: float = knob(
+    preserve_threshold: float = knob(
         0.3,
-        "attention threshold of the words of --keep, as a share of the maximum",
+        "attention threshold of the words of --preserve, as a share of the maximum",
         at_least=0,
         at_most=1,
     )

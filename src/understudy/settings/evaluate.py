@@ -25,10 +25,10 @@ class CasesSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class EyesSettings(Settings):
-    """Who looks at pictures for the papers' measures."""
+class ScorerSettings(Settings):
+    """The networks that score pictures by the papers' measures."""
 
-    eyes: str = knob(
+    scorer: str = knob(
         "papers",
         "what measures similarity: papers is CLIP and DINO, toys the network for toys",
         choices=("papers", "toys"),
@@ -38,14 +38,14 @@ class EyesSettings(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class SwapBenchSettings(CasesSettings, EyesSettings):
+class SwapBenchSettings(CasesSettings, ScorerSettings):
     """Swaps compared: SwapBench, whose right answers are known, or a folder of real cases."""
 
     shard: str = knob("1/1", "part of the work, like 2/4; rows do not depend on the sharding")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class DreamBoothSettings(EyesSettings):
+class DreamBoothSettings(ScorerSettings):
     """The DreamBooth protocol."""
 
     limit: int = knob(0, "prompts per subject, from the first; 0: all", at_least=0)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
 from understudy.errors import InputError
+from understudy.settings import former
 from understudy.settings.resolve import Layers, Value, resolve
 from understudy.settings.suits import suits
 
@@ -51,7 +52,8 @@ class Settings:
 
     @classmethod
     def from_dict(cls: type[T], values: Mapping[str, Any]) -> T:
-        """The reverse of `to_dict`; a name we do not know is an InputError that lists ours."""
+        """The reverse of `to_dict`, former names included; an unknown one is an InputError."""
+        values = cls._current(values)
         known = {field.name: field for field in dataclasses.fields(cls)}
         for name, value in values.items():  # checked before a value of another type is passed on
             if name not in known:
@@ -66,9 +68,19 @@ class Settings:
         model: name or folder of the model they are for; "" for none in particular. Raises
         InputError for a value out of bounds and for a preset that the method does not have.
         """
+        given = cls._current(given)
         cls.from_dict(given)
         defaults: dict[str, Any] = {f.name: f.default for f in dataclasses.fields(cls)}
         return cls.from_dict(resolve(cls.filling, defaults, given, suits(model)))
+
+    @classmethod
+    def _current(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        return former.current(values, former.SETTINGS.get(group_name(cls), {}))
+
+
+def group_name(kind: type[Settings]) -> str:
+    """SwapSettings -> "swap": what jobs and recipes call this group of settings."""
+    return kind.__name__.removesuffix("Settings").lower()
 
 
 def check(field: dataclasses.Field[Any], value: Any) -> None:

@@ -152,5 +152,5 @@ class LearnSettings(Settings):
     )
     preview_every: int = knob(0, "steps between previews and their scores; 0: none", at_least=0)
     save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)
-    keep: int = knob(2, "checkpoints to keep", at_least=1)
+    keep_checkpoints: int = knob(2, "number of checkpoints to keep", at_least=1)
     seed: int = knob(0, "seed of noise, timesteps and batches", at_least=0)

@@ -134,7 +134,7 @@ class SwapSettings(Settings):
     feather: int = knob(
         4, "width of the transition at the edge of the pasted region, in pixels", at_least=0
     )
-    keep: float = knob(
+    features: float = knob(
         0.5,
         "disk space for caching the photo's attention features, in GB; 0: no cache",
         at_least=0,

@@ -140,7 +140,7 @@ VERBS = {
                 Input("reweight", TEXTS, "WORD=FACTOR: more or less attention to a word"),
                 Input("window", TEXTS, "WORD=STEPS: when a word may act"),
                 Input("blend", TEXT, "word=word: change only where these words are"),
-                Input("keep", TEXTS, "words whose place stays as it is"),
+                Input("preserve", TEXTS, "words whose place stays as it is"),
                 _MASK,
                 _REGION,
             ),

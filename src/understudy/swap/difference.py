@@ -40,8 +40,8 @@ def differences(
 ) -> Float[Tensor, "k h w"]:
     """How much the noise estimates for each target prompt and the source prompt differ, by cell.
 
-    latents are the photo's own. Costs samples * (k + 1) U-Net rows; the model wears whatever the
-    target prompts speak of.
+    latents are the photo's own. Costs samples * (k + 1) network evaluations; apply the concepts
+    that the target prompts name.
     """
     time = model.schedule.time_at(level)
     total = torch.zeros(len(target_prompts), *latents.shape[2:], device=latents.device)

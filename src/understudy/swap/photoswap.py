@@ -2,7 +2,7 @@
 
 Gu et al. 2023, arXiv:2305.18286, Algorithm 1. Source and target are denoised side by side from the
 photo's noise; in the first steps the target takes self-attention outputs (phi), self-attention
-maps (M) and cross-attention maps (A) from the source. The model wears the concept all along, in
+maps (M) and cross-attention maps (A) from the source. The concept is applied all along, in
 the inversion too. Knows models through their protocol; knows no files and no concepts.
 """
 
@@ -23,12 +23,12 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.schedule_search import Audition, candidates
-from understudy.swap.subjects import Role, source_places, subjects_named, target_places
+from understudy.swap.schedule_search import ScheduleSearch, candidates
+from understudy.swap.subjects import Replacement, source_places, subjects_named, target_places
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
-from understudy.transfer.step import Stirring, SwapStep
+from understudy.transfer.step import StochasticNoise, SwapStep
 
 BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
 BLEND_SIGMA = 0.9  # flow models: from this share of noise on
@@ -41,10 +41,10 @@ def swap_steps(
     target_prompts: str | Sequence[str],
     settings: SwapSettings | None = None,
     *,
-    words: tuple[str, str] | Sequence[Role] = (),
+    words: tuple[str, str] | Sequence[Replacement] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
     features: SourceFeatures | None = None,
-    audition: Audition | None = None,
+    search: ScheduleSearch | None = None,
 ) -> Iterator[SwapStep]:
     """Swap the subjects of an inverted photo, a step at a time, for one or several target prompts.
 
@@ -52,10 +52,10 @@ def swap_steps(
         inversion: of the photo, made by this model as it is dressed now.
         source_prompt: the prompt of the inversion.
         words: the subject's word or phrase in the source prompt and in the target prompts; or a
-            Role for each of several subjects.
+            Replacement for each of several subjects.
         mask: of the picture's or the latents' size, 1 = may change; a blend of its own.
         features: what earlier swaps of this photo have kept, used and filled.
-        audition: who chooses phi, M and A where the settings have a budget for that.
+        search: chooses phi, M and A where the settings have a budget for it.
 
     Raises:
         InputError: the inversion is another model's or has another number of steps or guidance;
@@ -68,9 +68,9 @@ def swap_steps(
     for target in targets:
         model.tokenize(target)
     blend = blend_of(model, inversion, (source_prompt, *targets), settings, words, mask)
-    stirring = Stirring(settings.eta, settings.temperature, settings.noise_seed)
-    if audition is not None and settings.budget:
-        return audition.steps(
+    stochastic = StochasticNoise(settings.eta, settings.temperature, settings.noise_seed)
+    if search is not None and settings.budget:
+        return search.steps(
             model,
             inversion,
             targets,
@@ -78,7 +78,7 @@ def swap_steps(
             guidance=settings.guidance,
             blend=blend,
             features=features,
-            stirring=stirring,
+            stochastic=stochastic,
         )
     return replay_steps(
         model,
@@ -88,7 +88,7 @@ def swap_steps(
         guidance=settings.guidance,
         blend=blend,
         features=features,
-        stirring=stirring,
+        stochastic=stochastic,
     )
 
 
@@ -99,10 +99,10 @@ def swap(
     target_prompts: str | Sequence[str],
     settings: SwapSettings | None = None,
     *,
-    words: tuple[str, str] | Sequence[Role] = (),
+    words: tuple[str, str] | Sequence[Replacement] = (),
     mask: Float[Tensor, "m 1 h w"] | None = None,
     features: SourceFeatures | None = None,
-    audition: Audition | None = None,
+    search: ScheduleSearch | None = None,
     photo: Float[Tensor, "1 3 h w"] | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
     """The swapped pictures, one a target prompt. See `swap_steps`.
@@ -121,7 +121,7 @@ def swap(
         words=words,
         mask=mask,
         features=features,
-        audition=audition,
+        search=search,
     )
     with torch.no_grad():
         swapped = model.decode(last.target)
@@ -202,13 +202,15 @@ def blend_of(
     inversion: Inversion,
     prompts: Sequence[str],
     settings: SwapSettings,
-    words: tuple[str, str] | Sequence[Role],
+    words: tuple[str, str] | Sequence[Replacement],
     mask: Tensor | None,
 ) -> Blend | None:
     """The blend that settings, words and mask ask for; words are looked up in any case."""
-    roles = roles_of(words)
-    source = source_places(model, prompts[0], roles)
-    targets = tuple(target_places(model, prompt, roles, n) for n, prompt in enumerate(prompts[1:]))
+    replacements = replacements_of(words)
+    source = source_places(model, prompts[0], replacements)
+    targets = tuple(
+        target_places(model, prompt, replacements, n) for n, prompt in enumerate(prompts[1:])
+    )
     if not settings.blend and mask is None:
         return None
     height, width = inversion.noise.shape[-2:]
@@ -218,23 +220,23 @@ def blend_of(
     where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
     if settings.blend and settings.where == "difference" and photo is not None:
         found = differences(model, photo, prompts[0], prompts[1:])
-        found = difference_mask(found, parts=subjects_named(prompts[0], roles))
+        found = difference_mask(found, parts=subjects_named(prompts[0], replacements))
         return Blend(start=start, mask=found if where is None else found * where)
-    if settings.blend and not roles and mask is None:
+    if settings.blend and not replacements and mask is None:
         raise InputError(
             "--blend needs to know where the subject is. Name its words, or give a mask."
         )
     return Blend(
         start=start,
         source_places=source if settings.blend else (),
-        target_places=targets if settings.blend and roles else (),
+        target_places=targets if settings.blend and replacements else (),
         threshold=BLEND_THRESHOLD,
         mask=where,
     )
 
 
-def roles_of(words: tuple[str, str] | Sequence[Role]) -> tuple[Role, ...]:
+def replacements_of(words: tuple[str, str] | Sequence[Replacement]) -> tuple[Replacement, ...]:
     """A pair of words as one role; roles as they are."""
-    roles = [word for word in words if isinstance(word, Role)]
+    replacements = [word for word in words if isinstance(word, Replacement)]
     texts = [word for word in words if isinstance(word, str)]
-    return (Role(texts[0], texts[1]),) if texts else tuple(roles)
+    return (Replacement(texts[0], texts[1]),) if texts else tuple(replacements)

@@ -6,7 +6,7 @@ itself, to the paper's, which keeps its pose. They share the source, and each ot
 as their schedules agree. Part of the way through, when the clean picture can be told well enough,
 each is judged by who it shows and how it stands. The best two go on, and the better one is left.
 
-Knows latents and schedules; what a picture shows is for the judge to say.
+Knows latents and schedules; the scorer says what a picture shows.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import Swaps, SwapSchedule, first_steps
-from understudy.transfer.step import Stirring, SwapStep
+from understudy.transfer.step import StochasticNoise, SwapStep
 
 # Candidates after the settings' own schedule and noise, in the order of their promise: how strong
 # the hold is, in units of PAPER (None: the settings' own schedule), and the number of the noise.
@@ -43,12 +43,12 @@ TRIALS = (
     (0.0, 0),
 )
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
-JUDGED_AT = 0.6  # share of the steps after which candidates are judged
+SCORED_AT = 0.6  # share of the steps after which candidates are judged
 FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
 
 
 @runtime_checkable
-class Judge(Protocol):
+class Scorer(Protocol):
     """Whoever looks at pictures in [-1, 1]: the toy world's recogniser, or DINO and the like."""
 
     def identity(
@@ -68,15 +68,15 @@ class Judge(Protocol):
 
 
 @dataclass(frozen=True)
-class Audition:
-    """A judge, and what it compares candidates with.
+class ScheduleSearch:
+    """A scorer, and what it compares candidates with.
 
-    subject: identities "n d" of pictures of the actor, by the same judge.
+    subject: identities "n d" of pictures of the new subject, by the same scorer.
     photo: the source picture, whose layout is to be kept.
     layout_weight: how many points of identity a whole point of layout is worth.
     """
 
-    judge: Judge
+    scorer: Scorer
     subject: Float[Tensor, "n d"]
     photo: Float[Tensor, "1 3 h w"]
     layout_weight: float = 0.8
@@ -91,21 +91,21 @@ class Audition:
         guidance: float,
         blend: Blend | None,
         features: SourceFeatures | None = None,
-        stirring: Stirring | None = None,
+        stochastic: StochasticNoise | None = None,
     ) -> Iterator[SwapStep]:
         """The steps of a swap whose candidates narrow down to one for each target.
 
         Target number t's candidates are the run's targets t * n to t * n + n - 1, n of them.
         """
         found = candidates(settings, len(targets))
-        plans, count, judged = [one.plan for one in found], len(found), judging_step(settings)
-        if stirring is not None:
+        plans, count, scored = [one.plan for one in found], len(found), scoring_step(settings)
+        if stochastic is not None:
             seeds = tuple(one.seed for one in found) * len(targets)
-            stirring = replace(stirring, seeds=seeds)
+            stochastic = replace(stochastic, seeds=seeds)
 
         def survivors(step: SwapStep) -> Collection[int]:
             return (
-                self._best(model, step, count, FINALISTS) if step.index == judged else step.targets
+                self._best(model, step, count, FINALISTS) if step.index == scored else step.targets
             )
 
         steps = replay_steps(
@@ -117,7 +117,7 @@ class Audition:
             blend=None if blend is None else _repeated(blend, count),
             features=features,
             survivors=survivors,
-            stirring=stirring,
+            stochastic=stochastic,
         )
         for step in steps:
             if step.index < step.total - 1:
@@ -156,11 +156,11 @@ class Audition:
 
         subject: a rough mask of whom to look at.
         """
-        shown = self.judge.identity(pictures, subject)
+        shown = self.scorer.identity(pictures, subject)
         identity = (shown @ self.subject.to(shown).T).mean(1)
         where = None if subject is None else subject[:1]
-        before = self.judge.layout(self.photo.to(pictures), where)
-        return identity, (self.judge.layout(pictures, subject) * before).sum(1)
+        before = self.scorer.layout(self.photo.to(pictures), where)
+        return identity, (self.scorer.layout(pictures, subject) * before).sum(1)
 
 
 @dataclass(frozen=True)
@@ -185,18 +185,21 @@ def candidates(settings: SwapSettings, targets: int = 1) -> list[Candidate]:
         counts = [round(min(share * (hold or 0.0), 1.0) * steps) for share in PAPER]
         plan = own if hold is None else first_steps(steps, *counts)
         one = Candidate(plan, first + trial if settings.eta else first)
-        if one not in found and rows_wanted([*found, one], settings, targets) <= settings.budget:
+        if (
+            one not in found
+            and evaluations_needed([*found, one], settings, targets) <= settings.budget
+        ):
             found.append(one)
     return found
 
 
-def judging_step(settings: SwapSettings) -> int:
+def scoring_step(settings: SwapSettings) -> int:
     """The index of the step after which candidates are judged."""
-    return max(round(JUDGED_AT * settings.steps) - 1, 0)
+    return max(round(SCORED_AT * settings.steps) - 1, 0)
 
 
-def rows_wanted(found: Sequence[Candidate], settings: SwapSettings, targets: int = 1) -> int:
-    """At most how many U-Net rows the candidates take for so many targets.
+def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targets: int = 1) -> int:
+    """At most how many network evaluations the candidates take for so many targets.
 
     That is for a photo whose path is known: its source and the mask of its blend included.
     """
@@ -208,7 +211,7 @@ def rows_wanted(found: Sequence[Candidate], settings: SwapSettings, targets: int
     for index in range(settings.steps):
         swaps = [one.plan.at(index) for one in found]
         branches = branched(branches, swaps, seeds)
-        if index > judging_step(settings):
+        if index > scoring_step(settings):
             branches = branches[:FINALISTS]
         reads = any(swap.any for swap in swaps) or by_words
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)

@@ -1,7 +1,7 @@
 """The scorer of swap candidates: the recogniser, where pictures show toys.
 
-Any other judge has the same two methods (`swap.audition.Judge`); for photographs that is a feature
-network such as DINO.
+Any other scorer has the same two methods (`swap.schedule_search.Scorer`); for photographs that is a
+feature network such as DINO.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ REACH = 0.045  # of the side: deviation of a key point's bump
 
 
 @dataclass(frozen=True)
-class ToyJudge:
+class ToyScorer:
     """Identity by the recogniser's embedding, layout by the mask and the key points it sees."""
 
-    ruler: Recogniser
+    recogniser: Recogniser
 
     def identity(
         self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
     ) -> Float[Tensor, "b d"]:
         """Unit vectors; see `Recogniser.identity`."""
-        return self.ruler.identity(pictures.cpu(), None if subject is None else subject.cpu())
+        return self.recogniser.identity(pictures.cpu(), None if subject is None else subject.cpu())
 
     def layout(
         self, pictures: Float[Tensor, "b 3 h w"], subject: Float[Tensor, "b 1 h w"] | None = None
@@ -41,7 +41,7 @@ class ToyJudge:
 
         Mask and key points weigh the same, and so do all key points that are seen.
         """
-        seen = self.ruler.recognise(pictures.cpu(), None if subject is None else subject.cpu())
+        seen = self.recogniser.recognise(pictures.cpu(), None if subject is None else subject.cpu())
         mask = F.normalize(F.adaptive_avg_pool2d(seen.mask, GRID).flatten(1), dim=1)
         size = torch.tensor([pictures.shape[-1], pictures.shape[-2]])
         bumps = _bumps(seen.points / size) * seen.visible[..., None]
@@ -57,8 +57,8 @@ def _bumps(points: Float[Tensor, "b k 2"]) -> Float[Tensor, "b k n"]:
     return (down[..., :, None] * across[..., None, :]).flatten(2)
 
 
-def judge_for(model: DiffusionModel) -> ToyJudge | None:
-    """A judge for the pictures of this model; None where none is at hand."""
+def scorer_for(model: DiffusionModel) -> ToyScorer | None:
+    """A scorer for the pictures of this model; None where there is none."""
     from understudy.vision.recogniser import load
 
-    return ToyJudge(load()) if shows_toys(model.name) else None
+    return ToyScorer(load()) if shows_toys(model.name) else None

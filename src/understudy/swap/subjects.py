@@ -16,7 +16,7 @@ from understudy.transfer.readings import readings
 
 
 @dataclass(frozen=True)
-class Role:
+class Replacement:
     """One subject of a photo, and who plays it.
 
     word: a word or phrase of the source prompt. actor: what stands there in the target prompt;
@@ -25,15 +25,15 @@ class Role:
     """
 
     word: str
-    actor: str | tuple[str, ...]
+    phrase: str | tuple[str, ...]
     occurrence: int | None = None
 
-    def actor_of(self, target: int) -> str:
+    def phrase_in(self, target: int) -> str:
         """The phrase in target prompt number `target`."""
-        return self.actor if isinstance(self.actor, str) else self.actor[target]
+        return self.phrase if isinstance(self.phrase, str) else self.phrase[target]
 
 
-def cast(prompt: str, roles: Sequence[Role], target: int = 0) -> str:
+def with_replacements(prompt: str, replacements: Sequence[Replacement], target: int = 0) -> str:
     """The prompt with every role's word replaced by its actor.
 
     Words are found by `prompt_words.word_spans`, as they are for attention later: what passes
@@ -41,44 +41,51 @@ def cast(prompt: str, roles: Sequence[Role], target: int = 0) -> str:
     InputError for two roles in one place.
     """
     found: list[tuple[int, int, str]] = []
-    for role in roles:
-        spans = word_spans(prompt, role.word, occurrence=role.occurrence)
-        found += [(start, end, role.actor_of(target)) for start, end in spans]
-    for (_, end, _), (start, _, actor) in zip(sorted(found), sorted(found)[1:], strict=False):
+    for replacement in replacements:
+        spans = word_spans(prompt, replacement.word, occurrence=replacement.occurrence)
+        found += [(start, end, replacement.phrase_in(target)) for start, end in spans]
+    for (_, end, _), (start, _, phrase) in zip(sorted(found), sorted(found)[1:], strict=False):
         if start < end:
-            raise InputError(f'two swaps name the same word of "{prompt}"; the second is {actor}.')
-    for start, end, actor in sorted(found, reverse=True):
-        prompt = prompt[:start] + actor + prompt[end:]
+            raise InputError(f'two swaps name the same word of "{prompt}"; the second is {phrase}.')
+    for start, end, phrase in sorted(found, reverse=True):
+        prompt = prompt[:start] + phrase + prompt[end:]
     return prompt
 
 
-def subjects_named(prompt: str, roles: Sequence[Role]) -> int | None:
+def subjects_named(prompt: str, replacements: Sequence[Replacement]) -> int | None:
     """How many subjects the roles' words name in the prompt; None where that is not known.
 
     A word that ends in "s" may be a plural, and then says no number.
     """
     spans = [
-        span for role in roles for span in word_spans(prompt, role.word, occurrence=role.occurrence)
+        span
+        for replacement in replacements
+        for span in word_spans(prompt, replacement.word, occurrence=replacement.occurrence)
     ]
     if not spans or any(prompt[start:end].lower().endswith("s") for start, end in spans):
         return None
     return len(spans)
 
 
-def source_places(model: DiffusionModel, prompt: str, roles: Sequence[Role]) -> tuple[int, ...]:
+def source_places(
+    model: DiffusionModel, prompt: str, replacements: Sequence[Replacement]
+) -> tuple[int, ...]:
     """The places of all roles' words in the source prompt."""
     tokens = readings(model, prompt)
     return _together(
-        word_places(prompt, role.word, tokens, occurrence=role.occurrence) for role in roles
+        word_places(prompt, replacement.word, tokens, occurrence=replacement.occurrence)
+        for replacement in replacements
     )
 
 
 def target_places(
-    model: DiffusionModel, prompt: str, roles: Sequence[Role], target: int
+    model: DiffusionModel, prompt: str, replacements: Sequence[Replacement], target: int
 ) -> tuple[int, ...]:
     """The places of all actors in target prompt number `target`."""
     tokens = readings(model, prompt)
-    return _together(word_places(prompt, role.actor_of(target), tokens) for role in roles)
+    return _together(
+        word_places(prompt, replacement.phrase_in(target), tokens) for replacement in replacements
+    )
 
 
 def _together(places: Iterable[tuple[int, ...]]) -> tuple[int, ...]:

@@ -23,10 +23,10 @@ from understudy.settings import SwapSettings
 from understudy.settings.knobs import option
 from understudy.settings.swap import COUNTS
 from understudy.swap.photoswap import blend_of, check, schedule_of
-from understudy.swap.subjects import Role
+from understudy.swap.subjects import Replacement
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import replay_steps
-from understudy.transfer.step import Stirring, SwapStep
+from understudy.transfer.step import StochasticNoise, SwapStep
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ def sweep_steps(
     target_prompt: str,
     grid: Sequence[Cell],
     *,
-    words: tuple[str, str] | Sequence[Role] = (),
+    words: tuple[str, str] | Sequence[Replacement] = (),
     mask: Float[Tensor, "1 1 h w"] | None = None,
     features: SourceFeatures | None = None,
 ) -> Iterator[SwapStep]:
@@ -101,5 +101,5 @@ def sweep_steps(
         guidance=first.guidance,
         blend=blend,
         features=features,
-        stirring=Stirring(first.eta, first.temperature, first.noise_seed),
+        stochastic=StochasticNoise(first.eta, first.temperature, first.noise_seed),
     )

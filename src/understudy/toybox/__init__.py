@@ -13,12 +13,12 @@ from understudy.toybox.sample import sample_identity, sample_scene, subject_phot
 from understudy.toybox.scene import (
     Background,
     Camera,
+    Figure,
     Identity,
     Light,
     Pose,
     Prop,
     Scene,
-    Subject,
 )
 from understudy.toybox.vocabulary import (
     ACCESSORIES,
@@ -36,8 +36,9 @@ from understudy.toybox.vocabulary import (
 
 __all__ = [
     "ACCESSORIES", "ALL_STANCES", "BACKGROUNDS", "Background", "CLASSES", "COLOURS", "Camera",
-    "FACE_POINTS", "Face", "Identity", "KEYPOINTS", "KeyPoint", "LIGHTS", "Light", "PATTERNS",
-    "POINTS", "PROPS", "Portrait", "Pose", "Prop", "Rendering", "STANCES", "Scene", "Subject",
+    "FACE_POINTS", "Face", "Figure", "Identity",
+    "KEYPOINTS", "KeyPoint", "LIGHTS", "Light", "PATTERNS",
+    "POINTS", "PROPS", "Portrait", "Pose", "Prop", "Rendering", "STANCES", "Scene",
     "caption", "influence", "plain_caption", "portrait", "recast", "render", "repose",
     "sample_face", "sample_identity", "sample_scene", "subject_photos",
 ]  # fmt: skip

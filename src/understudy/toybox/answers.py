@@ -7,7 +7,7 @@ from typing import Any
 
 from understudy.errors import InputError
 from understudy.toybox import vocabulary as words
-from understudy.toybox.scene import Identity, Scene, Subject
+from understudy.toybox.scene import Figure, Identity, Scene
 
 
 def recast(scene: Scene, subject: int, identity: Identity) -> Scene:
@@ -25,7 +25,7 @@ def recast(scene: Scene, subject: int, identity: Identity) -> Scene:
     if stance not in able:
         stance = able[0]
     pose = dataclasses.replace(old.pose, stance=stance)
-    return _with(scene, subject, Subject(identity=identity, pose=pose))
+    return _with(scene, subject, Figure(identity=identity, pose=pose))
 
 
 def repose(scene: Scene, subject: int, **pose: Any) -> Scene:
@@ -36,16 +36,16 @@ def repose(scene: Scene, subject: int, **pose: Any) -> Scene:
         unknown = ", ".join(sorted(set(pose) - known))
         raise InputError(f"A pose has {', '.join(sorted(known))}. Got {unknown}.")
     new = dataclasses.replace(old.pose, **pose)
-    return _with(scene, subject, Subject(identity=old.identity, pose=new))
+    return _with(scene, subject, Figure(identity=old.identity, pose=new))
 
 
-def _subject(scene: Scene, subject: int) -> Subject:
+def _subject(scene: Scene, subject: int) -> Figure:
     if not 0 <= subject < len(scene.subjects):
         raise InputError(f"The scene has {len(scene.subjects)} subjects. Got number {subject}.")
     return scene.subjects[subject]
 
 
-def _with(scene: Scene, index: int, subject: Subject) -> Scene:
+def _with(scene: Scene, index: int, subject: Figure) -> Scene:
     cast = list(scene.subjects)
     cast[index] = subject
     return dataclasses.replace(scene, subjects=tuple(cast))

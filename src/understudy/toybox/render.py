@@ -17,7 +17,7 @@ from understudy.toybox import animals, birds, materials, places, props, things, 
 from understudy.toybox import vocabulary as words
 from understudy.toybox.anatomy import add_accessory
 from understudy.toybox.clay import Clay, Frame, turn
-from understudy.toybox.scene import Camera, Light, Scene, Subject
+from understudy.toybox.scene import Camera, Figure, Light, Scene
 
 SIZES = (16, 2048)  # smallest and largest side of a picture
 
@@ -75,7 +75,7 @@ def influence(
     return (change.max(axis=2) > threshold) | (drawn.masks[subject] > 0.5)
 
 
-def _toy(subject: Subject) -> Clay:
+def _toy(subject: Figure) -> Clay:
     """The toy's shapes and points in world coordinates."""
     identity, pose = subject.identity, subject.pose
     if pose.stance not in words.STANCES[identity.class_name]:

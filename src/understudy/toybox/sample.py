@@ -16,12 +16,12 @@ from understudy.toybox import vocabulary as words
 from understudy.toybox.scene import (
     Background,
     Camera,
+    Figure,
     Identity,
     Light,
     Pose,
     Prop,
     Scene,
-    Subject,
 )
 
 RESERVED_PAIRS = frozenset(
@@ -116,7 +116,7 @@ def sample_scene(
         poses = _side_by_side(rng, poses)
     hide = bool(rng.random() < 0.06) if occluded is None else occluded
     return Scene(
-        subjects=tuple(Subject(identity=i, pose=p) for i, p in zip(toys, poses, strict=True)),
+        subjects=tuple(Figure(identity=i, pose=p) for i, p in zip(toys, poses, strict=True)),
         background=Background(
             kind=place, phase=float(rng.random()), shade=float(rng.uniform(-1, 1))
         ),

@@ -72,7 +72,7 @@ class Pose:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Subject:
+class Figure:
     identity: Identity
     pose: Pose
 
@@ -125,7 +125,7 @@ class Camera:
 class Scene:
     """Everything the renderer needs; equal scenes give equal pictures."""
 
-    subjects: tuple[Subject, ...]
+    subjects: tuple[Figure, ...]
     background: Background
     props: tuple[Prop, ...] = ()
     light: Light = Light()
@@ -181,7 +181,7 @@ def _value(kind: type[Any], record: dict[str, Any]) -> Any:
 def _scene(record: dict[str, Any]) -> Scene:
     return Scene(
         subjects=tuple(
-            Subject(identity=_value(Identity, s["identity"]), pose=_value(Pose, s["pose"]))
+            Figure(identity=_value(Identity, s["identity"]), pose=_value(Pose, s["pose"]))
             for s in record["subjects"]
         ),
         background=_value(Background, record["background"]),

@@ -29,7 +29,7 @@ from understudy.transfer.schedule import Swaps
 
 
 @dataclass(frozen=True)
-class Needs:
+class NeededRows:
     """Which rows a step's call must have; the targets' conditional rows are always there."""
 
     source_uncond: bool
@@ -91,7 +91,7 @@ def alike(targets: Sequence[str], blend: Blend | None) -> list[int]:
 
 
 @dataclass(frozen=True)
-class Layout:
+class BatchLayout:
     """Where each row of a call is. None or () stands for a row that is not in it.
 
     The targets' have one entry a branch. source_uncond may be source_cond, and target_uncond may
@@ -121,7 +121,7 @@ class Layout:
 
 
 def lay_out(
-    needs: Needs,
+    needs: NeededRows,
     texts: Texts,
     source: Float[Tensor, "1 c h w"] | None,
     targets: Float[Tensor, "p c h w"],
@@ -129,7 +129,7 @@ def lay_out(
     *,
     first: bool,
     stored: bool = False,
-) -> Layout:
+) -> BatchLayout:
     """Put the rows a step needs into one batch.
 
     Args:
@@ -164,7 +164,9 @@ def lay_out(
     if stored:
         source_cond, source_uncond = len(latents), len(latents) + 1
     rows = tuple(target_uncond), tuple(target_cond)
-    return Layout(source_uncond, source_cond, *rows, torch.stack(latents), Text.cat(text), stored)
+    return BatchLayout(
+        source_uncond, source_cond, *rows, torch.stack(latents), Text.cat(text), stored
+    )
 
 
 def rows_of(noise: Float[Tensor, "rows c h w"], rows: Sequence[int]) -> Float[Tensor, "k c h w"]:
@@ -182,7 +184,7 @@ def with_scale(texts: Sequence[Text], how: Guidance, scale: float) -> tuple[Text
 
 def guided_targets(
     output: Float[Tensor, "rows c h w"],
-    where: Layout,
+    where: BatchLayout,
     known: Float[Tensor, "1 c h w"] | None,
     how: Guidance,
     scale: float,
@@ -196,7 +198,7 @@ def guided_targets(
 
 def guided_source(
     output: Float[Tensor, "rows c h w"],
-    where: Layout,
+    where: BatchLayout,
     known: Float[Tensor, "1 c h w"] | None,
     how: Guidance,
     scale: float,

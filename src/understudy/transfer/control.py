@@ -11,7 +11,7 @@ from torch import Tensor
 from understudy.attention.plan import AttentionPlan, CrossMix, Recording
 from understudy.attention.site import AttentionSite
 from understudy.invert.source import Parts, SourceFeatures
-from understudy.transfer.batch_layout import Branch, Layout
+from understudy.transfer.batch_layout import BatchLayout, Branch
 from understudy.transfer.blend import MapSums
 from understudy.transfer.joint import joint_plan
 
@@ -28,7 +28,7 @@ class SwapControl:
     index, parts: of the step, and what of the source it reads.
     """
 
-    layout: Layout
+    layout: BatchLayout
     branches: tuple[Branch, ...]
     mixes: Sequence[CrossMix | None]
     map_tokens: int
@@ -48,7 +48,7 @@ class SwapControl:
             return replace(plan, stored=self.features.rows(self.index, site))
         if self.features is None or where.source_cond is None:
             return plan
-        keep = self.features.keep(
+        request = self.features.request(
             self.index,
             site,
             self.parts,
@@ -56,7 +56,7 @@ class SwapControl:
             uncond=where.source_uncond,
             map_tokens=self.map_tokens,
         )
-        return replace(plan, keep=keep)
+        return replace(plan, features=request)
 
     def _exchange(self, site: AttentionSite) -> AttentionPlan:
         if site.kind == "cross":

@@ -19,7 +19,7 @@ from typing import Any, cast
 from understudy.attention.plan import AttentionPlan, CrossMix, LogitMix, Recording, Segments
 from understudy.attention.site import AttentionSite
 from understudy.models.interface import DiffusionModel
-from understudy.transfer.batch_layout import Branch, Layout
+from understudy.transfer.batch_layout import BatchLayout, Branch
 
 # Blocks whose image-reads-text attention shows words best (Shin et al. 2025, arXiv:2508.07519), by
 # the class of the transformer, its number of double blocks and whether some attend twice.
@@ -32,7 +32,7 @@ WORD_BLOCKS = {
 
 
 def joint_plan(
-    where: Layout,
+    where: BatchLayout,
     branches: Sequence[Branch],
     mixes: Sequence[CrossMix | None],
     map_tokens: int,

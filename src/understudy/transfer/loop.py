@@ -19,7 +19,7 @@ from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceF
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.batch_layout import (
     Branch,
-    Needs,
+    NeededRows,
     Texts,
     alike,
     branched,
@@ -33,7 +33,7 @@ from understudy.transfer.control import SwapControl
 from understudy.transfer.cross_maps import MixesAt, alignment, steady
 from understudy.transfer.joint import word_blocks
 from understudy.transfer.schedule import Swaps, SwapSchedule
-from understudy.transfer.step import FreshNoise, Stirring, SwapStep
+from understudy.transfer.step import FreshNoise, StochasticNoise, SwapStep
 
 
 @torch.no_grad()
@@ -50,7 +50,7 @@ def replay_steps(
     texts: Text | None = None,
     features: SourceFeatures | None = None,
     survivors: Callable[[SwapStep], Collection[int]] | None = None,
-    stirring: Stirring | None = None,
+    stochastic: StochasticNoise | None = None,
 ) -> Iterator[SwapStep]:
     """Denoise target prompts beside the source, swapping as the schedule says.
 
@@ -63,15 +63,14 @@ def replay_steps(
         texts: embeddings of the targets; None = those of their prompts.
         features: what earlier edits of this source kept, used and filled.
         survivors: asked after each step which targets are to go on; None = all.
-        stirring: fresh noise; None = the inversion's own all along.
+        stochastic: fresh noise; None = the inversion's own all along.
     """
-    schedules = (
-        (schedule,) * len(targets) if isinstance(schedule, SwapSchedule) else tuple(schedule)
-    )
+    given = [schedule] * len(targets) if isinstance(schedule, SwapSchedule) else schedule
+    schedules = tuple(given)
     numbers = tuple(range(len(targets)))
     same = alike(targets, blend) if mixes is None and texts is None else numbers
-    if stirring is not None:
-        same = stirring.parted(same)
+    if stochastic is not None:
+        same = stochastic.parted(same)
     if mixes is None:
         mixes = steady(model, [alignment(model, inversion.prompt, target) for target in targets])
     if texts is None:
@@ -88,7 +87,7 @@ def replay_steps(
         mixes,
         same,
         features,
-        stirring,
+        stochastic,
     )
     for index in range(inversion.steps):
         step = run.step(index)
@@ -112,7 +111,7 @@ class _Run:
         mixes: MixesAt,
         alike: Sequence[int],
         features: SourceFeatures | None,
-        stirring: Stirring | None,
+        stochastic: StochasticNoise | None,
     ) -> None:
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
@@ -135,13 +134,13 @@ class _Run:
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
-        self.fresh = None if stirring is None or stirring.eta == 0 else FreshNoise(stirring)
+        self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
         self.needed = last  # steps that read the source
 
     def step(self, index: int) -> SwapStep:
         """Take one step."""
         start, end = self.inversion.times[index : index + 2]
-        before = self.model.rows
+        before = self.model.nfe
         swaps = [schedule.at(index) for schedule in self.schedules]
         self.branches = branched(self.branches, swaps, self.alike)
         output, source_output = self._outputs(index, start, end)
@@ -169,12 +168,13 @@ class _Run:
             self.source,
             tuple(swaps[number] for number in numbers),
             mask,
-            self.model.rows - before,
+            self.model.nfe - before,
         )
 
     def _moved(self, output: Tensor, index: int, start: float, end: float) -> Tensor:
         """The targets after a step, with fresh noise in all but the last."""
-        schedule, eta = self.model.schedule, 0.0 if self.fresh is None else self.fresh.stirring.eta
+        schedule = self.model.schedule
+        eta = 0.0 if self.fresh is None else self.fresh.stochastic.eta
         if self.fresh is None or index == self.inversion.steps - 1:
             return advance(schedule, self.latents, output, start, end)
         firsts = [branch.members[0] for branch in self.branches]
@@ -247,7 +247,7 @@ class _Run:
         parts |= WORDS if self.sums is not None else NOTHING
         stored = self.features is not None and bool(parts) and self.features.has(index, parts)
         walks = self._walks(index)
-        needs = Needs(
+        needs = NeededRows(
             source_uncond="uncond" in parts or (guides and walks),
             source_cond=bool(parts) or walks,
             target_uncond=guides,

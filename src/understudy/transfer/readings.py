@@ -57,7 +57,7 @@ def replacement(model: DiffusionModel, source: str, target: str) -> Float[Tensor
     whole = torch.zeros(model.max_tokens, model.max_tokens)
     offset = 0
     for old, new in zip(readings(model, source), readings(model, target), strict=True):
-        before, after = ([_letters(piece) for piece in one.pieces] for one in (old, new))
+        before, after = ([_letters(string) for string in one.strings] for one in (old, new))
         if not _padded(old, new, offset):
             words = replace_matrix(source, target, before, after, 1 + max(old.length, new.length))
             rows = slice(old.first, old.first + old.length)
@@ -85,8 +85,8 @@ def _padded(old: Tokens, new: Tokens, offset: int) -> bool:
 
 
 def _of_pieces(old: Tokens, new: Tokens, length: int) -> Alignment:
-    numbers = {piece: n for n, piece in enumerate(dict.fromkeys((*old.pieces, *new.pieces)))}
-    before, after = ([numbers[piece] for piece in one.pieces] for one in (old, new))
+    numbers = {string: n for n, string in enumerate(dict.fromkeys((*old.strings, *new.strings)))}
+    before, after = ([numbers[string] for string in one.strings] for one in (old, new))
     found = align(before, after, len(after))
     mapper = [-1] * length
     for place, partner in enumerate(found.mapper):
@@ -95,6 +95,6 @@ def _of_pieces(old: Tokens, new: Tokens, length: int) -> Alignment:
     return Alignment(tuple(mapper), tuple(float(partner >= 0) for partner in mapper))
 
 
-def _letters(piece: str) -> str:
+def _letters(string: str) -> str:
     """A piece without the blank in front that T5 and byte-level tokenizers write as a letter."""
-    return piece.replace("\u2581", " ").replace("\u0120", " ")
+    return string.replace("\u2581", " ").replace("\u0120", " ")

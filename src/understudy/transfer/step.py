@@ -22,7 +22,7 @@ class SwapStep:
     of those still in the run, k of them; target "k c h w" and source "1 c h w" are the latents
     after the step (source: None once nothing reads it any more), clean "k c h w" the pictures'
     latents as far as they can be told now. swaps is what each took from the source, mask
-    "k 1 h w" where the target was kept, rows what the step cost.
+    "k 1 h w" where the target was kept, nfe the network evaluations of the step.
     """
 
     index: int
@@ -34,7 +34,7 @@ class SwapStep:
     source: Float[Tensor, "1 c h w"] | None
     swaps: tuple[Swaps, ...]
     mask: Float[Tensor, "m 1 h w"] | None
-    rows: int
+    nfe: int
 
     def only(self, numbers: Collection[int]) -> SwapStep:
         """The same step of some of its targets alone."""
@@ -51,7 +51,7 @@ class SwapStep:
 
 
 @dataclass(frozen=True)
-class Stirring:
+class StochasticNoise:
     """Fresh noise for the targets: a share eta of what a step leaves, times temperature.
 
     A deterministic replay carries each small mistake of the network to the end; fresh noise lets
@@ -75,19 +75,19 @@ class Stirring:
 
 
 class FreshNoise:
-    """Draws a stirring's noise step by step, from one stream for each seed."""
+    """Draws the stochastic noise step by step, from one stream for each seed."""
 
-    def __init__(self, stirring: Stirring) -> None:
-        self.stirring = stirring
+    def __init__(self, stochastic: StochasticNoise) -> None:
+        self.stochastic = stochastic
         self._streams: dict[int, torch.Generator] = {}
 
     def next(
         self, targets: Sequence[int], shape: Sequence[int], like: DiffusionModel
     ) -> Float[Tensor, "k c h w"]:
         """The next noise of each of k targets; targets of one seed get the same."""
-        seeds = [self.stirring.seed_of(target) for target in targets]
+        seeds = [self.stochastic.seed_of(target) for target in targets]
         for seed in seeds:
             if seed not in self._streams:
                 (self._streams[seed],) = noise_streams([seed])
         noises = {seed: drawn([self._streams[seed]], shape, like=like) for seed in set(seeds)}
-        return self.stirring.temperature * torch.cat([noises[seed] for seed in seeds])
+        return self.stochastic.temperature * torch.cat([noises[seed] for seed in seeds])

@@ -21,7 +21,7 @@ from understudy.errors import ModelError
 from understudy.files.reading import read_json
 from understudy.files.tensors import load_tensors
 from understudy.vision import recogniser
-from understudy.vision.layers import Block, conv, pool
+from understudy.vision.layers import ResidualBlock, conv, pool
 from understudy.vision.recogniser import SCENE_HEADS, PictureNetwork, Recogniser, Vocabulary
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "examiner"
@@ -45,15 +45,15 @@ class ExaminerNetwork(PictureNetwork):
         w = width
         self.vocabulary = vocabulary
         self.stem = nn.Sequential(conv(3, w // 2, 4, 2), conv(w // 2, w, 3, 2))
-        self.at32 = Block(w, w // 2)
+        self.at32 = ResidualBlock(w, w // 2)
         self.where = nn.Conv2d(1, 2 * w, 3, padding=1, bias=False)
         self.to16 = conv(w, 2 * w, 2, 2)
-        self.at16 = nn.Sequential(*(Block(2 * w, w) for _ in range(2)))
+        self.at16 = nn.Sequential(*(ResidualBlock(2 * w, w) for _ in range(2)))
         self.at8 = nn.Sequential(
-            conv(2 * w, 4 * w, 2, 2), *(Block(4 * w, 3 * w // 2) for _ in range(3))
+            conv(2 * w, 4 * w, 2, 2), *(ResidualBlock(4 * w, 3 * w // 2) for _ in range(3))
         )
         self.across16, self.down16 = conv(2 * w, 2 * w, 1), conv(4 * w, 2 * w, 1)
-        self.mix16 = Block(2 * w, w)
+        self.mix16 = ResidualBlock(2 * w, w)
         self.across32, self.down32 = conv(w, w, 1), conv(2 * w, w, 1)
         self.mask = nn.Conv2d(w, 4, 1)  # pixel-shuffled to 64 x 64
         self.heat = nn.Conv2d(w, len(vocabulary.points), 1)

@@ -59,9 +59,9 @@ class Reader(Protocol):
 
 
 @dataclass(frozen=True)
-class Eyes:
-    """Who looks: subject features by the name of their column, a reader of prompts, and what tells
-    how different two pictures are, with its name."""
+class FeatureScorers:
+    """The networks that score pictures: subject features by the name of their column, a reader of
+    prompts, and a distance between two pictures with its name."""
 
     subject: Mapping[str, Features]  # "DINO", "CLIP-I"
     prompt: Reader
@@ -72,7 +72,7 @@ class Eyes:
     @property
     def choices(self) -> dict[str, Any]:
         """All that the paper leaves open, as it was chosen."""
-        said = {name: dict(eyes.choices) for name, eyes in self.subject.items()}
+        said = {name: dict(scorers.choices) for name, scorers in self.subject.items()}
         by = self.distance_name if self.distance else "not measured: LPIPS is not installed"
         return {**said, self.prompt_name: dict(self.prompt.choices), "DIV": by}
 
@@ -171,38 +171,38 @@ class DinoFeatures:
 
 @dataclass(frozen=True)
 class ToyFeatures:
-    """The built-in ruler of the toy world: identity as DINO's part, words read as CLIP-T's."""
+    """The recogniser as feature network: identity as DINO's part, words read as CLIP-T's."""
 
-    ruler: Recogniser
+    recogniser: Recogniser
     name = "identity"
 
     @property
     def choices(self) -> Choices:
-        return {"features": self.ruler.name, "agreement": "mean probability of prompt words"}
+        return {"features": self.recogniser.name, "agreement": "mean probability of prompt words"}
 
     def of(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
-        return self.ruler.identity(pictures).float().cpu()
+        return self.recogniser.identity(pictures).float().cpu()
 
     def agreement(
         self, pictures: Float[Tensor, "b 3 h w"], prompts: Sequence[str]
     ) -> Float[Tensor, " b"]:
         """Mean probability, as the recogniser reads the picture, of those words of its vocabulary
         that the prompt says; NaN for a prompt that says none of them."""
-        seen, found = self.ruler.recognise(pictures), torch.full((len(pictures),), torch.nan)
+        seen, found = self.recogniser.recognise(pictures), torch.full((len(pictures),), torch.nan)
         for row, prompt in enumerate(prompts):
             chances = [
-                seen.probabilities[head][row, self.ruler.vocabulary.words[head].index(word)]
-                for head, word in said(prompt, self.ruler)
+                seen.probabilities[head][row, self.recogniser.vocabulary.words[head].index(word)]
+                for head, word in said(prompt, self.recogniser)
             ]
             if chances:
                 found[row] = torch.stack(chances).mean()
         return found
 
 
-def said(prompt: str, ruler: Recogniser) -> list[tuple[str, str]]:
+def said(prompt: str, recogniser: Recogniser) -> list[tuple[str, str]]:
     """The (head, word) pairs that a prompt says: class, place, stance, pattern, accessory, and the
     main colour where it stands directly before the class."""
-    words, found = ruler.vocabulary.words, list[tuple[str, str]]()
+    words, found = recogniser.vocabulary.words, list[tuple[str, str]]()
     plain = f" {' '.join(prompt.lower().replace(',', ' ').split())} "
     for head in ("class", "stance", "pattern", "accessory"):
         found += [(head, word) for word in words[head] if f" {word} " in plain]

@@ -20,7 +20,7 @@ from understudy.errors import ModelError
 from understudy.files.atomic import replacing
 from understudy.files.reading import read_json
 from understudy.files.tensors import load_tensors, save_tensors
-from understudy.vision.layers import Block, conv
+from understudy.vision.layers import ResidualBlock, conv
 from understudy.vision.recogniser import SIZE, peaks
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "toybox-gan"
@@ -34,13 +34,17 @@ class FinderNetwork(nn.Module):
         super().__init__()
         w = width
         self.points, self.width = points, width
-        self.at32 = nn.Sequential(conv(3, w, 8, 4), Block(w, w // 2))
-        self.at16 = nn.Sequential(conv(w, 2 * w, 2, 2), Block(2 * w, w), Block(2 * w, w))
-        self.at8 = nn.Sequential(conv(2 * w, 4 * w, 2, 2), *(Block(4 * w, w) for _ in range(3)))
+        self.at32 = nn.Sequential(conv(3, w, 8, 4), ResidualBlock(w, w // 2))
+        self.at16 = nn.Sequential(
+            conv(w, 2 * w, 2, 2), ResidualBlock(2 * w, w), ResidualBlock(2 * w, w)
+        )
+        self.at8 = nn.Sequential(
+            conv(2 * w, 4 * w, 2, 2), *(ResidualBlock(4 * w, w) for _ in range(3))
+        )
         self.back16 = conv(4 * w, 2 * w, 1)
-        self.mix16 = Block(2 * w, w)
+        self.mix16 = ResidualBlock(2 * w, w)
         self.back32 = conv(2 * w, w, 1)
-        self.mix32 = Block(w, w // 2)
+        self.mix32 = ResidualBlock(w, w // 2)
         self.heat = nn.Conv2d(w, len(points), 1)
         self.seen = nn.Linear(4 * w, len(points))
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 
-class Block(nn.Module):
+class ResidualBlock(nn.Module):
     """Bottleneck residual block, batch-normalised (He et al. 2016, fig. 5 right)."""
 
     def __init__(self, width: int, inner: int) -> None:

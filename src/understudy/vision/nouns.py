@@ -31,7 +31,7 @@ NOUNS = tuple(
 
 
 @runtime_checkable
-class Eyes(Protocol):
+class ImageTextFeatures(Protocol):
     """Pictures and texts to unit vectors of one space, such as `ClipFeatures`."""
 
     def of(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]: ...
@@ -39,7 +39,7 @@ class Eyes(Protocol):
 
 
 def propose_noun(
-    eyes: Eyes,
+    features: ImageTextFeatures,
     photos: Sequence[Float[Tensor, "1 3 _ _"]],
     nouns: Sequence[str] = NOUNS,
     *,
@@ -51,9 +51,9 @@ def propose_noun(
     """
     if not photos or not nouns:
         raise InputError(f"Wanted photos and nouns. Got {len(photos)} and {len(nouns)}.")
-    seen = torch.cat([eyes.of(photo) for photo in photos]).mean(0, keepdim=True)
+    seen = torch.cat([features.of(photo) for photo in photos]).mean(0, keepdim=True)
     seen = torch.nn.functional.normalize(seen, dim=1)
-    likeness = seen @ eyes.texts([TEMPLATE.format(noun) for noun in nouns]).T
+    likeness = seen @ features.texts([TEMPLATE.format(noun) for noun in nouns]).T
     shares, order = (SCALE * likeness[0]).softmax(0).sort(descending=True)
     found = zip(order.tolist(), shares.tolist(), strict=True)
     named = [(str(nouns[place]), float(share)) for place, share in found]

@@ -77,11 +77,11 @@ def measure(name: str, device: torch.device | str = "cpu") -> RecogniserFeatures
     return Lpips(device) if name == "lpips" else RecogniserFeatures(load(device=device))
 
 
-def between(judge: Perceptual) -> Distance:
+def between(network: Perceptual) -> Distance:
     """The distance of pictures in [-1, 1], pair by pair, as metrics take one."""
 
     @torch.no_grad()
     def distance(ours: Tensor, theirs: Tensor) -> Tensor:
-        return judge.distance(judge.features(ours), judge.features(theirs))
+        return network.distance(network.features(ours), network.features(theirs))
 
     return distance

@@ -1,4 +1,4 @@
-"""The ruler of the built-in world: one small network that says what a toybox picture shows.
+"""The recogniser: a small network that says what a toybox picture shows.
 
 It plays the part that CLIP and DINO play for real photographs: what kind of thing the main subject
 is, its colours, pattern and accessory, how it stands, what is behind it, where its key points and
@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from understudy.errors import ModelError
 from understudy.files.reading import read_json
 from understudy.files.tensors import load_tensors
-from understudy.vision.layers import Block, conv, pool
+from understudy.vision.layers import ResidualBlock, conv, pool
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "recogniser"
 SIZE = 128  # pixels a side that the network sees
@@ -96,7 +96,7 @@ class PictureNetwork(nn.Module):
         raise NotImplementedError
 
 
-class Network(PictureNetwork):
+class RecogniserNetwork(PictureNetwork):
     """Residual trunk 128 -> 32 -> 16 -> 8, one step back up to 16, then the heads.
 
     All heads read two means of the features: inside the network's own coarse mask, and outside.
@@ -108,16 +108,16 @@ class Network(PictureNetwork):
         w, joint = width, 2 * width
         self.vocabulary = vocabulary
         self.stem = conv(3, w, 8, 4)
-        self.at32 = Block(w, w // 2)
+        self.at32 = ResidualBlock(w, w // 2)
         self.where = nn.Conv2d(1, 2 * w, 3, padding=1, bias=False)
         self.to16 = conv(w, 2 * w, 2, 2)
-        self.at16 = nn.Sequential(Block(2 * w, w), Block(2 * w, w))
+        self.at16 = nn.Sequential(ResidualBlock(2 * w, w), ResidualBlock(2 * w, w))
         self.at8 = nn.Sequential(
-            conv(2 * w, 4 * w, 2, 2), *(Block(4 * w, 3 * w // 2) for _ in range(3))
+            conv(2 * w, 4 * w, 2, 2), *(ResidualBlock(4 * w, 3 * w // 2) for _ in range(3))
         )
         self.across = conv(2 * w, joint, 1)
         self.down_to = conv(4 * w, joint, 1)
-        self.mix = Block(joint, w)
+        self.mix = ResidualBlock(joint, w)
         self.mask = nn.Conv2d(joint, 16, 1)  # pixel-shuffled to 64x64
         self.heat = nn.Conv2d(joint, 4 * len(vocabulary.points), 1)  # pixel-shuffled to 32x32
         pooled = 3 + w + joint + 4 * w
@@ -265,7 +265,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
             f"({problem}); reinstall understudy or run training/build_toybox_recogniser.py"
         ) from problem
     vocabulary = Vocabulary.from_json(config["vocabulary"])
-    network = Network(vocabulary, width=config["width"], identity=config["identity"])
+    network = RecogniserNetwork(vocabulary, width=config["width"], identity=config["identity"])
     try:
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except RuntimeError as problem:

@@ -55,7 +55,7 @@ BESIDE = {"dora", "magnitude", "bias", "scaled bias"}
 
 
 @dataclass
-class Module:
+class AdapterModule:
     """The names of one module's tensors by their field ("A", "hada_w1_a"), and its alpha if any."""
 
     names: dict[str, str] = field(default_factory=dict[str, str])
@@ -84,7 +84,7 @@ def field_of(name: str) -> tuple[str, str, str | None] | None:
     return None
 
 
-def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, Module]:
+def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, AdapterModule]:
     """Every tensor sorted to its module. Raises ConceptError, naming it, for one without a place
     and for a module that is not whole."""
     odd = [(name, kind) for name in sorted(tensors) if (kind := kind_of(name))]
@@ -94,7 +94,7 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, Module]:
             f"{file} is no adapter that is read here: it has {name!r} ({kind}). Merge it into "
             "a model with the program that made it, and import that folder."
         )
-    found: dict[str, Module] = {}
+    found: dict[str, AdapterModule] = {}
     adapters: set[str] = set()
     for name in tensors:
         placed = field_of(name)
@@ -102,7 +102,7 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, Module]:
             continue
         module, which, adapter = placed
         adapters |= {adapter} if adapter else set()
-        names = found.setdefault(module, Module()).names
+        names = found.setdefault(module, AdapterModule()).names
         if which in names:
             raise ConceptError(f"{file} holds {names[which]!r} and {name!r}, which are the same.")
         names[which] = name
@@ -123,7 +123,7 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, Module]:
     return found
 
 
-def _check_whole(module: Module, file: str) -> None:
+def _check_whole(module: AdapterModule, file: str) -> None:
     fields = module.names.keys() - BESIDE
     if fields not in WHOLE or (not fields and "bias" not in module.names):
         name = next(iter(module.names.values()))

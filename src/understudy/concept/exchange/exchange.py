@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import embedding, lora
 from understudy.concept.exchange.lora_file import is_lora, read_lora
 from understudy.concept.exchange.peft_folder import is_peft_folder, lora_in, read_peft_folder
@@ -68,7 +68,7 @@ def export_concept(
 
         if not isinstance(model, StableDiffusion):
             raise ConceptError(f"{model.name!r} is no diffusers model, so it has no folder.")
-        with worn(model, concept):
+        with applied(model, concept):
             return Exported(write_folder(model, path, dtype=dtype), format)
     if path.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors for {format}. Got {path.name!r}.")
@@ -108,7 +108,7 @@ def import_concept(
         kind = "textual-inversion"
         rows = embedding.rows_of(content, str(source))
         word = " ".join(_fitting(rows, word, words))
-        ids = [model.vocabulary[piece] for piece in model.tokenize(word).pieces]
+        ids = [model.vocabulary[string] for string in model.tokenize(word).strings]
         tensors = embedding.as_tensors(rows, ids, shapes_of(model), str(source))
     elif file:
         read = read_lora(content, notes, named_parameters(model), str(file))

@@ -17,7 +17,7 @@ from torch import Tensor
 from understudy.concept.exchange.adapter_kinds import decomposed, full, low_rank, rank_of
 from understudy.concept.exchange.adapter_names import (
     ALPHA,
-    Module,
+    AdapterModule,
     is_lora,
     layout_of,
     modules_of,
@@ -113,7 +113,7 @@ def _tensors_of(content: Mapping[str, Any]) -> tuple[dict[str, Tensor], list[str
 def _take(
     read: LoraFile,
     weight: str,
-    module: Module,
+    module: AdapterModule,
     found: Mapping[str, Tensor],
     weights: Mapping[str, Tensor],
     scales: Scales,
@@ -160,7 +160,7 @@ def _take_bias(
     weight: str,
     change: Tensor,
     weights: Mapping[str, Tensor],
-    module: Module,
+    module: AdapterModule,
     kind: str,
     file: str,
 ) -> None:
@@ -212,7 +212,7 @@ def _once(read: LoraFile, weight: str, name: str, file: str) -> None:
 
 
 def _misfit(
-    module: Module, found: Mapping[str, Tensor], shape: tuple[int, ...], file: str
+    module: AdapterModule, found: Mapping[str, Tensor], shape: tuple[int, ...], file: str
 ) -> ConceptError:
     """Shapes that do not make the weight's."""
     shown = " and ".join(

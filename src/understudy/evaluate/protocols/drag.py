@@ -24,7 +24,7 @@ from understudy.drag.raft import raft_tracker
 from understudy.drag.session import drag_steps
 from understudy.drag.tracking import Sight, Tracker, Tracks
 from understudy.errors import InputError
-from understudy.evaluate.results import Job, Row, RowStep, Run, row_steps, sharded
+from understudy.evaluate.results import ResultsFolder, Row, RowJob, RowStep, row_steps, sharded
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.models.registry import device_of
 from understudy.pictures.recipe import Recipe, ingredient, versions
@@ -48,7 +48,7 @@ class NoTracker:
 
 
 @dataclass(frozen=True)
-class Method:
+class DragMethod:
     """A line of a table.
 
     settings: of `DragSettings`; None leaves the picture as it is. our_rate: at the learning rate
@@ -63,10 +63,10 @@ class Method:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
-    """What all methods of a study get, and how the picture they make is judged.
+class DragCase:
+    """What all methods of a study get, and how the picture they make is scored.
 
-    before: what `latent` draws. mask: 1 where a masked method may change it. judge: the edited
+    before: what `latent` draws. mask: 1 where a masked method may change it. score: the edited
     picture, as its file keeps it, to numbers of the row.
     """
 
@@ -74,7 +74,7 @@ class Case:
     latent: Float[Tensor, "1 num_ws w_dim"]
     before: Float[Tensor, "1 3 h w"]
     pairs: list[Pair]
-    judge: Callable[[Tensor], Row]
+    score: Callable[[Tensor], Row]
     goal: Float[Tensor, "1 3 h w"] | None = None
     mask: Float[Tensor, "1 1 h w"] | None = None
 
@@ -88,7 +88,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Study:
+class DragStudy:
     """A table to be made. points: how many landmarks are dragged where the user does not say.
 
     case: number and points (a number, or `ALL`) -> what is dragged. fid: of edited pictures to
@@ -97,8 +97,8 @@ class Study:
 
     title: str
     says: str
-    methods: Mapping[str, Method]
-    case: Callable[[World, int, str], Case]
+    methods: Mapping[str, DragMethod]
+    case: Callable[[World, int, str], DragCase]
     columns: Sequence[Column]
     points: str = ALL
     fid: bool = False
@@ -134,7 +134,7 @@ class World:
         return float((self.finder.find(picture).points[0, rows] - wanted).norm(dim=1).mean())
 
 
-def with_raft(study: Study, weights: Path, device: str) -> Study:
+def with_raft(study: DragStudy, weights: Path, device: str) -> DragStudy:
     """The study, and the official program whose handles RAFT follows, by weights of the user's.
 
     Raises ExtraMissing without torchvision, ModelError for weights that are none of RAFT's.
@@ -142,7 +142,7 @@ def with_raft(study: Study, weights: Path, device: str) -> Study:
     tracker = raft_tracker(weights, device_of(device))
     mark = ingredient("weights", weights).sha256[:12]
     said = f"official, at our learning rate, handles followed by optical flow (weights {mark})"
-    raft = Method(said, {"preset": "official"}, tracker, our_rate=True)
+    raft = DragMethod(said, {"preset": "official"}, tracker, our_rate=True)
     return replace(study, methods={**study.methods, "raft": raft})
 
 
@@ -164,7 +164,7 @@ def handle_pairs(found: Landmarks, rows: list[int]) -> list[Pair]:
 
 
 def eight_bit(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
-    """As a PNG keeps them, so that a picture and its file are judged alike."""
+    """As a PNG keeps them, so that a picture and its file are scored alike."""
     return ((pictures.clamp(-1, 1) + 1) * 127.5).round() / 127.5 - 1
 
 
@@ -172,8 +172,8 @@ def eight_bit(pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b 3 h w"]:
 
 
 def evaluation_steps(
-    run: Run,
-    study: Study,
+    run: ResultsFolder,
+    study: DragStudy,
     wish: DragTableSettings,
     generator: StyleGAN2,
     finder: LandmarkFinder,
@@ -183,8 +183,8 @@ def evaluation_steps(
 ) -> Iterator[RowStep]:
     """Drag each case by each method, a row at a time, into the folder of `run`.
 
-    Raises what `Run.begin` raises, InputError for points that are no numbers; a case that cannot
-    be made (too few landmarks are seen) is a row with its error.
+    Raises what `ResultsFolder.begin` raises, InputError for points that are no numbers; a case that
+    cannot be made (too few landmarks are seen) is a row with its error.
     """
     counts = [word.strip() for word in (wish.points or study.points).split(",")]
     for word in counts:
@@ -203,7 +203,7 @@ def evaluation_steps(
 
 
 def conditions(
-    study: Study, wish: DragTableSettings, generator: StyleGAN2, methods: Sequence[str]
+    study: DragStudy, wish: DragTableSettings, generator: StyleGAN2, methods: Sequence[str]
 ) -> dict[str, Any]:
     """What makes two runs the same measurement."""
     return {
@@ -215,7 +215,7 @@ def conditions(
     }
 
 
-def _settings(method: Method, wish: DragTableSettings, model: str) -> dict[str, Any]:
+def _settings(method: DragMethod, wish: DragTableSettings, model: str) -> dict[str, Any]:
     if method.settings is None:
         return {}
     given = {**method.settings, "steps": wish.steps, "truncation": wish.truncation}
@@ -227,16 +227,18 @@ def _settings(method: Method, wish: DragTableSettings, model: str) -> dict[str, 
 class _Rows:
     """Makes jobs; keeps the last case, which all methods share."""
 
-    def __init__(self, run: Run, study: Study, wish: DragTableSettings, world: World) -> None:
+    def __init__(
+        self, run: ResultsFolder, study: DragStudy, wish: DragTableSettings, world: World
+    ) -> None:
         self.run, self.study, self.wish, self.world = run, study, wish, world
-        self._last: tuple[tuple[int, str], Case] | None = None
+        self._last: tuple[tuple[int, str], DragCase] | None = None
 
-    def case(self, number: int, count: str) -> Case:
+    def case(self, number: int, count: str) -> DragCase:
         if self._last is None or self._last[0] != (number, count):
             self._last = (number, count), self.study.case(self.world, number, count)
         return self._last[1]
 
-    def job(self, name: str, number: int, count: str) -> Job:
+    def job(self, name: str, number: int, count: str) -> RowJob:
         def make() -> Row:
             case = self.case(number, count)
             edited, facts = self._edited(name, case)
@@ -246,16 +248,16 @@ class _Rows:
             if case.goal is not None:
                 files["goal"], shown["goal"] = f"goal/{number:04d}", case.goal
             row: Row = {"pair": number, "count": count, "points": len(case.pairs)}
-            row |= case.judge(eight_bit(edited)) | facts
+            row |= case.score(eight_bit(edited)) | facts
             for key, file in files.items():
                 row[key] = f"pictures/{file.replace(' ', '_')}.png"
                 told = Recipe(command="evaluate drag", arguments=said if key == "picture" else {})
                 write_picture(self.run.folder / row[key], shown[key], told.to_text())
             return row
 
-        return Job(name, f"{number:04d}-{count}", make)
+        return RowJob(name, f"{number:04d}-{count}", make)
 
-    def _edited(self, name: str, case: Case) -> tuple[Float[Tensor, "1 3 h w"], Row]:
+    def _edited(self, name: str, case: DragCase) -> tuple[Float[Tensor, "1 3 h w"], Row]:
         """What the method makes of the face, and how it went."""
         method, generator = self.study.methods[name], self.world.generator
         settings = _settings(method, self.wish, generator.name)

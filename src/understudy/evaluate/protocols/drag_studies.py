@@ -12,11 +12,11 @@ from torch import Tensor
 
 from understudy.drag.points import Pair
 from understudy.evaluate.protocols.drag import (
-    Case,
     Column,
-    Method,
+    DragCase,
+    DragMethod,
+    DragStudy,
     NoTracker,
-    Study,
     World,
     drawn_by_lot,
     handle_pairs,
@@ -27,21 +27,23 @@ from understudy.toybox.faces import PARAMETERS
 DISTANCE = Column("distance", "distance ↓")
 LEFT = Column("left", "left, as tracked ↓")
 TABLE = {
-    "no-edit": Method("the first face as it is", None),
-    "no-tracking": Method("official, handles never followed", {"preset": "official"}, NoTracker()),
-    "paper": Method("the paper's text", {"preset": "paper"}),
-    "official": Method("the authors' program", {"preset": "official"}),
-    "official-rate": Method(
+    "no-edit": DragMethod("the first face as it is", None),
+    "no-tracking": DragMethod(
+        "official, handles never followed", {"preset": "official"}, NoTracker()
+    ),
+    "paper": DragMethod("the paper's text", {"preset": "paper"}),
+    "official": DragMethod("the authors' program", {"preset": "official"}),
+    "official-rate": DragMethod(
         "official, at our learning rate", {"preset": "official"}, our_rate=True
     ),
-    "best": Method("our defaults", {}),
+    "best": DragMethod("our defaults", {}),
 }
 SIDES = ("left", "right")  # eyes, the toy's own
 OPEN, CLOSED = 7.0, 1.0  # pixels of 128 between lids of open eyes at least, and of one to be shut
 RESOLUTIONS, RADII = (16, 32, 64, 128), (1, 2, 3, 4, 5)
 PULLED, FOLLOWED = "feature_resolution", "tracking_resolution"
 FEATURES = {
-    f"{what} {side}": Method(
+    f"{what} {side}": DragMethod(
         f"features of {side} x {side} are {says}",
         {PULLED: 64, FOLLOWED: 64, **dict.fromkeys(knobs, side)},
     )
@@ -53,44 +55,46 @@ FEATURES = {
     for side in RESOLUTIONS
 }
 RADIUS = {
-    f"r1 = {pixels}": Method(f"{pixels} pixels around a handle are pulled", {"r1": 4.0 * pixels})
+    f"r1 = {pixels}": DragMethod(
+        f"{pixels} pixels around a handle are pulled", {"r1": 4.0 * pixels}
+    )
     for pixels in RADII
 }
 _OFFICIAL = {"preset": "official"}
 MASKS = {
-    "no mask": Method("everything may change", {}),
-    "mask": Method("what is far from the way of the handle may not", {}, masked=True),
-    "official": Method("the authors' program without the mask", _OFFICIAL, our_rate=True),
-    "official mask": Method("and with it", _OFFICIAL, our_rate=True, masked=True),
+    "no mask": DragMethod("everything may change", {}),
+    "mask": DragMethod("what is far from the way of the handle may not", {}, masked=True),
+    "official": DragMethod("the authors' program without the mask", _OFFICIAL, our_rate=True),
+    "official mask": DragMethod("and with it", _OFFICIAL, our_rate=True, masked=True),
 }
 SPACES = {
-    "W": Method("all layers alike", {"space": "w"}),
-    "W+": Method("every layer by itself", {"space": "w+"}),
+    "W": DragMethod("all layers alike", {"space": "w"}),
+    "W+": DragMethod("every layer by itself", {"space": "w+"}),
 }
 SIGMA, FROM = 0.5, 0.3  # of paired pictures: share of the way to another w; truncation of the first
 LOCAL = ("mouth", "left_eye", "right_eye", "ear_fold")  # numbers of a face that are changed alone
 ROOM = 14.0  # pixels of 128 around a handle's way that a mask lets change
 
 
-def landmark_case(world: World, number: int, count: str) -> Case:
+def landmark_case(world: World, number: int, count: str) -> DragCase:
     """The landmarks of one face to those of another: the faces of seeds 2 n and 2 n + 1."""
     latents = torch.cat([world.latent(2 * number + k) for k in (0, 1)])
     return _landmarks(world, number, count, latents)
 
 
-def _landmarks(world: World, number: int, count: str, latents: Tensor) -> Case:
+def _landmarks(world: World, number: int, count: str, latents: Tensor) -> DragCase:
     pictures = world.pictures(latents)
     found = world.finder.find(pictures)
     rows = drawn_by_lot(world.seen(found), count, number)
     wanted = found.points[1, rows]
 
-    def judge(edited: Tensor) -> Row:
+    def score(edited: Tensor) -> Row:
         return {"distance": world.distance(edited, rows, wanted)}
 
-    return Case(number, latents[:1], pictures[:1], handle_pairs(found, rows), judge)
+    return DragCase(number, latents[:1], pictures[:1], handle_pairs(found, rows), score)
 
 
-def paired_case(world: World, number: int, count: str) -> Case:
+def paired_case(world: World, number: int, count: str) -> DragCase:
     """A face and the same face with the layers that a drag moves gone part of the way to those of
     others, one a layer; all landmarks that are seen in both say how it moved."""
     generator = world.generator
@@ -105,13 +109,13 @@ def paired_case(world: World, number: int, count: str) -> Case:
     case = _landmarks(world, number, count, torch.cat([first, moved]))
     goal = world.pictures(moved)
 
-    def judge(edited: Tensor) -> Row:
-        return {**case.judge(edited), "squared": 100 * float(F.mse_loss(edited, goal))}
+    def score(edited: Tensor) -> Row:
+        return {**case.score(edited), "squared": 100 * float(F.mse_loss(edited, goal))}
 
-    return Case(number, case.latent, case.before, case.pairs, judge, goal=goal)
+    return DragCase(number, case.latent, case.before, case.pairs, score, goal=goal)
 
 
-def mask_case(world: World, number: int, count: str) -> Case:
+def mask_case(world: World, number: int, count: str) -> DragCase:
     """A face and the same with its mouth, an eye or its ears changed, as the first coordinates of
     the built-in generator's z say them; the landmark that this moves most is dragged, and what is
     far from its way may not change."""
@@ -128,13 +132,13 @@ def mask_case(world: World, number: int, count: str) -> Case:
     pairs, wanted = handle_pairs(found, [row]), found.points[1, [row]]
     mask = around(pairs, generator.picture_size)
 
-    def judge(edited: Tensor) -> Row:
+    def score(edited: Tensor) -> Row:
         change = (edited - pictures[:1]).abs().mean(dim=1, keepdim=True) * 127.5
         outside, inside = (float((change * m).sum() / m.sum()) for m in (1 - mask, mask))
         gone = world.distance(edited, [row], wanted)
         return {"distance": gone, "outside": outside, "inside": inside}
 
-    return Case(number, latents[:1], pictures[:1], pairs, judge, mask=mask)
+    return DragCase(number, latents[:1], pictures[:1], pairs, score, mask=mask)
 
 
 def around(pairs: list[Pair], size: tuple[int, int]) -> Tensor:
@@ -150,7 +154,7 @@ def around(pairs: list[Pair], size: tuple[int, int]) -> Tensor:
     return (near <= ROOM * max(size) / 128).float()[None, None]
 
 
-def eye_case(world: World, number: int, count: str) -> Case:
+def eye_case(world: World, number: int, count: str) -> DragCase:
     """The n-th face whose eyes are both wide open: the lid of its left eye dragged shut."""
     names = world.finder.network.points
     lid = {s: [names.index(f"{s} eye {part}") for part in ("top", "bottom")] for s in SIDES}
@@ -171,7 +175,7 @@ def eye_case(world: World, number: int, count: str) -> Case:
     points = world.finder.find(before).points[0] - 0.5
     (x, y), (to_x, to_y) = (points[row].tolist() for row in lid["left"])
 
-    def judge(edited: Tensor) -> Row:
+    def score(edited: Tensor) -> Row:
         now = openness(edited)
         dragged, other = (now[side] / opened[side] for side in SIDES)
         change = (edited - before).abs().mean(dim=1, keepdim=True) * 127.5
@@ -180,24 +184,24 @@ def eye_case(world: World, number: int, count: str) -> Case:
 
     pairs = [((x, y), (to_x, to_y - CLOSED))]
     far = 1 - around(pairs, world.generator.picture_size)
-    return Case(number, latent, before, pairs, judge)
+    return DragCase(number, latent, before, pairs, score)
 
 
 STUDIES = {
-    "table": Study(
+    "table": DragStudy(
         "Table 1 of DragGAN on toy faces", "The landmarks of one face dragged to those of another.",
         TABLE, landmark_case, (DISTANCE, LEFT), "1,5,all", fid=True,
     ),
-    "features": Study(
+    "features": DragStudy(
         "Table 3 of DragGAN on toy faces",
         "Resolution of the features that pull handles, and of those that are followed.",
         FEATURES, landmark_case, (DISTANCE, LEFT), "1",
     ),
-    "radius": Study(
+    "radius": DragStudy(
         "Table 4 of DragGAN on toy faces", "The radius of motion supervision, in pixels.",
         RADIUS, landmark_case, (DISTANCE, LEFT), "1",
     ),
-    "paired": Study(
+    "paired": DragStudy(
         "Paired pictures",
         f"Each moving layer goes {SIGMA:g} of the way from a face (truncation {FROM:g}) to a w of "
         "its own; all landmarks seen in both pictures are dragged from the first to the second. "
@@ -205,13 +209,13 @@ STUDIES = {
         TABLE, paired_case,
         (Column("squared", "squared error ↓"), Column("perceptual", "perceptual ↓"), DISTANCE),
     ),
-    "masks": Study(
+    "masks": DragStudy(
         "Masks", "One landmark is dragged; a mask lets only what is near its way change. Mean "
         "change of pixels outside and inside of the mask, of 255.",
         MASKS, mask_case, (Column("outside", "outside ↓"), Column("inside", "inside"), DISTANCE),
         "1",
     ),
-    "spaces": Study(
+    "spaces": DragStudy(
         "W and W+", "The upper lid of the left eye is dragged to the lower one. How far open both "
         "eyes are then, as a share of before; mean change of pixels far from the eye, of 255.",
         SPACES, eye_case,

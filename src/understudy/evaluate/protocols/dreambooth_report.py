@@ -12,7 +12,15 @@ from understudy.evaluate.dreambench import BenchSubject
 from understudy.evaluate.protocols.dreambooth import CLASS_SECONDS, PLAIN, REAL, SECONDS
 from understudy.evaluate.protocols.published import LOWER, MEASURES, beside, orders, own
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.results import Row, Run, latest, number, picture_file, read_rows, require
+from understudy.evaluate.results import (
+    ResultsFolder,
+    Row,
+    latest,
+    number,
+    picture_file,
+    read_rows,
+    require,
+)
 from understudy.evaluate.statistics import Estimate, estimate
 from understudy.pictures.photo import Pixels
 from understudy.pictures.sheet import Row as SheetRow
@@ -23,7 +31,7 @@ WIDEST = 8  # pictures in a line of a subject's sheet
 SIDE = 128  # pixels of each
 
 
-def summed(run: Run, notes: Sequence[str] = ()) -> Report:
+def summed(run: ResultsFolder, notes: Sequence[str] = ()) -> Report:
     """Every measure of all rows so far, the papers' tables beside ours, and their orders in ours.
 
     Raises InputError where `run` holds something else.
@@ -66,7 +74,7 @@ def summed(run: Run, notes: Sequence[str] = ()) -> Report:
 
 
 def subject_sheets(
-    run: Run, subjects: Sequence[BenchSubject], wanted: Sequence[str] = ()
+    run: ResultsFolder, subjects: Sequence[BenchSubject], wanted: Sequence[str] = ()
 ) -> Iterator[tuple[str, Pixels]]:
     """A page a subject that has rows, by its name: its photos, then a line of pictures a method.
 
@@ -91,7 +99,7 @@ def _tile(file: Path) -> Tile:
     return Tile(to_pixels(read_picture(file)))
 
 
-def _read(run: Run) -> tuple[dict[str, Any], list[Row]]:
+def _read(run: ResultsFolder) -> tuple[dict[str, Any], list[Row]]:
     said = run.read()
     if said.get("protocol") != "DreamBooth":
         raise InputError(f"{run.folder} holds results of another protocol.")
@@ -139,7 +147,9 @@ def _found(row: Row, name: str) -> float:
     return 0.0 if math.isnan(value) else value
 
 
-def _sheets(run: Run, rows: Sequence[Row], methods: Sequence[str], name: str) -> list[Sheet]:
+def _sheets(
+    run: ResultsFolder, rows: Sequence[Row], methods: Sequence[str], name: str
+) -> list[Sheet]:
     """Best, median and worst prompt of each method, by subject fidelity."""
     sheets: list[Sheet] = []
     for method in methods:

@@ -13,8 +13,8 @@ from understudy.evaluate.bench import Bench, Measure, side_of
 from understudy.evaluate.methods import METHODS
 from understudy.evaluate.protocols.published import PHOTOSWAP, RIVAL
 from understudy.evaluate.report import Report, Sheet, Table, whiskers
-from understudy.evaluate.results import Job, Row, RowStep, Run
-from understudy.evaluate.stage import Stage
+from understudy.evaluate.results import ResultsFolder, Row, RowJob, RowStep
+from understudy.evaluate.setup import Setup
 from understudy.evaluate.statistics import Estimate, duel, estimate
 from understudy.evaluate.toy_bench import BENCH, SIDE
 from understudy.evaluate.truth import pictures
@@ -29,10 +29,10 @@ from understudy.settings.evaluate import CasesSettings
 
 
 def evaluation_steps(
-    run: Run,
+    run: ResultsFolder,
     bench: Bench,
     methods: Sequence[str],
-    stage: Stage | None = None,
+    setup: Setup | None = None,
     outside: Mapping[str, Path] | None = None,
     *,
     shard: str = "1/1",
@@ -41,8 +41,8 @@ def evaluation_steps(
     """Answer and score each case by each method, a row at a time, into the folder of `run`.
 
     outside: name -> folder of PNGs, one a case, named like the case, in the size of the bench.
-    Raises what `Run.begin` raises, and InputError for a method that needs a right answer where
-    none is known; a case that fails is a row with its error.
+    Raises what `ResultsFolder.begin` raises, and InputError for a method that needs a right answer
+    where none is known; a case that fails is a row with its error.
     """
     theirs = dict(outside or {})
     for name in theirs.keys() & METHODS.keys():
@@ -50,13 +50,13 @@ def evaluation_steps(
     for name in methods:
         if METHODS[name].needs_answer and not bench.knows_answers:
             raise InputError(f"{name} needs right answers, which only SwapBench has. Leave it out.")
-    facts = {name: METHODS[name].facts(stage) for name in methods}
+    facts = {name: METHODS[name].facts(setup) for name in methods}
     facts |= {name: {"outside": True} for name in theirs}
     run.begin({**bench.conditions, "methods": facts, "versions": versions()}, resume=resume)
     jobs = [
         _outside(run, bench, name, case, theirs[name])
         if name in theirs
-        else _ours(run, bench, name, case, stage)
+        else _ours(run, bench, name, case, setup)
         for case in bench.names
         for name in [*methods, *theirs]
     ]
@@ -65,32 +65,32 @@ def evaluation_steps(
     )
 
 
-def _ours(run: Run, bench: Bench, name: str, case: str, stage: Stage | None) -> Job:
+def _ours(run: ResultsFolder, bench: Bench, name: str, case: str, setup: Setup | None) -> RowJob:
     def make() -> Row:
-        task = bench.task(case)
-        picture = METHODS[name].make(task, stage)
+        given = bench.case(case)
+        picture = METHODS[name].make(given, setup)
         file = run.folder / "pictures" / name / f"{case}.png"
         said = {"method": name, "case": case, "bench": bench.conditions["bench"]["version"]}
-        recipe = Recipe(command="evaluate swap", arguments=said, seed=task.seed)
+        recipe = Recipe(command="evaluate swap", arguments=said, seed=given.seed)
         write_picture(file, picture, recipe.to_text())
         return _scored(run, bench, case, file)
 
-    return Job(name, case, make)
+    return RowJob(name, case, make)
 
 
-def _outside(run: Run, bench: Bench, name: str, case: str, folder: Path) -> Job:
+def _outside(run: ResultsFolder, bench: Bench, name: str, case: str, folder: Path) -> RowJob:
     file = folder / f"{case}.png"
 
     def make() -> Row:
         return _scored(run, bench, case, file)
 
     mark = ingredient("result", file).sha256[:16] if file.is_file() else ""
-    return Job(name, case, make, mark)
+    return RowJob(name, case, make, mark)
 
 
-def _scored(run: Run, bench: Bench, case: str, file: Path) -> Row:
+def _scored(run: ResultsFolder, bench: Bench, case: str, file: Path) -> Row:
     """The row of a PNG, ours or anybody's, by what is in the file."""
-    opened, wanted = read_photo(file), tuple(bench.task(case).source.shape[-2:])
+    opened, wanted = read_photo(file), tuple(bench.case(case).source.shape[-2:])
     if opened.size != wanted:
         (height, width), (tall, wide) = opened.size, wanted
         raise PictureError(
@@ -129,7 +129,7 @@ def write_cases(folder: Path, wish: CasesSettings) -> Iterator[RowStep]:
 # Summed up
 
 
-def summed(run: Run, bench: Bench) -> Report:
+def summed(run: ResultsFolder, bench: Bench) -> Report:
     """Tables, intervals, duels, plots and sheets of all rows so far."""
     said, good, errors = _read(run, bench)
     methods = [name for name in said["methods"] if any(r["method"] == name for r in good)]
@@ -149,7 +149,7 @@ def summed(run: Run, bench: Bench) -> Report:
     )
 
 
-def _read(run: Run, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]:
+def _read(run: ResultsFolder, bench: Bench) -> tuple[dict[str, Any], list[Row], list[str]]:
     """The record of a run of this bench, its rows without error by case, and the errors said."""
     said = run.read()
     for name, now in bench.conditions.items():
@@ -245,7 +245,7 @@ def _shares(shares: Sequence[float]) -> str:
     return " / ".join(f"{share:.0f}" for share in shares)
 
 
-def _sheets(run: Run, bench: Bench, by: By) -> list[Sheet]:
+def _sheets(run: ResultsFolder, bench: Bench, by: By) -> list[Sheet]:
     """Best, median and worst cases of each method, by what the last duel looks at."""
     deciding = {m.name: m for m in bench.measures}[list(bench.duels.values())[-1]]
     sign = -1 if deciding.higher else 1
@@ -266,7 +266,7 @@ def _sheets(run: Run, bench: Bench, by: By) -> list[Sheet]:
 PER_PAGE = 8  # cases
 
 
-def all_cases(run: Run, bench: Bench) -> Iterator[Pixels]:
+def all_cases(run: ResultsFolder, bench: Bench) -> Iterator[Pixels]:
     """Every case beside every method's picture of it, `PER_PAGE` cases a contact sheet."""
     _, good, _ = _read(run, bench)
     by: dict[str, dict[str, Row]] = {}
@@ -278,22 +278,24 @@ def all_cases(run: Run, bench: Bench) -> Iterator[Pixels]:
         yield contact_sheet(lines[start : start + PER_PAGE], side=192)
 
 
-def _line(run: Run, bench: Bench, case: str, rows: Mapping[str, Row], heading: str) -> SheetRow:
+def _line(
+    run: ResultsFolder, bench: Bench, case: str, rows: Mapping[str, Row], heading: str
+) -> SheetRow:
     """A photo, the source, pictures by their method's name, the right answer where it is known."""
-    task = bench.task(case)
-    tiles = [Tile(to_pixels(task.photos[:1]), "a photo"), Tile(to_pixels(task.source), "source")]
+    given = bench.case(case)
+    tiles = [Tile(to_pixels(given.photos[:1]), "a photo"), Tile(to_pixels(given.source), "source")]
     tiles += [_tile(run, bench, name, row) for name, row in rows.items()]
-    if task.known:
-        tiles.append(Tile(to_pixels(task.known.right), "right answer"))
-    return SheetRow(f'{heading}, "{task.prompt}", swap {task.noun}', tiles)
+    if given.known:
+        tiles.append(Tile(to_pixels(given.known.right), "right answer"))
+    return SheetRow(f'{heading}, "{given.prompt}", swap {given.noun}', tiles)
 
 
-def _tile(run: Run, bench: Bench, name: str, row: Row) -> Tile:
+def _tile(run: ResultsFolder, bench: Bench, name: str, row: Row) -> Tile:
     """The row's picture over the numbers that the duels look at; black where it is gone."""
     numbers = [f"{results.number(row, measure):.2f}" for measure in bench.duels.values()]
     file = results.picture_file(run.folder, row["picture"])
     try:
         return Tile(read_photo(file).pixels, f"{name} {' '.join(numbers)}")
     except PictureError:
-        empty = to_pixels(0 * bench.task(row["case"]).source - 1)
+        empty = to_pixels(0 * bench.case(row["case"]).source - 1)
         return Tile(empty, f"{name} is gone")

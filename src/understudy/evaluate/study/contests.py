@@ -8,8 +8,8 @@ from pathlib import Path
 from understudy.errors import InputError
 from understudy.evaluate import photo_bench, swapbench, truth
 from understudy.evaluate.dreambench import read_data_set
-from understudy.evaluate.results import Row, Run, latest, picture_file, read_rows, require
-from understudy.evaluate.stage import pick
+from understudy.evaluate.results import ResultsFolder, Row, latest, picture_file, read_rows, require
+from understudy.evaluate.setup import pick
 from understudy.evaluate.study.questions import Contest
 from understudy.pictures.tensors import to_pixels
 
@@ -26,7 +26,7 @@ def contests(
     methods: a comma-separated choice; empty takes all but the controls. data: the data set that the
     DreamBooth protocol ran on. Raises InputError where there is nothing to compare.
     """
-    run = Run(folder)
+    run = ResultsFolder(folder)
     said, rows = run.read(), latest(read_rows(run.rows))
     there = [name for name in said["methods"] if name not in CONTROLS]
     chosen = pick(methods, said["methods"]) if methods else there
@@ -73,10 +73,10 @@ def _between_photos(folder: Path, rows: Sequence[Row], cases: Path, side: int) -
     for name, some in _by_case(rows).items():
         if name not in known:
             raise InputError(f"{cases} has no case {name} any more. Put it back.")
-        case, task = known[name], known[name].task((side, side))
+        case, opened = known[name], known[name].opened((side, side))
         results = {row["method"]: picture_file(folder, row["picture"]) for row in some}
-        photos = tuple(to_pixels(one) for one in task.photos.split(1))
-        source = to_pixels(task.source)
+        photos = tuple(to_pixels(one) for one in opened.photos.split(1))
+        source = to_pixels(opened.source)
         made.append(Contest(name, case.subject, photos, results, photos[0], source))
     return made
 

@@ -16,8 +16,8 @@ from torch import Tensor
 from understudy.generators.interface import HeldLatent, Noise
 from understudy.generators.style_based import StyleBased, filled
 from understudy.generators.stylegan2.config import StyleGAN2Config
-from understudy.generators.stylegan2.held import Held
-from understudy.generators.stylegan2.synthesis import Synthesis
+from understudy.generators.stylegan2.held import StyleGAN2Held
+from understudy.generators.stylegan2.synthesis import StyleGAN2Synthesis
 
 
 class StyleGAN2(StyleBased):
@@ -29,7 +29,7 @@ class StyleGAN2(StyleBased):
     def __init__(self, config: StyleGAN2Config, name: str = "", fingerprint: str = "") -> None:
         super().__init__(config, name, fingerprint)
         self.config = config
-        self.synthesis = Synthesis(config)
+        self.synthesis = StyleGAN2Synthesis(config)
 
     @classmethod
     def from_tensors(
@@ -81,4 +81,4 @@ class StyleGAN2(StyleBased):
 
     def held(self, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> HeldLatent:
         """Hold the layers of ws from `moving` on; see `HeldLatent`."""
-        return Held(self, self.synthesis, ws, moving)
+        return StyleGAN2Held(self, self.synthesis, ws, moving)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from understudy.generators.style_based import HeldLayers, StyleBased
 from understudy.generators.stylegan2.layers import HeldWeights, StyleConv
-from understudy.generators.stylegan2.synthesis import Block, Partway, Synthesis
+from understudy.generators.stylegan2.synthesis import Partway, StyleBlock, StyleGAN2Synthesis
 from understudy.generators.windows import Windows
 
 
@@ -28,13 +28,13 @@ class _Walked:
     outputs: tuple[Tensor, ...]
 
 
-class Held(HeldLayers):
+class StyleGAN2Held(HeldLayers):
     """Implements `HeldLatent` for StyleGAN2, with the stored noise."""
 
     def __init__(
         self,
         model: StyleBased,
-        synthesis: Synthesis,
+        synthesis: StyleGAN2Synthesis,
         ws: Float[Tensor, "1 num_ws w_dim"],
         moving: int,
     ) -> None:
@@ -160,7 +160,7 @@ class Held(HeldLayers):
             x = self._block(block, ws, x.to(net.precision(block.resolution)), windows)
         return x.to(ws.dtype)
 
-    def _block(self, block: Block, ws: Tensor, x: Tensor, windows: Windows) -> Tensor:
+    def _block(self, block: StyleBlock, ws: Tensor, x: Tensor, windows: Windows) -> Tensor:
         """x: what `_below(windows)` asked for -> what leaves the block, cut to windows."""
         size = self.config.size(block.resolution)
         below = _below(windows)

@@ -24,7 +24,7 @@ Run = Callable[[StyleConv, int, Tensor], Tensor]
 HALF_BLOCKS = 4  # of the highest blocks, where a model does not say how many run in float16
 
 
-class Block(nn.Module):
+class StyleBlock(nn.Module):
     """One resolution: conv0 doubles the size (not in the first block), conv1 keeps it.
 
     first: index of the first w it takes; toRGB takes the one after its convolutions' own.
@@ -80,7 +80,7 @@ class Partway:
     rgb: Tensor | None
 
 
-class Synthesis(nn.Module):
+class StyleGAN2Synthesis(nn.Module):
     """w of every layer -> picture; may stop after any block and go on from there."""
 
     fir: Tensor
@@ -90,7 +90,7 @@ class Synthesis(nn.Module):
         self.config, self.compute = config, torch.float32
         first = 0
         for resolution in config.resolutions:
-            block = Block(config, resolution, first)
+            block = StyleBlock(config, resolution, first)
             self.add_module(f"b{resolution}", block)
             first += block.convs
         self.register_buffer("fir", fir_filter(config.resample_filter), persistent=False)
@@ -144,7 +144,7 @@ class Synthesis(nn.Module):
         ws: Tensor,
         run: Run,
         paint: bool,
-        blocks: Iterator[Block],
+        blocks: Iterator[StyleBlock],
         x: Tensor | None,
         rgb: Tensor | None,
     ) -> Partway:
@@ -157,12 +157,12 @@ class Synthesis(nn.Module):
         assert x is not None, "there is at least one block to walk"
         return Partway(resolution, x, rgb)
 
-    def blocks(self, first: int, last: int) -> Iterator[Block]:
+    def blocks(self, first: int, last: int) -> Iterator[StyleBlock]:
         """The blocks from one resolution to another, both included."""
         for resolution in self.config.resolutions:
             if first <= resolution <= last:
                 block = self.get_submodule(f"b{resolution}")
-                assert isinstance(block, Block)
+                assert isinstance(block, StyleBlock)
                 yield block
 
     def precision(self, resolution: int) -> torch.dtype:

@@ -19,8 +19,8 @@ from torch import Tensor
 from understudy.generators.interface import HeldLatent, Noise
 from understudy.generators.style_based import StyleBased, filled
 from understudy.generators.stylegan3.config import StyleGAN3Config
-from understudy.generators.stylegan3.held import Held
-from understudy.generators.stylegan3.synthesis import Synthesis
+from understudy.generators.stylegan3.held import StyleGAN3Held
+from understudy.generators.stylegan3.synthesis import StyleGAN3Synthesis
 
 
 class StyleGAN3(StyleBased):
@@ -33,7 +33,7 @@ class StyleGAN3(StyleBased):
     def __init__(self, config: StyleGAN3Config, name: str = "", fingerprint: str = "") -> None:
         super().__init__(config, name, fingerprint)
         self.config = config
-        self.synthesis = Synthesis(config)
+        self.synthesis = StyleGAN3Synthesis(config)
 
     @classmethod
     def from_tensors(
@@ -95,4 +95,4 @@ class StyleGAN3(StyleBased):
 
     def held(self, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> HeldLatent:
         """Hold the layers of ws from `moving` on; see `HeldLatent`."""
-        return Held(self, self.synthesis, ws, moving)
+        return StyleGAN3Held(self, self.synthesis, ws, moving)

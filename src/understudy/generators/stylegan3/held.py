@@ -15,7 +15,7 @@ from torch import Tensor
 
 from understudy.generators.style_based import HeldLayers, StyleBased
 from understudy.generators.stylegan3.layers import FilteredConv, HeldConv
-from understudy.generators.stylegan3.synthesis import Reached, Synthesis
+from understudy.generators.stylegan3.synthesis import Reached, StyleGAN3Synthesis
 from understudy.generators.windows import Windows
 
 
@@ -27,13 +27,13 @@ class _Walked:
     reached: Reached
 
 
-class Held(HeldLayers):
+class StyleGAN3Held(HeldLayers):
     """Implements `HeldLatent` for StyleGAN3."""
 
     def __init__(
         self,
         model: StyleBased,
-        synthesis: Synthesis,
+        synthesis: StyleGAN3Synthesis,
         ws: Float[Tensor, "1 num_ws w_dim"],
         moving: int,
     ) -> None:

@@ -21,7 +21,7 @@ class Reached:
     features: Float[Tensor, "b c n n"]
 
 
-class Synthesis(nn.Module):
+class StyleGAN3Synthesis(nn.Module):
     """The synthesis network: w of every layer -> picture; may stop after any layer and go on."""
 
     def __init__(self, config: StyleGAN3Config) -> None:

@@ -90,7 +90,7 @@ class FlowTransformer:
         return next(self.network.module.parameters()).dtype
 
     @property
-    def rows(self) -> int:
+    def nfe(self) -> int:
         """Rows of the transformer evaluated so far."""
         return self._evaluated
 

@@ -20,7 +20,7 @@ from understudy.models.transformer.encoders import Encoder, clip_states, last_st
 class Reader(Protocol):
     """A family's way from prompts to what its network reads.
 
-    max_tokens: length of the sequence that attention reads, at most. vocabulary: pieces and ids
+    max_tokens: length of the sequence that attention reads, at most. vocabulary: tokens and ids
     of the tokenizer that `tokenize` uses.
     """
 

@@ -47,7 +47,7 @@ EXTRAS: dict[str, Any] = {
 
 
 class Denoiser:
-    """A U-Net, and a count of the rows it was given.
+    """A U-Net, and a count of its evaluations.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
     downscale: pixels of a latent's side. Raises ModelError when an attention layer cannot
@@ -89,7 +89,7 @@ class Denoiser:
                 cross_attention_kwargs=None if call is None else {"control": call},
                 return_dict=False,
             )[0]
-        self.rows += latents.shape[0]
+        self.nfe += latents.shape[0]
         if call is not None:
             self._verify(call.heard)
             call.hand_over()

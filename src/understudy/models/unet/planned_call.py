@@ -41,7 +41,7 @@ class PlannedCall:
 
     def _deferred(self, number: int, plan: AttentionPlan) -> AttentionPlan:
         """The plan with its receivers called after the network has run."""
-        record, keep = plan.record, plan.keep
+        record, keep = plan.record, plan.features
         if record is None and keep is None:
             return plan
 
@@ -54,14 +54,14 @@ class PlannedCall:
         return replace(
             plan,
             record=record and replace(record, receive=recorded),
-            keep=keep and replace(keep, receive=kept),
+            features=keep and replace(keep, receive=kept),
         )
 
     def hand_over(self) -> None:
         """Give what was recorded and kept to whoever asked for it, in order of execution."""
         for number, recorded, found in self.received:
             site, plan = self.layers[number]
-            asked = plan and (plan.record if recorded else plan.keep)
+            asked = plan and (plan.record if recorded else plan.features)
             assert asked is not None
             asked.receive(site, found)
 

@@ -100,7 +100,7 @@ class StableDiffusion:
 
     @property
     def base_fingerprint(self) -> str:
-        """SHA-256 of the folder's files, whatever the model wears."""
+        """SHA-256 of the folder's files, whatever concepts are applied."""
         return self._fingerprint.base()
 
     @property
@@ -112,9 +112,9 @@ class StableDiffusion:
         return next(self.unet.parameters()).dtype
 
     @property
-    def rows(self) -> int:
-        """U-Net row evaluations so far."""
-        return self.denoiser.rows
+    def nfe(self) -> int:
+        """Network evaluations so far, one for each latent."""
+        return self.denoiser.nfe
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """The parts that learning may change."""

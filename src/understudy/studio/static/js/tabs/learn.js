@@ -362,7 +362,7 @@ async function job(state) {
     Object.assign(settings.learn, {
       preview_every: every,
       save_every: settings.learn.save_every ?? every,
-      keep: settings.learn.keep ?? share,
+      keep_checkpoints: settings.learn.keep_checkpoints ?? share,
     });
   }
   return {

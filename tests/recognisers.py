@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from understudy.toybox import CLASSES, POINTS
-from understudy.vision.recogniser import HEADS, Network, Recogniser, Vocabulary
+from understudy.vision.recogniser import HEADS, Recogniser, RecogniserNetwork, Vocabulary
 
 
 def untaught() -> Recogniser:
@@ -13,5 +13,5 @@ def untaught() -> Recogniser:
     vocabulary = Vocabulary(words={head: tuple(CLASSES) for head in HEADS}, points=POINTS)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = Network(vocabulary, width=16, identity=8)
+        network = RecogniserNetwork(vocabulary, width=16, identity=8)
     return Recogniser(network.requires_grad_(False).eval())

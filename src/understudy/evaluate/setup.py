@@ -38,7 +38,7 @@ S = TypeVar("S", bound=Settings)
 
 
 @dataclass(frozen=True)
-class Stage:
+class Setup:
     """A model, what its verbs were told beside what suits it, and a folder for what is kept.
 
     told: verb -> knob -> value. Concepts and inversions are kept in `store` under names that say

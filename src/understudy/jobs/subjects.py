@@ -11,16 +11,16 @@ from understudy.concept.value import STRONGEST
 from understudy.errors import InputError
 from understudy.jobs.words import check_plain, note_forms
 from understudy.jobs.work import Work
-from understudy.swap.subjects import Role, cast
+from understudy.swap.subjects import Replacement, with_replacements
 
 _SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*(?::([0-9.]+))?\s*")
 
 
 @dataclass(frozen=True)
-class Cast:
+class SwapSubjects:
     """Roles, the concepts that play them, and the prompt they make."""
 
-    roles: tuple[Role, ...] = ()
+    replacements: tuple[Replacement, ...] = ()
     concepts: tuple[Concept, ...] = ()
     target: str = ""
 
@@ -29,11 +29,11 @@ def check_swaps(work: Work, swaps: Sequence[str], prompt: str) -> None:
     """Find every word in the prompt, before anything is read. Raises InputError, PromptError."""
     check_plain("--prompt", prompt)
     parts = [split(text) for text in swaps]
-    cast(prompt, [Role(one.word, one.word, one.occurrence) for one in parts])
+    with_replacements(prompt, [Replacement(one.word, one.word, one.occurrence) for one in parts])
     note_forms(work, [prompt], [one.word for one in parts])
 
 
-def cast_of(work: Work, swaps: Sequence[str], prompt: str) -> Cast:
+def subjects_of(work: Work, swaps: Sequence[str], prompt: str) -> SwapSubjects:
     """`--swap` options with their concepts loaded."""
     parts = [split(text) for text in swaps]
     names = list(dict.fromkeys(one.concept for one in parts))
@@ -59,8 +59,10 @@ def cast_of(work: Work, swaps: Sequence[str], prompt: str) -> Cast:
                 f'{one} and {twin[0]} are both "{phrases[one]}" in prompts, so the model cannot '
                 "tell them apart. Learn one of them anew with another --identifier."
             )
-    roles = tuple(Role(one.word, phrases[one.concept], one.occurrence) for one in parts)
-    return Cast(roles, concepts, cast(prompt, roles))
+    replacements = tuple(
+        Replacement(one.word, phrases[one.concept], one.occurrence) for one in parts
+    )
+    return SwapSubjects(replacements, concepts, with_replacements(prompt, replacements))
 
 
 @dataclass(frozen=True)

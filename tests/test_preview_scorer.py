@@ -1,4 +1,4 @@
-"""evaluate/judge.py: previews of the right toy score high, of another one low."""
+"""learn/preview_scorer.py: previews of the right toy score high, of another one low."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from understudy import toybox
-from understudy.learn.preview import Seen, Verdict
-from understudy.learn.preview_scorer import PreviewJudge
+from understudy.learn.preview import PreviewPictures, PreviewScores
+from understudy.learn.preview_scorer import FeaturePreviewScorer
 from understudy.pictures.tensors import to_tensor
 from understudy.vision.features import ToyFeatures
 from understudy.vision.recogniser import load
@@ -21,19 +21,19 @@ def photos(seed: int, noun: str) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def verdicts() -> list[Verdict]:
+def verdicts() -> list[PreviewScores]:
     """Of previews that show the toy itself, and of another toy as the subject's previews."""
-    ruler = ToyFeatures(load())
-    judge = PreviewJudge(ruler, ruler)
+    recogniser = ToyFeatures(load())
+    scorer = FeaturePreviewScorer(recogniser, recogniser)
     cat, duck = photos(70, "cat"), photos(71, "duck")
     prompts = ("a photo of a cat", "a photo of a cat")
     return [
-        judge(Seen(subject=shown, prompts=prompts, plain=duck[:2], photos=cat))
+        scorer(PreviewPictures(subject=shown, prompts=prompts, plain=duck[:2], photos=cat))
         for shown in (cat[:2], duck[2:])
     ]
 
 
-def test_the_toy_itself_scores_high_and_another_low(verdicts: list[Verdict]) -> None:
+def test_the_toy_itself_scores_high_and_another_low(verdicts: list[PreviewScores]) -> None:
     itself, other = verdicts
     assert itself.identity > 0.9 > other.identity + 0.3
     assert itself.prompt > 0.6 > other.prompt + 0.3
@@ -41,11 +41,11 @@ def test_the_toy_itself_scores_high_and_another_low(verdicts: list[Verdict]) -> 
     assert itself.drift == other.drift < 0.7  # the plain class was ducks both times
 
 
-def test_prompts_that_name_nothing_known_are_not_judged() -> None:
-    ruler, shown = ToyFeatures(load()), photos(70, "cat")[:1]
-    seen = Seen(subject=shown, prompts=("something",), plain=shown, photos=shown)
-    assert math.isnan(PreviewJudge(ruler, ruler)(seen).prompt)
-    low = PreviewJudge(ruler, Contrary(), scale=2.5)
+def test_prompts_that_name_nothing_known_are_not_scored() -> None:
+    recogniser, shown = ToyFeatures(load()), photos(70, "cat")[:1]
+    seen = PreviewPictures(subject=shown, prompts=("something",), plain=shown, photos=shown)
+    assert math.isnan(FeaturePreviewScorer(recogniser, recogniser)(seen).prompt)
+    low = FeaturePreviewScorer(recogniser, Contrary(), scale=2.5)
     assert low(seen).prompt == 0  # CLIP's cosines may be negative
 
 

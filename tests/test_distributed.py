@@ -48,7 +48,7 @@ def as_team(model: StableDiffusion, folder: Path, size: int, **knobs: Any) -> li
             os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
             found = losses(model, folder / "classes", folder / "run", **knobs)
-            told = {"losses": found, "rows": model.rows}
+            told = {"losses": found, "rows": model.nfe}
             (folder / f"rank{rank}.json").write_text(json.dumps(told))
             code = 0
         finally:
@@ -62,7 +62,7 @@ def test_two_processes_learn_as_one(tmp_path: Path, method: str) -> None:
     model, threads = tiny_model(), torch.get_num_threads()
     torch.set_num_threads(1)  # several do not survive a fork
     alone = losses(model, tmp_path / "alone", None, method=method, preview_every=0)
-    before = model.rows
+    before = model.nfe
     first, second = as_team(model, tmp_path, 2, method=method)
     torch.set_num_threads(threads)
     assert first["losses"] == second["losses"]

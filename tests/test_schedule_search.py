@@ -1,4 +1,4 @@
-"""swap/audition.py: candidates within a budget, one left in the end, chosen by who looks."""
+"""swap/schedule_search.py: candidates within a budget, scored, one left in the end."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from understudy import toybox
 from understudy.evaluate import truth
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
-from understudy.swap.schedule_search import Audition, Judge, candidates, judging_step, rows_wanted
-from understudy.swap.scorer import ToyJudge
+from understudy.swap.schedule_search import (
+    ScheduleSearch,
+    Scorer,
+    candidates,
+    evaluations_needed,
+    scoring_step,
+)
+from understudy.swap.scorer import ToyScorer
 from understudy.swap.sweep import Axis, cells, sweep_steps
-from understudy.transfer.step import FreshNoise, Stirring
+from understudy.transfer.step import FreshNoise, StochasticNoise
 from understudy.vision.recogniser import load
 
 PAPER = SwapSettings.filled({"preset": "paper"})
@@ -39,7 +45,7 @@ def test_candidates_fit_the_budget(budget, count):
     settings = replace(BEST, budget=budget)
     plans = candidates(settings)
     assert len(plans) == count == len(set(plans)) and plans[0].plan == schedule_of(settings)
-    assert count == 1 or rows_wanted(plans, settings) <= budget
+    assert count == 1 or evaluations_needed(plans, settings) <= budget
 
 
 def test_without_fresh_noise_candidates_differ_in_their_schedules_only():
@@ -49,15 +55,15 @@ def test_without_fresh_noise_candidates_differ_in_their_schedules_only():
 
 
 def test_targets_have_noise_of_their_own():
-    stirring = Stirring(1.0, temperature=0.5, seeds=(3, 4, 3))
-    assert stirring.parted([0, 0, 0]) == [0, 1, 0] and stirring.parted([0, 1, 2]) == [0, 1, 2]
-    assert Stirring(1.0, seed=5).parted([0, 0]) == [0, 0]
-    model, noise = tiny_model("sd15"), FreshNoise(stirring)
+    stochastic = StochasticNoise(1.0, temperature=0.5, seeds=(3, 4, 3))
+    assert stochastic.parted([0, 0, 0]) == [0, 1, 0] and stochastic.parted([0, 1, 2]) == [0, 1, 2]
+    assert StochasticNoise(1.0, seed=5).parted([0, 0]) == [0, 0]
+    model, noise = tiny_model("sd15"), FreshNoise(stochastic)
     first, second = (noise.next([0, 1, 2], (4, 8, 8), model) for _ in range(2))
     assert torch.equal(first[0], first[2]) and not torch.equal(first[0], first[1])
     assert not torch.equal(first[0], second[0]) and 0.4 < float(first.std()) < 0.6
     # A target that has left the run takes nothing from the others' noise.
-    alone = FreshNoise(stirring)
+    alone = FreshNoise(stochastic)
     assert torch.equal(alone.next([1], (4, 8, 8), model)[0], first[1])
 
 
@@ -68,7 +74,7 @@ def test_the_toy_judge_tells_poses_apart():
     pose = replace(scene.subjects[0].pose, x=0.0, yaw=50.0, head_yaw=0.0)
     poses = [pose, replace(pose, yaw=44.0), replace(pose, yaw=-50.0), replace(pose, x=0.25)]
     shown = [replace(scene, subjects=(replace(scene.subjects[0], pose=one),)) for one in poses]
-    layouts = ToyJudge(load()).layout(truth.pictures(shown))
+    layouts = ToyScorer(load()).layout(truth.pictures(shown))
     assert torch.allclose(layouts.norm(dim=1), torch.ones(4))
     itself, near, turned, aside = (layouts @ layouts[0]).tolist()
     assert itself > near > 0.85 and near > turned + 0.1 and near > aside + 0.3
@@ -90,14 +96,16 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     settings = replace(settings, blend=False)
     plans = candidates(settings, len(targets))
     assert len(plans) == 3
-    before, photo = model.rows, torch.zeros(1, 3, 32, 32)
-    audition = Audition(Eye(), F.normalize(torch.ones(1, 3), dim=1), photo)
-    steps = list(swap_steps(model, inversion, SOURCE, targets, settings, audition=audition))
-    assert model.rows - before <= rows_wanted(plans, settings, len(targets)) <= settings.budget
+    before, photo = model.nfe, torch.zeros(1, 3, 32, 32)
+    search = ScheduleSearch(Eye(), F.normalize(torch.ones(1, 3), dim=1), photo)
+    steps = list(swap_steps(model, inversion, SOURCE, targets, settings, search=search))
+    assert (
+        model.nfe - before <= evaluations_needed(plans, settings, len(targets)) <= settings.budget
+    )
     counts = [len(step.targets) for step in steps]
     assert counts == [n * len(targets) for n in (3, 3, 3, 3, 3, 3, 2, 2, 2, 1)]
-    judged = steps[judging_step(settings)]
-    scores = audition.scores(model, judged).unflatten(0, (len(targets), 3))
+    scored = steps[scoring_step(settings)]
+    scores = search.scores(model, scored).unflatten(0, (len(targets), 3))
     for n, number in enumerate(steps[-1].targets):
         assert number // 3 == n and number % 3 in scores[n].topk(2).indices.tolist()
         plain = replace(settings, budget=0)
@@ -114,12 +122,12 @@ def test_the_mask_of_the_blend_is_counted():
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
     settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 73})
-    plans, before = candidates(settings), model.rows
-    audition = Audition(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
-    steps = swap_steps(model, inversion, SOURCE, TARGET, settings, audition=audition)
-    spent = 16 + sum(step.rows for step in steps)
-    assert len(plans) == 3 and model.rows - before == spent
-    assert spent <= rows_wanted(plans, settings) == 73
+    plans, before = candidates(settings), model.nfe
+    search = ScheduleSearch(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
+    steps = swap_steps(model, inversion, SOURCE, TARGET, settings, search=search)
+    spent = 16 + sum(step.nfe for step in steps)
+    assert len(plans) == 3 and model.nfe - before == spent
+    assert spent <= evaluations_needed(plans, settings) == 73
 
 
 def test_what_candidates_read_is_known_beforehand():
@@ -127,7 +135,7 @@ def test_what_candidates_read_is_known_beforehand():
     assert parts_read(wide, 12) == {"output", "uncond", "map", "cross"}
     assert parts_read(replace(BEST, budget=0), 12) == set()
     assert parts_read(replace(BEST, budget=0, where="attention"), 12) == {"words"}
-    assert isinstance(Eye(), Judge)
+    assert isinstance(Eye(), Scorer)
 
 
 def test_a_sweep_costs_a_fraction_of_its_swaps():
@@ -137,10 +145,10 @@ def test_a_sweep_costs_a_fraction_of_its_swaps():
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
     grid = cells(PAPER, *axes)
     assert [(c.row, c.column) for c in grid[:6]] == [(0, n) for n in range(5)] + [(1, 0)]
-    before = model.rows
+    before = model.nfe
     for step in sweep_steps(model, inversion, SOURCE, TARGET, grid):
         if step.index == 7:
             break
-    assert step.target.shape[0] == 25 and model.rows - before < 8 * 4 * 3
+    assert step.target.shape[0] == 25 and model.nfe - before < 8 * 4 * 3
     # By then only the smallest value of either knob is over: the other four are still one.
     assert len(torch.unique(step.target, dim=0)) == 4
