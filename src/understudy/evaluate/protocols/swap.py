@@ -297,5 +297,4 @@ def _tile(run: ResultsFolder, bench: Bench, name: str, row: Row) -> Tile:
     try:
         return Tile(read_photo(file).pixels, f"{name} {' '.join(numbers)}")
     except PictureError:
-        empty = to_pixels(0 * bench.case(row["case"]).source - 1)
-        return Tile(empty, f"{name} is gone")
+        return Tile(to_pixels(0 * bench.case(row["case"]).source - 1), f"{name} is gone")

@@ -57,7 +57,7 @@ class Denoiser:
     def __init__(self, unet: nn.Module, *, downscale: int = 8) -> None:
         self.unet = unet
         self.downscale = downscale
-        self.rows = 0
+        self.nfe = 0
         self.sites, self.levels = install(unet)
         self._times: dict[tuple[float, torch.device], Tensor] = {}
 
