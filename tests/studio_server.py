@@ -57,6 +57,12 @@ class Server:
         self.process.kill()
         self.process.wait()
 
+    def close(self) -> None:
+        """End the server and the connection to it."""
+        self.client.close()
+        if self.alive():
+            self.kill()
+
     def kill_worker(self) -> bool:
         """kill -9 of a worker; whether there was one."""
         file = self.data / "workers.pid"

@@ -103,7 +103,7 @@ def test_every_job_ends_once_however_often_server_and_worker_are_killed(
         assert names == ["mia", "rex"]
         print(kills, {row["verb"]: row["attempts"] for row in rows.values()})
     finally:
-        server.kill()
+        server.close()
 
 
 @pytest.mark.slow
@@ -145,4 +145,4 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         print(f"warm {warm:.0f} MB, 200 queued {queued:.0f} MB, after 500 edits {last:.0f} MB")
         assert last - warm < GROWTH and queued - warm < GROWTH
     finally:
-        server.kill()
+        server.close()
