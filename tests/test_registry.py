@@ -107,7 +107,7 @@ def test_what_a_library_says_of_a_device_ends_as_a_sentence(monkeypatch) -> None
 
 def test_an_unknown_dtype_is_refused() -> None:
     with pytest.raises(InputError, match="--dtype must be one of float32"):
-        registry.load(str(tiny_folder()), device="cpu", dtype="int8")
+        registry.load(str(tiny_folder()), device="cpu", dtype="int3")
 
 
 def test_the_registry_imports_nothing_heavy() -> None:

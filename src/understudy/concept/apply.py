@@ -5,8 +5,9 @@ This module does not know how a concept is learnt, nor what a diffusion model co
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,11 +41,32 @@ def applied(model: DiffusionModel, *concepts: Concept) -> Generator[None]:
     for concept in concepts:
         _refuse_misfits(model, concept)
     _refuse_rivals(concepts)
-    with untouched(model) as parameters:
-        for concept in concepts:
-            for name, change in _changes(concept).items():
-                _apply(parameters[name], change, concept.strength)
-        yield
+    apart = _unmerged(model)
+    before = {name: list(layer.changes) for name, layer in apart.items()}
+    try:
+        with untouched(model) as parameters:
+            for concept in concepts:
+                for name, change in _changes(concept).items():
+                    if name in apart:
+                        _put_beside(apart[name], change, concept.strength, model.device)
+                    else:
+                        _apply(parameters[name], change, concept.strength)
+            yield
+    finally:
+        for name, layer in apart.items():
+            layer.changes[:] = before[name]
+
+
+def _unmerged(model: DiffusionModel) -> Mapping[str, Any]:
+    """Layers of a quantised model by the name of their weight; changes stay beside them."""
+    return getattr(model, "unmerged", {})
+
+
+def _put_beside(
+    layer: Any, change: Mapping[str, Tensor], strength: float, device: torch.device
+) -> None:
+    a, b, alpha = (change[sort] for sort in ("lora_A", "lora_B", "alpha"))
+    layer.changes.append((a.to(device), b.to(device), strength * float(alpha) / len(a)))
 
 
 @torch.no_grad()
@@ -184,8 +206,16 @@ def _refuse_misfits(model: DiffusionModel, concept: Concept) -> None:
             f"({concept.base_fingerprint[:12]}), but this is {model.name!r} "
             f"({model.base_fingerprint[:12]}). Load that model, or learn the subject on this one."
         )
-    parameters = named_parameters(model)
+    parameters: dict[str, Tensor] = {**named_parameters(model)}
+    for name, layer in _unmerged(model).items():
+        parameters[name] = torch.empty(layer.shape, device="meta")
     for name, change in _changes(concept).items():
+        if name in _unmerged(model) and set(change) != set(LOW_RANK):
+            raise ConceptError(
+                f"The concept {concept.name!r} changes {name!r} by more than a low-rank matrix, "
+                f"and the weights of {model.name!r} are quantised. Load the model with --dtype "
+                "bfloat16, or learn the concept with --method lora."
+            )
         if name not in parameters or not _fits(change, parameters[name]):
             shapes = ", ".join(str(tuple(tensor.shape)) for tensor in change.values())
             raise ConceptError(
@@ -194,7 +224,7 @@ def _refuse_misfits(model: DiffusionModel, concept: Concept) -> None:
             )
 
 
-def _fits(change: Change, parameter: nn.Parameter) -> bool:
+def _fits(change: Change, parameter: Tensor) -> bool:
     """Whether a change is whole, and of the shapes that this parameter needs."""
     shapes = {sort: tuple(tensor.shape) for sort, tensor in change.items()}
     outputs = parameter.shape[0] if parameter.ndim else 1

@@ -21,7 +21,7 @@ from understudy.learn.preview import PreviewScorer
 from understudy.learn.preview_scorer import CLIP_SCALE, FeaturePreviewScorer
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import read_folder, read_masks
-from understudy.settings import LearnSettings, RunSettings
+from understudy.settings import QUANTISED, LearnSettings, RunSettings
 from understudy.settings.bases import check_trainable
 from understudy.settings.marks import CONSENT
 from understudy.settings.suits import shows_toys
@@ -53,6 +53,8 @@ def learn(
     if consent not in CONSENT:
         raise InputError(f"--consent must be one of {', '.join(CONSENT)}. Got {consent!r}.")
     check_trainable(run.model)
+    if run.dtype in QUANTISED:
+        raise InputError(f"--dtype {run.dtype} is for using concepts. Learn with --dtype bfloat16.")
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in also]

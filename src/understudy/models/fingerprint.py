@@ -38,6 +38,10 @@ class Fingerprint:
         self._original: str | None = None
         self._last: tuple[tuple[int, ...], str] | None = None
 
+    def settled(self) -> None:
+        """The weights are where they stay: what moves from here on is noticed."""
+        self._loaded = self._versions()
+
     def base(self) -> str:
         """The files' fingerprint, 64 hex digits."""
         if self._files is None:

@@ -21,9 +21,10 @@ from understudy.models.transformer.assemble import NETWORKS
 from understudy.models.transformer.configs import network_config
 from understudy.models.transformer.families import FlowFamily, family_in, family_named
 from understudy.models.transformer.networks import FlowNetwork
+from understudy.settings import QUANTISED
 from understudy.settings.bases import Base, base_named, trained_instead
 
-BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
+BYTES = {"int8": 1, "nf4": 0.5 + 4 / 64, "float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 AUTOENCODER = 84e6  # weights of SD3's, FLUX.1's and Z-Image's; FLUX.2's and Qwen-Image's are alike
 WORDS = 64  # tokens of a prompt, where its length decides
 # Numbers kept at once for each token and channel of a row, while a block is computed: the stream,
@@ -74,8 +75,11 @@ def plan_of(model: str, folder: Path | None, dtype: str = "float32") -> Plan:
     weights = _weights(network, base, folder)
     image, text, row = _row(network)
     width = network.sites[0].heads * _head_width(network)
-    work = (image + text) * width * AT_WORK * BYTES[dtype]
-    memory = sum(weights.values()) * BYTES[dtype]
+    full = 2 if dtype in QUANTISED else BYTES[dtype]
+    work = (image + text) * width * AT_WORK * full
+    memory = sum(
+        count * (BYTES[dtype] if part == "transformer" else full) for part, count in weights.items()
+    )
     return Plan(family.name, *facts, weights, memory, work, row, (image, text))
 
 

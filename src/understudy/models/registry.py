@@ -111,19 +111,35 @@ def load(
 ) -> DiffusionModel:
     """Load a diffusion model by built-in name, folder, checkpoint file or hub id (cached).
 
-    device: "auto" takes a GPU if there is one. dtype: precision of the weights; latents are float32
-    or finer whatever it is. Raises ModelError when there is no such model or it is incomplete,
-    InputError for a device or dtype that is not there.
+    device: "auto" takes a GPU if there is one. dtype: precision of the weights, or "int8" or "nf4":
+    a flow transformer's blocks in 8 or 4 bits (arithmetic in bfloat16 where that is quick). Latents
+    are float32 or finer whatever it is. Raises ModelError when there is no such model or it is
+    incomplete, InputError for a device or dtype that is not there.
     """
+    import torch
+
+    from understudy.models.precision import half_precision
     from understudy.models.transformer.families import family_in
     from understudy.models.transformer.model import FlowTransformer
+    from understudy.models.transformer.quantised import KINDS
     from understudy.models.unet.stable_diffusion import StableDiffusion
 
-    where, precision = device_of(device), dtype_of(dtype)
+    bits = KINDS.get(dtype) if isinstance(dtype, str) else None
+    where = device_of(device)
+    precision = dtype_of(dtype) if bits is None else half_precision(where) or torch.float32
     folder = find(name)
-    kind = StableDiffusion if family_in(folder) is None else FlowTransformer
+    flows = family_in(folder) is not None
+    if bits is not None and not flows:
+        raise InputError(
+            f"--dtype {dtype} is for flow transformers. {name} is a U-Net: wanted float32, "
+            "float16 or bfloat16."
+        )
     with reading(folder):
-        return kind.from_folder(folder, name=name, device=where, dtype=precision)
+        if flows:
+            return FlowTransformer.from_folder(
+                folder, name=name, device=where, dtype=precision, bits=bits
+            )
+        return StableDiffusion.from_folder(folder, name=name, device=where, dtype=precision)
 
 
 def renamed(name: str) -> str | None:

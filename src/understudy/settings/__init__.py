@@ -8,11 +8,12 @@ from understudy.settings.generate import GenerateSettings
 from understudy.settings.invert import METHODS, InvertSettings
 from understudy.settings.knobs import Settings
 from understudy.settings.learn import LEARN_METHODS, LEARN_PRESET_NAMES, LearnSettings
-from understudy.settings.run import DTYPES, RunSettings
+from understudy.settings.run import DTYPES, QUANTISED, RunSettings
 from understudy.settings.swap import SwapSettings
 
 __all__ = [
     "DTYPES",
+    "QUANTISED",
     "EDIT_METHODS",
     "LEARN_METHODS",
     "LEARN_PRESET_NAMES",

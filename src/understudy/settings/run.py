@@ -7,6 +7,7 @@ import dataclasses
 from understudy.settings.knobs import Settings, knob
 
 DTYPES = ("float32", "float16", "bfloat16")
+QUANTISED = ("int8", "nf4")  # of flow transformers
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -15,4 +16,8 @@ class RunSettings(Settings):
 
     model: str = knob("toybox", "built-in name, folder, checkpoint file or hub id")
     device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one")
-    dtype: str = knob("float32", "precision of the weights", choices=DTYPES)
+    dtype: str = knob(
+        "float32",
+        "precision of the weights; int8 and nf4: of flow transformers",
+        choices=(*DTYPES, *QUANTISED),
+    )

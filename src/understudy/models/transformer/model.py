@@ -5,6 +5,7 @@ Knows no names and no downloads: registry.py finds the folder, load.py reads it.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -27,6 +28,14 @@ from understudy.models.transformer.assemble import (
 )
 from understudy.models.transformer.load import FlowParts, load_flow_parts
 from understudy.models.transformer.networks import rows_of_time
+from understudy.models.transformer.placement import (
+    Memory,
+    at_work,
+    free_memory,
+    place,
+    suited_memory,
+)
+from understudy.models.transformer.quantised import Bits, QuantisedLinear, digest, quantise
 
 NATIVE = 1024  # pixels, where neither network nor autoencoder says a size
 
@@ -38,7 +47,21 @@ class FlowTransformer:
     the velocity, noise - clean; a time is sigma, the share of noise.
     """
 
-    def __init__(self, name: str, parts: FlowParts, fingerprint: Fingerprint) -> None:
+    def __init__(
+        self,
+        name: str,
+        parts: FlowParts,
+        fingerprint: Fingerprint,
+        *,
+        device: torch.device | None = None,
+        memory: Memory = "all",
+        unmerged: Mapping[str, QuantisedLinear] | None = None,
+    ) -> None:
+        first = next(parts.networks["transformer"].parameters())
+        self._device, self._dtype = device or first.device, first.dtype
+        self.memory: Memory = memory
+        self.unmerged = dict(unmerged or {})
+        self._embedded: dict[tuple[object, ...], Text] = {}
         self.name, self.family, self.schedule = name, parts.family, parts.schedule
         self.networks = dict(parts.networks)
         self.folder = fingerprint.folder
@@ -61,20 +84,38 @@ class FlowTransformer:
         name: str | None = None,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
+        bits: Bits | None = None,
+        memory: Memory | None = None,
     ) -> FlowTransformer:
         """Load a folder as diffusers' save_pretrained writes it.
+
+        bits: of the weights in the transformer's blocks; dtype is that of the arithmetic then.
+        memory: see placement.py; None = the first that fits the device.
 
         Raises ModelError when parts are missing, do not fit each other, or are of another family.
         """
         parts = load_flow_parts(folder, dtype)
+        where = torch.device(device)
         for network in parts.networks.values():
-            network.to(device).eval().requires_grad_(False)
-        return cls(name or str(folder), parts, Fingerprint(folder, parts.networks))
+            network.eval().requires_grad_(False)
+        layers = quantise(parts.networks["transformer"], bits) if bits else {}
+        if memory is None:
+            sizes = {part: _bytes(network) for part, network in parts.networks.items()}
+            memory = suited_memory(sizes, free_memory(where))
+        fingerprint = Fingerprint(folder, parts.networks)
+        unmerged = {f"transformer.{path}.weight": layer for path, layer in layers.items()}
+        model = cls(
+            name or str(folder), parts, fingerprint, device=where, memory=memory, unmerged=unmerged
+        )
+        place(parts.networks, where, memory)
+        fingerprint.settled()
+        return model
 
     @property
     def fingerprint(self) -> str:
         """SHA-256 of the folder's files; another one while the weights differ from those."""
-        return self._fingerprint.current()
+        found, beside = self._fingerprint.current(), digest(self.unmerged)
+        return hashlib.sha256(f"{found}{beside}".encode()).hexdigest() if beside else found
 
     @property
     def base_fingerprint(self) -> str:
@@ -83,11 +124,11 @@ class FlowTransformer:
 
     @property
     def device(self) -> torch.device:
-        return next(self.network.module.parameters()).device
+        return self._device
 
     @property
     def dtype(self) -> torch.dtype:
-        return next(self.network.module.parameters()).dtype
+        return self._dtype
 
     @property
     def nfe(self) -> int:
@@ -119,7 +160,8 @@ class FlowTransformer:
         """Mean and standard deviation of the latents, both scaled, float32 or finer."""
         height, width = pictures.shape[-2:]
         self._check_size(height, width)
-        return self.codec.posterior(pictures)
+        with at_work(self._device, self.memory, self.networks["vae"]):
+            return self.codec.posterior(pictures)
 
     def encode(self, pictures: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b c lh lw"]:
         """The posterior's mean, scaled, float32 or finer."""
@@ -127,7 +169,8 @@ class FlowTransformer:
 
     def decode(self, latents: Float[Tensor, "b c lh lw"]) -> Float[Tensor, "b 3 h w"]:
         """Pictures in [-1, 1], float32."""
-        return self.codec.decode(latents)
+        with at_work(self._device, self.memory, self.networks["vae"]):
+            return self.codec.decode(latents)
 
     # Text
 
@@ -140,8 +183,24 @@ class FlowTransformer:
         return self.text.readings(prompt)
 
     def embed(self, prompts: Sequence[str]) -> Text:
-        """All that the network reads of prompts."""
-        return self.text.embed(prompts)
+        """All that the network reads of prompts.
+
+        Where text encoders come and go, a prompt is read once: its text is kept on the device.
+        """
+        if self.memory == "all":
+            return self.text.embed(prompts)
+        encoders = [self.networks[part] for part in self.family.encoders if part in self.networks]
+        values = [value for network in encoders for value in network.parameters()]
+        versions = sum(value._version for value in values)  # pyright: ignore[reportPrivateUsage]
+        key = (*prompts, versions, *(value.data_ptr() for value in values[:1]))
+        learning = torch.is_grad_enabled() and any(value.requires_grad for value in values)
+        if key not in self._embedded or learning:
+            with at_work(self._device, self.memory, *encoders):
+                text = self.text.embed(prompts)
+            if learning:
+                return text
+            self._embedded[key] = text
+        return self._embedded[key].clone()
 
     # Denoising
 
@@ -181,3 +240,8 @@ class FlowTransformer:
                 f"A picture's height and width must be multiples of {self.multiple} "
                 f"for {self.name}. Got {height} x {width}."
             )
+
+
+def _bytes(network: nn.Module) -> float:
+    tensors = [*network.parameters(), *network.buffers()]
+    return float(sum(tensor.numel() * tensor.element_size() for tensor in tensors))
