@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.studio_browser import DESKTOP, WAIT, StudioProcess, Visit, chromium
+from tests.studio_browser import DESKTOP, PHONE, WAIT, StudioProcess, Visit, chromium
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.slow
@@ -195,9 +195,13 @@ def test_a_picture_is_dragged_and_saved(hand: Mouse) -> None:
     hand.page.wait_for_selector("h2:has-text('Saved to the gallery')", timeout=WAIT)
     hand.visit.open("gallery")
     hand.page.wait_for_selector("button.tile:has-text('Drag')")
+    hand.page.set_viewport_size(PHONE)
+    assert hand.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    hand.page.set_viewport_size(DESKTOP)
     hand.press("Drag dragged.png", exact=False)
     hand.page.wait_for_selector("dialog h3:has-text('Recipe')")
-    hand.press("Close")
+    hand.press("Fill the form")  # the drag goes on from where it was saved
+    hand.page.wait_for_selector(".drag canvas[data-moment='0'][data-points='1']", timeout=WAIT)
 
 
 def test_a_closed_tab_finds_its_job_again(browser: Any, studio: StudioProcess) -> None:

@@ -32,7 +32,8 @@ MAX_MESSAGE = 64_000  # bytes of a command
 
 
 class Begin(BaseModel):
-    """What a drag begins with: the picture of a seed, or the latent of a projected photo.
+    """What a drag begins with: the picture of a seed, the latent of a projected photo, or a session
+    that was saved with a result (of a projected photo with its latent).
 
     into: the photo that was projected; results are put back into it.
     """
@@ -41,6 +42,7 @@ class Begin(BaseModel):
     generator: str = "toybox-gan"
     seed: int | None = Field(default=None, ge=0, lt=2**32)
     latent: str | None = None
+    session: str | None = None
     into: str | None = None
     settings: dict[str, Scalar] = Field(default_factory=dict)
 
@@ -166,12 +168,14 @@ def _mask(found: Studio, command: dict[str, Any]) -> dict[str, Any]:
 
 def _opening(found: Studio, body: Begin) -> dict[str, Any]:
     """The command that opens a session. Raises InputError, LookupError."""
-    if (body.seed is None) == (body.latent is None):
-        raise InputError("Give a seed or the latent of a projected photo, one of them.")
+    if (body.seed is None) == (body.latent is None and body.session is None):
+        raise InputError("Give a seed, the latent of a projected photo, or a saved session.")
     opening: dict[str, Any] = {"do": "open", "seed": body.seed or 0, "settings": body.settings}
     opening["generator"] = found.models.wanted(body.generator, GENERATOR)
     if body.latent is not None:
         opening["latent"] = str(found.files.path(found.files.get(body.latent)))
+    if body.session is not None:
+        opening["saved"] = str(found.files.path(found.files.get(body.session)))
     if body.into is not None:
         found.files.get(body.into)
     return opening

@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,9 @@ class _Desk:
         kept = self._file(name)
         if kept.is_file():
             self.drags[name] = LiveDrag(model, DragSession.load(kept))
+        elif command.get("saved"):
+            self.drags[name] = LiveDrag(model, _saved(Path(command["saved"]), settings))
+            self.unsaved.add(name)
         else:
             self.drags[name] = LiveDrag.begin(model, ws, settings)
             self.unsaved.add(name)
@@ -176,6 +180,13 @@ class _Desk:
                 self.drags[name].keep(self._file(name))
             except UnderstudyError as error:
                 self._send(name, {"event": "note", "message": str(error)})
+
+
+def _saved(file: Path, settings: DragSettings) -> DragSession:
+    """A session that `LiveDrag.save` wrote for one step, to go on with for more."""
+    found = DragSession.load(file)
+    own = replace(found.settings, steps=settings.steps, reset_optimiser=settings.reset_optimiser)
+    return found.with_settings(own)
 
 
 def _step(drag: LiveDrag) -> None:

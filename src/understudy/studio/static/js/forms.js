@@ -183,6 +183,8 @@ export function settingsForm(
   const inside = h("div", { class: "stack" });
   more.append(inside);
   const shown = settings.filter((one) => !hidden.includes(one.name));
+  for (const { name, value } of shown)
+    if (given[name] === value && name !== "method" && name !== "preset") delete given[name];
   const order = [...shown].sort((a, b) => rank(basic, a.name) - rank(basic, b.name));
   for (const one of order)
     (basic.includes(one.name) ? element : inside).append(

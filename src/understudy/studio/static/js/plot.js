@@ -2,8 +2,8 @@
 
 import { h, svg } from "./dom.js";
 
-const WIDTH = 560,
-  HEIGHT = 210,
+const WIDTH = 420,
+  HEIGHT = 190,
   LEFT = 44,
   BOTTOM = 26,
   TOP = 10,

@@ -87,24 +87,26 @@ export function create(ctx) {
     left: () => live.running && live.send("pause"),
     receive: async (gift) => {
       if (gift.photo) state.assign({ photo: gift.photo, source: "photo" });
-      if (gift.form) {
-        const { settings, inputs, seed } = gift.form;
-        state.assign({
-          generator: inputs.generator ?? "toybox-gan",
-          settings: settings.drag ?? {},
-          ...(seed === null ? {} : { seed, source: "seed" }),
-        });
-        if (seed !== null) await open({ generator: state.get("generator"), seed });
-        if (inputs.points)
-          live.whenReady(() =>
-            live.send("points", {
-              pairs: inputs.points
-                .split(";")
-                .map((pair) => pair.split(">").map((point) => point.split(",").map(Number))),
-            }),
-          );
-      }
+      if (gift.form) await fill(state, gift.form, open, live);
       drawSide(side, state, open, live, ctx);
     },
   };
+}
+
+// The form and the picture of a recipe: its saved session, or its seed with its points.
+async function fill(state, { settings, inputs, seed }, open, live) {
+  const { steps, reset_optimiser, ...kept } = settings.drag ?? {};
+  const generator = inputs.generator ?? "toybox-gan";
+  state.assign({ generator, settings: inputs.session ? {} : { ...kept, steps, reset_optimiser } });
+  const { session, latent, into } = inputs;
+  if (session || latent) await open({ generator, session, latent, into });
+  else if (seed !== null && seed !== undefined) {
+    state.assign({ seed, source: "seed" });
+    await open({ generator, seed });
+  }
+  if (session || !inputs.points) return;
+  const pairs = inputs.points
+    .split(";")
+    .map((pair) => pair.split(">").map((point) => point.split(",").map(Number)));
+  live.whenReady(() => live.send("points", { pairs }));
 }
