@@ -357,6 +357,7 @@ export function makeView({ state, canvas, live, ctx }) {
       waiting.hidden = true;
     },
     reset: () => {
+      delete canvas.canvas.dataset.moment;
       canvas.pending = null;
       canvas.points = [];
       canvas.mask?.clear();
