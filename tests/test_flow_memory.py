@@ -12,7 +12,7 @@ from torch import nn
 import tiny_flow
 from test_flow_models import PROMPTS, embedded, noise
 from tiny import tiny_folder
-from understudy.concept import Concept, worn
+from understudy.concept import Concept, applied
 from understudy.errors import ConceptError, InputError
 from understudy.models.registry import load
 from understudy.models.transformer.placement import suited_memory
@@ -75,17 +75,17 @@ def test_a_lora_stays_beside_quantised_weights() -> None:
     change = {f"{NAME}.lora_A": a, f"{NAME}.lora_B": b, f"{NAME}.alpha": torch.tensor(1.0)}
     rex = concept(model, **change)
     before, plain = model.fingerprint, model.predict(latents, 0.7, text)
-    with worn(model, rex):
+    with applied(model, rex):
         changed = model.predict(latents, 0.7, text)
         assert model.fingerprint != before
-    with worn(model, replace(rex, strength=0.5)), worn(model, replace(rex, strength=0.5)):
+    with applied(model, replace(rex, strength=0.5)), applied(model, replace(rex, strength=0.5)):
         assert (model.predict(latents, 0.7, text) - changed).abs().max() < 1e-4
     assert (changed - plain).abs().max() > 1e-3
     assert model.fingerprint == before
     assert torch.equal(model.predict(latents, 0.7, text), plain)
     with (
         pytest.raises(ConceptError, match="quantised"),
-        worn(model, concept(model, **{NAME: torch.zeros(16, 16)})),
+        applied(model, concept(model, **{NAME: torch.zeros(16, 16)})),
     ):
         pass
 
