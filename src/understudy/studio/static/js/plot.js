@@ -116,8 +116,8 @@ function short(value) {
 // For how many of `steps` each feature of the source is used; rows: [{name, count}].
 export function scheduleChart(rows, steps) {
   const line = 24,
-    label = 150,
-    width = 520;
+    label = 142,
+    width = 400;
   const told = rows.map((row) => `${row.name}: steps 1 to ${row.count} of ${steps}`).join("; ");
   return svg(
     "svg",
