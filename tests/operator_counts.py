@@ -51,7 +51,7 @@ def graphs() -> dict[str, Any]:
     def swapped() -> tuple[torch.Tensor, int]:
         words = ("cat", "sks cat")
         steps = list(swap_steps(model, inversion, *PROMPTS, settings, words=words))
-        kinds = {(step.swaps, step.nfe, step.index == 0) for step in steps if step.rows}
+        kinds = {(step.swaps, step.nfe, step.index == 0) for step in steps if step.nfe}
         return steps[-1].target, len(kinds)
 
     plain, (swap, kinds) = sampled(), swapped()

@@ -58,9 +58,9 @@ COMMANDS = {
     "evaluate swap": "evaluate swap --limit 1 --side 64 --methods no-swap --out out",
     "evaluate cases": "evaluate cases --limit 1 --side 64 --out out",
     "evaluate dreambooth": "evaluate dreambooth set --limit 1 --pictures 1 --plain-pictures 2 "
-    "--set generate.steps=1 --eyes toys --methods untuned --out out",
+    "--set generate.steps=1 --scorer toys --methods untuned --out out",
     "evaluate drag": "evaluate drag --generator gan --pairs 1 --points 1 --steps 1 --out out",
-    "toys": "evaluate dreambooth toybox --subjects 1 --eyes toys --out out",
+    "toys": "evaluate dreambooth toybox --subjects 1 --scorer toys --out out",
     "study": "evaluate study make results --out out",
     "tally": "evaluate study tally out",
     "subject": "toybox subject --seed 1 --photos 1 --size 64 --out out",
