@@ -148,7 +148,7 @@ async function offer(file, { recipe, form, missing = [] }) {
     h(
       "p",
       {},
-      `understudy made it with the command "${recipe.command}". Its settings can fill the form.`,
+      `understudy made it with the command "${recipe.command}". ${can ? "Its settings can fill the form." : "It records no settings that a form of the studio could take."}`,
     ),
     missing.length > 0 &&
       h(
