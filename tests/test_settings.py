@@ -13,6 +13,7 @@ import pytest
 
 from understudy.errors import InputError, ModelError
 from understudy.files.builtin import builtin_folder
+from understudy.jobs.request import Job
 from understudy.settings import (
     DemoSettings,
     EditSettings,
@@ -251,3 +252,12 @@ def test_official_rounds_as_the_authors_code_does(
     filled = SwapSettings.filled({"preset": "official", "steps": steps})
     assert filled.self_output_steps == phi
     assert (filled.self_map_steps, filled.cross_map_steps) == (self_maps, cross_maps)
+
+
+def test_former_names_of_settings_and_inputs_are_read() -> None:
+    assert SwapSettings.from_dict({"keep": 0.25}).features == 0.25
+    assert SwapSettings.filled({"keep": 0.0}).features == 0.0
+    old = {"format": 1, "verb": "edit", "seed": None, "inputs": {"keep": ["tree"]}}
+    job = Job.from_dict({**old, "settings": {"edit": {"keep_threshold": 0.4}}})
+    assert job.inputs == {"preserve": ["tree"]}
+    assert job.settings == {"edit": {"preserve_threshold": 0.4}}

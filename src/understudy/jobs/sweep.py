@@ -90,7 +90,7 @@ def sweep(
 
 @dataclass(frozen=True)
 class Swept:
-    """The cells' pictures, the U-Net rows they took, their scores, the inverted source."""
+    """The cells' pictures, the network evaluations they took, their scores, the inverted source."""
 
     pictures: list[Pixels]
     nfe: dict[str, int]
