@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.concept import Concept, embedded
+from understudy.concept import Concept, embedded, spelled
+from understudy.diffusion.ddpm import DDPMSchedule
 from understudy.diffusion.guidance import reads_unconditional
-from understudy.diffusion.sampler import SampleStep, drawn, noise_streams, sample_steps
+from understudy.diffusion.long_prompts import embedded_long, fits
+from understudy.diffusion.sampler import SampleStep, drawn, noise_streams, sample_steps, times_of
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
+from understudy.models.samplers import solver_steps
 from understudy.settings import GenerateSettings
 
 
@@ -28,35 +33,95 @@ def generate_steps(
     temperature: float = 1.0,
     size: tuple[int, int] | None = None,
     concepts: Sequence[Concept] = (),
+    sampler: str = "ddim",
+    init: Float[Tensor, "1 3 h w"] | None = None,
+    strength: float = 0.7,
+    variation: tuple[int, float] | None = None,
 ) -> Iterator[SampleStep]:
     """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
 
     eta is the share of fresh noise a step adds (0 is DDIM, 1 ancestral sampling), which temperature
     scales. size is (height, width) in pixels, the model's native size when None. Raises InputError
-    when there are not as many prompts as seeds, or the size does not divide into latents.
+    when there are not as many prompts as seeds, or the size does not divide into latents, and for
+    eta with another sampler than ddim. Prompts longer than a CLIP encoder reads are read in chunks.
     concepts: those that the prompts name, as in "a photo of {rex}"; apply them before.
+    init: a picture to begin with, noised; the last `strength` of the steps are done (SDEdit, Meng
+    et al. 2022, arXiv:2108.01073). variation: a seed, and how far the others' noise is from its,
+    from 0 to 1.
     """
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
             f"Wanted one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
         )
-    streams = noise_streams(seeds)
-    latents = drawn(streams, _latent_shape(model, size), like=model)
+    if eta and sampler != "ddim":
+        raise InputError(f"--eta goes with --sampler ddim alone. Got {sampler} and {eta}.")
+    given = init is not None
+    shape = _latent_shape(model, (init.shape[-2], init.shape[-1]) if init is not None else size)
+    latents, streams = _noise(model, seeds, shape, variation)
     with torch.no_grad():
-        text = embedded(model, prompts, *concepts) if concepts else model.embed(prompts)
-        wanted = reads_unconditional(model, guidance, negative)
-        uncond = model.embed([negative]).expand(len(text)) if wanted else None
-    return sample_steps(
-        model,
-        latents,
-        text,
-        uncond,
-        steps=steps,
-        guidance=guidance,
-        eta=eta,
-        temperature=temperature,
-        streams=streams,
-    )
+        text, uncond = _texts(model, prompts, negative, guidance, concepts)
+        clean = model.encode(init.to(model.device)).expand_as(latents) if init is not None else None
+    first = steps - max(1, round(strength * steps)) if given else 0
+    how: dict[str, Any] = {"steps": steps, "guidance": guidance, "first": first}
+    if sampler != "ddim":
+        return solver_steps(model, latents, text, uncond, name=sampler, begin=clean, **how)
+    if clean is not None:
+        latents = model.schedule.noised(clean, latents, times_of(model, steps, latents)[first])
+    more: dict[str, Any] = {"eta": eta, "temperature": temperature, "streams": streams}
+    return sample_steps(model, latents, text, uncond, **how, **more)
+
+
+def _noise(
+    model: DiffusionModel,
+    seeds: Sequence[int],
+    shape: tuple[int, int, int],
+    variation: tuple[int, float] | None,
+) -> tuple[Float[Tensor, "b c h w"], list[torch.Generator]]:
+    """The first noise of each seed, and the streams of the noise of later steps.
+
+    With a variation the first noise is on the arc from that of its seed to that of each other, and
+    later noise is that of its seed.
+    """
+    streams = noise_streams(seeds)
+    latents = drawn(streams, shape, like=model)
+    if variation is None:
+        return latents, streams
+    seed, share = variation
+    streams = noise_streams([seed] * len(seeds))
+    base = drawn(streams, shape, like=model)
+    mixed = arc(base, latents, share)
+    same = torch.tensor([one == seed for one in seeds], device=base.device)[:, None, None, None]
+    return torch.where(same, base, mixed), streams
+
+
+def arc(
+    start: Float[Tensor, "b c h w"], end: Float[Tensor, "b c h w"], share: float
+) -> Float[Tensor, "b c h w"]:
+    """Spherical interpolation (Shoemake 1985), so that a mixture of noises is as strong as each."""
+    one, other = start.flatten(1), end.flatten(1)
+    cosine = torch.nn.functional.cosine_similarity(one, other, dim=1).clamp(-0.9999, 0.9999)
+    angle = cosine.acos()[:, None]
+    mixed = ((1 - share) * angle).sin() * one + (share * angle).sin() * other
+    return (mixed / angle.sin()).view_as(start)
+
+
+def _texts(
+    model: DiffusionModel,
+    prompts: Sequence[str],
+    negative: str,
+    guidance: float,
+    concepts: Sequence[Concept],
+) -> tuple[Text, Text | None]:
+    """The embedded prompts, and the negative prompt for each where guidance needs it."""
+    wanted = reads_unconditional(model, guidance, negative)
+    said = [spelled(prompt, *concepts) for prompt in prompts] if concepts else list(prompts)
+    tails = any(concept.tail is not None for concept in concepts)
+    long = not all(fits(model, one) for one in (*said, negative))
+    if long and not tails and isinstance(model.schedule, DDPMSchedule):
+        text, uncond = embedded_long(model, said, [negative])
+        return text, uncond.expand(len(text)) if wanted else None
+    text = embedded(model, prompts, *concepts) if concepts else model.embed(prompts)
+    return text, model.embed([negative]).expand(len(text)) if wanted else None
 
 
 @torch.no_grad()
@@ -85,6 +150,8 @@ def generate(
         temperature=settings.temperature,
         size=size,
         concepts=concepts,
+        sampler=settings.sampler,
+        variation=(seeds[0], settings.variations) if settings.variations else None,
     )
     return model.decode(last.latents)
 

@@ -27,6 +27,9 @@ def generate(
         list[str], typer.Option(help="Concept, by name or folder; may be repeated.")
     ] = [],  # noqa: B006
     count: Annotated[int, typer.Option(help="Number of pictures.")] = 1,
+    init: Annotated[
+        Path | None, typer.Option(help="Begin with this photo, noised; see --strength.")
+    ] = None,
     seed: Annotated[
         int, typer.Option(help="Seed of the first picture; the following ones count up.")
     ] = 0,
@@ -36,5 +39,5 @@ def generate(
 
     {rex} in the prompt stands for the concept named rex; a missing article is added.
     """
-    inputs = {"prompt": prompt, "out": out, "concept": concept, "count": count}
+    inputs = {"prompt": prompt, "out": out, "concept": concept, "count": count, "init": init}
     show.job(Job.of("generate", settings, run, provenance, seed=seed, **inputs), json)

@@ -141,8 +141,11 @@ def sample_steps(
     eta: float = 0.0,
     temperature: float = 1.0,
     streams: Sequence[torch.Generator] = (),
+    first: int = 0,
 ) -> Iterator[SampleStep]:
     """Denoise latents from pure noise to clean, one SampleStep at a time.
+
+    first: steps left out at the beginning; the latents are those of the time of step `first`.
 
     control_at(index) gives the attention control of step index, or None; its rows are those of
     `guided_output`. With eta above 0 every step but the last draws fresh noise for each picture
@@ -150,13 +153,13 @@ def sample_steps(
     pictures.
     """
     times = times_of(model, steps, latents)
-    for index, (start, end) in enumerate(pairwise(times)):
+    for index, (start, end) in enumerate(pairwise(times[first:]), start=first):
         control = control_at(index)
         output = guided_output(model, latents, start, text, uncond, guidance, control)
         stirred = eta > 0 and index < steps - 1
         fresh = temperature * drawn(streams, latents.shape[1:], like=model) if stirred else None
         latents = advance(model.schedule, latents, output, start, end, eta=eta, fresh=fresh)
-        yield SampleStep(index, steps, start, latents)
+        yield SampleStep(index - first, steps - first, start, latents)
 
 
 @torch.no_grad()

@@ -7,14 +7,20 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from torch import Tensor
+
 from understudy.concept import applied, spelled, with_articles, with_strengths
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.generate import generate_steps
 from understudy.jobs.events import Events, Result, watched
-from understudy.jobs.results import check_place, recipe_of, write_generated
+from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
 from understudy.jobs.words import check_concepts, check_plain
 from understudy.jobs.work import Work, decoded
+from understudy.models.interface import DiffusionModel
+from understudy.pictures.photo import fit
+from understudy.pictures.recipe import Recipe
+from understudy.pictures.tensors import to_tensor
 from understudy.settings import GenerateSettings, RunSettings
 from understudy.settings.marks import MarkSettings
 
@@ -33,6 +39,7 @@ def generate(
     concept: list[str] = [],  # noqa: B006
     count: int = 1,
     seed: int = 0,
+    init: Path | None = None,
 ) -> Events[Result]:
     """Make pictures of consecutive seeds from a prompt."""
     files = _names(out, count, seed)
@@ -41,8 +48,9 @@ def generate(
     text = spelled(asked, *concepts)
     check_plain("--negative", settings.negative)
     check_concepts(work, [asked], concepts)
+    _check_unused(settings, count, init)
     with work.model(run) as model:
-        model.tokenize(text)  # a prompt too long fails before any work
+        begin = None if init is None else _begin(work, model, init)
         recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})
         with applied(model, *concepts):
             kept = ""
@@ -57,6 +65,10 @@ def generate(
                     eta=settings.eta,
                     temperature=settings.temperature,
                     concepts=concepts,
+                    sampler=settings.sampler,
+                    init=begin,
+                    strength=settings.strength,
+                    variation=(seed, settings.variations) if settings.variations else None,
                 )
                 title = f"Generating {len(some)} of {count}"
                 last = yield from watched(
@@ -68,15 +80,44 @@ def generate(
                 pictures = decoded(model, last.latents)
                 for one, picture in zip(some, pictures.split(1), strict=True):
                     whole = replace(recipe, seed=one, output=one - seed)
-                    write_generated(files[one], picture, whole, marks)
+                    _write(files[one], picture, whole, marks, init)
                 kept = f"{some[-1] - seed + 1} of {count} pictures are in {out}."
     written = tuple(str(file) for file in files.values())
     return Result({"pictures": list(written), "prompt": text}, written, written)
 
 
+def _begin(work: Work, model: DiffusionModel, init: Path) -> Tensor:
+    """The photo of --init at the model's size; a line says what was cut off."""
+    photo, (height, width) = work.photo(init, "init"), model.picture_size
+    if photo.size[0] * width != photo.size[1] * height:
+        work.note(
+            f"{init.name} is cropped to the model's shape: of {photo.size[1]} x {photo.size[0]} "
+            f"pixels the middle is used, at {width} x {height}"
+        )
+    return to_tensor(fit(photo.pixels, (height, width)))
+
+
+def _write(
+    file: Path, picture: Tensor, recipe: Recipe, marks: MarkSettings | None, init: Path | None
+) -> None:
+    """A picture drawn from noise alone, or from a photo."""
+    if init is None:
+        write_generated(file, picture, recipe, marks)
+    else:
+        write_edited(file, picture, recipe, marks, photo=init, keeps_photo=False)
+
+
 def _batches(seeds: list[int]) -> Iterator[list[int]]:
     for first in range(0, len(seeds), AT_ONCE):
         yield seeds[first : first + AT_ONCE]
+
+
+def _check_unused(settings: GenerateSettings, count: int, init: Path | None) -> None:
+    """Raise InputError for a setting that would change nothing."""
+    if init is None and settings.strength != GenerateSettings.strength:
+        raise InputError("--strength goes with --init: it says how much of that photo is kept.")
+    if settings.variations and count == 1:
+        raise InputError("--variations needs a --count above 1: it is about further pictures.")
 
 
 def _names(out: Path, count: int, seed: int) -> dict[int, Path]:

@@ -6,16 +6,28 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.settings.knobs import Settings, knob
-from understudy.settings.resolve import Layers
+from understudy.settings.resolve import Layers, Values
+
+SAMPLERS = ("ddim", "dpm++", "unipc", "euler")
+
+
+def _rule(values: Values, given: Values) -> Values:
+    """Only ddim adds noise at each step: what suits a model there does not bind the others."""
+    return {**values, "eta": 0.0} if values["sampler"] != "ddim" else values
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GenerateSettings(Settings):
     """Prompt to pictures: DDIM, or anything up to ancestral sampling, with guidance."""
 
-    filling: ClassVar[Layers] = Layers(verb="generate")
+    filling: ClassVar[Layers] = Layers(verb="generate", rule=_rule)
 
     steps: int = knob(50, "denoising steps", at_least=1, at_most=1000)
+    sampler: str = knob(
+        "ddim",
+        "sampler: ddim (Euler for flow models), or DPM-Solver++, UniPC, Euler of diffusers",
+        choices=SAMPLERS,
+    )
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
     negative: str = knob("", "negative prompt")
     eta: float = knob(
@@ -23,4 +35,17 @@ class GenerateSettings(Settings):
     )
     temperature: float = knob(
         1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
+    )
+    strength: float = knob(
+        0.7,
+        "with --init: share of the steps that are done on the noised photo; 1 keeps nothing of it",
+        at_least=0.01,
+        at_most=1,
+    )
+    variations: float = knob(
+        0.0,
+        "how far the pictures of further seeds are from that of --seed: 0 for pictures of their "
+        "own, else a share of the way, like 0.1",
+        at_least=0,
+        at_most=1,
     )
