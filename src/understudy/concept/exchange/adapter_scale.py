@@ -18,7 +18,7 @@ from understudy.errors import ConceptError
 from understudy.files.reading import parse_json
 
 HEADER = "lora_adapter_metadata"
-PARTS = ("unet", "text_encoder", "text_encoder_2")
+PARTS = ("unet", "transformer", "text_encoder", "text_encoder_2")
 PLAIN_KEY = re.compile(r"\^?[A-Za-z0-9_.]+\$?")  # a pattern that is a module's name or its end
 REFUSED = ("fan_in_fan_out", "modules_to_save", "trainable_token_indices", "layer_replication",
            "megatron_config", "use_qalora", "arrow_config", "alora_invocation_tokens")  # fmt: skip

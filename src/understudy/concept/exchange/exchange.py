@@ -3,6 +3,7 @@
     folder      a whole diffusers model that has the subject in it
     lora        diffusers' and PEFT's LoRA file
     kohya       the LoRA file of kohya's trainers, for A1111, Forge, ComfyUI and InvokeAI
+    comfyui     a LoRA file of a flow model with its authors' names, for ComfyUI
     embedding   a Textual Inversion file, for all of these
 
 The model that a concept was learnt on is needed both ways: it knows what its weights are called.
@@ -26,11 +27,14 @@ from understudy.concept.exchange.peft_folder import is_peft_folder, lora_in, rea
 from understudy.errors import ConceptError, InputError
 from understudy.files.reading import parse_json
 from understudy.files.tensors import save_tensors
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, denoiser_part
+from understudy.models.registry import load
+from understudy.models.transformer.model import FlowTransformer
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.untrusted.checkpoint_file import read_file
 
-FORMATS = ("folder", "lora", "kohya", "embedding")
+FORMATS = ("folder", "lora", "kohya", "comfyui", "embedding")
+LORAS = ("lora", "kohya", "comfyui")
 OURS = "understudy"  # key of our note in a file's header
 RANK = 32
 
@@ -63,10 +67,12 @@ def export_concept(
         raise InputError(f"--to must be one of {', '.join(FORMATS)}. Got {format!r}.")
     shapes = shapes_of(model)
     _refuse_what_is_lost(concept, format)
+    if format == "comfyui" and denoiser_part(model) == "unet":
+        raise InputError(f"--to comfyui is for flow models; {model.name!r} has a U-Net. Use kohya.")
     if format == "folder":
         from understudy.models.write_folder import write_folder
 
-        if not isinstance(model, StableDiffusion):
+        if not isinstance(model, (StableDiffusion, FlowTransformer)):
             raise ConceptError(f"{model.name!r} is no diffusers model, so it has no folder.")
         with applied(model, concept):
             return Exported(write_folder(model, path, dtype=dtype), format)
@@ -77,8 +83,8 @@ def export_concept(
         tensors = embedding.to_file(concept.tensors)
     else:
         pairs, kept = lora.as_low_rank(concept.tensors, rank, shapes)
-        write = lora.to_kohya if format == "kohya" else lora.to_diffusers
-        tensors = write(pairs, shapes)
+        write = {"kohya": lora.to_kohya, "comfyui": lora.to_comfyui}
+        tensors = write.get(format, lora.to_diffusers)(pairs, shapes)
     whole = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
     save_tensors(path, whole, _header(model, concept, format, tensors))
     return Exported(path, format, kept)
@@ -169,7 +175,7 @@ def _fitting(rows: Mapping[str, Tensor], word: str, words: tuple[str, ...]) -> l
 
 def _difference(model: DiffusionModel, folder: Path) -> dict[str, Tensor]:
     """What a fine-tuned folder's weights are more than the model's, float16."""
-    tuned = named_parameters(StableDiffusion.from_folder(folder))
+    tuned = named_parameters(load(str(folder), device="cpu"))
     base = named_parameters(model)
     if {k: v.shape for k, v in tuned.items()} != {k: v.shape for k, v in base.items()}:
         raise ConceptError(f"{folder} is a model of another family than {model.name!r}.")
@@ -196,11 +202,11 @@ def _refuse_what_is_lost(concept: Concept, format: str) -> None:
             f"{concept.name!r} was learnt by {concept.kind} and changes the networks' weights, "
             "which an embedding file cannot hold. Use --to kohya, lora or folder."
         )
-    if format in ("lora", "kohya") and not others:
+    if format in LORAS and not others:
         raise ConceptError(
             f"{concept.name!r} is an embedding, which a LoRA cannot hold. Use --to embedding."
         )
-    if format in ("lora", "kohya") and has_rows:
+    if format in LORAS and has_rows:
         raise ConceptError(
             f"{concept.name!r} has words of its own beside its LoRA. Use --to folder."
         )
@@ -214,9 +220,7 @@ def _header(
     notes = {OURS: json.dumps(said, ensure_ascii=False), "format": "pt"}
     if format != "kohya":
         return notes
-    tables = embedding.tables(shapes_of(model))
-    width = shapes_of(model)[tables["text_encoder"]][1]
-    base = "sdxl_base_v1-0" if len(tables) == 2 else "sd_v2" if width == 1024 else "sd_v1"
+    base = _kohya_base(model)
     ranks = {len(one) for name, one in tensors.items() if name.endswith("lora_down.weight")}
     alphas = {float(one) for name, one in tensors.items() if name.endswith(".alpha")}
     return notes | {
@@ -226,6 +230,17 @@ def _header(
         "ss_base_model_version": base,
         "ss_output_name": concept.name,
     }
+
+
+def _kohya_base(model: DiffusionModel) -> str:
+    """What kohya's trainers call the kind of base model."""
+    if denoiser_part(model) == "transformer":
+        kind = type(model.trainable_modules()["transformer"]).__name__
+        known = {"SD3Transformer2DModel": "sd3", "FluxTransformer2DModel": "flux1"}
+        return known.get(kind, kind.removesuffix("Transformer2DModel").lower())
+    tables = embedding.tables(shapes_of(model))
+    width = shapes_of(model)[tables["text_encoder"]][1]
+    return "sdxl_base_v1-0" if len(tables) == 2 else "sd_v2" if width == 1024 else "sd_v1"
 
 
 def _told(notes: Mapping[str, str]) -> dict[str, Any]:

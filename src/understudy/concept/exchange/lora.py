@@ -13,12 +13,14 @@ from understudy.concept.exchange.names import (
     kohya_name,
     split_weight,
 )
+from understudy.concept.exchange.original_names import as_original
 from understudy.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of every weight of the model, by our names
 LowRank = dict[str, tuple[Tensor, Tensor, float]]  # weight: A (rank, in), B (out, rank), alpha
 
-ATTENTION = re.compile(r"\.(attentions|self_attn|mlp)\.")  # what LoRA files change
+# What LoRA files change.
+ATTENTION = re.compile(r"\.(attentions|self_attn|mlp|attn2?|attention|ff|ff_context)\.")
 
 
 def low_rank_of(tensors: Mapping[str, Tensor]) -> LowRank:
@@ -53,9 +55,10 @@ def as_tensors(pairs: LowRank) -> dict[str, Tensor]:
 def to_kohya(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
     """Tensors under kohya's names: lora_down, lora_up and alpha of each module."""
     found: dict[str, Tensor] = {}
-    for weight, (a, b, alpha) in pairs.items():
-        name = kohya_name(weight, shapes)
-        down, up = _in_shape(a, b, shapes[weight])
+    for weight, (a, b, alpha) in as_original(pairs, shapes).items():
+        ours = weight in shapes
+        name = kohya_name(weight, shapes) if ours else f"lora_unet_{weight.replace('.', '_')}"
+        down, up = _in_shape(a, b, shapes[weight] if ours else ())
         found |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
         found[f"{name}.alpha"] = torch.tensor(alpha, dtype=down.dtype)
     return found
@@ -71,6 +74,21 @@ def to_diffusers(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
         part, path = split_weight(weight)
         name = f"{part}.{as_text_model(part, path)}"
         down, up = _in_shape(a, b * (alpha / len(a)), shapes[weight])
+        found |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
+    return found
+
+
+def to_comfyui(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
+    """Tensors of a flow transformer under its authors' names (Black Forest Labs', Stability's),
+    "diffusion_model." in front, as ComfyUI and ai-toolkit write them; diffusers' names where the
+    family has no others. Scales are multiplied in."""
+    found: dict[str, Tensor] = {}
+    for weight, (a, b, alpha) in as_original(pairs, shapes).items():
+        part, path = split_weight(weight) if weight in shapes else ("transformer", weight)
+        name = f"diffusion_model.{path}"
+        if part != "transformer":
+            name = f"{part}.{as_text_model(part, path)}"
+        down, up = _in_shape(a, b * (alpha / len(a)), shapes.get(weight, ()))
         found |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
     return found
 

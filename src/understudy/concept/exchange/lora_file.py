@@ -25,6 +25,7 @@ from understudy.concept.exchange.adapter_names import (
 from understudy.concept.exchange.adapter_scale import Scales, scales_of
 from understudy.concept.exchange.lora import LowRank
 from understudy.concept.exchange.names import diffusers_weight, kohya_table
+from understudy.concept.exchange.original_names import as_ours
 from understudy.errors import ConceptError
 
 __all__ = ["LoraFile", "is_lora", "read_lora"]
@@ -61,6 +62,7 @@ def read_lora(
     another family's LoRA, an entry that belongs to nothing, and values that are not finite.
     """
     tensors, left_out = _tensors_of(content)
+    tensors = as_ours(tensors, {n: tuple(one.shape) for n, one in weights.items()}, file)
     found_scales = scales_of(notes, file)
     left_out += found_scales.left_out
     scales = scales or found_scales

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 
 TEXT_MODEL = "text_model."
 # Parts by our name, as kohya's files call them: with one text encoder, and with two.
-KOHYA = {"unet": "lora_unet", "text_encoder": "lora_te"}
-KOHYA_XL = {"unet": "lora_unet", "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
+NETWORKS = {"unet": "lora_unet", "transformer": "lora_unet"}
+KOHYA = {**NETWORKS, "text_encoder": "lora_te"}
+KOHYA_XL = {**NETWORKS, "text_encoder": "lora_te1", "text_encoder_2": "lora_te2"}
 RESNET = {
     "norm1": "in_layers.0", "conv1": "in_layers.2", "norm2": "out_layers.0",
     "conv2": "out_layers.3", "time_emb_proj": "emb_layers.1", "conv_shortcut": "skip_connection",
@@ -35,7 +36,7 @@ def split_weight(name: str) -> tuple[str, str]:
 
 def as_text_model(part: str, path: str) -> str:
     """The path as older programs know it: text encoders with "text_model." in front."""
-    if part == "unet" or path.startswith((TEXT_MODEL, "text_projection")):
+    if part in NETWORKS or path.startswith((TEXT_MODEL, "text_projection")):
         return path
     return TEXT_MODEL + path
 
@@ -77,6 +78,8 @@ def _kohya_names(
     prefixes = [(KOHYA_XL if xl else KOHYA)[part]]
     if part == "text_encoder" and not xl:
         prefixes.append("lora_te1")  # some trainers count a single text encoder too
+    if part == "transformer":
+        prefixes.append("lora_transformer")  # OneTrainer's
     paths = [as_text_model(part, path)]
     if xl and part == "unet":
         paths.insert(0, stability_path(path, layers, attends))

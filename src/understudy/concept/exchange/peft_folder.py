@@ -21,6 +21,10 @@ DIFFUSERS = ("pytorch_lora_weights.safetensors", "pytorch_lora_weights.bin")
 # The class that PEFT wrapped, which tells XL's two text encoders apart.
 CLASSES = {
     "UNet2DConditionModel": "unet",
+    **{
+        f"{family}Transformer2DModel": "transformer"
+        for family in ("SD3", "Flux", "Flux2", "Chroma", "QwenImage", "ZImage")
+    },
     "CLIPTextModel": "text_encoder",
     "CLIPTextModelWithProjection": "text_encoder_2",
 }
