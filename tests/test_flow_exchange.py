@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from tiny_flow import tiny_flow
-from understudy.concept import Concept, named_parameters, worn
+from understudy.concept import Concept, applied, named_parameters
 from understudy.concept.exchange import export_concept, import_concept
 from understudy.concept.exchange.original_names import as_original, as_ours, original_table
 from understudy.errors import ConceptError, InputError
@@ -36,7 +36,7 @@ def made(model) -> Concept:
 
 def changes(model, concept: Concept) -> dict[str, torch.Tensor]:
     before = {name: weight.detach().clone() for name, weight in named_parameters(model).items()}
-    with worn(model, concept):
+    with applied(model, concept):
         after = named_parameters(model)
         found = {name: after[name].detach() - old for name, old in before.items()}
     return {name: change for name, change in found.items() if change.any()}
