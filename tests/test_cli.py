@@ -74,6 +74,13 @@ def test_help_is_as_documented(
     assert found == FROZEN.read_text(), hint
 
 
+def test_no_command_shows_the_help_on_many_lines(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ((), ("models",)):
+        assert run(*words) == 2
+        shown = capsys.readouterr().err
+        assert shown.startswith("Usage: understudy") and "\n  -h, --help" in shown
+
+
 def timed(*words: str) -> float:
     """Seconds of processor time the fastest of three runs took: other work does not count."""
 

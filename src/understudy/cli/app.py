@@ -122,6 +122,9 @@ def _quietly(words: list[str]) -> int:
     except Stopped as stop:
         return _fail(f"{LAST_WORDS} {stop}", STOPPED)
     except typer.TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help
+            print(error.format_message(), file=sys.stderr)
+            return error.exit_code
         return _fail(error.format_message(), error.exit_code)
     except UnderstudyError as error:
         return _fail(str(error), error.exit_code)
@@ -141,7 +144,5 @@ def _quietly(words: list[str]) -> int:
 
 def _fail(message: str, code: int) -> int:
     """One line on stderr, whatever the message holds."""
-    line = one_line(message).strip()
-    if line:  # empty when a missing command was answered with the help
-        print(f"understudy: {line}", file=sys.stderr)
+    print(f"understudy: {one_line(message).strip()}", file=sys.stderr)
     return code

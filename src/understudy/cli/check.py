@@ -72,7 +72,7 @@ def _needs(needs: Requirements) -> list[str]:
         return "" if free is None else f" of {free / GB:.1f} GB free"
 
     return [
-        f"memory: at least {needs.memory / GB:.2f} GB{among(needs.memory_free)}, and what "
-        "pictures in the making take",
+        f"memory: at least {needs.memory / GB:.2f} GB{among(needs.memory_free)}: weights and "
+        "optimiser; activations are not counted",
         f"disk: {needs.disk / GB:.2f} GB{among(needs.disk_free)} for concept and checkpoints",
     ]
