@@ -106,7 +106,7 @@ def compared(table: str, ways: list[str], out: Path, kills: int) -> bool:
                 doing: Any = partial(by_actors, address=address, count=2)
                 seen[way], seconds = done(table, out / way, doing)
         elif way == "killed":
-            with killing(kills, (1.0, 5.0)) as killed:
+            with killing(kills, (2.0, 8.0)) as killed:
                 doing = partial(by_workers, devices=["cpu"] * 2)
                 seen[way], seconds = done(table, out / way, doing)
             note = f", {len(killed)} workers killed"

@@ -13,9 +13,10 @@ from understudy.jobs.events import Result
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
 from understudy.jobs.runner import run
-from understudy.jobs.worker import Worker
+from understudy.jobs.worker import Worker, WorkerDied
 
 AHEAD = 2  # tasks a worker that are read from the table before one has ended
+ROUNDS = 4  # of a row whose worker died three times in each
 Outcome = dict[str, Any]
 Ended = tuple[Task, Outcome]
 
@@ -71,18 +72,26 @@ def by_workers(
 
 
 def _attempt(worker: Worker, job: Job, stop: Event) -> Outcome:
-    """What came of a job; an error that is a bug, or a worker that always dies, fails the row."""
-    events: Any = worker.run(job)
-    try:
-        for event in events:
-            if isinstance(event, Result):
-                return event.values
-            if stop.is_set():
-                break
-    except Exception as error:
-        return {"status": "failed", "error": str(error), "error_kind": type(error).__name__}
-    finally:
-        events.close()
+    """What came of a job; an error that is a bug, or a row that kills every worker, fails the row.
+
+    `Worker.run` starts a dead worker again twice. Others may kill workers more often than that.
+    """
+    left = ROUNDS
+    while not stop.is_set():
+        events: Any = worker.run(job)
+        try:
+            for event in events:
+                if isinstance(event, Result):
+                    return event.values
+                if stop.is_set():
+                    break
+        except Exception as error:
+            left -= 1
+            if not isinstance(error, WorkerDied) or not left:
+                kind = type(error).__name__
+                return {"status": "failed", "error": str(error), "error_kind": kind}
+        finally:
+            events.close()
     return {"status": "failed", "error": "stopped", "error_kind": "Stopped"}
 
 

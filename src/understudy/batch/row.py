@@ -24,7 +24,7 @@ from understudy.jobs.events import Events, Result
 from understudy.jobs.request import Job
 from understudy.jobs.runner import run, verb_function
 from understudy.jobs.work import Work
-from understudy.jobs.worker import placed
+from understudy.jobs.worker import placed, resumed
 from understudy.pictures.metrics import psnr, ssim
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
@@ -58,6 +58,7 @@ def batch_row(
         folder = out if not is_address(results) else Path(scratch) / "made"
         try:
             job = located(on_device(asked.job, device), folder, Path(scratch) / "given")
+            job = resumed(job)  # a worker that died left checkpoints of a subject it learnt
             made = Result({})
             for event in run(job, work.pool):
                 if isinstance(event, Result):
