@@ -14,6 +14,7 @@ import pictures
 from test_stylegan2 import small
 from understudy import cli
 from understudy.drag import DragSession
+from understudy.drag.engine import Engine, State
 from understudy.generators.folder import load_generator, save_generator
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
@@ -142,3 +143,29 @@ def test_another_generators_session_is_refused(
     capsys.readouterr()
     assert run("--generator", "other", "--session", "one.drag") == 2
     assert "begun with the generator" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("saved", [True, False])
+def test_a_stopped_drag_says_what_is_kept(
+    saved: bool, generator: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("--generator", generator, "--seed", 3, "--points", POINTS, "--steps", 4)
+    words = (*words, *(("--save", "one.drag") if saved else ()))
+    step, made = Engine.step, list[int]()
+
+    def interrupted(engine: Engine, state: State, update: bool = True) -> object:
+        made.append(1)
+        if len(made) == 3:
+            raise KeyboardInterrupt
+        return step(engine, state, update=update)
+
+    monkeypatch.setattr(Engine, "step", interrupted)
+    assert run(*words) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    if not saved:
+        assert line.endswith("Nothing is kept of a drag without --save FILE.")
+        return
+    assert line.endswith("The drag so far is in one.drag: --session one.drag continues it.")
+    monkeypatch.setattr(Engine, "step", step)
+    assert DragSession.load("one.drag").state.step == 2
+    assert run("--generator", generator, "--session", "one.drag", "--out", "two.png") == 0

@@ -27,4 +27,5 @@ def demo(
     The toy was not in the model's training data. The toy world renders the right answer. Writes
     sheet.png, the single pictures and table.txt.
     """
-    show.job(Job.of("demo", settings, run, provenance, out=out), json)
+    job = Job.of("demo", settings, run, provenance, out=out)
+    show.job(job, json, kept=lambda: "A demo keeps nothing on the way; run it again.")

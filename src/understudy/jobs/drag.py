@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -68,7 +69,7 @@ def drag(
     begin = _Begin(seed, latent, session, points, mask, tracker_weights, into)
     model, begun = begin.session(work, generator, settings, device, dtype)
     steps = begun.run(model, tracker=begin.follower(model))
-    last = yield from watched(steps, "Dragging", picture=lambda step: _picture(model, step.latent))
+    last = yield from _followed(model, steps, save)
     done = last.session
     begin.read(work)
     facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
@@ -83,6 +84,29 @@ def drag(
         done.save(save)
         files.append(save)
     return _told(out, last, files)
+
+
+def _followed(
+    model: ImageGenerator, steps: Iterator[DragStep], save: Path | None
+) -> Events[DragStep]:
+    """Drag to the end; a drag that is stopped before is saved, where it is to be saved."""
+    seen: list[DragStep] = []
+
+    def look(step: DragStep) -> None:
+        seen[:] = [step]
+
+    def picture(step: DragStep) -> Tensor:
+        return _picture(model, step.latent)
+
+    kept = "Nothing is kept of a drag without --save FILE."
+    if save is not None:
+        kept = f"The drag so far is in {save}: --session {save} continues it."
+    try:
+        return (yield from watched(steps, "Dragging", look, kept=lambda: kept, picture=picture))
+    except (KeyboardInterrupt, GeneratorExit):
+        if save is not None and seen:
+            seen[0].session.save(save)
+        raise
 
 
 def _told(out: Path, last: DragStep, files: list[Path]) -> Result:
