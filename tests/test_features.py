@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from pathlib import Path
@@ -113,6 +114,26 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
     (copy / "model.safetensors").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="cannot be loaded"):
         load_dino(str(copy))
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"hidden_size": 10**9}, "hidden_size = 1000000000. Wanted 1 to"),
+    ({"hidden_size": "8"}, "hidden_size = '8'"), ({"num_hidden_layers": -1}, "num_hidden_layers"),
+    ({"image_size": [1, 2]}, "image_size = a list"), ({"patch_size": 0}, "patch_size = 0"),
+    ({"vision_config": []}, "vision_config = a list. Wanted an object"),
+    ({"hidden_act": "none"}, "cannot be loaded: "),
+    ({"num_attention_heads": 7}, "cannot be loaded: "),
+    ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
+])  # fmt: skip
+def test_a_stranger_s_configuration_is_bounded(
+    change: dict[str, object], match: str, tmp_path: Path
+) -> None:
+    copy = Path(shutil.copytree(dino_folder(), tmp_path / "dino"))
+    said = json.loads((copy / "config.json").read_text())
+    (copy / "config.json").write_text(json.dumps({**said, **change}))
+    with pytest.raises(ModelError, match=match) as caught:
+        load_dino(str(copy))
+    assert len(str(caught.value)) < 600 and str(caught.value)[-1] in ".!?"
 
 
 def test_the_recogniser_reads_what_renders_show() -> None:

@@ -44,9 +44,13 @@ def one_line(text: str) -> str:
     return line if len(line) <= MAX_MESSAGE else line[:MAX_MESSAGE] + "..."
 
 
-def sentence(text: object) -> str:
-    """A foreign message on one line that ends as a sentence does, to be followed by another."""
-    line = " ".join(str(text).split())
+def sentence(text: object, most: int = 300) -> str:
+    """A foreign message on one line that ends as a sentence does, to be followed by another.
+
+    most: characters; a longer one is cut, with dots. An error without a message gives its type.
+    """
+    line = " ".join(str(text).split()) or type(text).__name__
+    line = line if len(line) <= most else f"{line[:most].rstrip()}..."
     return line if not line or line[-1] in ".!?" else f"{line}."
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.errors import ConceptError, OutputError
+from understudy.errors import ConceptError, OutputError, sentence
 from understudy.files import spec
 from understudy.files.atomic import replacing, unwritable
 from understudy.files.reading import read_json
@@ -102,7 +102,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         tensors, _ = load_tensors(weights)
         spec.check_finite(tensors)
     except OSError as error:
-        raise ConceptError(f"{weights} is damaged or unreadable: {error}") from error
+        raise ConceptError(f"{weights} is damaged or unreadable: {sentence(error)}") from error
     except spec.Unfit as problem:
         raise ConceptError(f"{weights} is no concept's: {problem}.") from None
     if digest_of(tensors) != manifest["sha256"]:

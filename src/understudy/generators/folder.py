@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, sentence
 from understudy.files import spec
 from understudy.files.atomic import replacing
 from understudy.files.reading import read_json, sha256
@@ -172,7 +172,9 @@ def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
         tensors, _ = load_tensors(weights)
         spec.check_finite(tensors)
     except (OSError, spec.Unfit) as error:
-        raise ModelError(f"{weights} is missing or damaged: {error}. Convert it again.") from error
+        raise ModelError(
+            f"{weights} is missing or damaged: {sentence(error)} Convert it again."
+        ) from error
     return tensors
 
 

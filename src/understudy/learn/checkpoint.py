@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from understudy.concept import Concept
-from understudy.errors import ConceptError, InputError, OutputError, UnderstudyError
+from understudy.errors import ConceptError, InputError, OutputError, UnderstudyError, sentence
 from understudy.files import spec
 from understudy.files.atomic import remove_folder, remove_leftovers, replacing, staging, unwritable
 from understudy.files.reading import as_json, read_json
@@ -71,7 +71,8 @@ class Checkpoint:
             return tensors
         except (OSError, spec.Unfit) as error:
             raise ConceptError(
-                f"{file} is damaged: {error}. Remove {self.folder} to go on from the one before."
+                f"{file} is damaged: {sentence(error)} Remove {self.folder} to go on from the one "
+                "before."
             ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from understudy.errors import ModelError, UnderstudyError
+from understudy.errors import ModelError, UnderstudyError, sentence
 
 
 @contextmanager
@@ -18,8 +18,7 @@ def explained(part: Path) -> Generator[None]:
     except UnderstudyError:
         raise
     except Exception as error:
-        reason = " ".join(str(error).split())[:300] or type(error).__name__
-        raise ModelError(f"{part} cannot be loaded: {reason}") from error
+        raise ModelError(f"{part} cannot be loaded: {sentence(error)}") from error
 
 
 @contextmanager

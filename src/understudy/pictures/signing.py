@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy._version import __version__
-from understudy.errors import ExtraMissing, InputError, OutputError, PictureError
+from understudy.errors import ExtraMissing, InputError, OutputError, PictureError, sentence
 from understudy.files import spec
 from understudy.files.atomic import replacing
 from understudy.files.reading import first_bytes, parse_json, read_bytes
@@ -138,8 +138,8 @@ def signed(data: bytes, mime: str, claim: Claim, signer: Credentials) -> bytes:
         result = io.BytesIO()
         builder.sign(c2pa.Signer.from_info(info), mime, io.BytesIO(data), result)
     except c2pa.C2paError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise OutputError(f"The C2PA manifest cannot be signed: {reason}. Or --c2pa off.") from None
+        reason = sentence(error, 200)
+        raise OutputError(f"The C2PA manifest cannot be signed: {reason} Or --c2pa off.") from None
     return result.getvalue()
 
 
@@ -217,7 +217,7 @@ def _from_pem(data: bytes, file: Path) -> Credentials:
         key = serialization.load_pem_private_key(data, password=None)
         chain = x509.load_pem_x509_certificates(data)
     except (ValueError, TypeError) as error:
-        raise InputError(f"{wanted}. Got: {' '.join(str(error).split())[:120]}") from None
+        raise InputError(f"{wanted}. Got: {sentence(error, 120)}") from None
     if isinstance(key, ec.EllipticCurvePrivateKey):
         algorithm = {256: "ES256", 384: "ES384", 521: "ES512"}.get(key.curve.key_size, "")
     elif isinstance(key, rsa.RSAPrivateKey):

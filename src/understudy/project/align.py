@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.errors import ExtraMissing, InputError, PictureError
+from understudy.errors import ExtraMissing, InputError, PictureError, sentence
 from understudy.pictures.photo import Pixels
 
 Point = tuple[float, float]
@@ -129,7 +129,9 @@ def find_face(pixels: Pixels, landmarks: Path) -> Square:
     try:
         finder = known.shape_predictor(str(landmarks))
     except RuntimeError as error:
-        raise InputError(f"--landmarks {landmarks} is no landmark model: {error}.") from error
+        raise InputError(
+            f"--landmarks {landmarks} is no landmark model: {sentence(error)}"
+        ) from error
     faces = list(known.get_frontal_face_detector()(pixels, 1))
     if not faces:
         raise PictureError("No face was found. Give --eyes and --mouth, or --crop, by hand.")

@@ -16,7 +16,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, sentence
 from understudy.files.reading import first_bytes
 from understudy.files.spec import MAX_TENSORS
 from understudy.files.tensors import load_tensors
@@ -69,7 +69,7 @@ def _safe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         return load_tensors(path)
     except OSError as error:
-        raise ModelError(f"{path} is damaged or no safetensors file: {error}") from error
+        raise ModelError(f"{path} is damaged or no safetensors file: {sentence(error)}") from error
 
 
 def _pickled(path: Path) -> dict[str, Any]:
@@ -87,7 +87,7 @@ def _pickled(path: Path) -> dict[str, Any]:
             "that can run code hidden in it. Get the .safetensors file of this model."
         ) from error
     except Exception as error:  # what a damaged archive raises depends on where it is damaged
-        reason = " ".join(str(error).split())[:150]
+        reason = sentence(error, 150)
         raise ModelError(f"{path} is damaged or no PyTorch file: {reason}") from error
     if not isinstance(found, dict):
         raise ModelError(f"{path} holds a {type(found).__name__}. Wanted named tensors.")

@@ -6,18 +6,18 @@ folder says). How a picture is prepared for them is not known here.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
-from safetensors import SafetensorError
 from torch import Tensor
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, sentence
+from understudy.files import spec
 from understudy.models.folder import read_json
 from understudy.models.network_configs import refuse_foreign
 from understudy.models.registry import find
@@ -28,6 +28,11 @@ WANTED = (
     "config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
+SIZES = {  # the largest of each size in a configuration
+    "hidden_size": 16_384, "intermediate_size": 65_536, "num_hidden_layers": 128,
+    "num_attention_heads": 16_384, "image_size": 4096, "patch_size": 4096, "num_channels": 16,
+    "vocab_size": 1_000_000, "max_position_embeddings": 4096, "projection_dim": 16_384,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,8 @@ def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
     network = network_of(CLIPModel, folder).to(device)
     try:
         tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except (OSError, ValueError, TypeError) as error:
-        raise ModelError(f"{folder} has no CLIP tokenizer ({_line(error)}).") from error
+    except Exception as error:  # a stranger's files make the library raise anything
+        raise ModelError(f"{folder} has no CLIP tokenizer: {sentence(error)}") from error
     side = int(config.get("vision_config", {}).get("image_size", 224))
     return Clip(name, _hash(folder), side, network, tokenizer)
 
@@ -102,9 +107,25 @@ def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
         raise ModelError(
             f"{name} is a {config.get('model_type')!r} model. Wanted one of type {kind!r}."
         )
-    refuse_foreign(folder / "config.json", config)
+    _check_sizes(folder / "config.json", config)
     entries(folder)
     return folder, config
+
+
+def _check_sizes(file: Path, config: Mapping[str, Any]) -> None:
+    """Raise ModelError for a size that no encoder has, before anything is built, and for keys that
+    run code; in the two halves of a CLIP, too."""
+    refuse_foreign(file, config)
+    for key, most in SIZES.items():
+        size = config.get(key, 1)
+        if type(size) is not int or not 1 <= size <= most:
+            raise ModelError(f"{file} says {key} = {spec.shown(size)}. Wanted 1 to {most:,}.")
+    for half in ("text_config", "vision_config"):
+        inner = config.get(half, {})
+        if not isinstance(inner, dict):
+            raise ModelError(f"{file} says {half} = {spec.shown(inner)}. Wanted an object.")
+        if inner:
+            _check_sizes(file, cast("dict[str, Any]", inner))
 
 
 def network_of(kind: Any, folder: Path, **how: Any) -> Any:
@@ -114,8 +135,8 @@ def network_of(kind: Any, folder: Path, **how: Any) -> Any:
             folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
             output_loading_info=True, attn_implementation="sdpa", **how,
         )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{folder} cannot be loaded: {_line(error)}.") from error
+    except Exception as error:  # a stranger's configuration makes the library raise anything
+        raise ModelError(f"{folder} cannot be loaded: {sentence(error)}") from error
     if report["missing_keys"]:
         missing = ", ".join(sorted(report["missing_keys"])[:3])
         raise ModelError(f"{folder} lacks weights ({missing}, ...). Download it again.")
@@ -126,7 +147,3 @@ def _hash(folder: Path) -> str:
     """SHA-256 of the weights that are loaded: of one file, or of the hashes of several."""
     hashes = [ingredient("weights", file).sha256 for file in weight_files(folder)]
     return hashes[0] if len(hashes) == 1 else sha256(" ".join(hashes).encode()).hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:160]

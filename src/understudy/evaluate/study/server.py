@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from understudy.errors import InputError, OutputError, UnderstudyError
+from understudy.errors import InputError, OutputError, UnderstudyError, sentence
 from understudy.evaluate.study.hosts import serves
 from understudy.evaluate.study.questions import read
 from understudy.evaluate.study.votes import Votes
@@ -60,7 +60,8 @@ class StudyServer(ThreadingHTTPServer):
         try:
             super().__init__((host, port), Handler)
         except (OSError, OverflowError) as error:
-            raise OutputError(f"Cannot listen on {host}:{port}: {error}. Try another.") from error
+            reason = sentence(getattr(error, "strerror", None) or error)
+            raise OutputError(f"Cannot listen on {host}:{port}: {reason} Try another.") from error
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Start a thread for the request as soon as fewer than THREADS are at work."""

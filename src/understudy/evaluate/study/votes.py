@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from understudy.errors import InputError, OutputError
+from understudy.errors import InputError, OutputError, sentence
 from understudy.evaluate.study.questions import Question, Study
 
 ANSWERS = ("left", "right", "same")
@@ -112,4 +112,4 @@ class Votes:
                 with db:
                     yield db
         except sqlite3.Error as error:
-            raise OutputError(f"{self.path} cannot be used: {error}.") from error
+            raise OutputError(f"{self.path} cannot be used: {sentence(error)}") from error

@@ -21,6 +21,7 @@ from understudy.models.network_configs import (
     number,
     one_of,
     refuse_foreign,
+    several,
     whole,
 )
 
@@ -65,7 +66,9 @@ ALSO = {"CLIPTextModel": ("CLIPModel",), "Qwen3ForCausalLM": ("Qwen3Model",)}
 def encoder_config(file: Path, kind: str) -> dict[str, Any]:
     """The keys of a text encoder's config.json that are used, each within its bounds."""
     told = _object(file)
-    said = told.get("architectures") or [kind]
+    said: Any = told.get("architectures") or [kind]
+    if not isinstance(said, list) or not all(isinstance(one, str) for one in cast(Any, said)):
+        raise _out_of_bounds(file, "architectures", said)
     if not {kind, *ALSO.get(kind, ())} & set(said):
         raise ModelError(f"{file} is that of a {str(said[0])[:80]}. Wanted {kind}.")
     if isinstance(told.get("text_config"), dict):
@@ -74,6 +77,10 @@ def encoder_config(file: Path, kind: str) -> dict[str, Any]:
     for key, value in used.items():
         if not ENCODERS[kind][key](value):
             raise _out_of_bounds(file, key, value)
+    rope = used.get("rope_parameters") or used.get("rope_scaling") or {}
+    half = used.get("hidden_size", 0) // used.get("num_attention_heads", 1) // 2
+    if "mrope_section" in rope and sum(rope["mrope_section"]) != half:
+        raise _out_of_bounds(file, "mrope_section", rope["mrope_section"])
     return used
 
 
@@ -133,8 +140,13 @@ def _rope(value: Any) -> bool:
     if not isinstance(value, dict):
         return value is None
     items = cast("dict[str, Any]", value)
-    return len(items) <= 16 and all(
-        number(-1e9, 1e9)(one) or _plain("", one) for one in items.values()
+    sections = items.get("mrope_section", [1, 1, 1])  # of the pairs of a head: time, height, width
+    if not isinstance(sections, list) or len(cast(Any, sections)) != 3:
+        return False
+    return (
+        len(items) <= 16
+        and several(whole(1, 1024))(sections)
+        and all(number(-1e9, 1e9)(one) or _plain("", one) for one in items.values())
     )
 
 

@@ -30,6 +30,9 @@ def load_tokenizer(folder: Path, kind: str) -> Any:
     ids = (found.eos_token_id, found.pad_token_id)
     if not all(type(one) is int and 0 <= one < len(found) for one in ids):
         raise ModelError(f"{folder} names no tokens for the end and the padding of a prompt.")
+    most = found.model_max_length
+    if type(most) not in (int, float) or most < 3:
+        raise ModelError(f"{folder} says model_max_length = {most!r:.40}. Wanted 3 or more.")
     return found
 
 
