@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import struct
 import zlib
 from collections.abc import Callable
@@ -186,6 +187,9 @@ READ: dict[str, tuple[Made, np.ndarray, float]] = {
     "JPEG with restart markers": (
         lambda: encoded(np.full((SIDE, SIDE, 3), 90, np.uint8), "JPEG", restart_marker_blocks=1),
         np.full((SIDE, SIDE, 3), 90), 1),
+    "TIFF with a colour profile of numbers": (
+        lambda: tiff(RAMP.astype(np.uint8).tobytes(),
+                     {258: 8, 262: 1, 277: 1, 34675: (1, 2, 3, 4)}), GREY, 0),
     "EXIF turned by 180": (lambda: turned(3), COLOURS[::-1, ::-1], 0),
     "EXIF mirrored": (lambda: turned(2), COLOURS[:, ::-1], 0),
     "EXIF turned by 90": (lambda: turned(6), np.rot90(COLOURS, -1), 0),
@@ -257,6 +261,9 @@ REFUSED: dict[str, tuple[Made, str]] = {
     "TIFF with a strip left out": (
         lambda: tiff(RAMP.astype(np.uint8).tobytes(),
                      {258: 8, 262: 1, 277: 1, 278: 16, 273: (8, 0), 279: (512, 512)}), "strip"),
+    "TIFF of seven samples": (
+        lambda: tiff(RAMP.astype(np.uint8).tobytes() * 7, {258: (8,) * 7, 262: 2, 277: 7}),
+        "not a picture we can read"),
     "TIFF whose compressed strip ends early": (
         lambda: tiff(zlib.compress(bytes(512)), {258: 8, 262: 1, 277: 1, 259: 8}), "a.png"),
     "GIF whose pixels end early": (
@@ -290,8 +297,9 @@ def test_odd_pictures_have_these_values(tmp_path: Path, kind: str) -> None:
 
 @pytest.mark.parametrize("kind", REFUSED)
 def test_odd_pictures_that_are_refused(
-    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, kind: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as outside pytest: errors go to stderr
     make, word = REFUSED[kind]
     (tmp_path / "a.png").write_bytes(make())
     with pytest.raises(PictureError) as caught:

@@ -5,6 +5,7 @@ Only `photo` calls them.
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 from collections.abc import Generator
@@ -36,6 +37,17 @@ def check_scans(file: Path, pixels: int) -> None:
                     f"{file} is a JPEG of {pixels:,} pixels in {scans} scans or more; at most "
                     f"{MAX_SCANNED // pixels} are read at this size. Save it anew."
                 )
+
+
+@contextmanager
+def unlogged() -> Generator[None]:
+    """Pillow's log is not printed: without a handler, Python would print it on stderr."""
+    log, nowhere = logging.getLogger("PIL"), logging.NullHandler()
+    log.addHandler(nowhere)
+    try:
+        yield
+    finally:
+        log.removeHandler(nowhere)
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from understudy.files.atomic import replacing
 from understudy.files.reading import check_place
 from understudy.pictures.colour import depth_of, load, to_srgb
 from understudy.pictures.complete import check_complete, uncovered
-from understudy.pictures.guards import check_scans, quiet
+from understudy.pictures.guards import check_scans, quiet, unlogged
 
 Pixels = UInt8[np.ndarray, "h w 3"]
 
@@ -84,7 +84,7 @@ def glance(path: str | os.PathLike[str], side: int) -> Glance:
 
 def _read(file: Path, side: int | None) -> Glance:
     check_is_file(file)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unlogged():
         warnings.simplefilter("ignore")  # strangers' files do not write on our terminal
         try:
             with _opened(file) as image:
@@ -194,7 +194,7 @@ def texts(path: str | os.PathLike[str]) -> tuple[dict[str, str], str]:
     """The text chunks of a PNG, and the XMP packet of any picture; empty where there is none."""
     file = Path(path)
     check_is_file(file)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), unlogged():
         warnings.simplefilter("ignore")
         try:
             with _opened(file) as image:
