@@ -141,6 +141,6 @@ def _from_profile(image: Image.Image, profile: bytes, notes: list[str]) -> Image
         converted = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
         assert converted is not None
         return converted
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+    except (ImageCms.PyCMSError, OSError, ValueError):
         notes.append("its colour profile does not fit the picture and was left out.")
         return image.convert("RGB")

@@ -283,7 +283,9 @@ def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glanc
         upright = upright.reduce(max(1, min(upright.size) // side))
     if upright.has_transparency_data:
         notes.append(f"{file.name} is partly transparent; it was laid on white.")
-    pixels = to_srgb(upright, image.info.get("icc_profile"), notes, depth)
+    profile = image.info.get("icc_profile")
+    profile = profile if isinstance(profile, bytes | None) else b"none"  # a TIFF may say a number
+    pixels = to_srgb(upright, profile, notes, depth)
     lies = exif.get(ORIENTATION, 1) in (5, 6, 7, 8)
     size = (width, height) if lies else (height, width)
     turned, located = exif.get(ORIENTATION, 1) != 1, bool(exif.get_ifd(GPS))
