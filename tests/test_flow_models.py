@@ -335,6 +335,8 @@ def test_a_folder_without_a_part_is_refused_by_name(kind: str, part: str, tmp_pa
         ("transformer", {"num_layers": 9}, "lack"),
         ("transformer", {"caption_projection_dim": 20}, "shape|fit"),
         ("transformer", {"surprise": 1}, "'surprise'"),
+        ("text_encoder", {"architectures": [[]]}, "architectures"),
+        ("text_encoder", {"architectures": 0.5}, "architectures"),
         ("transformer", {"num_layers": 10**9}, "num_layers"),
         ("transformer", {"quantization_config": {"a": 1}}, "quantization_config"),
         ("text_encoder_3", {"architectures": ["UMT5EncoderModel"]}, "Wanted T5EncoderModel"),
@@ -428,3 +430,24 @@ def test_the_command_line_generates(here: Path) -> None:
     assert (here / "a.png").is_file()
     checked = CliRunner().invoke(app, ["models", "check", folder])
     assert checked.exit_code == 0 and "Stable Diffusion 3" in checked.output
+
+
+@pytest.mark.parametrize("sections", [[[]], [1, 1, 1], "1, 1, 2", [0, 2, 2], [1, 1]])
+def test_rotary_sections_that_do_not_fit_a_head_are_refused(
+    sections: object, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(tiny_flow_folder("qwen"), tmp_path / "model")
+    file = folder / "text_encoder" / "config.json"
+    told = json.loads(file.read_text())
+    told["text_config"]["rope_parameters"]["mrope_section"] = sections
+    file.write_text(json.dumps(told))
+    with pytest.raises(ModelError, match="mrope_section|rope_parameters"):
+        load(str(folder), device="cpu")
+
+
+def test_a_length_that_is_no_number_is_refused(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_flow_folder("chroma"), tmp_path / "model")
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": "x"}))
+    with pytest.raises(ModelError, match="model_max_length = 'x'"):
+        load(str(folder), device="cpu")
