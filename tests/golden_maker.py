@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -338,6 +339,7 @@ if __name__ == "__main__":
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
+    sys.path.insert(0, str(Path(__file__).parent.parent))  # `benchmarks` holds the plain swap
     make(given.folder, given.seed)
     total = sum(file.stat().st_size for file in given.folder.rglob("*") if file.is_file())
     print(f"{given.folder}: {total / 1e6:.2f} MB")

@@ -38,7 +38,8 @@ LEARN = (
 VERBS: dict[str, tuple[tuple[str, ...], str, str, bool]] = {
     "swap": (("swap", "photo.png", *ABOUT, "--swap", "cat=rex"), "swapped.png", "", True),
     "edit": (("edit", "photo.png", *ABOUT, "--to", "a photo of a dog"), "edited.png", "", True),
-    "learn": (tuple(LEARN.split()), "concepts/rex/concept.json", "concepts/rex/checkpoints", True),
+    "learn": (tuple(LEARN.split()), "concepts/rex/concept.json", "concepts/rex/checkpoints/step-*",
+              True),
     "evaluate": (
         ("evaluate", "swap", "--limit", "6", "--side", "64", "--methods", "right-answer,no-swap"),
         "swapbench/report.md", "swapbench/run.json", False,
@@ -95,7 +96,7 @@ def test_killed_runs_give_the_results_of_an_unbroken_run(
         broken, runs = shutil.copytree(concept, tmp_path / f"run-{runs}"), runs + 1
         most = min(KILLS, kills + KILLS // 4)  # then this run may end
         while not (broken / result).exists():
-            begun = going_on and (broken / going_on).exists()
+            begun = going_on and any(broken.glob(going_on))
             worker = Worker([*words, *(["--resume"] if begun else [])], broken)
             if kills < most and not worker.ended_within(luck.uniform(0, seconds)):
                 worker.kill()
