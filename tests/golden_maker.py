@@ -175,7 +175,7 @@ class Sampler:
         times = torch.full((len(latents),), timestep)
         return self.unet(latents, times, text.expand(len(latents), -1, -1)).sample
 
-    def predict(self, latents: Tensor, time: int, text: Text) -> Tensor:
+    def predict(self, latents: Tensor, time: int, text: Text, control: None = None) -> Tensor:
         return self.predict_noise(latents, time, text.tokens)
 
     def embed(self, prompts: Sequence[str]) -> Text:
