@@ -197,7 +197,7 @@ def test_a_loss_that_breaks_down_keeps_the_steps_before_it(
         pass
     monkeypatch.setattr(
         "understudy.learn.training.row_losses",
-        lambda _, rows, __: torch.full((len(rows),), float("nan"), requires_grad=True),
+        lambda _, rows, *__: torch.full((len(rows),), float("nan"), requires_grad=True),
     )
     with pytest.raises(UnderstudyError, match=r"broke down at step 4.*kept in .*step-000003"):
         list(steps)

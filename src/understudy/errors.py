@@ -49,7 +49,9 @@ def sentence(text: object, most: int = 300) -> str:
 
     most: characters; a longer one is cut, with dots. An error without a message gives its type.
     """
-    line = " ".join(str(text).split()) or type(text).__name__
+    line = " ".join(str(text).split())
+    if not line and isinstance(text, BaseException):
+        line = type(text).__name__
     line = line if len(line) <= most else f"{line[:most].rstrip()}..."
     return line if not line or line[-1] in ".!?" else f"{line}."
 

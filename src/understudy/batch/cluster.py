@@ -9,6 +9,7 @@ from typing import Any
 from understudy.batch.local import AHEAD, Ended, Outcome
 from understudy.batch.tasks import Task
 from understudy.errors import ExtraMissing, InputError
+from understudy.files.reading import parse_json
 from understudy.jobs.events import Result
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
@@ -83,7 +84,7 @@ def _outcomes(
         task, number, attempt = running.pop(ready)
         loads[number] -= 1
         try:
-            outcome: Outcome = json.loads(ray.get(ready))
+            outcome: Outcome = parse_json(ray.get(ready), "a result")
         except ray.exceptions.RayError as error:
             if attempt < ATTEMPTS:
                 give(number, task, attempt + 1)

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from understudy.cli import show
 from understudy.errors import ExtraMissing, InputError
 
 
@@ -69,7 +70,10 @@ def studio(
         concepts=tuple(folder.resolve() for folder in _with_own(concepts)),
         devices=tuple(part.strip() for part in devices.split(",") if part.strip()) or ("auto",),
     )
-    serve(config, lambda address: typer.echo(f"{address}  (Ctrl-C ends it; no job is lost)"))
+    serve(
+        config,
+        lambda address: show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)"),
+    )
 
 
 def _with_own(concepts: list[Path]) -> list[Path]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -118,6 +119,15 @@ def picture_file(folder: Path, name: str) -> Path:
             f"{folder}. Remove that line."
         )
     return file
+
+
+def adopted(folder: Path, file: Path, method: str) -> str:
+    """Copy the picture of another program's method into the folder of results, as ours are laid
+    out; returns its path there. Rows name no picture outside."""
+    name = f"pictures/{method}/{file.name}"
+    with replacing(picture_file(folder, name)) as staged:
+        shutil.copyfile(file, staged)
+    return name
 
 
 def add_row(path: Path, row: Row) -> None:

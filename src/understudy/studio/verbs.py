@@ -24,7 +24,7 @@ from understudy.settings import (
 )
 from understudy.settings.drag import DragSettings
 from understudy.settings.knobs import Settings
-from understudy.settings.marks import MarkSettings
+from understudy.settings.marks import CONSENT, MarkSettings
 from understudy.settings.project import ProjectSettings
 
 # Kinds of inputs. The page sends ids of files and names of concepts, never paths.
@@ -86,6 +86,7 @@ class Verb:
 _PROMPT = Input("prompt", PROMPT, "describes the photo, subjects included", needed=True)
 _PHOTO = Input("photo", PICTURE, "the photo")
 _MASK = Input("mask", PICTURE, "white where the photo may change")
+_SELECT = Input("select", TEXTS, "where it may change: a word, x,y or x,y,width,height in pixels")
 _SWAP = Input("swap", SWAPS, "WORD=CONCEPT: who takes whose place", needed=True)
 _REGION = Input("region", TEXT, "auto, all, or x,y,width,height in pixels", default="auto")
 _REFERENCES = Input("photos", PICTURES, "photos of the concept, to compare candidates with")
@@ -106,6 +107,13 @@ VERBS = {
                 Input("class_noun", TEXT, "what the subject is, such as dog", needed=True),
                 Input("identifier", TEXT, "rare word for the subject in prompts"),
                 Input("masks", PICTURES, "masks of the photos, in the same order"),
+                Input(
+                    "consent",
+                    TEXT,
+                    "consent of the people in the photos",
+                    default=CONSENT[0],
+                    choices=CONSENT,
+                ),
                 Input("after", CONCEPTS, "concepts that are learnt already and stay applied"),
             ),
         ),
@@ -116,6 +124,7 @@ VERBS = {
             (
                 Input("prompt", PROMPT, "what to draw; {name} for a concept", needed=True),
                 _CONCEPT,
+                Input("init", PICTURE, "a photo to start from, see strength"),
                 Input(
                     "count",
                     COUNT,
@@ -142,6 +151,7 @@ VERBS = {
                 Input("blend", TEXT, "word=word: change only where these words are"),
                 Input("preserve", TEXTS, "words whose place stays as it is"),
                 _MASK,
+                _SELECT,
                 _REGION,
             ),
             {"out": "edited.png"},
@@ -152,7 +162,7 @@ VERBS = {
             "swap",
             "Replace a subject of a photo by a concept.",
             (SwapSettings, *_RUN),
-            (_PHOTO, _PROMPT, _SWAP, _MASK, _REFERENCES, _REGION),
+            (_PHOTO, _PROMPT, _SWAP, _MASK, _SELECT, _REFERENCES, _REGION),
             {"out": "swapped.png"},
             optional=(InvertSettings,),
             seed=True,
@@ -167,6 +177,7 @@ VERBS = {
                 _SWAP,
                 Input("vary", TEXTS, "at most two of NAME=VALUE,VALUE,..."),
                 _MASK,
+                _SELECT,
                 _REFERENCES,
                 _REGION,
             ),

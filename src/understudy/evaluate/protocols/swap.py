@@ -82,7 +82,8 @@ def _outside(run: ResultsFolder, bench: Bench, name: str, case: str, folder: Pat
     file = folder / f"{case}.png"
 
     def make() -> Row:
-        return _scored(run, bench, case, file)
+        found = _scored(run, bench, case, file)
+        return {**found, "picture": results.adopted(run.folder, file, name)}
 
     mark = ingredient("result", file).sha256[:16] if file.is_file() else ""
     return RowJob(name, case, make, mark)
@@ -98,8 +99,7 @@ def _scored(run: ResultsFolder, bench: Bench, case: str, file: Path) -> Row:
             "make it anew in that size."
         )
     found = bench.score(case, to_tensor(opened.pixels))
-    inside = run.folder.resolve() in file.resolve().parents
-    return {**found, "picture": str(file.relative_to(run.folder) if inside else file.resolve())}
+    return {**found, "picture": f"pictures/{file.parent.name}/{file.name}"}
 
 
 # Given to others
