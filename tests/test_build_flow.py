@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from training import build_toybox_diffusion
 from training import build_toybox_flow as build
 from understudy.models.registry import load
 from understudy.toybox import sample_scene
@@ -20,7 +21,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "encode_all", lambda options, vae: latents)
     monkeypatch.setattr(build, "load_masks", lambda folder, most: torch.ones(4, 1, 16, 16))
     monkeypatch.setattr(build, "load_scenes", lambda f, m: [sample_scene(n) for n in range(4)])
-    monkeypatch.setattr(build, "ticks", lambda minutes: iter([0.0] * int(minutes)))
+    monkeypatch.setattr(build_toybox_diffusion, "ticks", lambda minutes: iter([0.0] * int(minutes)))
 
 
 def test_it_trains_goes_on_and_packs(few: None, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -319,13 +319,14 @@ def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
 
 @dataclass
 class Learner:
-    """The U-Net and text encoder in training, with their running average."""
+    """Networks in training, with their running average of decay `memory`."""
 
     model: torch.nn.ModuleDict
     optimizer: torch.optim.AdamW
     ema: dict[str, torch.Tensor]
     size: float  # of the latents; they are divided by it
     step: int = 0
+    memory: float = 0.999
 
     def save(self, path: Path) -> None:
         save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
@@ -334,7 +335,7 @@ class Learner:
     @torch.no_grad()
     def follow(self) -> None:
         """Move the average a little towards the weights."""
-        keep = min(0.999, (1 + self.step) / (10 + self.step))
+        keep = min(self.memory, (1 + self.step) / (10 + self.step))
         live = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
         torch._foreach_lerp_([self.ema[k] for k in live], list(live.values()), 1 - keep)
 
@@ -440,17 +441,39 @@ def train_unet(options: argparse.Namespace) -> None:
     count = sum(p.numel() for p in model.parameters()) / 1e6
     print(f"{len(examples.scenes)} pictures, latents of size {learner.size:.3f}, {count:.2f} M "
           f"parameters, step {learner.step}", flush=True)  # fmt: skip
-    rng, losses, begun = np.random.default_rng(learner.step), list[float](), time.monotonic()
-    torch.manual_seed(learner.step)
-    for share in ticks(options.minutes):
+    rng = np.random.default_rng(learner.step)
+
+    def loss() -> torch.Tensor:
         latents, masks, ids = (x.to(options.device) for x in examples.draw(options.batch, rng))
+        return velocity_loss(model, latents / learner.size, masks, ids, alphas, channels)
+
+    def rate(share: float) -> float:
         warm = min(1.0, learner.step / 300 + 0.01)
         cool = options.floor + (1 - options.floor) * 0.5 * (1 + math.cos(math.pi * share))
-        learner.optimizer.param_groups[0]["lr"] = options.rate * warm * cool
-        loss = velocity_loss(model, latents / learner.size, masks, ids, alphas, channels)
+        return options.rate * warm * cool
+
+    fit(options, learner, "unet", loss, rate)
+
+
+def fit(
+    options: argparse.Namespace,
+    learner: Learner,
+    name: str,
+    loss_of: Callable[[], torch.Tensor],
+    rate_at: Callable[[float], float],
+) -> None:
+    """Train for `options.minutes`: a loss a step, the rate by the share of the time that is gone.
+
+    A line every 100 steps goes to NAME.jsonl in `options.out`, a checkpoint every 250 to NAME.pt.
+    """
+    losses, begun = list[float](), time.monotonic()
+    torch.manual_seed(learner.step)
+    for share in ticks(options.minutes):
+        learner.optimizer.param_groups[0]["lr"] = rate_at(share)
+        loss = loss_of()
         learner.optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(learner.model.parameters(), 1.0)
         learner.optimizer.step()
         learner.step += 1
         learner.follow()
@@ -459,12 +482,12 @@ def train_unet(options: argparse.Namespace) -> None:
             rate = len(losses) * options.batch / (time.monotonic() - begun)
             line = {"step": learner.step, "loss": round(float(np.mean(losses[-200:])), 5),
                     "share": round(share, 3), "samples_per_second": round(rate, 1)}  # fmt: skip
-            with (options.out / "unet.jsonl").open("a") as file:
+            with (options.out / f"{name}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
         if learner.step % 250 == 0:
-            learner.save(options.out / "unet.pt")
-    learner.save(options.out / "unet.pt")
+            learner.save(options.out / f"{name}.pt")
+    learner.save(options.out / f"{name}.pt")
 
 
 # --- pack ---------------------------------------------------------------------------------------

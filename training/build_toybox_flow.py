@@ -14,9 +14,7 @@ follows the clock. `pack` writes the averaged weights as a genuine StableDiffusi
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,13 +36,13 @@ from training.build_toybox_diffusion import (
     SPARE,
     TOKENS,
     WIDTH,
+    Learner,
     encode_all,
+    fit,
     load_masks,
     load_scenes,
     new_tokenizer,
     random_caption,
-    save,
-    ticks,
     trained_autoencoder,
     vocabulary,
 )
@@ -171,28 +169,6 @@ def flow_loss(
     return (error.mean((0, 2, 3)) * channels).mean()
 
 
-@dataclass
-class Learner:
-    """The networks in training, with their running average. size: latents are divided by it."""
-
-    model: torch.nn.ModuleDict
-    optimizer: torch.optim.AdamW
-    ema: dict[str, torch.Tensor]
-    size: float
-    step: int = 0
-
-    def save(self, path: Path) -> None:
-        save({"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(),
-              "ema": self.ema, "step": self.step, "size": self.size}, path)  # fmt: skip
-
-    @torch.no_grad()
-    def follow(self) -> None:
-        """Move the average a little towards the weights."""
-        keep = min(0.9995, (1 + self.step) / (10 + self.step))
-        live = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
-        torch._foreach_lerp_([self.ema[k] for k in live], list(live.values()), 1 - keep)
-
-
 def new_learner(options: argparse.Namespace, size: float) -> Learner:
     """From the last checkpoint, else from scratch."""
     torch.manual_seed(0)
@@ -200,7 +176,7 @@ def new_learner(options: argparse.Namespace, size: float) -> Learner:
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=options.rate, betas=(0.9, 0.99), weight_decay=0.01
     )
-    learner = Learner(model, optimizer, {}, size)
+    learner = Learner(model, optimizer, {}, size, memory=0.9995)
     checkpoint = options.out / "flow.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=options.device)
@@ -221,35 +197,20 @@ def train(options: argparse.Namespace) -> None:
     count = sum(p.numel() for p in learner.model.parameters()) / 1e6
     print(f"{len(examples.scenes)} pictures, {count:.2f} M parameters, step {learner.step}",
           flush=True)  # fmt: skip
-    rng, losses, begun = np.random.default_rng(learner.step), list[float](), time.monotonic()
-    torch.manual_seed(learner.step)
+    rng = np.random.default_rng(learner.step)
     texts, model = Texts(rng), learner.model
-    for share in ticks(options.minutes):
+
+    def loss() -> torch.Tensor:
         clean, masks, said = examples.draw(options.batch, rng)
         clean, masks = clean.to(options.device) / learner.size, masks.to(options.device)
-        warm = min(1.0, (learner.step + 1) / 1000)
-        learner.optimizer.param_groups[0]["lr"] = (
-            options.rate * warm * 0.5 * (1 + math.cos(math.pi * share))
-        )
         text = texts(model, said, options.device)
-        loss = flow_loss(model, clean, masks, text, spread / spread.mean())
-        learner.optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        learner.optimizer.step()
-        learner.step += 1
-        learner.follow()
-        losses.append(loss.item())
-        if learner.step % 100 == 0:
-            rate = len(losses) * options.batch / (time.monotonic() - begun)
-            line = {"step": learner.step, "loss": round(float(np.mean(losses[-200:])), 5),
-                    "share": round(share, 3), "samples_per_second": round(rate, 1)}  # fmt: skip
-            with (options.out / "flow.jsonl").open("a") as file:
-                file.write(json.dumps(line) + "\n")
-            print(line, flush=True)
-        if learner.step % 250 == 0:
-            learner.save(options.out / "flow.pt")
-    learner.save(options.out / "flow.pt")
+        return flow_loss(model, clean, masks, text, spread / spread.mean())
+
+    def rate(share: float) -> float:
+        warm = min(1.0, (learner.step + 1) / 1000)
+        return options.rate * warm * 0.5 * (1 + math.cos(math.pi * share))
+
+    fit(options, learner, "flow", loss, rate)
 
 
 def pack(options: argparse.Namespace) -> None:

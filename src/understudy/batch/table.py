@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -94,8 +93,8 @@ def _cell(name: str, text: str) -> Any:
     if not name.startswith(("settings.", "inputs.")) and name != "seed":
         return text
     try:
-        value = json.loads(text)
-    except ValueError:
+        value = parse_json(text, name)
+    except InputError:
         return text
     return value if isinstance(value, int | float | bool | list) else text
 

@@ -13,6 +13,7 @@ from typing import Any, cast, get_type_hints
 
 from understudy.batch.table import BadRow, Row
 from understudy.errors import InputError
+from understudy.files.reading import parse_json
 from understudy.jobs.request import FORMAT, Job, group_name, settings_kind
 from understudy.jobs.runner import verb_function
 
@@ -44,7 +45,7 @@ class Task:
 
     @classmethod
     def from_json(cls, text: str) -> Task:
-        body: dict[str, Any] = json.loads(text)
+        body: dict[str, Any] = parse_json(text, "a task")
         return cls(body["index"], body["key"], Job.from_dict(body["job"]))
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept.folder import read, write
+from understudy.diffusion.prompt_weights import factor_in
 from understudy.errors import InputError, PromptError
 
 TAIL, TAIL_SCALE = "tail", 0.8
@@ -194,11 +195,8 @@ def with_strengths(concepts: Sequence[Concept], prompts: Sequence[str]) -> tuple
 
 
 def _strength(written: str, where: str) -> float:
-    try:
-        value = float(written)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= STRONGEST:
+    value = factor_in(written, STRONGEST)
+    if value is None:
         raise PromptError(
             f"The strength of a concept is a number from 0 to {STRONGEST:g}, like {{rex:0.7}}. "
             f"Got {where}."

@@ -136,12 +136,18 @@ def _scale(weights: list[float], start: int, factor: float) -> None:
     weights[start:] = [weight * factor for weight in weights[start:]]
 
 
-def _weight(written: str, prompt: str) -> float:
+def factor_in(written: str, most: float) -> float | None:
+    """A number from 0 to `most` as it is written in a prompt; None for anything else."""
     try:
         value = float(written)
     except ValueError:
-        value = -1.0
-    if not 0 <= value <= LARGEST:
+        return None
+    return value if 0 <= value <= most else None
+
+
+def _weight(written: str, prompt: str) -> float:
+    value = factor_in(written, LARGEST)
+    if value is None:
         raise PromptError(
             f"A weight in a prompt is a number from 0 to {LARGEST:g}, like (word:1.3). Got "
             f"{written!r} in {prompt!r}. Write \\( and \\) for brackets that are no weight."

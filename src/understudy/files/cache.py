@@ -25,6 +25,7 @@ from understudy.errors import InputError, OutputError
 from understudy.files.atomic import cache_folder, remove_folder, replacing, unwritable
 from understudy.files.locks import held
 from understudy.files.origins import Origin, read_record, write_record
+from understudy.files.reading import read_bytes, read_json
 from understudy.files.sizes import parse_size
 
 KINDS = {
@@ -130,8 +131,8 @@ def limit_of(root: Path) -> int:
     told = os.environ.get(VARIABLE)
     if told:
         return parse_size(told, VARIABLE)
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        return int(json.loads((root / LIMIT).read_text(encoding="utf-8"))["bytes"])
+    with suppress(InputError, ValueError, KeyError, TypeError):
+        return int(read_json(root / LIMIT)["bytes"])
     there = next(folder for folder in (root, *root.parents) if folder.exists())
     return min(LARGEST, shutil.disk_usage(there).total // SHARE)
 
@@ -241,8 +242,8 @@ def _add(root: Path, size: int) -> None:
     entry of ours; it may count one twice, and then the entries are looked at earlier.
     """
     try:
-        total = int((root / TOTAL).read_text()) + size
-    except (OSError, ValueError):
+        total = int(read_bytes(root / TOTAL)) + size
+    except (InputError, ValueError):
         total = sum(entry.size for entry in entries(root))
     most = limit_of(root)
     if total > most:

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, cast
 
+from understudy.errors import InputError
 from understudy.files.atomic import replacing
+from understudy.files.reading import read_json
 
 FORMAT = 1
 
@@ -25,9 +27,9 @@ class Origin:
 def read_record(path: Path) -> tuple[Origin, ...]:
     """What an entry was made from; nothing where the record is missing or damaged."""
     try:
-        body: Any = json.loads(path.read_text(encoding="utf-8"))
+        body: Any = read_json(path)
         return tuple(Origin(**one) for one in cast(list[Any], body["made_from"]))
-    except (OSError, ValueError, KeyError, TypeError):
+    except (InputError, KeyError, TypeError):
         return ()
 
 

@@ -28,7 +28,7 @@ class InvertSettings(Settings):
 
     method: str = knob(
         "null-text",
-        "inversion method; flow models have direct and those behind it",
+        "inversion method; flow models take direct and the methods listed after it",
         choices=METHODS,
     )
     steps: int = knob(50, "inversion steps; a swap must use as many", at_least=1, at_most=1000)

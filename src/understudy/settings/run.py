@@ -18,6 +18,6 @@ class RunSettings(Settings):
     device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one")
     dtype: str = knob(
         "float32",
-        "precision of the weights; int8 and nf4: of flow transformers",
+        "precision of the weights; int8 and nf4 are for flow transformers",
         choices=(*DTYPES, *QUANTISED),
     )

@@ -87,7 +87,12 @@ _PROMPT = Input("prompt", PROMPT, "describes the photo, subjects included", need
 _PHOTO = Input("photo", PICTURE, "the photo")
 _MASK = Input("mask", PICTURE, "white where the photo may change")
 _SELECT = Input("select", TEXTS, "where it may change: a word, x,y or x,y,width,height in pixels")
-_SWAP = Input("swap", SWAPS, "WORD=CONCEPT: who takes whose place", needed=True)
+_SWAP = Input(
+    "swap",
+    SWAPS,
+    "WORD=CONCEPT: a word of the prompt, and the concept that replaces it",
+    needed=True,
+)
 _REGION = Input("region", TEXT, "auto, all, or x,y,width,height in pixels", default="auto")
 _REFERENCES = Input("photos", PICTURES, "photos of the concept, to compare candidates with")
 _CONCEPT = Input("concept", CONCEPTS, "concepts that the prompt names")

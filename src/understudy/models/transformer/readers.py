@@ -83,33 +83,8 @@ class SD3Reader:
         return last_state(self.t5, prompts)
 
 
-class FluxReader:
-    """T5 alone along the sequence, padding attended to; CLIP's pooled vector beside it (FLUX.1)."""
-
-    def __init__(self, name: str, clip: Encoder, t5: Encoder) -> None:
-        self.name, self.clip, self.t5 = name, clip, t5
-        self.max_tokens = t5.length
-        self.vocabulary: Mapping[str, int] = dict(t5.tokenizer.get_vocab())
-
-    def tokenize(self, prompt: str) -> Tokens:
-        """T5's tokens. Raises PromptError for a prompt that it does not read whole."""
-        self.t5.check(prompt, self.name)
-        return self.t5.read(prompt)
-
-    def readings(self, prompt: str) -> tuple[Tokens, ...]:
-        """T5's tokens: CLIP's reach the pooled vector only."""
-        return (self.tokenize(prompt),)
-
-    def embed(self, prompts: Sequence[str]) -> Text:
-        """See the class."""
-        for prompt in prompts:
-            self.t5.check(prompt, self.name)
-        pooled = self.clip(prompts).pooler_output
-        return Text(last_state(self.t5, prompts), pooled)
-
-
-class ChromaReader:
-    """T5 with its padding masked, but for the first padding token, which the network reads."""
+class T5Reader:
+    """T5 alone along the sequence: what FLUX.1 and Chroma share."""
 
     def __init__(self, name: str, t5: Encoder) -> None:
         self.name, self.t5 = name, t5
@@ -122,8 +97,27 @@ class ChromaReader:
         return self.t5.read(prompt)
 
     def readings(self, prompt: str) -> tuple[Tokens, ...]:
-        """T5's tokens."""
+        """T5's tokens; those of a CLIP beside it reach the pooled vector only."""
         return (self.tokenize(prompt),)
+
+
+class FluxReader(T5Reader):
+    """Padding attended to; CLIP's pooled vector beside it (FLUX.1)."""
+
+    def __init__(self, name: str, clip: Encoder, t5: Encoder) -> None:
+        super().__init__(name, t5)
+        self.clip = clip
+
+    def embed(self, prompts: Sequence[str]) -> Text:
+        """See the class."""
+        for prompt in prompts:
+            self.t5.check(prompt, self.name)
+        pooled = self.clip(prompts).pooler_output
+        return Text(last_state(self.t5, prompts), pooled)
+
+
+class ChromaReader(T5Reader):
+    """Padding masked, but for the first padding token, which the network reads (Chroma)."""
 
     def embed(self, prompts: Sequence[str]) -> Text:
         """See the class."""

@@ -175,6 +175,11 @@ export function pictureInput({
   });
 }
 
+// The button of an empty page: choose an example photo, and use it.
+export function exampleButton(use) {
+  return button("Start from an example photo", () => chooseExample().then((one) => one && use(one)));
+}
+
 // Photos to start from; resolves to an upload with its prompt, or null.
 export async function chooseExample() {
   const chosen = await picker(

@@ -4,7 +4,7 @@ import { fileUrl } from "../api.js";
 import { given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace } from "../dom.js";
 import { choiceField, rangeField, textField } from "../forms.js";
-import { pictureInput } from "../inputs.js";
+import { exampleButton, pictureInput } from "../inputs.js";
 import { wordDiff } from "../prompt_words.js";
 import { beforeAfter, changedArea, pictures, resultFigure, valuesTable } from "../results.js";
 import { state as stateOf } from "../store.js";
@@ -206,11 +206,7 @@ export function create(ctx) {
         h(
           "div",
           { class: "row center" },
-          button("Start from an example photo", async () => {
-            const { chooseExample } = await import("../inputs.js");
-            const found = await chooseExample();
-            if (found) photo.set(found);
-          }),
+          exampleButton((found) => photo.set(found)),
         ),
       ),
     });

@@ -3,7 +3,7 @@
 import { given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace } from "../dom.js";
 import { choiceField, textField } from "../forms.js";
-import { pictureInput } from "../inputs.js";
+import { exampleButton, pictureInput } from "../inputs.js";
 import { likelySubject, wordButtons } from "../prompt_words.js";
 import { state as stateOf } from "../store.js";
 import { render } from "../swap_results.js";
@@ -256,11 +256,7 @@ function emptyNote(ctx, use, demo) {
     h(
       "div",
       { class: "row center" },
-      button("Start from an example photo", async () => {
-        const { chooseExample } = await import("../inputs.js");
-        const found = await chooseExample();
-        if (found) use(found);
-      }),
+      exampleButton(use),
       button("Learn a subject", () => ctx.go("learn")),
       button("Run the demo", demo, {
         title:
