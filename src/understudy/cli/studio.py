@@ -70,10 +70,11 @@ def studio(
         concepts=tuple(folder.resolve() for folder in _with_own(concepts)),
         devices=tuple(part.strip() for part in devices.split(",") if part.strip()) or ("auto",),
     )
-    serve(
-        config,
-        lambda address: show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)"),
-    )
+    serve(config, _announce)
+
+
+def _announce(address: str) -> None:
+    show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)")
 
 
 def _with_own(concepts: list[Path]) -> list[Path]:
