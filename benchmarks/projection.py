@@ -21,8 +21,8 @@ from torch import Tensor
 from benchmarks.rows import Row, Rows, report, spreads
 from understudy.generators.folder import load_generator
 from understudy.generators.stylegan2.generator import StyleGAN2
+from understudy.pictures.folders import list_folder
 from understudy.pictures.metrics import psnr, ssim
-from understudy.pictures.photo import list_folder
 from understudy.pictures.tensors import read_picture
 from understudy.project import project_steps
 from understudy.settings.project import ProjectSettings

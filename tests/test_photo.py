@@ -12,7 +12,7 @@ from PIL import Image, ImageCms, ImageOps
 
 import pictures
 from understudy.errors import ExtraMissing, InputError, PictureError, UnderstudyError
-from understudy.pictures import photo
+from understudy.pictures import folders, photo
 
 ORIENTATIONS = range(1, 9)
 
@@ -209,7 +209,7 @@ def test_folder_lists_pictures_and_says_what_it_left_out(tmp_path: Path) -> None
         pictures.save(tmp_path / name)
     (tmp_path / "inner").mkdir()
     (tmp_path / "notes.txt").write_text("x")
-    folder = photo.list_folder(tmp_path)
+    folder = folders.list_folder(tmp_path)
     assert [file.name for file in folder.files] == ["a.JPG", "b.png"]
     assert len(folder.notes) == 3
     assert "inner/" in folder.notes[0] and "notes.txt" in folder.notes[1]
@@ -236,15 +236,15 @@ def test_a_glance_decodes_the_whole_file(tmp_path: Path) -> None:
 
 def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="holds no picture.*JPEG, .*AVIF, and HEIF"):
-        photo.list_folder(tmp_path)
+        folders.list_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"nothing of the kind")
     with pytest.raises(PictureError, match="Wanted one of: JPEG, .*AVIF, and HEIF"):
         photo.read_photo(tmp_path / "a.png")
     (tmp_path / "a.png").unlink()
     with pytest.raises(PictureError, match="no folder"):
-        photo.list_folder(tmp_path / "nowhere")
+        folders.list_folder(tmp_path / "nowhere")
     with pytest.raises(PictureError, match="is a file"):
-        photo.list_folder(pictures.save(tmp_path / "a.png"))
+        folders.list_folder(pictures.save(tmp_path / "a.png"))
 
 
 def test_fit_keeps_the_centre_and_the_points(tmp_path: Path) -> None:

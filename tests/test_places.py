@@ -11,7 +11,7 @@ import pictures
 from understudy import cli
 from understudy.errors import ModelError, PictureError
 from understudy.models import registry
-from understudy.pictures import photo
+from understudy.pictures import folders, photo
 
 LONG = "a" * 300
 SWAP = ("--prompt", "a photo of a cat", "--swap", "cat=rex")
@@ -83,7 +83,7 @@ def test_a_folder_without_permission(
 def test_the_library_says_it_too() -> None:
     for read, kind in (
         (photo.read_photo, PictureError),
-        (photo.list_folder, PictureError),
+        (folders.list_folder, PictureError),
         (registry.find, ModelError),
         (registry.generator_folder, ModelError),
     ):

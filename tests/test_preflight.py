@@ -17,8 +17,10 @@ from tiny import tiny_folder
 from understudy import cli
 from understudy.errors import ModelError, PictureError
 from understudy.models.folder import native_size, parameter_counts
+from understudy.pictures.likeness import NEAR, mark
 from understudy.pictures.photo import glance
-from understudy.preflight import BLURRED, NEAR, cut_share, mark, preflight, sharpness
+from understudy.pictures.shapes import cut_share
+from understudy.preflight import BLURRED, preflight, sharpness
 
 
 def scene(seed: int, height: int = 600, width: int = 600) -> np.ndarray:
@@ -53,7 +55,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_each_photo_is_told_what_is_wrong_with_it(photos: Path) -> None:
-    report = preflight(photos)
+    report = preflight(photos, buckets=False)
     found = {one.file: one.warnings for one in report.photos}
     assert found.pop("8 cut short.jpg") == () and found.pop("1 good.png") == ()
     for (name, words), said in zip(
@@ -103,10 +105,10 @@ def test_blur_lowers_sharpness_steadily() -> None:
 
 def test_marks_of_copies_are_near_and_of_strangers_far(tmp_path: Path) -> None:
     def apart(name: str, pixels: np.ndarray, **how: int) -> float:
-        other = mark(glance(pictures.save(tmp_path / name, pixels, **how), 256))
+        other = mark(glance(pictures.save(tmp_path / name, pixels, **how), 256).photo.pixels)
         return float(np.bitwise_count(first ^ other).sum() / (8 * len(first)))
 
-    first = mark(glance(pictures.save(tmp_path / "a.png", scene(1)), 256))
+    first = mark(glance(pictures.save(tmp_path / "a.png", scene(1)), 256).photo.pixels)
     small = np.asarray(Image.fromarray(scene(1)).resize((400, 400)))
     assert apart("b.jpg", small, quality=50) < NEAR / 2
     assert all(apart("c.png", scene(seed)) > 1.5 * NEAR for seed in range(2, 12))

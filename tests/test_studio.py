@@ -92,7 +92,9 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     assert ours <= inputs
     unused = {"resume", "fresh", "clip_model", "dino_model", "landmarks", "tracker_weights"}
     unused |= {"device", "dtype", "tracker", "sam"}
-    assert inputs - ours - unused <= ({"also", "out"} if name in ("learn", "convert") else set())
+    assert inputs - ours - unused <= (
+        {"also", "out", "class_images"} if name in ("learn", "convert") else set()
+    )
     assert one.seed == ("seed" in taken)
     kinds = {verbs.PICTURE, verbs.PICTURES, verbs.FILE}
     chosen = {"out", "file"} if name in ("learn", "convert") else set[str]()

@@ -21,16 +21,18 @@ from jaxtyping import Int16, UInt8
 from understudy.errors import ExtraMissing, PictureError, listed
 from understudy.files.reading import sha256
 from understudy.models.folder import native_size, parameter_counts
-from understudy.pictures.photo import Glance, fit, glance, list_folder
+from understudy.pictures.folders import list_folder
+from understudy.pictures.likeness import NEAR, grey_of, mark
+from understudy.pictures.photo import Glance, glance
+from understudy.pictures.shapes import bucket_of, cut_share, step_of
 
 FEW, MANY = 3, 30  # photos: the paper's 3 to 5 suffice, beyond 30 no gain is published
 USUAL_SIZE = (512, 512)
 LOOK = 256  # pixels of the shorter side that is looked at
 BLURRED = 0.12  # of `sharpness`: photos have 0.3 and more, blurred by 1% of their width 0.1
 DARK, BRIGHT, FLAT = 25.0, 235.0, 6.0  # grey levels of 0 to 255: means, and a deviation
+DOWNSCALE = 8  # pixels a latent cell, as of nearly all models
 CUT = 0.3  # share of a photo that cropping to the model's shape may take
-SQUARE = 16  # the side of a photo's mark
-NEAR = 0.2  # share of bits in which marks of copies differ; strangers differ in 0.4 and more
 GB = 10**9
 # Bytes a trained weight needs in memory: its copy, gradient and Adam's two moments in float32; and
 # on disk: the concept in float16, and three checkpoints (two kept, one being written) of all that.
@@ -95,25 +97,31 @@ class PreflightReport:
 
 
 def preflight(
-    folder: Path | str, *, model: Path | None = None, trains_all: bool = True, out: Path = Path(".")
+    folder: Path | str,
+    *,
+    model: Path | None = None,
+    trains_all: bool = True,
+    out: Path = Path("."),
+    buckets: bool = True,
 ) -> PreflightReport:
     """Look at all photos of a folder.
 
     model: the folder of the model that will learn, for its picture size and its needs. trains_all:
     whether all its weights are trained (DreamBooth) or few. out: where the concept will be written.
+    buckets: whether photos are trained at the nearest aspect ratio, or cropped to the model's.
     Raises PictureError where there is no folder, or no picture in it.
     """
     listing = list_folder(folder)
     size = native_size(model) if model else USUAL_SIZE
     with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
-        looks = list(pool.map(partial(_look, size=size), listing.files))
+        looks = list(pool.map(partial(_look, size=size, buckets=buckets), listing.files))
     copies = _copies(looks)
     photos = tuple(
         _finding(look, (*look.warnings, *copies.get(i, ()))) for i, look in enumerate(looks)
     )
     usable = [one for one in photos if not one.error]
     needs = _needs(model, trains_all, out) if model else None
-    warnings = (*_of_the_set(usable), *_of_the_machine(needs))
+    warnings = (*_of_the_set(usable, buckets), *_of_the_machine(needs))
     return PreflightReport(Path(folder), size, photos, warnings, listing.notes, needs)
 
 
@@ -133,19 +141,20 @@ class _Look:
     error: str | None = None
 
 
-def _look(file: Path, size: tuple[int, int]) -> _Look:
+def _look(file: Path, size: tuple[int, int], buckets: bool) -> _Look:
     try:
         seen = glance(file, LOOK)
     except (PictureError, ExtraMissing) as error:
         return _Look(file, None, error=str(error))
     digest = sha256(file, error=PictureError)
-    grey = _grey(seen.photo.pixels)
-    cut, sharp = cut_share(seen.size, size), sharpness(grey)
+    grey = grey_of(seen.photo.pixels)
+    shape = bucket_of(seen.size, size, step_of(size, DOWNSCALE)) if buckets else size
+    cut, sharp = cut_share(seen.size, shape), sharpness(grey)
     notes = [note.removeprefix(f"{file.name} ") for note in seen.photo.notes]
     notes += ["is turned upright, as its EXIF says."] if seen.turned else []
     notes += ["says where it was taken; results never do."] if seen.located else []
     warnings = tuple(_objections(seen, size, cut, sharp, grey))
-    return _Look(file, seen, digest, mark(seen), cut, sharp, warnings, tuple(notes))
+    return _Look(file, seen, digest, mark(seen.photo.pixels), cut, sharp, warnings, tuple(notes))
 
 
 def _finding(look: _Look, warnings: tuple[str, ...]) -> Finding:
@@ -177,12 +186,6 @@ def _objections(
     return found
 
 
-def cut_share(size: tuple[int, int], wanted: tuple[int, int]) -> float:
-    """The share of a picture of `size` (height, width) outside the wanted shape in its middle."""
-    scale = max(wanted[0] / size[0], wanted[1] / size[1])
-    return max(0.0, 1 - (wanted[0] * wanted[1]) / (size[0] * size[1] * scale**2))
-
-
 def sharpness(grey: Int16[np.ndarray, "h w"]) -> float:
     """How much of a picture's contrast lies between neighbouring pixels: 0 for fog, near 1 for a
     drawing. The steepest slopes (99.5th percentile) over the range of greys, of 0 to 255."""
@@ -196,21 +199,6 @@ def _percentiles(values: Int16[np.ndarray, ...], shares: Sequence[float]) -> lis
     """By counting, which is quicker than sorting where there are 256 values only."""
     counted = np.cumsum(np.bincount(values.ravel(), minlength=256))
     return [int(np.searchsorted(counted, share * counted[-1])) for share in shares]
-
-
-def _grey(pixels: UInt8[np.ndarray, "h w 3"]) -> Int16[np.ndarray, "h w"]:
-    """Greys of 0 to 255, green counting twice."""
-    red, green, blue = (pixels[..., channel].astype(np.int16) for channel in range(3))
-    return (red + 2 * green + blue) >> 2
-
-
-def mark(seen: Glance) -> UInt8[np.ndarray, " bits"]:
-    """A photo's mark, alike for copies at other sizes and qualities: which of neighbouring regions
-    is lighter (difference hash), in both directions."""
-    small = _grey(fit(seen.photo.pixels, (SQUARE + 1, SQUARE + 1)))
-    across = np.diff(small, axis=1)[:SQUARE] > 0
-    down = np.diff(small, axis=0)[:, :SQUARE] > 0
-    return np.packbits(np.stack([across, down]).ravel())
 
 
 def _copies(looks: Sequence[_Look]) -> dict[int, tuple[str]]:
@@ -236,7 +224,7 @@ def _copies(looks: Sequence[_Look]) -> dict[int, tuple[str]]:
 # All photos
 
 
-def _of_the_set(photos: Sequence[Finding]) -> list[str]:
+def _of_the_set(photos: Sequence[Finding], buckets: bool) -> list[str]:
     found: list[str] = []
     if len(photos) == 1:
         found.append("one photo only: a single view is learnt by heart; 3 to 5 are better")
@@ -245,7 +233,7 @@ def _of_the_set(photos: Sequence[Finding]) -> list[str]:
     if len(photos) > MANY:
         found.append(f"{len(photos)} photos: more than {MANY} teach little more")
     shapes = {_shape(one.size) for one in photos}
-    if len(shapes) > 1:
+    if len(shapes) > 1 and not buckets:
         named = ", ".join(sorted(shapes))
         found.append(f"several aspect ratios ({named}): each is cropped to its middle")
     return found

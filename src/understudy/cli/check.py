@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,23 +27,41 @@ def check(
         str | None,
         typer.Option(help="Folder or hub id of a CLIP model, which proposes the class noun."),
     ] = None,
+    crop_to: Annotated[
+        str | None,
+        typer.Option(help="Propose crops around what this word names, as learn --crop-to makes."),
+    ] = None,
+    buckets: Annotated[
+        bool, typer.Option(help="Whether learning trains each photo at its own aspect ratio.")
+    ] = True,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check photos before learning from them.
 
-    Reads every file and warns of what would harm learning. Loads no model except CLIP, if given.
+    Reads every file and warns of what would harm learning. Loads no model except CLIP, if given,
+    and the model that finds crops.
     """
     if method not in LEARN_METHODS:
         raise InputError(f"--method must be one of {', '.join(LEARN_METHODS)}. Got {method!r}.")
     from understudy.jobs.photos import looker, nouns, preflight
 
-    report = preflight(photos, model, method, STORE)
+    report = preflight(photos, model, method, STORE, buckets)
     show.note(*report.notes)
     found, told = report.to_dict(), lines(report)
     if clip_model and any(one.error is None for one in report.photos):
         proposed = nouns(photos, looker(clip_model))
         found |= {"nouns": dict(proposed)}
         told.append("class: " + ", ".join(f"{noun} {share:.0%}" for noun, share in proposed))
+    if crop_to:
+        from understudy.jobs.training_photos import crops
+
+        proposed = crops(photos, model, crop_to)
+        found |= {"crops": {name: list(box) for name, box in proposed.items()}}
+        told += [f"crop {name} to {','.join(map(str, box))}" for name, box in proposed.items()]
+        if proposed:
+            told.append(f"learn --crop-to {shlex.quote(crop_to)} makes these crops")
+        else:
+            told.append(f"no photo gains by a crop around the {crop_to}")
     show.result(found, json, *told)
     report.refuse()
 

@@ -29,11 +29,25 @@ Dino = Annotated[
     typer.Option(help="Folder or hub id of a DINO model: scores the identity of previews."),
 ]
 Masks = Annotated[
-    Path | None, typer.Option(help="Folder of masks named like the photos; white is the subject.")
+    Path | None,
+    typer.Option(
+        help="Folder of masks named like the photos; white is the subject. Without it, "
+        "NAME.mask.png beside a photo is its mask."
+    ),
+]
+ClassImages = Annotated[
+    list[str],
+    typer.Option(
+        metavar="[NOUN=]FOLDER",
+        help="Folder of images of the class, learnt along instead of images that the model draws. "
+        "With NOUN=, of the class of a subject of --also; may be repeated.",
+    ),
 ]
 Also = Annotated[
     list[str],
-    typer.Option(help="NAME:CLASS:PHOTOS of another subject to learn together; may be repeated."),
+    typer.Option(
+        help="NAME:CLASS:PHOTOS of another subject to learn in the same concept; may be repeated."
+    ),
 ]
 After = Annotated[
     list[str], typer.Option(help="An earlier concept to preserve while learning; may be repeated.")
@@ -60,6 +74,7 @@ def learn(
         str | None, typer.Option(help="Identifier to use, a rare word.", show_default="chosen")
     ] = None,
     masks: Masks = None,
+    class_images: ClassImages = [],  # noqa: B006
     also: Also = [],  # noqa: B006
     after: After = [],  # noqa: B006
     consent: Consent = CONSENT[0],
@@ -68,6 +83,7 @@ def learn(
 ) -> None:
     """Learn the subject of a few photos as a concept.
 
+    NAME.txt beside NAME.jpg is its caption, NAME.mask.png its mask.
     After Ctrl-C the last checkpoint is kept; --resume continues.
     """
     job = Job.of(
@@ -82,6 +98,7 @@ def learn(
         out=out,
         identifier=identifier,
         masks=masks,
+        class_images=class_images,
         also=also,
         after=after,
         resume=resume,

@@ -16,7 +16,8 @@ from understudy.errors import InputError, PictureError
 from understudy.evaluate import swapbench
 from understudy.files.atomic import replacing
 from understudy.files.reading import read_bytes
-from understudy.pictures.photo import list_folder, write_pixels
+from understudy.pictures.folders import list_folder
+from understudy.pictures.photo import write_pixels
 
 PROMPTS = "prompts_and_classes.txt"
 LIVE = ("cat", "dog")  # the classes whose subjects get the live prompts

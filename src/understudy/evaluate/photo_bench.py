@@ -28,7 +28,8 @@ from understudy.evaluate.swap_scores import CEILING
 from understudy.files import spec
 from understudy.files.reading import read_json
 from understudy.pictures import metrics
-from understudy.pictures.photo import SUFFIXES, list_folder, read_photo
+from understudy.pictures.folders import list_folder
+from understudy.pictures.photo import SUFFIXES, read_photo
 from understudy.pictures.recipe import ingredient
 from understudy.pictures.tensors import read_mask, read_picture
 from understudy.settings.evaluate import CasesSettings

@@ -18,7 +18,7 @@ from understudy.files.cache import Entry
 from understudy.files.origins import Origin
 from understudy.files.reading import sha256
 from understudy.jobs.work import MANIFEST, concept_folder
-from understudy.pictures.photo import list_folder
+from understudy.pictures.folders import list_folder
 
 SHARED = "classes"  # pictures of a class that the model drew: they show nothing of the subject
 

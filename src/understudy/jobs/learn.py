@@ -15,12 +15,12 @@ from understudy.files.cache import Cache
 from understudy.files.origins import Origin
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.photos import looker, nouns, preflight
+from understudy.jobs.training_photos import LearnWish, subject_of, with_class_images
 from understudy.jobs.work import STORE, Work
-from understudy.learn import LearnStep, Subject, learn_steps
+from understudy.learn import LearnStep, learn_steps
 from understudy.learn.preview import PreviewScorer
 from understudy.learn.preview_scorer import CLIP_SCALE, FeaturePreviewScorer
 from understudy.models.interface import DiffusionModel
-from understudy.pictures.tensors import read_folder, read_masks
 from understudy.settings import QUANTISED, LearnSettings, RunSettings
 from understudy.settings.bases import check_trainable
 from understudy.settings.marks import CONSENT
@@ -43,6 +43,7 @@ def learn(
     out: Path | None = None,
     identifier: str | None = None,
     masks: Path | None = None,
+    class_images: list[str] = [],  # noqa: B006
     also: list[str] = [],  # noqa: B006
     after: list[str] = [],  # noqa: B006
     resume: bool = False,
@@ -58,14 +59,15 @@ def learn(
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in also]
-    for one in (photos, *(path for _, _, path in others)):
-        _look_over(work, one, run.model, settings.method, folder, leads)
+    for one in (photos, *(other.photos for other in others)):
+        _look_over(work, one, run.model, settings, folder, leads)
     seeing = _seeing(clip_model, dino_model, not class_noun or settings.preview_every > 0)
     noun = class_noun or _proposed(work, photos, seeing)
     concepts = work.concepts(after)
     with work.model(own_device(run)) as model:
-        subjects = [_subject(work, name, noun, photos, model, identifier, masks)]
-        subjects += [_subject(work, *other, model) for other in others]
+        first = LearnWish(name, noun, photos, identifier, masks)
+        wishes = with_class_images([first, *others], class_images)
+        subjects = [subject_of(work, model, settings, wish) for wish in wishes]
         steps = learn_steps(
             model,
             *subjects,
@@ -114,35 +116,19 @@ def _told(last: LearnStep, concept: Concept, folder: Path) -> Result:
     return Result(numbers, tuple(lines), (str(folder),))
 
 
-def _further(words: str) -> tuple[str, str, Path]:
+def _further(words: str) -> LearnWish:
     """ "mia:dog:photos/mia" -> name, class noun, folder."""
     parts = words.split(":", 2)
     if len(parts) != 3 or not all(parts):
         raise InputError(f"--also must be NAME:CLASS:PHOTOS, like mia:dog:mia/. Got {words!r}.")
-    return parts[0], parts[1], Path(parts[2])
+    return LearnWish(parts[0], parts[1], Path(parts[2]))
 
 
-def _subject(
-    work: Work,
-    name: str,
-    class_noun: str,
-    photos: Path,
-    model: DiffusionModel,
-    identifier: str | None = None,
-    masks: Path | None = None,
-) -> Subject:
-    """Somebody to learn: photos, and masks named like them, fitted to the model."""
-    pictures, listing = read_folder(photos, model.picture_size)
-    work.note(*listing.notes)
-    for file in listing.files:
-        work.used("photos", file)
-    drawn = read_masks(masks, listing, model.picture_size) if masks else None
-    return Subject(name, class_noun, pictures, identifier, drawn)
-
-
-def _look_over(work: Work, photos: Path, model: str, method: str, out: Path, leads: bool) -> None:
+def _look_over(
+    work: Work, photos: Path, model: str, settings: LearnSettings, out: Path, leads: bool
+) -> None:
     """Refuse photos that nothing can be learnt from, before the model is loaded."""
-    report = preflight(photos, model, method, out)
+    report = preflight(photos, model, settings.method, out, settings.buckets)
     report.refuse()
     work.note(*(report.all_warnings if leads else ()))
 

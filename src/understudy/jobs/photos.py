@@ -9,7 +9,7 @@ from torch import Tensor
 
 from understudy.errors import PictureError
 from understudy.models.registry import here
-from understudy.pictures.photo import list_folder
+from understudy.pictures.folders import list_folder
 from understudy.pictures.tensors import read_picture
 from understudy.preflight import PreflightReport
 from understudy.preflight import preflight as look
@@ -32,6 +32,9 @@ def nouns(photos: Path, seeing: ClipFeatures) -> list[tuple[str, float]]:
     return propose_noun(seeing, pictures)
 
 
-def preflight(photos: Path, model: str, method: str, out: Path) -> PreflightReport:
+def preflight(
+    photos: Path, model: str, method: str, out: Path, buckets: bool = True
+) -> PreflightReport:
     """The report of a folder for a model that may be here already, or not."""
-    return look(photos, model=here(model), trains_all=method == "dreambooth", out=out)
+    all_weights = method == "dreambooth"
+    return look(photos, model=here(model), trains_all=all_weights, out=out, buckets=buckets)

@@ -33,10 +33,20 @@ class Prior:
 
 
 @dataclass(frozen=True)
+class Bucket:
+    """Photos of one size, and class images of the same size."""
+
+    photos: LatentCache
+    prior: Prior | None
+
+
+@dataclass(frozen=True)
 class Batches:
     """Draws the rows of each step: `count` of the photos, then as many of the class.
 
-    wordings: for each subject the prompts it goes by; a photo takes one of its own at random.
+    wordings: groups of prompts; a photo takes one of its own group at random. more: photos of
+    further sizes. All rows of a step have one size, drawn by the weight of its photos; the class
+    prompts of all sizes are those of `prior`.
     """
 
     photos: LatentCache
@@ -44,6 +54,7 @@ class Batches:
     prior: Prior | None
     count: int
     schedule: Schedule
+    more: tuple[Bucket, ...] = ()
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -53,38 +64,47 @@ class Batches:
 
     def draw(self, generator: torch.Generator) -> Rows:
         """The rows of one step. The order of random draws is part of what a seed means."""
-        count, which = self.count, self.photos.pick(self.count, generator)
-        latents = [self.photos.draw(which, generator)]
-        prompts = [self._wording(self.photos.owners(which), generator)]
-        masks = [
-            None if self.photos.mask is None else self.photos.mask[which.to(latents[0].device)]
-        ]
-        if self.prior is not None:
-            which = self.prior.latents.pick(count, generator)
-            latents.append(self.prior.latents.draw(which, generator))
-            first = len(self.prompts) - len(self.prior.prompts)
-            prompts.append(first + self.prior.latents.owners(which))
+        bucket = self._bucket(generator)
+        photos, prior, count = bucket.photos, bucket.prior, self.count
+        which = photos.pick(count, generator)
+        latents = [photos.draw(which, generator)]
+        prompts = [self._wording(photos.wordings(which), generator)]
+        masks = [None if photos.mask is None else photos.mask[which.to(latents[0].device)]]
+        if prior is not None:
+            which = prior.latents.pick(count, generator)
+            latents.append(prior.latents.draw(which, generator))
+            first = len(self.prompts) - len(prior.prompts)
+            prompts.append(first + prior.latents.owners(which))
             masks.append(None if masks[0] is None else torch.ones_like(masks[0]))
         clean = torch.cat(latents)
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         cells = int(clean.shape[-2] * clean.shape[-1])
         times = self.schedule.draw_times(len(clean), generator, cells)
         part = torch.arange(len(clean)) // count
-        weights = torch.tensor([1.0, self.prior.weight if self.prior else 0.0])[part] / count
+        weights = torch.tensor([1.0, prior.weight if prior else 0.0])[part] / count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
         here = clean.device
         which, weights = torch.cat(prompts), weights.to(here)
-        by_base = self.prior is not None and self.prior.by_output
+        by_base = prior is not None and prior.by_output
         return Rows(clean, noise, times.to(here), which, part, weights, mask, by_base)
 
-    def _wording(self, owners: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
-        """A prompt for each photo; only where there is a choice is anything drawn."""
+    def _bucket(self, generator: torch.Generator) -> Bucket:
+        """A size by the weight of its photos; only where there are several is anything drawn."""
+        first = Bucket(self.photos, self.prior)
+        if not self.more:
+            return first
+        buckets = (first, *self.more)
+        weights = torch.tensor([bucket.photos.total for bucket in buckets])
+        return buckets[int(weights.multinomial(1, generator=generator))]
+
+    def _wording(self, groups: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
+        """A prompt of each group; only where there is a choice is anything drawn."""
         counts = torch.tensor([len(wording) for wording in self.wordings])
         firsts = counts.cumsum(0) - counts
         if bool((counts == 1).all()):
-            return firsts[owners]
-        drawn = torch.rand(len(owners), generator=generator)
-        return firsts[owners] + (drawn * counts[owners]).long()
+            return firsts[groups]
+        drawn = torch.rand(len(groups), generator=generator)
+        return firsts[groups] + (drawn * counts[groups]).long()
 
 
 def wordings_of(template: str, subject: str, varied: bool) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ scripts do, costs more than the U-Net's forward pass at Stable Diffusion's size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float, Int
@@ -27,16 +27,22 @@ class LatentCache:
 
     mean, std: of each picture's latents, times the scaling factor. std None: no spread. owner: the
     subject, or class, that each picture shows, all the first where None. mask: what of each
-    picture counts, 1 in full; None where all of all pictures does.
+    picture counts, 1 in full; None where all of all pictures does. weight: how often each picture
+    is drawn, relative to the others; None: equally often. wording: which group of prompts each
+    picture goes by; None: that of its owner.
     """
 
     mean: Float[Tensor, "n c h w"]
     std: Float[Tensor, "n c h w"] | None = None
     owner: Int[Tensor, " n"] | None = None
     mask: Float[Tensor, "n 1 h w"] | None = None
+    weight: Float[Tensor, " n"] | None = None
+    wording: Int[Tensor, " n"] | None = None
 
     def pick(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
-        """`count` pictures chosen at random, with replacement."""
+        """`count` pictures chosen at random by their weights, with replacement."""
+        if self.weight is not None:
+            return self.weight.multinomial(count, replacement=True, generator=generator)
         return torch.randint(len(self.mean), (count,), generator=generator)
 
     def draw(
@@ -53,6 +59,15 @@ class LatentCache:
         """Whom the pictures `which` show."""
         return torch.zeros_like(which) if self.owner is None else self.owner[which]
 
+    def wordings(self, which: Int[Tensor, " count"]) -> Int[Tensor, " count"]:
+        """The groups of prompts that the pictures `which` go by."""
+        return self.owners(which) if self.wording is None else self.wording[which]
+
+    @property
+    def total(self) -> float:
+        """The weights of all pictures together."""
+        return float(len(self.mean) if self.weight is None else self.weight.sum())
+
     @property
     def size(self) -> tuple[int, int, int]:
         """(c, h, w) of one picture's latents."""
@@ -61,17 +76,30 @@ class LatentCache:
 
 
 def joined(caches: Sequence[LatentCache]) -> LatentCache:
-    """One bank of the pictures of several, bank number k showing owner k."""
+    """One cache of the pictures of several; cache number k shows owner k unless it names owners."""
+    if len(caches) == 1 and caches[0].owner is not None:
+        return caches[0]
     mean = torch.cat([cache.mean for cache in caches])
-    whole = [
-        cache.std if cache.std is not None else torch.zeros_like(cache.mean) for cache in caches
+    owners = [
+        torch.full((len(cache.mean),), k) if cache.owner is None else cache.owner
+        for k, cache in enumerate(caches)
     ]
-    std = torch.cat(whole) if any(cache.std is not None for cache in caches) else None
-    owner = torch.cat([torch.full((len(cache.mean),), k) for k, cache in enumerate(caches)])
-    if all(cache.mask is None for cache in caches):
-        return LatentCache(mean, std, owner)
-    full = [torch.ones_like(b.mean[:, :1]) if b.mask is None else b.mask for b in caches]
-    return LatentCache(mean, std, owner, torch.cat(full))
+    found = LatentCache(mean, owner=torch.cat(owners))
+    if any(cache.std is not None for cache in caches):
+        whole = [torch.zeros_like(c.mean) if c.std is None else c.std for c in caches]
+        found = replace(found, std=torch.cat(whole))
+    if any(cache.mask is not None for cache in caches):
+        full = [torch.ones_like(c.mean[:, :1]) if c.mask is None else c.mask for c in caches]
+        found = replace(found, mask=torch.cat(full))
+    if any(cache.weight is not None for cache in caches):
+        even = [torch.ones(len(c.mean)) if c.weight is None else c.weight for c in caches]
+        found = replace(found, weight=torch.cat(even))
+    if any(cache.wording is not None for cache in caches):
+        said = [
+            own if c.wording is None else c.wording for c, own in zip(caches, owners, strict=True)
+        ]
+        found = replace(found, wording=torch.cat(said))
+    return found
 
 
 @torch.no_grad()

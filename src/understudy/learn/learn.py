@@ -1,13 +1,13 @@
 """learn: photos of a subject -> a Concept.
 
-photos -> latents (latent_cache, encoded once) -> class latents (prior, sampled, or from the cache)
-       -> steps (training, of a method's pupil on a lesson) -> the pupil's tensors -> Concept
+photos -> latents (photo_groups, encoded once) -> class latents (preservation: drawn, or given)
+       -> steps (training, of a method's parameters on batches) -> the tensors -> Concept
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,17 +16,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, applied
-from understudy.errors import ConceptError, InputError
+from understudy.errors import ConceptError
 from understudy.files.cache import Cache
-from understudy.learn.batches import Batches, Prior
+from understudy.learn.batches import Batches, Bucket
 from understudy.learn.checkpoint import RunFolder, claimed
-from understudy.learn.distributed import Distributed, process_group
+from understudy.learn.distributed import process_group
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
-from understudy.learn.latent_cache import LatentCache, encode_photos, joined
 from understudy.learn.lora import low_rank
+from understudy.learn.photo_groups import encoded_photos
+from understudy.learn.preservation import PRECISIONS, Preserving
 from understudy.learn.preview import Previewer, PreviewScorer, best
-from understudy.learn.prior import PriorSource, PriorStep, PriorStore, prior_steps
 from understudy.learn.run import LearnRun, LearnStep, run_steps
 from understudy.learn.subject import NamedSubject, Subject, blank_concept, facts_of, name_subjects
 from understudy.learn.textual_inversion import new_words
@@ -36,8 +36,6 @@ from understudy.models.interface import DiffusionModel
 from understudy.models.memory import gradient_checkpointing
 from understudy.models.precision import suited_precision
 from understudy.settings import GenerateSettings, LearnSettings
-
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 def learn(
@@ -97,13 +95,18 @@ def learn_steps(
             RunFolder(run, settings.keep_checkpoints, facts).check(resume)
 
         # What to learn from: the photos, and the model's own idea of the classes.
-        latents = joined([_encoded(model, named, settings) for named in learned])
-        prior = yield from _preserved(model, settings, learned, after, latents, cache, distributed)
+        photos = encoded_photos(model, learned, settings)
+        buckets: list[Bucket] = []
+        for latents in photos.sizes:
+            share = latents.total / photos.total
+            kept = Preserving(model, settings, learned, after, cache, distributed, share)
+            buckets.append(Bucket(latents, (yield from kept.prior(latents))))
 
         # Learn it: the method says what trains.
-        wordings = tuple(named.wordings for named in learned)
+        count = settings.batch_size * settings.accumulate
+        first, *more = buckets
         batches = Batches(
-            latents, wordings, prior, settings.batch_size * settings.accumulate, model.schedule
+            first.photos, photos.wordings, first.prior, count, model.schedule, tuple(more)
         )
         trainable = stack.enter_context(_pupil(model, learned, settings))
         stack.enter_context(gradient_checkpointing(model, settings.gradient_checkpointing))
@@ -113,92 +116,8 @@ def learn_steps(
         training = LearnRun(trainer, viewer, concept, settings, run, facts)
         learnt = yield from run_steps(training, resume=resume)
     chosen = best(training.previews) if training.previews else None
-    yield LearnStep("done", 0, 1, preview=chosen, concept=learnt, warnings=learned[0].warnings)
-
-
-def _encoded(model: DiffusionModel, named: NamedSubject, settings: LearnSettings) -> LatentCache:
-    return encode_photos(
-        model,
-        named.subject.photos,
-        flip=settings.flip,
-        crops=settings.crops,
-        masks=named.subject.masks,
-        outside=settings.mask_weight,
-        seed=settings.seed,
-    )
-
-
-def _preserved(
-    model: DiffusionModel,
-    settings: LearnSettings,
-    learned: Sequence[NamedSubject],
-    after: Sequence[Concept],
-    photos: LatentCache,
-    cache: Path | Cache | None,
-    distributed: Distributed,
-) -> Generator[LearnStep, None, Prior | None]:
-    """Yield what prior preservation takes time for, return it; None where nothing is preserved."""
-    if settings.preservation == "output":
-        return _kept_output(settings, learned, photos)
-    known = [settings.prompt.replace("{subject}", p) for c in after for p in c.phrases.values()]
-    prompts = dict.fromkeys([named.class_prompt for named in learned] + known)
-    return (yield from _class_steps(model, settings, tuple(prompts), photos, cache, distributed))
-
-
-def _class_steps(
-    model: DiffusionModel,
-    settings: LearnSettings,
-    prompts: tuple[str, ...],
-    photos: LatentCache,
-    cache: Path | Cache | None,
-    distributed: Distributed,
-) -> Generator[LearnStep, None, Prior | None]:
-    """Yield the sampling of the class latents, return the prior made of them."""
-    alone = settings.method in ("textual-inversion", "hiper")  # these leave every class as it is
-    if alone or settings.prior_weight == 0 or settings.prior_samples == 0:
-        return None
-    caches: list[LatentCache] = []
-    for prompt in prompts:
-        source = PriorSource(
-            prompt,
-            photos.size,
-            steps=settings.prior_steps,
-            guidance=settings.prior_guidance,
-            temperature=settings.prior_temperature,
-            autocast=PRECISIONS[settings.precision],
-        )
-        kept, key = None if cache is None else Cache.at(cache), source.key(model)
-        store = PriorStore(source.latent_size, kept and kept.folder / key)
-        # One process draws the images of a class, all in the same batches; others wait for them.
-        lock = kept.making if kept and distributed.size == 1 else kept and kept.using
-        with lock(key) if lock else nullcontext():
-            count = settings.prior_samples
-            for step in prior_steps(model, source, store, count, distributed=distributed):
-                yield _of_prior(step)
-            if kept:
-                kept.kept(key)
-        caches.append(LatentCache(store.latents(settings.prior_samples).to(photos.mean)))
-    return Prior(prompts, joined(caches), settings.prior_weight)
-
-
-def _kept_output(
-    settings: LearnSettings, learned: Sequence[NamedSubject], photos: LatentCache
-) -> Prior | None:
-    """Output preservation: with the class prompt, the photos' own latents are to give what the
-    untrained model makes of them. No class pictures are drawn."""
-    if settings.method not in ("lora", "dreambooth") or settings.train_text_encoder:
-        raise InputError(
-            "--preservation output goes with --method lora or dreambooth, and with "
-            "--no-train-text-encoder: the untrained text encoder must read the class prompt."
-        )
-    if settings.prior_weight == 0:
-        return None
-    prompts = tuple(named.class_prompt for named in learned)
-    return Prior(prompts, photos, settings.prior_weight, by_output=True)
-
-
-def _of_prior(step: PriorStep) -> LearnStep:
-    return LearnStep("prior", step.index, step.total)
+    warnings = tuple(warning for named in learned for warning in named.warnings)
+    yield LearnStep("done", 0, 1, preview=chosen, concept=learnt, warnings=warnings)
 
 
 def _pupil(

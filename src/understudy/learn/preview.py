@@ -110,13 +110,20 @@ class Previewer:
         scores = self.scorer(seen) if self.scorer else PreviewScores()
         return Preview(trainer.done, pictures, (*named, *plain), photo, prior, scores)
 
+    @property
+    def _latent_size(self) -> tuple[int, int, int]:
+        """(c, h, w) of the photos that previews are compared with."""
+        height, width = self.photos.shape[-2:]
+        scale = self.model.downscale
+        return self.model.latent_channels, height // scale, width // scale
+
     def _draw(self, text: Text, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
         streams = noise_streams([SEED + number for number in range(len(SCENES))] * 2)
         with autocasting(self.model.device, trainer.options.autocast):
             uncond = self.model.embed([""]).expand(len(text))
             *_, last = sample_steps(
                 self.model,
-                drawn(streams, trainer.batches.photos.size, like=self.model),
+                drawn(streams, self._latent_size, like=self.model),
                 text,
                 uncond,
                 steps=self.drawing.steps,
@@ -131,7 +138,8 @@ class Previewer:
 def validation(trainer: Trainer) -> tuple[float, float]:
     """The loss of photos, and of class pictures, on rows that are the same in every preview.
 
-    Times are spread evenly, so that the number falls when learning goes on, not by luck.
+    Times are spread evenly, so that the number falls when learning goes on, not by luck. Of photos
+    of several sizes, those of the first size count.
     """
     given = trainer.batches
     batches = Batches(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -12,16 +12,40 @@ from torch import Tensor
 from understudy.concept import Concept
 from understudy.errors import InputError, PromptError
 from understudy.learn.batches import wordings_of
+from understudy.learn.captions import prompt_of
 from understudy.learn.identifier import choose_identifier
 from understudy.models.interface import DiffusionModel
 from understudy.settings import LearnSettings
 
 
 @dataclass(frozen=True, eq=False)
+class PhotoGroup:
+    """Photos of one size, (n, 3, h, w) in [-1, 1], and what is known of each.
+
+    masks: 1 where the subject is. captions: "" for a photo that has none. weights: how often each
+    photo is drawn, relative to the others. The last two are empty where no photo has any.
+    """
+
+    photos: Float[Tensor, "n 3 h w"]
+    masks: Float[Tensor, "n 1 h w"] | None = None
+    captions: tuple[str, ...] = ()
+    weights: tuple[float, ...] = ()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        return int(self.photos.shape[-2]), int(self.photos.shape[-1])
+
+
+@dataclass(frozen=True, eq=False)
 class Subject:
     """Somebody to learn: the name prompts use, the class noun, photos (n, 3, h, w) in [-1, 1].
 
-    identifier: a word of your own instead of a rare one. masks: 1 where the subject is.
+    identifier: a word of your own instead of a rare one. masks: 1 where the subject is. groups:
+    the photos that are learnt from, by size, with captions and weights; empty: `photos` and `masks`
+    alone. Previews compare with `photos`. class_images: by size, images (m, 3, h, w) of the class
+    to learn along with the photos; empty: the model draws them. has_writing: photos are never
+    mirrored.
     """
 
     name: str
@@ -29,12 +53,23 @@ class Subject:
     photos: Float[Tensor, "n 3 h w"]
     identifier: str | None = None
     masks: Float[Tensor, "n 1 h w"] | None = None
+    groups: tuple[PhotoGroup, ...] = ()
+    class_images: Mapping[tuple[int, int], Tensor] = field(
+        default_factory=dict[tuple[int, int], Tensor]
+    )
+    has_writing: bool = False
+
+    @property
+    def all_groups(self) -> tuple[PhotoGroup, ...]:
+        """What is learnt from, by size."""
+        return self.groups or (PhotoGroup(self.photos, self.masks),)
 
 
 @dataclass(frozen=True, eq=False)
 class NamedSubject:
     """A subject and its words: identifier as prompts say it ("" for HiPer), its tokens, and all the
-    prompts its photos go by. warnings: what speaks against the identifier."""
+    prompts its photos go by. captioned: by caption, the prompt it becomes. warnings: what speaks
+    against the identifier."""
 
     subject: Subject
     identifier: str
@@ -42,6 +77,7 @@ class NamedSubject:
     wordings: tuple[str, ...]
     class_prompt: str
     warnings: tuple[str, ...] = ()
+    captioned: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def name_subjects(
@@ -80,9 +116,19 @@ def _named(
     wordings = wordings_of(template, said, settings.varied_prompts)
     for wording in wordings:
         model.tokenize(wording)
-    return NamedSubject(
-        subject, words, tokens, wordings, template.replace("{subject}", noun), tuple(warnings)
-    )
+    captioned: dict[str, str] = {}
+    for caption in {c: None for group in subject.all_groups for c in group.captions if c}:
+        captioned[caption] = prompt_of(caption, said, noun, subject.name, wordings[0])
+        _check_caption(model, caption, captioned[caption])
+    class_prompt = template.replace("{subject}", noun)
+    return NamedSubject(subject, words, tokens, wordings, class_prompt, tuple(warnings), captioned)
+
+
+def _check_caption(model: DiffusionModel, caption: str, prompt: str) -> None:
+    try:
+        model.tokenize(prompt)
+    except PromptError as error:
+        raise PromptError(f"The caption {caption!r} cannot be used. {error}") from error
 
 
 def _words(
@@ -118,8 +164,15 @@ def blank_concept(
 ) -> Concept:
     """The concept before anything is learnt, so that a bad name fails before minutes of work."""
     first, *others = named_subjects
+    groups = [group for named in named_subjects for group in named.subject.all_groups]
     record = {
         "photos": sum(len(named.subject.photos) for named in named_subjects),
+        "sizes": [f"{width}x{height}" for height, width in dict.fromkeys(g.size for g in groups)],
+        "captioned": sum(bool(caption) for group in groups for caption in group.captions),
+        "masked": any(group.masks is not None for group in groups),
+        "class_images": sum(
+            len(next(iter(named.subject.class_images.values()), ())) for named in named_subjects
+        ),
         "tokens": [string for named in named_subjects for string in named.tokens],
         **settings.to_dict(),
     }
@@ -148,9 +201,14 @@ def facts_of(
     """What makes a run this run, as plain data: who is learnt from what, on what, how."""
     digest = hashlib.sha256()
     for named in named_subjects:
-        for pictures in (named.subject.photos, named.subject.masks):
-            if pictures is not None:
-                digest.update(pictures.cpu().contiguous().numpy().tobytes())
+        for group in named.subject.all_groups:
+            for pictures in (group.photos, group.masks):
+                if pictures is not None:
+                    digest.update(pictures.cpu().contiguous().numpy().tobytes())
+            if group.captions or group.weights:
+                digest.update(repr((group.captions, group.weights)).encode())
+        for images in named.subject.class_images.values():
+            digest.update(images.cpu().contiguous().numpy().tobytes())
     return {
         "settings": settings.to_dict(),
         "model": model.fingerprint,

@@ -62,15 +62,6 @@ class Glance:
     located: bool
 
 
-@dataclass(frozen=True)
-class Folder:
-    """The pictures of a folder, sorted by name, and a note for each entry left out."""
-
-    path: Path
-    files: tuple[Path, ...]
-    notes: tuple[str, ...] = ()
-
-
 def read_photo(path: str | os.PathLike[str]) -> Photo:
     """Open one picture. Raises PictureError: missing, no picture, truncated, too small or large."""
     return _read(Path(path), None).photo
@@ -100,34 +91,6 @@ def _read(file: Path, side: int | None) -> Glance:
             raise PictureError(
                 f"{file} is damaged or cut short ({reason}). Save it anew."
             ) from error
-
-
-def list_folder(path: str | os.PathLike[str]) -> Folder:
-    """The pictures directly in a folder; hidden files and sub-folders are left out, with notes."""
-    folder = Path(path)
-    check_place(folder, error=PictureError)
-    if not folder.exists():
-        raise PictureError(f"There is no folder {folder}. Check the path.")
-    if not folder.is_dir():
-        raise PictureError(f"{folder} is a file. Give the folder that holds the photos.")
-    files: list[Path] = []
-    notes: list[str] = []
-    hidden = 0
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith("."):
-            hidden += 1
-            continue
-        if entry.is_dir():
-            notes.append(f"{entry.name}/ is a folder inside {folder} and was left out.")
-        elif entry.suffix.lower() in SUFFIXES:
-            files.append(entry)
-        else:
-            notes.append(f"{entry.name} is no picture and was left out.")
-    if hidden:
-        notes.append(f"hidden files were left out: {hidden}.")
-    if not files:
-        raise PictureError(f"{folder} holds no picture. Wanted at least one of: {READABLE}.")
-    return Folder(folder, tuple(files), tuple(notes))
 
 
 def fit(pixels: Pixels, size: tuple[int, int]) -> UInt8[np.ndarray, "h2 w2 3"]:

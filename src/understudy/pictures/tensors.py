@@ -18,6 +18,7 @@ from torch import Tensor
 
 from understudy.errors import InputError, PictureError
 from understudy.pictures import photo
+from understudy.pictures.folders import Folder, list_folder
 from understudy.pictures.photo import Pixels
 
 
@@ -34,9 +35,9 @@ def read_picture(
 
 def read_folder(
     path: str | os.PathLike[str], size: tuple[int, int]
-) -> tuple[Float[Tensor, "n 3 h w"], photo.Folder]:
+) -> tuple[Float[Tensor, "n 3 h w"], Folder]:
     """All pictures of a folder in the order of their names, and the listing with its notes."""
-    folder = photo.list_folder(path)
+    folder = list_folder(path)
     return torch.cat([read_picture(file, size) for file in folder.files]), folder
 
 
@@ -95,29 +96,6 @@ def read_mask(
     if grey.max() < 0.5 / 255:
         raise PictureError(f"{path} is black all over, so nothing may change. Paint some white.")
     return torch.from_numpy(grey)[None, None]
-
-
-def read_masks(
-    path: str | os.PathLike[str], photos: photo.Folder, size: tuple[int, int]
-) -> Float[Tensor, "n 1 h w"]:
-    """For each photo the mask of the same name in the folder `path`, all white where it has none.
-
-    Raises PictureError where a mask does not fit its photo, or none is named like a photo.
-    """
-    drawn = {file.stem: file for file in photo.list_folder(path).files}
-    found = [file for file in photos.files if file.stem in drawn]
-    if not found:
-        raise PictureError(
-            f"No mask in {path} is named like a photo in {photos.path}, such as "
-            f"{photos.files[0].stem}.png."
-        )
-    masks = [
-        read_mask(drawn[file.stem], photo.read_photo(file).size, size)
-        if file in found
-        else torch.ones(1, 1, *size)
-        for file in photos.files
-    ]
-    return torch.cat(masks)
 
 
 def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:

@@ -125,7 +125,25 @@ class LearnSettings(Settings):
     train_text_encoder: bool = knob(True, "train the text encoder too")
     prompt: str = knob("a photo of a {subject}", "training prompt; must contain {subject}")
     varied_prompts: bool = knob(False, "draw the training prompt from several templates")
-    flip: bool = knob(False, "also train on mirrored photos")
+    flip: bool = knob(False, "also train on mirrored photos, unless the subject has writing")
+    writing: str = knob(
+        "auto",
+        "whether the subject has writing, so that photos are never mirrored; auto: by the class "
+        "noun and the captions",
+        choices=("auto", "yes", "no"),
+    )
+    buckets: bool = knob(
+        True,
+        "train each photo at the aspect ratio nearest to its own; otherwise its middle is cropped "
+        "to the model's shape",
+    )
+    crop_to: str = knob(
+        "", "crop each photo around this word, such as the class noun or face; empty: no crop"
+    )
+    captions: bool = knob(True, "use NAME.txt beside a photo as its prompt")
+    weight_duplicates: bool = knob(
+        True, "near-duplicate photos together count as much as one photo"
+    )
     crops: int = knob(0, "number of random crops of each photo to train on as well", at_least=0)
     mask_weight: float = knob(
         0.1, "loss weight outside the mask, for photos with a mask", at_least=0, at_most=1
