@@ -6,7 +6,7 @@ photos -> latents (photo_groups, encoded once) -> class latents (preservation: d
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from understudy.learn.distributed import process_group
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
 from understudy.learn.lora import low_rank
-from understudy.learn.photo_groups import encoded_photos
+from understudy.learn.photo_groups import EncodedPhotos, encoded_photos
 from understudy.learn.preservation import PRECISIONS, Preserving
 from understudy.learn.preview import Previewer, PreviewScorer, best
 from understudy.learn.run import LearnRun, LearnStep, run_steps
@@ -96,15 +96,11 @@ def learn_steps(
 
         # What to learn from: the photos, and the model's own idea of the classes.
         photos = encoded_photos(model, learned, settings)
-        buckets: list[Bucket] = []
-        for latents in photos.sizes:
-            share = latents.total / photos.total
-            kept = Preserving(model, settings, learned, after, cache, distributed, share)
-            buckets.append(Bucket(latents, (yield from kept.prior(latents))))
+        kept = Preserving(model, settings, learned, after, cache, distributed)
+        first, *more = yield from _buckets(photos, kept)
 
         # Learn it: the method says what trains.
         count = settings.batch_size * settings.accumulate
-        first, *more = buckets
         batches = Batches(
             first.photos, photos.wordings, first.prior, count, model.schedule, tuple(more)
         )
@@ -118,6 +114,17 @@ def learn_steps(
     chosen = best(training.previews) if training.previews else None
     warnings = tuple(warning for named in learned for warning in named.warnings)
     yield LearnStep("done", 0, 1, preview=chosen, concept=learnt, warnings=warnings)
+
+
+def _buckets(
+    photos: EncodedPhotos, preserving: Preserving
+) -> Generator[LearnStep, None, list[Bucket]]:
+    """The photos of each size with class images of that size, shared out by the photos' weights."""
+    buckets: list[Bucket] = []
+    for latents in photos.sizes:
+        kept = replace(preserving, share=latents.total / photos.total)
+        buckets.append(Bucket(latents, (yield from kept.prior(latents))))
+    return buckets
 
 
 def _pupil(
