@@ -60,7 +60,7 @@ def test_a_tail_stands_behind_the_words_that_name_it_and_nowhere_else():
     plain = model.embed(["a photo of dog"]).tokens
     assert torch.equal(text.tokens[0, :74], plain[0, :74])
     assert text[1:].equals(model.embed(["a photo of bear"]))
-    assert [tail_places(model, p, [rex]) for p in prompts] == [range(74, 77), range(77, 77)]
+    assert tail_places(text, prompts, [rex]) == [range(74, 77), range(77, 77)]
     scaled = personalised_texts(model, prompts[:1], [rex]).tokens[0, 74:]
     assert torch.equal(scaled, 0.8 * tail)
 

@@ -308,7 +308,7 @@ def encode_all(options: argparse.Namespace, vae: AutoencoderKL) -> torch.Tensor:
             pictures = torch.from_numpy(np.load(path)["pictures"]).permute(0, 3, 1, 2)
             batch = (pictures.float() / 127.5 - 1).to(options.device)
             both = [
-                torch.cat([vae.encode(p).latent_dist.mean for p in side.split(50)])
+                torch.cat([vae.encode(p).latent_dist.mean for p in side.split(8)])
                 for side in (batch, batch.flip(3))
             ]
             with replacing(cached) as staged:
@@ -461,15 +461,18 @@ def fit(
     name: str,
     loss_of: Callable[[], torch.Tensor],
     rate_at: Callable[[float], float],
+    every: int = 250,
 ) -> None:
     """Train for `options.minutes`: a loss a step, the rate by the share of the time that is gone.
 
-    A line every 100 steps goes to NAME.jsonl in `options.out`, a checkpoint every 250 to NAME.pt.
+    A line every 100 steps goes to NAME.jsonl in `options.out`, and a checkpoint every `every` steps
+    to NAME.pt.
     """
     losses, begun = list[float](), time.monotonic()
     torch.manual_seed(learner.step)
     for share in ticks(options.minutes):
-        learner.optimizer.param_groups[0]["lr"] = rate_at(share)
+        for group in learner.optimizer.param_groups:
+            group["lr"] = rate_at(share)
         loss = loss_of()
         learner.optimizer.zero_grad()
         loss.backward()
@@ -485,7 +488,7 @@ def fit(
             with (options.out / f"{name}.jsonl").open("a") as file:
                 file.write(json.dumps(line) + "\n")
             print(line, flush=True)
-        if learner.step % 250 == 0:
+        if learner.step % every == 0:
             learner.save(options.out / f"{name}.pt")
     learner.save(options.out / f"{name}.pt")
 

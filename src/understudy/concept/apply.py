@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from understudy.concept.tail import opened
 from understudy.concept.value import (
     LOW_RANK,
     ROWS,
@@ -78,32 +79,33 @@ def embedded(
 ) -> Text:
     """The text of prompts in which {rex} names a concept, learnt tails behind those that name them.
 
-    HiPer (Han et al. 2023, arXiv:2303.08767): the last n of a prompt's embeddings, padding as
-    long as the prompt is short, give way to the tail times `tail_scale` (the concept's own where
-    None). With another strength than 1 they are moved towards it, or beyond. Apply the concepts
-    before. Raises PromptError for a prompt that is too long, and for a strength that is not
-    the concept's own (see `with_strengths`).
+    HiPer (Han et al. 2023, arXiv:2303.08767): the tail times `tail_scale` (the concept's own where
+    None) stands where `tail.opened` says. With another strength than 1 what is there is moved
+    towards it, or beyond. Apply the concepts before. Raises PromptError for a prompt that is too
+    long, and for a strength that is not the concept's own (see `with_strengths`).
     """
     for prompt in prompts:
         _refuse_strengths(prompt, concepts)
     texts = [spelled(prompt, *concepts) for prompt in prompts]
-    text = model.embed(texts).clone()
-    for row, prompt in enumerate(prompts):
-        tails = [c for c in concepts if c.tail is not None and c.phrases.keys() & names_in(prompt)]
-        end = model.max_tokens
-        for concept in tails:
-            tail = concept.tensors[TAIL].to(text.tokens)
+    tails = [_tails(prompt, concepts) for prompt in prompts]
+    counts = [sum(len(tail) for _, tail in of_row) for of_row in tails]
+    text, places = opened(model, model.embed(texts), texts, counts)
+    for row, of_row in enumerate(tails):
+        end = places[row].stop
+        for concept, tail in of_row:
+            learnt = tail.to(text.tokens)
             scale = concept.tail_scale if tail_scale is None else tail_scale
             there = text.tokens[row, end - len(tail) : end]
-            moved = there + concept.strength * (scale * tail - there)
-            there.copy_(scale * tail if concept.strength == 1 else moved)
+            moved = there + concept.strength * (scale * learnt - there)
+            there.copy_(scale * learnt if concept.strength == 1 else moved)
             end -= len(tail)
-        if model.tokenize(texts[row]).length + 2 > end:
-            raise PromptError(
-                f"The prompt {texts[row]!r} leaves no room for {model.max_tokens - end} learnt "
-                f"embeddings behind it. Shorten it."
-            )
     return text
+
+
+def _tails(prompt: str, concepts: Sequence[Concept]) -> list[tuple[Concept, Tensor]]:
+    """The concepts that a prompt names and that are learnt tails."""
+    named = names_in(prompt)
+    return [(c, c.tail) for c in concepts if c.tail is not None and c.phrases.keys() & named]
 
 
 def _refuse_strengths(prompt: str, concepts: Sequence[Concept]) -> None:

@@ -25,6 +25,7 @@ STRONGER = 1.1  # the weight of (word); [word] has its inverse
 LARGEST = 4.0
 _MARKS = frozenset("()[]\\")
 _ESCAPED = re.compile(r"\\([()\[\]\\])")
+_WEIGHTED = re.compile(r"(?<!\\)\([^()]*:\s*\d*\.?\d+\s*\)")
 _NUMBER = re.compile(r":\s*([^\s:()\[\]]+)\s*\)")
 
 
@@ -97,6 +98,19 @@ def weighted(prompt: str) -> Weighted:
 def unweighted(prompt: str) -> str:
     """The text of a prompt without weights and escapes."""
     return weighted(prompt).text
+
+
+def refuse_weights(prompt: str, name: str) -> None:
+    """Raise PromptError for (word:1.3) in a prompt of a model that reads brackets as text.
+
+    name: of the model.
+    """
+    found = _WEIGHTED.search(prompt)
+    if found:
+        raise PromptError(
+            f"{found[0]} weighs words, and {name} reads prompts without weights. Write the words "
+            "alone."
+        )
 
 
 def escaped(text: str) -> str:

@@ -142,7 +142,7 @@ class Text:
         Shorter texts that have a mask are padded with masked zeros.
         """
         longest = max(text.tokens.shape[1] for text in texts)
-        texts = [text if text.mask is None else text._padded(longest) for text in texts]
+        texts = [text if text.mask is None else text.padded(longest) for text in texts]
         more: list[Tensor | None] = []
         for name in ("pooled", "mask", "guidance"):
             found = [value for text in texts if (value := getattr(text, name)) is not None]
@@ -151,8 +151,8 @@ class Text:
             more.append(torch.cat(found) if found else None)
         return cls(torch.cat([text.tokens for text in texts]), *more)
 
-    def _padded(self, length: int) -> Text:
-        """The same, masked zeros behind its tokens."""
+    def padded(self, length: int) -> Text:
+        """The same, masked zeros behind its tokens; itself where it has no mask."""
         behind = length - self.tokens.shape[1]
         if not behind or self.mask is None:
             return self

@@ -154,8 +154,8 @@ def prepared(
             "--preserve go with p2p and hiper. Give a --mask to keep what is outside it."
         )
     targets = tuple(spelled(target, *concepts) for target in named)
-    own = [tail_places(model, target, concepts) for target in named]
     texts = personalised_texts(model, named, concepts, tail_scale=settings.tail_scale or None)
+    own = tail_places(texts, named, concepts)
     tokens = [readings(model, prompt) for prompt in (source_prompt, *targets)]
     windows = {EVERY: settings.cross_map_steps / settings.steps, **words.windows}
     injects = settings.method == "pnp"

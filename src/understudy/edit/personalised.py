@@ -44,10 +44,18 @@ def personalised_texts(
     return Text.cat([embedded(model, [p], *concepts, tail_scale=tail_scale) for p in prompts])
 
 
-def tail_places(model: DiffusionModel, prompt: str, concepts: Sequence[Concept]) -> range:
-    """The places of the tails behind a prompt, the last of its tokens; empty without any."""
-    tails = [c.tail for c in concepts if c.tail is not None and _names(prompt, c)]
-    return range(model.max_tokens - sum(map(len, tails)), model.max_tokens)
+def tail_places(texts: Text, prompts: Sequence[str], concepts: Sequence[Concept]) -> list[range]:
+    """The places of the tails behind each prompt, the last that are read; empty without any.
+
+    texts: of these prompts, from `personalised_texts`.
+    """
+    length = texts.tokens.shape[1]
+    ends = [length] * len(prompts) if texts.mask is None else texts.mask.sum(1).tolist()
+    counts = [
+        sum(len(c.tail) for c in concepts if c.tail is not None and _names(prompt, c))
+        for prompt in prompts
+    ]
+    return [range(int(end) - count, int(end)) for end, count in zip(ends, counts, strict=True)]
 
 
 def from_noise(

@@ -3,7 +3,8 @@
 The last n of a prompt's 77 text embeddings, padding but for very long prompts, are set free and
 learn what the words do not say; the words in front stand still, so that others can take their place
 later. The text encoder never sees the tail, the U-Net does not train at all. In use the tail is
-scaled by 0.8, as the authors' code does (`concept.embedded`).
+scaled by 0.8, as the authors' code does (`concept.embedded`). Where other families have it is said
+in `concept/tail.py`.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from dataclasses import replace
 import torch
 from torch import nn
 
+from understudy.concept.tail import opened
 from understudy.concept.value import TAIL
 from understudy.diffusion.text import Text
-from understudy.errors import InputError
+from understudy.errors import InputError, PromptError
 from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel
 
@@ -28,19 +30,22 @@ def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Trainab
 
     Raises InputError where the prompt's own words would be cut off.
     """
-    end, room = model.max_tokens, model.max_tokens - 2 - model.tokenize(prompt).length
-    if count > room:
-        raise InputError(
-            f"--tail {count} would cut off words of {prompt!r}, behind which are {room} places."
-        )
     with torch.no_grad():
-        start = model.embed([prompt]).tokens[0, end - count : end]
+        text = model.embed([prompt])
+        try:
+            text, (places,) = opened(model, text, [prompt], [count])
+        except PromptError as error:
+            raise InputError(f"--tail {count} does not fit: {error}") from error
+        start = text.tokens[0, places.start : places.stop]
     tail = nn.Parameter(start.to(widest(start.dtype)).clone())
 
     def embed(prompts: Sequence[str]) -> Text:
         with torch.no_grad():
             text = model.embed(prompts).to(tail.dtype)
-        behind = tail.expand(len(text), -1, -1)
-        return replace(text, tokens=torch.cat([text.tokens[:, : end - count], behind], dim=1))
+            text, places = opened(model, text, prompts, [count] * len(prompts))
+        tokens = text.tokens.clone()
+        for row, those in enumerate(places):
+            tokens[row, those.start : those.stop] = tail
+        return replace(text, tokens=tokens)
 
     yield Trainable({TAIL: tail}, embed, True, lambda: {TAIL: tail.detach().cpu().clone()})

@@ -59,6 +59,8 @@ _SD3_M: Config = {**_SD35_M, "pos_embed_max_size": 192, "qk_norm": None,
                   "dual_attention_layers": ()}  # fmt: skip
 _KLEIN_4B: Config = {"num_layers": 5, "num_single_layers": 20, "num_attention_heads": 24,
                      "joint_attention_dim": 7680, "guidance_embeds": False}  # fmt: skip
+_KLEIN_9B: Config = {**_KLEIN_4B, "num_layers": 8, "num_single_layers": 24,
+                     "num_attention_heads": 32, "joint_attention_dim": 12288}  # fmt: skip
 _SD3, _FLUX, _FLUX2 = "StableDiffusion3Pipeline", "FluxPipeline", "Flux2Pipeline"
 _KLEIN, _QWEN, _Z = "Flux2KleinPipeline", "QwenImagePipeline", "ZImagePipeline"
 # CLIP-L 0.12, CLIP-G 0.69, T5-XXL encoder 4.76, Qwen2.5-VL-7B's text part 7.6, Qwen3-4B 4.0,
@@ -73,11 +75,16 @@ BASES = (
     Base("black-forest-labs/FLUX.1-dev", _FLUX, FLUX_NC, True, "", {"guidance_embeds": True}, 4.88),
     Base("black-forest-labs/FLUX.1-schnell", _FLUX, APACHE, True, "black-forest-labs/FLUX.1-dev",
          {}, 4.88),
+    Base("black-forest-labs/FLUX.1-Kontext-dev", "FluxKontextPipeline", FLUX_NC, True, "",
+         {"guidance_embeds": True}, 4.88),
     Base("lodestones/Chroma1-HD", "ChromaPipeline", APACHE, False, "", {}, 4.76),
     Base("black-forest-labs/FLUX.2-dev", _FLUX2, FLUX_NC, True, "", {}, 23.6),
     Base("black-forest-labs/FLUX.2-klein-base-4B", _KLEIN, APACHE, False, "", _KLEIN_4B, 4.0),
     Base("black-forest-labs/FLUX.2-klein-4B", _KLEIN, APACHE, False,
          "black-forest-labs/FLUX.2-klein-base-4B", _KLEIN_4B, 4.0),
+    Base("black-forest-labs/FLUX.2-klein-base-9B", _KLEIN, FLUX_NC, True, "", _KLEIN_9B, 7.6),
+    Base("black-forest-labs/FLUX.2-klein-9B", _KLEIN, FLUX_NC, True,
+         "black-forest-labs/FLUX.2-klein-base-9B", _KLEIN_9B, 7.6),
     Base("Qwen/Qwen-Image", _QWEN, APACHE, False, "", {}, 7.6),
     Base("Tongyi-MAI/Z-Image", _Z, APACHE, False, "", {}, 4.0),
     Base("Tongyi-MAI/Z-Image-Turbo", _Z, APACHE, False, "Tongyi-MAI/Z-Image", {}, 4.0),

@@ -1,9 +1,11 @@
 """What suits the families of flow models, where a model's own file says nothing. Free of torch.
 
 A family is told by the pipeline class in model_index.json, or by the hub id. Steps and guidance are
-the defaults of the family's diffusers pipeline. FlowEdit's numbers are its authors' for SD3 and
-FLUX. Shares of steps count noise removed, not steps: see `transfer/schedule.py`. Photoswap's paper
-ends phi, M and A at noise-to-signal ratios 4.7, 1.5 and 2.1, which are sigma 0.82, 0.60 and 0.68.
+the defaults of the family's diffusers pipeline, or of the model's card where it differs. Guidance
+is u + g (c - u) throughout: what Z-Image's pipeline calls 5 is 6 here. Step-distilled models take
+few steps and no guidance. FlowEdit's numbers are its authors' for SD3 and FLUX. Shares of steps
+count noise removed, not steps: see `transfer/schedule.py`. Photoswap's paper ends phi, M and A at
+noise-to-signal ratios 4.7, 1.5 and 2.1, which are sigma 0.82, 0.60 and 0.68.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from typing import Any, cast
 
 from understudy.files.builtin import builtin_folder
 from understudy.files.reading import read_json
+from understudy.settings.bases import base_named, trained_instead
 from understudy.settings.resolve import Value, Values
 
 MAX_BYTES = 100_000
@@ -62,8 +65,27 @@ FAMILIES: Mapping[str, Mapping[str, Values]] = {
     "Flux": _family(28, 3.5, _FLUX, **{"edit flowedit": _FLUX_EDIT}),
     "Chroma": _family(35, 5.0),
     "QwenImage": _family(50, 4.0),
-    "ZImage": _family(50, 5.0),
+    "ZImage": _family(50, 6.0),
 }
+# Steps and guidance of published models whose cards differ from the pipeline's defaults.
+CARDS = {
+    "stabilityai/stable-diffusion-3.5-medium": (40, 4.5),
+    "stabilityai/stable-diffusion-3.5-large": (28, 3.5),
+    "black-forest-labs/FLUX.1-Kontext-dev": (28, 2.5),
+}
+# Steps of step-distilled models; they are sampled without guidance.
+FEW_STEPS = {"StableDiffusion3": 4, "Flux2": 4, "Flux": 4, "ZImage": 9}
+_UNGUIDED: Values = {"guidance": 1.0, "source_guidance": 1.0}
+
+
+def _distilled(steps: int) -> dict[str, Values]:
+    plain: Values = {"steps": steps, "guidance": 1.0}
+    edits = {f"edit {method}": plain for method in ("p2p", "pnp", "hiper")}
+    flows = {f"edit {method}": {**_UNGUIDED, "steps": steps, "n_max": 50}
+             for method in ("flowedit", "flowalign")}  # fmt: skip
+    return {"generate": plain, "invert": plain, "swap": plain, **edits, **flows}
+
+
 # Parts of hub ids, in lower case, in the order in which they are looked for.
 HUB_IDS = {
     "stable-diffusion-3": "StableDiffusion3",
@@ -90,9 +112,21 @@ def flows(model: str) -> bool:
 
 
 def family_suits(model: str) -> Mapping[str, Values]:
-    """The values that suit the family of a model; empty for other models."""
+    """The values that suit a published model or its family; empty for other models."""
     family = flow_family(model)
-    return {} if family is None else FAMILIES[family]
+    if family is None:
+        return {}
+    general, base = FAMILIES[family], base_named(model)
+    own: Mapping[str, Values] = {}
+    if trained_instead(model):
+        own = _distilled(FEW_STEPS.get(family, 4))
+    elif base is not None and base.hub_id in CARDS:
+        steps, guidance = CARDS[base.hub_id]
+        run: Values = {"steps": steps, "guidance": guidance}
+        verbs = ("generate", "invert", "swap", "edit p2p", "edit pnp", "edit hiper")
+        own = {**dict.fromkeys(verbs, run),
+               "learn": {"prior_steps": steps, "prior_guidance": guidance}}  # fmt: skip
+    return {verb: {**general.get(verb, {}), **own.get(verb, {})} for verb in (*general, *own)}
 
 
 def _of_folder(folder: Path) -> str | None:

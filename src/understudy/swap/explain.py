@@ -5,7 +5,8 @@ Figures 3 and 4 of Gu et al. 2023 (arXiv:2305.18286): the leading components of 
 them where each word of the prompt looks. The photo's own path is walked once; only here, and only
 for layers of one size, are whole self-attention maps made.
 
-Knows models through their protocol; draws nothing: `ExplainStep`s are numbers.
+In a joint layer one map holds both: columns of pixels are its self-attention, columns of words its
+cross-attention. Knows models through their protocol; draws nothing: `ExplainStep`s are numbers.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import Grid, best_grid
 from understudy.models.interface import DiffusionModel
+from understudy.transfer.joint import word_blocks
+from understudy.transfer.readings import readings
 
 FINEST = 1024  # cells of the self-attention maps that are made: 32 x 32, as in the figures
 
@@ -66,17 +69,20 @@ def explain_steps(
     """Walk an inverted photo back, one step at a time, and watch its attention.
 
     Where the path is known the conditional row alone is run; else it is sampled with guidance.
+    Raises InputError for a prompt without words, and for a flow model whose pictures have more than
+    FINEST image tokens.
     """
     inversion.check(model)
     text, empty = model.embed([inversion.prompt]), model.embed([""])
-    tokens = model.tokenize(inversion.prompt)
+    tokens = readings(model, inversion.prompt)
     said = words_of(unweighted(inversion.prompt))
     words = {word: word_places(inversion.prompt, word, tokens) for word in said}
     if not words:
         raise InputError("there is nothing to explain in a prompt without words.")
-    path, latents, whole = inversion.path, inversion.noise, _Sums(words)
+    blocks = word_blocks(model)
+    path, latents, whole = inversion.path, inversion.noise, _Sums(words, blocks)
     for index, (start, end) in enumerate(pairwise(inversion.times)):
-        seen = _Sums(words, whole.grid, whole.word_grid)
+        seen = _Sums(words, blocks, whole.grid, whole.word_grid)
         output = model.predict(latents, start, text, _Watch(seen))
         if path is not None:
             latents = path[index + 1 : index + 2]
@@ -110,9 +116,13 @@ def components(
 
 @dataclass
 class _Sums:
-    """Self- and cross-attention maps summed over the layers of one size each."""
+    """Self- and cross-attention maps summed over the layers of one size each.
+
+    blocks: of joint layers, those whose columns of words are read; None = all.
+    """
 
     words: dict[str, tuple[int, ...]]
+    blocks: frozenset[int] | None = None
     grid: Grid | None = None
     word_grid: Grid | None = None
     maps: dict[Grid, Tensor] = field(default_factory=dict[Grid, Tensor])
@@ -124,12 +134,26 @@ class _Sums:
         return site.cells <= FINEST if chosen is None else site.grid == chosen
 
     def add(self, site: AttentionSite, maps: Float[Tensor, "1 heads q k"]) -> None:
-        into = self.crossed if site.crosses else self.maps
+        """One layer's whole maps."""
         mean = maps[0].float().mean(0)
-        into[site.grid] = into[site.grid] + mean if site.grid in into else mean
+        if site.kind != "joint":
+            self._add(self.crossed if site.crosses else self.maps, site.grid, mean)
+            return
+        self._add(self.maps, site.grid, mean[:, site.image])
+        reads = site.block == "double" and site.block_index in (self.blocks or ())
+        if self.blocks is None or reads:
+            self._add(self.crossed, site.grid, mean[:, site.text])
+
+    def _add(self, into: dict[Grid, Tensor], grid: Grid, mean: Tensor) -> None:
+        into[grid] = into[grid] + mean if grid in into else mean
 
     def settle(self) -> None:
         """Keep the finest self-attention and the cross-attention nearest to 16 x 16."""
+        if not self.maps:
+            raise InputError(
+                f"explain draws attention of at most {FINEST} image tokens, and all layers of this "
+                "model have more at this picture's size. Use a smaller picture."
+            )
         self.grid = self.grid or max(self.maps, key=prod)
         self.word_grid = self.word_grid or best_grid(self.crossed)
         self.maps = {self.grid: self.maps[self.grid]}

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from understudy.diffusion.prompt_weights import refuse_weights
 from understudy.diffusion.text import Tokens
 from understudy.errors import PromptError
 
@@ -52,7 +53,11 @@ class Encoder:
         )
 
     def check(self, prompt: str, name: str) -> None:
-        """Raise PromptError when the prompt has more tokens than fit. name: of the model."""
+        """Raise PromptError when the prompt has more tokens than fit, or weights in it.
+
+        name: of the model.
+        """
+        refuse_weights(prompt, name)
         told = {"add_special_tokens": False, "verbose": False}
         count = len(self.tokenizer(prompt, **told).input_ids)
         if count > self.room:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from understudy.diffusion.prompt_weights import refuse_weights
 from understudy.diffusion.text import Text, Tokens
 from understudy.errors import PromptError
 
@@ -76,7 +77,7 @@ class LanguageReader:
 
     def __init__(self, name: str, tokenizer: Any, network: nn.Module, chat: Chat) -> None:
         self.name, self.tokenizer, self.network, self.chat = name, tokenizer, network, chat
-        self.max_tokens = chat.length
+        self.max_tokens, self.multiple = chat.length, chat.multiple
         self.vocabulary: Mapping[str, int] = dict(tokenizer.get_vocab())
 
     def tokenize(self, prompt: str) -> Tokens:
@@ -142,6 +143,7 @@ class LanguageReader:
 
     def _read(self, prompt: str) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids of the template with the prompt in it, and the characters of each."""
+        refuse_weights(prompt, self.name)
         whole = f"{self.chat.before}{prompt}{self.chat.after}"
         told = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
         read = self.tokenizer(whole, **told)

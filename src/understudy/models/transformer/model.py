@@ -145,6 +145,11 @@ class FlowTransformer:
         """Height and width of a picture in pixels are multiples of this."""
         return self.downscale * self.network.patch
 
+    @property
+    def text_multiple(self) -> int:
+        """The network rounds a prompt's number of tokens up to a multiple of this."""
+        return int(getattr(self.text, "multiple", 1))
+
     def trainable_modules(self) -> dict[str, nn.Module]:
         """The parts that learning may change: the transformer and CLIP's text encoders."""
         clips = [part for part, kind in self.family.encoders.items() if kind.startswith("CLIP")]

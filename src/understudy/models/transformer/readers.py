@@ -61,7 +61,7 @@ class SD3Reader:
 
     def readings(self, prompt: str) -> tuple[Tokens, ...]:
         """CLIP's tokens, cut off at its length, and T5's."""
-        (self.t5 or self.clips[0]).check(prompt, self.name)
+        self._check(prompt)
         found = [self.clips[0].read(prompt)]
         if self.t5 is not None:
             found.append(self.t5.read(prompt, first=self.clips[0].length))
@@ -70,12 +70,17 @@ class SD3Reader:
     def embed(self, prompts: Sequence[str]) -> Text:
         """See the class."""
         for prompt in prompts:
-            (self.t5 or self.clips[0]).check(prompt, self.name)
+            self._check(prompt)
         states, pooled = zip(*(clip_states(clip, prompts) for clip in self.clips), strict=True)
         beside = torch.cat(states, dim=-1)
         behind = self._t5(prompts, beside)
         beside = F.pad(beside, (0, behind.shape[-1] - beside.shape[-1]))
         return Text(torch.cat([beside, behind], dim=1), torch.cat(pooled, dim=-1))
+
+    def _check(self, prompt: str) -> None:
+        """Raise PromptError where even the encoder with the most places cuts the prompt off."""
+        encoders = [self.clips[0], *([] if self.t5 is None else [self.t5])]
+        max(encoders, key=lambda encoder: encoder.room).check(prompt, self.name)
 
     def _t5(self, prompts: Sequence[str], like: Tensor) -> Tensor:
         if self.t5 is None:
