@@ -104,3 +104,30 @@ def test_the_plan_of_a_hub_id_wants_no_download_and_no_prompt() -> None:
     assert said.exit_code == 0, said.output
     for words in ("Apache-2.0", "accept", "33.7", "FLUX.1-dev"):
         assert words in said.output
+
+
+def test_every_flow_family_has_default_settings() -> None:
+    from understudy.models.family import FAMILIES
+    from understudy.settings import families
+
+    for family in FAMILIES:
+        for pipeline in family.pipelines if family.flows else ():
+            assert any(pipeline.startswith(known) for known in families.FAMILIES), pipeline
+
+
+@pytest.mark.parametrize(
+    ("pipeline", "name"),
+    [
+        ("StableDiffusionPipeline", "Stable Diffusion"),
+        ("StableDiffusionXLImg2ImgPipeline", "Stable Diffusion XL"),
+        ("StableDiffusion3Pipeline", "Stable Diffusion 3"),
+        ("FluxPipeline", "FLUX.1"),
+        ("FluxFillPipeline", None),
+        ("StableDiffusion3ControlNetPipeline", None),
+    ],
+)
+def test_a_pipeline_class_names_its_family(pipeline: str, name: str | None) -> None:
+    from understudy.models.family import family_named
+
+    found = family_named(pipeline)
+    assert (found and found.name) == name

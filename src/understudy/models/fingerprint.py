@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from understudy.errors import ModelError
 from understudy.files.reading import read_json, sha256
-from understudy.models.folder import PARTS_WITH_WEIGHTS
+from understudy.models.folder import WEIGHTS
 from understudy.models.weight_files import weight_files
 
 _BITS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -74,7 +74,7 @@ def files_digest(folder: Path) -> str:
     files that are loaded. Raises ModelError where those are missing or damaged.
     """
     whole = hashlib.sha256()
-    parts = [folder / part for part in PARTS_WITH_WEIGHTS]
+    parts = [folder / part for part in WEIGHTS]
     loaded = {file for part in parts if part.is_dir() for file in weight_files(part)}
     for file in sorted(folder.glob("*/*")):
         name = file.relative_to(folder).as_posix()

@@ -1,4 +1,4 @@
-"""A diffusers model folder before it is loaded: is it one, of a family we know, complete, safe?"""
+"""A diffusers model folder before it is loaded: its family, missing parts, native size."""
 
 from __future__ import annotations
 
@@ -8,17 +8,30 @@ from typing import Any, cast
 
 from understudy.errors import ModelError
 from understudy.files import reading
+from understudy.models.family import FAMILIES, SD, SDXL, Family, family_named, tokenizer_of
 from understudy.models.network_configs import network_config
 from understudy.models.weight_files import entries
 
-PARTS = ("unet", "vae", "text_encoder", "tokenizer", "scheduler")
-XL_PARTS = ("text_encoder_2", "tokenizer_2")
-PARTS_WITH_WEIGHTS = ("unet", "transformer", "vae", "text_encoder", "text_encoder_2",
-                      "text_encoder_3")  # fmt: skip
+# Folders with weights, of all families; denoising networks first.
+WEIGHTS = ("unet", "transformer", *sorted({p for f in FAMILIES for p in f.networks[1:]}))
 
 
-def check_folder(folder: Path) -> None:
-    """Raise ModelError unless folder is a Stable Diffusion 1.x, 2.x or XL folder with all parts."""
+def check_folder(folder: Path) -> Family:
+    """The family of a model folder. Raises ModelError where it is unknown or a part is missing."""
+    family = family_in(folder)
+    encoders = encoders_in(folder, family)
+    wanted = (family.denoiser, "vae", "scheduler", *encoders, *map(tokenizer_of, encoders))
+    missing = [part for part in wanted if not (folder / part).is_dir()]
+    if missing:
+        raise ModelError(
+            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}. A {family.name} folder "
+            f"needs {', '.join(f'{part}/' for part in wanted)}. Copy or download it again."
+        )
+    return family
+
+
+def family_in(folder: Path) -> Family:
+    """The family of a model folder, complete or not. Raises ModelError where it is unknown."""
     index = folder / "model_index.json"
     if not index.is_file():
         raise ModelError(
@@ -26,24 +39,25 @@ def check_folder(folder: Path) -> None:
             "folder, or a single .safetensors or .ckpt checkpoint."
         )
     kind = str(read_json(index).get("_class_name", ""))
-    if kind and (not kind.startswith("StableDiffusion") or kind.startswith("StableDiffusion3")):
+    family = family_named(kind)
+    if family is None:
+        known = ", ".join(one.name for one in FAMILIES)
         raise ModelError(
-            f"{folder} holds a {kind[:60]}, which is not supported here. Use a folder of Stable "
-            "Diffusion 1.x, 2.x, XL or 3."
+            f"{folder} holds a {kind[:60]}, which is not supported here. Supported: {known}."
         )
-    wanted = (*PARTS, *XL_PARTS) if is_xl(folder) else PARTS
-    missing = [part for part in wanted if not (folder / part).is_dir()]
-    if missing:
-        raise ModelError(
-            f"{folder} lacks {', '.join(f'{part}/' for part in missing)}. A model folder needs "
-            f"{', '.join(f'{part}/' for part in wanted)}. Copy or download it again."
-        )
+    # Folders written by training scripts name the plain pipeline for XL models, too.
+    return SDXL if family is SD and (folder / "text_encoder_2").is_dir() else family
 
 
-def is_xl(folder: Path) -> bool:
-    """Whether the folder is, or means to be, of the XL family: two text encoders."""
-    kind = str(read_json(folder / "model_index.json").get("_class_name", ""))
-    return "XL" in kind or (folder / "text_encoder_2").is_dir()
+def encoders_in(folder: Path, family: Family) -> tuple[str, ...]:
+    """The text encoders that a folder has or must have: an optional one is null in the index."""
+    index = read_json(folder / "model_index.json")
+
+    def absent(encoder: str) -> bool:
+        said = index.get(encoder)
+        return encoder in family.optional and (said is None or said == [None, None])
+
+    return tuple(encoder for encoder in family.encoders if not absent(encoder))
 
 
 def empty_is_zero(folder: Path) -> bool:
@@ -77,7 +91,7 @@ def parameter_counts(folder: Path) -> dict[str, int]:
     """How many weights each network has, read from the headers of its files alone."""
     return {
         part: sum(math.prod(entry.shape) for entry in entries(folder / part).values())
-        for part in PARTS_WITH_WEIGHTS
+        for part in WEIGHTS
         if (folder / part).is_dir()
     }
 

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor, nn
 
 from understudy.errors import ModelError
-from understudy.models.folder import check_folder, is_xl
+from understudy.models.family import SDXL, Family
+from understudy.models.folder import check_folder
 from understudy.models.network_configs import blocks_in, network_config
 from understudy.models.quiet import explained, quietly
 from understudy.models.schedule_config import load_schedule
 from understudy.models.tokenizer_files import load_tokenizer
 from understudy.models.weight_files import Entry, entries
 
-NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 FLOATS = ("F64", "F32", "F16", "BF16")
 # Names of the autoencoder's attention in folders written before 2023, and now.
 OLD_VAE = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
@@ -52,25 +52,18 @@ class Planned:
 
 def check_model(folder: Path) -> None:
     """Everything that loading checks, without reading the weights. Raises ModelError."""
-    check_folder(folder)
-    plan_parts(folder)
+    plan_parts(folder, check_folder(folder))
     load_schedule(folder)
 
 
-def plan_parts(folder: Path) -> tuple[dict[str, Planned], dict[str, Any]]:
+def plan_parts(folder: Path, family: Family) -> tuple[dict[str, Planned], dict[str, Any]]:
     """The networks and the tokenizers of a folder by the names of its sub-folders.
 
     Raises ModelError for a part that is damaged, or that does not fit the others.
     """
-    names = [part for part in NETWORKS if part != "text_encoder_2" or is_xl(folder)]
     with quietly():
-        planned = {part: _planned(folder, part) for part in names}
-        tokenizers = {
-            name: load_tokenizer(folder / name)
-            for part in names
-            if part.startswith("text_encoder")
-            for name in [part.replace("text_encoder", "tokenizer")]
-        }
+        planned = {part: _planned(folder, part, family) for part in family.networks}
+        tokenizers = {name: load_tokenizer(folder / name) for name in family.tokenizers}
     _check_fit(folder, {part: one.network for part, one in planned.items()}, tokenizers)
     return planned, tokenizers
 
@@ -80,10 +73,11 @@ def load_parts(folder: Path, dtype: torch.dtype) -> dict[str, Any]:
 
     Raises ModelError as plan_parts does, and for weights that are not finite.
     """
-    planned, tokenizers = plan_parts(folder)
+    family = check_folder(folder)
+    planned, tokenizers = plan_parts(folder, family)
     parts: dict[str, Any] = dict(tokenizers)
     for part, plan in planned.items():
-        parts[part] = filled(plan, _precision(plan, dtype, xl="text_encoder_2" in planned))
+        parts[part] = filled(plan, _precision(plan, dtype, xl=family is SDXL))
     for part, tokenizer in tokenizers.items():
         _pool_at_the_end(parts[part.replace("tokenizer", "text_encoder")], tokenizer)
     return parts
@@ -95,7 +89,7 @@ def _precision(plan: Planned, dtype: torch.dtype, *, xl: bool) -> torch.dtype:
     return torch.float32 if upcast and plan.config.get("force_upcast", True) else dtype
 
 
-def _planned(folder: Path, part: str) -> Planned:
+def _planned(folder: Path, part: str, family: Family) -> Planned:
     path = folder / part
     config = network_config(folder, part)
     found = entries(path)
@@ -105,23 +99,22 @@ def _planned(folder: Path, part: str) -> Planned:
             f"only {len(found)} tensors. Copy or download it again."
         )
     with explained(path):
-        network = _built(part, config)
+        network = _built(family, part, config)
     return Planned(path, network, config, sources_of(path, network, found))
 
 
-def _built(part: str, config: Mapping[str, Any]) -> nn.Module:
+def _built(family: Family, part: str, config: Mapping[str, Any]) -> nn.Module:
     """The network of a part with its parameters on the meta device."""
+    import diffusers
+    import transformers
     from accelerate import init_empty_weights
-    from diffusers.models.autoencoders.autoencoder_kl import AutoencoderKL
-    from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
-    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     with init_empty_weights(include_buffers=False):
-        if part in ("unet", "vae"):
-            kind: Any = UNet2DConditionModel if part == "unet" else AutoencoderKL
-            return kind.from_config(dict(config))
-        text: Any = cast(Any, CLIPTextConfig)(**config, attn_implementation="sdpa")
-        return (CLIPTextModel if part == "text_encoder" else CLIPTextModelWithProjection)(text)
+        if part in family.encoders:
+            text: Any = cast(Any, transformers.CLIPTextConfig)(**config, attn_implementation="sdpa")
+            return getattr(transformers, family.encoders[part])(text)
+        kind: Any = getattr(diffusers, family.autoencoder if part == "vae" else family.network)
+        return kind.from_config(dict(config))
 
 
 def sources_of(

@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 
+from understudy.models.family import SDXL
+
+# Library and class of every part of a U-Net folder; XL has all of them.
 CLASSES = {
-    "unet": ("diffusers", "UNet2DConditionModel"),
-    "vae": ("diffusers", "AutoencoderKL"),
+    "unet": ("diffusers", SDXL.network),
+    "vae": ("diffusers", SDXL.autoencoder),
     "scheduler": ("diffusers", "DDIMScheduler"),
-    "text_encoder": ("transformers", "CLIPTextModel"),
-    "tokenizer": ("transformers", "CLIPTokenizer"),
-    "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
-    "tokenizer_2": ("transformers", "CLIPTokenizer"),
+    **{part: ("transformers", kind) for part, kind in (SDXL.encoders | SDXL.tokenizers).items()},
 }
 ABSENT = ("safety_checker", "feature_extractor", "image_encoder")
 XL = "StableDiffusionXLPipeline"

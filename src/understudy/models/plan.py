@@ -16,10 +16,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.diffusion.text import Text
-from understudy.models.folder import parameter_counts
+from understudy.models.family import Family, family_named
+from understudy.models.folder import family_in, parameter_counts
 from understudy.models.transformer.assemble import NETWORKS
 from understudy.models.transformer.configs import network_config
-from understudy.models.transformer.families import FlowFamily, family_in, family_named
 from understudy.models.transformer.networks import FlowNetwork
 from understudy.settings import QUANTISED
 from understudy.settings.bases import Base, base_named, trained_instead
@@ -67,7 +67,7 @@ def plan_of(model: str, folder: Path | None, dtype: str = "float32") -> Plan:
     base = base_named(model)
     family = family_in(folder) if folder else family_named(base.pipeline) if base else None
     facts = _facts(model, base)
-    if family is None:
+    if family is None or not family.flows:
         weights = parameter_counts(folder) if folder else {}
         memory = sum(weights.values()) * BYTES[dtype]
         return Plan("Stable Diffusion", *facts, weights, memory)
@@ -83,7 +83,7 @@ def plan_of(model: str, folder: Path | None, dtype: str = "float32") -> Plan:
     return Plan(family.name, *facts, weights, memory, work, row, (image, text))
 
 
-def empty_flow_network(family: FlowFamily, base: Base | None, folder: Path | None) -> FlowNetwork:
+def empty_flow_network(family: Family, base: Base | None, folder: Path | None) -> FlowNetwork:
     """The transformer without memory: of a folder's configuration, or of the published one's."""
     import diffusers
 

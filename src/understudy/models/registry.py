@@ -118,8 +118,8 @@ def load(
     """
     import torch
 
+    from understudy.models.folder import family_in
     from understudy.models.precision import half_precision
-    from understudy.models.transformer.families import family_in
     from understudy.models.transformer.model import FlowTransformer
     from understudy.models.transformer.quantised import KINDS
     from understudy.models.unet.stable_diffusion import StableDiffusion
@@ -128,7 +128,7 @@ def load(
     where = device_of(device)
     precision = dtype_of(dtype) if bits is None else half_precision(where) or torch.float32
     folder = find(name)
-    flows = family_in(folder) is not None
+    flows = family_in(folder).flows
     if bits is not None and not flows:
         raise InputError(
             f"--dtype {dtype} is for flow transformers. {name} is a U-Net: wanted float32, "

@@ -14,10 +14,9 @@ import torch
 from understudy.errors import OutputError
 from understudy.files.atomic import check_folder_writable, replacing, staging, unwritable
 from understudy.files.tensors import save_tensors
-from understudy.models.folder import read_json
-from understudy.models.parts import NETWORKS
+from understudy.models.family import Family
+from understudy.models.folder import family_in, read_json
 from understudy.models.pipeline_index import CLASSES, SETTINGS, config_of, index_of
-from understudy.models.transformer.families import family_in
 from understudy.models.transformer.model import FlowTransformer
 from understudy.models.transformer.write import copy_flow_parts, write_flow
 from understudy.models.unet.stable_diffusion import StableDiffusion
@@ -62,17 +61,17 @@ def copy_folder(source: Path, target: Path) -> Path:
     """Copy a model folder, whole or not at all. Raises OutputError as `write_folder` does."""
     with _staged(target) as folder:
         family = family_in(source)
-        if family is None:
-            _copy_parts(source, folder)
-        else:
+        if family.flows:
             copy_flow_parts(source, family, folder)
+        else:
+            _copy_parts(source, family, folder)
     return target
 
 
-def _copy_parts(source: Path, target: Path) -> None:
+def _copy_parts(source: Path, family: Family, target: Path) -> None:
     _write_settings(source, target, {})
-    for part in CLASSES:
-        if part in NETWORKS and (source / part).is_dir():
+    for part in family.networks:
+        if (source / part).is_dir():
             for file in weight_files(source / part):
                 _copy(file, target / part / file.name)
             for index in sorted((source / part).glob("*.safetensors.index*.json")):

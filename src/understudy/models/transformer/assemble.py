@@ -8,7 +8,8 @@ from typing import Any, cast
 from torch import nn
 
 from understudy.diffusion.guidance import Guidance
-from understudy.models.transformer import families, language
+from understudy.models.family import CHROMA, FLUX, FLUX2, FLUX2_KLEIN, QWEN_IMAGE, SD3, Z_IMAGE
+from understudy.models.transformer import language
 from understudy.models.transformer.autoencoder import Codec, Flux2Codec, KLCodec, QwenCodec
 from understudy.models.transformer.language import LanguageReader
 from understudy.models.transformer.load import FlowParts
@@ -44,10 +45,10 @@ CODECS: Mapping[str, Callable[[nn.Module], Codec]] = {
     "AutoencoderKLFlux2": Flux2Codec,
 }
 CHATS = {
-    families.QWEN_IMAGE.name: language.QWEN_IMAGE,
-    families.Z_IMAGE.name: language.Z_IMAGE,
-    families.FLUX2_KLEIN.name: language.KLEIN,
-    families.FLUX2.name: language.FLUX2,
+    QWEN_IMAGE.name: language.QWEN_IMAGE,
+    Z_IMAGE.name: language.Z_IMAGE,
+    FLUX2_KLEIN.name: language.KLEIN,
+    FLUX2.name: language.FLUX2,
 }
 
 
@@ -68,23 +69,23 @@ def guidance_of_parts(parts: FlowParts) -> Guidance:
     )
     if embeds:
         return Guidance("embedded")
-    if parts.family is families.FLUX or parts.distilled:
+    if parts.family is FLUX or parts.distilled:
         return Guidance("none")  # FLUX.1 without a guidance input is schnell
-    return Guidance(rescaled=parts.family is families.QWEN_IMAGE)
+    return Guidance(rescaled=parts.family is QWEN_IMAGE)
 
 
 def reader_of(name: str, parts: FlowParts) -> Reader:
     """The text encoders of these parts. name: of the model, for messages."""
     networks, tokenizers, family = parts.networks, parts.tokenizers, parts.family
-    if family is families.SD3:
+    if family is SD3:
         return _sd3_reader(name, parts)
-    if family is families.FLUX:
+    if family is FLUX:
         clip = clip_encoder(tokenizers["tokenizer"], networks["text_encoder"])
         length = family.text_tokens
         t5 = t5_encoder(tokenizers["tokenizer_2"], networks["text_encoder_2"], length)
         return FluxReader(name, clip, t5)
     tokenizer, network = tokenizers["tokenizer"], networks["text_encoder"]
-    if family is families.CHROMA:
+    if family is CHROMA:
         return ChromaReader(name, t5_encoder(tokenizer, network, family.text_tokens))
     return LanguageReader(name, tokenizer, network, CHATS[family.name])
 

@@ -11,9 +11,9 @@ from typing import Any
 
 from understudy.diffusion.flow import DynamicShift, EmpiricalShift, FlowSchedule
 from understudy.errors import ModelError
+from understudy.models.family import Family
 from understudy.models.folder import read_json
 from understudy.models.network_configs import Check, maybe, number, one_of, whole
-from understudy.models.transformer.families import FlowFamily
 
 FILE = "scheduler_config.json"
 SWITCH = maybe(one_of(True, False))
@@ -30,7 +30,7 @@ OFF = ("invert_sigmas", "use_karras_sigmas", "use_exponential_sigmas", "use_beta
        "stochastic_sampling")  # fmt: skip
 
 
-def load_flow_schedule(folder: Path, family: FlowFamily, cells_per_token: int) -> FlowSchedule:
+def load_flow_schedule(folder: Path, family: Family, cells_per_token: int) -> FlowSchedule:
     """The schedule of a folder. cells_per_token: latent cells in one image token.
 
     Raises ModelError, naming the key, for a value that is out of bounds or not supported.
@@ -62,7 +62,7 @@ def load_flow_schedule(folder: Path, family: FlowFamily, cells_per_token: int) -
     )
 
 
-def dynamic_shift(used: dict[str, Any], family: FlowFamily) -> DynamicShift | EmpiricalShift:
+def dynamic_shift(used: dict[str, Any], family: Family) -> DynamicShift | EmpiricalShift:
     """The shift that grows with the picture, as the family's pipeline computes it."""
     if family.by_steps:
         return EmpiricalShift()

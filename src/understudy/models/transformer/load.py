@@ -16,7 +16,8 @@ from torch import nn
 
 from understudy.diffusion.flow import FlowSchedule
 from understudy.errors import ModelError
-from understudy.models.folder import read_json
+from understudy.models.family import T5, Family, tokenizer_of
+from understudy.models.folder import check_folder, encoders_in, read_json
 from understudy.models.parts import Planned, filled, sources_of
 from understudy.models.quiet import explained, quietly
 from understudy.models.transformer.configs import (
@@ -25,9 +26,7 @@ from understudy.models.transformer.configs import (
     layers_in,
     network_config,
 )
-from understudy.models.transformer.families import T5, FlowFamily, tokenizer_of
 from understudy.models.transformer.flow_config import load_flow_schedule
-from understudy.models.transformer.folder import check_flow_folder, encoders_in
 from understudy.models.transformer.tokenizers import load_tokenizer
 from understudy.models.weight_files import Entry, entries
 
@@ -44,22 +43,22 @@ class FlowParts:
     distilled: whether the folder says that the model is step-distilled (FLUX.2 klein).
     """
 
-    family: FlowFamily
+    family: Family
     networks: Mapping[str, nn.Module]
     tokenizers: Mapping[str, Any]
     schedule: FlowSchedule
     distilled: bool = False
 
 
-def check_flow_model(folder: Path) -> FlowFamily:
+def check_flow_model(folder: Path) -> Family:
     """Everything that loading checks, without reading the weights. Raises ModelError."""
-    family = check_flow_folder(folder)
+    family = check_folder(folder)
     planned, _ = plan_flow_parts(folder, family)
     load_flow_schedule(folder, family, cells_per_token(family, planned["transformer"].network))
     return family
 
 
-def plan_flow_parts(folder: Path, family: FlowFamily) -> tuple[dict[str, Planned], dict[str, Any]]:
+def plan_flow_parts(folder: Path, family: Family) -> tuple[dict[str, Planned], dict[str, Any]]:
     """The networks and the tokenizers of a folder by the names of its sub-folders.
 
     Raises ModelError for a part that is damaged, or that does not fit the others.
@@ -79,7 +78,7 @@ def plan_flow_parts(folder: Path, family: FlowFamily) -> tuple[dict[str, Planned
 
 def load_flow_parts(folder: Path, dtype: torch.dtype) -> FlowParts:
     """The parts of a folder, on the CPU. Raises ModelError as plan_flow_parts does."""
-    family = check_flow_folder(folder)
+    family = check_folder(folder)
     planned, tokenizers = plan_flow_parts(folder, family)
     networks = {part: _loaded(family, part, plan, dtype) for part, plan in planned.items()}
     schedule = load_flow_schedule(folder, family, cells_per_token(family, networks["transformer"]))
@@ -87,12 +86,12 @@ def load_flow_parts(folder: Path, dtype: torch.dtype) -> FlowParts:
     return FlowParts(family, networks, tokenizers, schedule, distilled)
 
 
-def cells_per_token(family: FlowFamily, network: nn.Module) -> int:
+def cells_per_token(family: Family, network: nn.Module) -> int:
     """Latent cells in one image token of a transformer."""
     return int(family.patch or cast(Any, network).config.patch_size) ** 2
 
 
-def _planned(folder: Path, part: str, family: FlowFamily) -> Planned:
+def _planned(folder: Path, part: str, family: Family) -> Planned:
     path = folder / part
     found = entries(path)
     kind = class_of(family, part)
@@ -114,7 +113,7 @@ def _planned(folder: Path, part: str, family: FlowFamily) -> Planned:
     return Planned(path, network, config, sources)
 
 
-def class_of(family: FlowFamily, part: str) -> type[Any]:
+def class_of(family: Family, part: str) -> type[Any]:
     """The class of a part, imported from diffusers or transformers."""
     import diffusers
     import transformers
@@ -142,7 +141,7 @@ def _with_tied(found: dict[str, Entry], tied: Mapping[str, str]) -> dict[str, En
     return {**{own: found[other] for own, other in pairs if other in found}, **found}
 
 
-def _loaded(family: FlowFamily, part: str, plan: Planned, dtype: torch.dtype) -> nn.Module:
+def _loaded(family: Family, part: str, plan: Planned, dtype: torch.dtype) -> nn.Module:
     """A part with its weights. A tied tensor is one parameter again afterwards."""
     encoder = family.encoders.get(part, "")
     kept = KEPT_FINE.get(encoder) if dtype == torch.float16 else None

@@ -12,10 +12,9 @@ import torch
 
 from understudy.files.atomic import replacing
 from understudy.files.tensors import save_tensors
-from understudy.models.folder import read_json
+from understudy.models.family import Family, tokenizer_of
+from understudy.models.folder import encoders_in, read_json
 from understudy.models.transformer.configs import TEXT_ONLY
-from understudy.models.transformer.families import FlowFamily, tokenizer_of
-from understudy.models.transformer.folder import encoders_in
 from understudy.models.transformer.load import TIED
 from understudy.models.transformer.model import FlowTransformer
 from understudy.models.weight_files import weight_files
@@ -44,7 +43,7 @@ def write_flow(model: FlowTransformer, target: Path, dtype: torch.dtype | None) 
     _write_index(model.folder, target)
 
 
-def copy_flow_parts(source: Path, family: FlowFamily, target: Path) -> None:
+def copy_flow_parts(source: Path, family: Family, target: Path) -> None:
     """The parts of a folder that are loaded, and nothing else."""
     _write_settings(source, family, target, {})
     for part in ("transformer", "vae", *encoders_in(source, family)):
@@ -59,7 +58,7 @@ def _copy_weights(source: Path, target: Path) -> None:
 
 
 def _write_settings(
-    source: Path, family: FlowFamily, target: Path, dtypes: Mapping[str, torch.dtype]
+    source: Path, family: Family, target: Path, dtypes: Mapping[str, torch.dtype]
 ) -> None:
     """Configurations, tokenizers and the scheduler; dtypes: of the weights that are written."""
     encoders = encoders_in(source, family)

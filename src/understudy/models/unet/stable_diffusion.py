@@ -18,9 +18,9 @@ from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.fingerprint import Fingerprint
-from understudy.models.folder import check_folder, empty_is_zero
+from understudy.models.folder import empty_is_zero
 from understudy.models.interface import Tokens
-from understudy.models.parts import NETWORKS, load_parts
+from understudy.models.parts import load_parts
 from understudy.models.schedule_config import load_schedule
 from understudy.models.text_encoders import TextReader
 from understudy.models.unet.denoiser import Denoiser
@@ -80,9 +80,8 @@ class StableDiffusion:
 
         Raises ModelError when parts are missing, do not fit each other, or are of another family.
         """
-        check_folder(folder)
         loaded = load_parts(folder, dtype)
-        networks = {part: loaded[part] for part in NETWORKS if part in loaded}
+        networks = {part: one for part, one in loaded.items() if isinstance(one, nn.Module)}
         for network in networks.values():
             network.to(device).eval().requires_grad_(False)
         return cls(

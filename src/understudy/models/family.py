@@ -1,13 +1,14 @@
-"""The families of flow transformers: which parts a folder has, and what differs between them.
+"""Model families: what a diffusers folder of each family consists of, one value a family.
 
-One value a family. Loading, checking and writing read it; nothing else names a diffusers class.
+Loading, checking, planning and writing a folder read these values; no other module decides by the
+name of a pipeline or network class. Imports neither torch nor diffusers. The settings that suit a
+family are in `settings/families.py`, because settings are resolved before a model is looked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from fnmatch import fnmatchcase
 from typing import Literal
 
 Grid = Literal["uniform", "trained"]
@@ -18,31 +19,35 @@ QWEN_VL, QWEN3 = "Qwen2_5_VLForConditionalGeneration", "Qwen3ForCausalLM"
 MISTRAL = "Mistral3ForConditionalGeneration"
 
 
-@dataclass(frozen=True)
-class FlowFamily:
-    """What is common to all models of a family.
+@dataclass(frozen=True, kw_only=True)
+class Family:
+    """What all models of a family have in common.
 
     Attributes:
-        name: as messages and documentation say it.
-        pipelines: values of _class_name in model_index.json.
-        network: diffusers class of transformer/.
+        name: for messages and documentation.
+        pipelines: patterns of _class_name in model_index.json; * stands for any text.
+        denoiser: folder of the denoising network, "unet" or "transformer".
+        network: diffusers class of the denoising network.
         autoencoder: diffusers class of vae/.
-        encoders: class of each text encoder, by the name of its folder.
-        tokenizers: class of each tokenizer, by the name of its folder.
+        encoders: transformers class of each text encoder, by the name of its folder.
+        tokenizers: transformers class of each tokenizer, by the name of its folder.
         optional: text encoders that a folder may lack (null in model_index.json).
+
+    Of flow transformers only:
         grid: sigmas before shifting; see FlowSchedule.
         max_shift: of a dynamic shift where the scheduler's configuration names none.
         text_tokens: length of the longest text encoder's sequence, padding included.
-        patch: latent cells along a side of an image token; None = as the configuration says.
+        patch: latent cells along a side of an image token; None = read from the configuration.
         by_steps: whether the dynamic shift depends on the number of steps (FLUX.2).
     """
 
     name: str
     pipelines: tuple[str, ...]
+    denoiser: Literal["unet", "transformer"] = "transformer"
     network: str
-    autoencoder: str
-    encoders: Mapping[str, str]
-    tokenizers: Mapping[str, str]
+    autoencoder: str = "AutoencoderKL"
+    encoders: dict[str, str]
+    tokenizers: dict[str, str]
     optional: frozenset[str] = field(default_factory=frozenset[str])
     grid: Grid = "uniform"
     max_shift: float = 1.15
@@ -51,16 +56,38 @@ class FlowFamily:
     by_steps: bool = False
 
     @property
+    def flows(self) -> bool:
+        """Whether models of the family are rectified flows (transformers), not DDPMs (U-Nets)."""
+        return self.denoiser == "transformer"
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """Folders that hold weights."""
-        return ("transformer", "vae", *self.encoders)
+        return (self.denoiser, "vae", *self.encoders)
 
 
-SD3 = FlowFamily(
+SD = Family(
+    name="Stable Diffusion",
+    pipelines=("", "StableDiffusion[!3]*"),
+    denoiser="unet",
+    network="UNet2DConditionModel",
+    encoders={"text_encoder": CLIP},
+    tokenizers={"tokenizer": "CLIPTokenizer"},
+)
+
+SDXL = Family(
+    name="Stable Diffusion XL",
+    pipelines=("StableDiffusion[!3]*XL*", "StableDiffusionXL*"),
+    denoiser="unet",
+    network="UNet2DConditionModel",
+    encoders={"text_encoder": CLIP, "text_encoder_2": CLIP_PROJECTED},
+    tokenizers={"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer"},
+)
+
+SD3 = Family(
     name="Stable Diffusion 3",
     pipelines=("StableDiffusion3Pipeline",),
     network="SD3Transformer2DModel",
-    autoencoder="AutoencoderKL",
     encoders={"text_encoder": CLIP_PROJECTED, "text_encoder_2": CLIP_PROJECTED,
               "text_encoder_3": T5},
     tokenizers={"tokenizer": "CLIPTokenizer", "tokenizer_2": "CLIPTokenizer",
@@ -72,25 +99,23 @@ SD3 = FlowFamily(
     patch=None,
 )  # fmt: skip
 
-FLUX = FlowFamily(
+FLUX = Family(
     name="FLUX.1",
     pipelines=("FluxPipeline", "FluxKontextPipeline"),
     network="FluxTransformer2DModel",
-    autoencoder="AutoencoderKL",
     encoders={"text_encoder": CLIP, "text_encoder_2": T5},
     tokenizers={"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5TokenizerFast"},
 )
 
-CHROMA = FlowFamily(
+CHROMA = Family(
     name="Chroma",
     pipelines=("ChromaPipeline",),
     network="ChromaTransformer2DModel",
-    autoencoder="AutoencoderKL",
     encoders={"text_encoder": T5},
     tokenizers={"tokenizer": "T5TokenizerFast"},
 )
 
-QWEN_IMAGE = FlowFamily(
+QWEN_IMAGE = Family(
     name="Qwen-Image",
     pipelines=("QwenImagePipeline",),
     network="QwenImageTransformer2DModel",
@@ -100,16 +125,15 @@ QWEN_IMAGE = FlowFamily(
     text_tokens=1024,
 )
 
-Z_IMAGE = FlowFamily(
+Z_IMAGE = Family(
     name="Z-Image",
     pipelines=("ZImagePipeline",),
     network="ZImageTransformer2DModel",
-    autoencoder="AutoencoderKL",
     encoders={"text_encoder": QWEN3},
     tokenizers={"tokenizer": "Qwen2TokenizerFast"},
 )
 
-FLUX2_KLEIN = FlowFamily(
+FLUX2_KLEIN = Family(
     name="FLUX.2 klein",
     pipelines=("Flux2KleinPipeline",),
     network="Flux2Transformer2DModel",
@@ -120,7 +144,7 @@ FLUX2_KLEIN = FlowFamily(
     by_steps=True,
 )
 
-FLUX2 = FlowFamily(
+FLUX2 = Family(
     name="FLUX.2",
     pipelines=("Flux2Pipeline",),
     network="Flux2Transformer2DModel",
@@ -131,7 +155,8 @@ FLUX2 = FlowFamily(
     by_steps=True,
 )
 
-FAMILIES = (SD3, FLUX, CHROMA, QWEN_IMAGE, Z_IMAGE, FLUX2_KLEIN, FLUX2)
+# SDXL before SD: the patterns of SD match its pipelines, too.
+FAMILIES = (SDXL, SD, SD3, FLUX, CHROMA, QWEN_IMAGE, Z_IMAGE, FLUX2_KLEIN, FLUX2)
 
 
 def tokenizer_of(encoder: str) -> str:
@@ -139,14 +164,9 @@ def tokenizer_of(encoder: str) -> str:
     return encoder.replace("text_encoder", "tokenizer")
 
 
-def family_named(pipeline: str) -> FlowFamily | None:
-    """The family whose model_index.json names this pipeline; None for other models."""
-    return next((family for family in FAMILIES if pipeline in family.pipelines), None)
-
-
-def family_in(folder: Path) -> FlowFamily | None:
-    """The flow family of a model folder; None where it is none or of another kind."""
-    from understudy.models.folder import read_json
-
-    index = folder / "model_index.json"
-    return family_named(str(read_json(index).get("_class_name", ""))) if index.is_file() else None
+def family_named(pipeline: str) -> Family | None:
+    """The family of a pipeline class, "StableDiffusionPipeline"; None for an unknown one."""
+    for family in FAMILIES:
+        if any(fnmatchcase(pipeline, pattern) for pattern in family.pipelines):
+            return family
+    return None
