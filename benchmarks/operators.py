@@ -32,6 +32,7 @@ from benchmarks.swap_speed import SOURCE, TARGET, WORDS, Bench
 from understudy.invert.source import SourceFeatures
 from understudy.swap.photoswap import schedule_of, swap_steps
 from understudy.transfer.loop import alignment
+from understudy.transfer.source_target import Source, Target
 
 aten = torch.ops.aten
 SYNCS = {
@@ -142,7 +143,7 @@ def swaps(side: int = 16, steps: int = 4) -> Iterator[Compared]:
             guidance=bench.guidance, times=inversion.times,
         )  # fmt: skip
     for which in ("first", "later"):
-        walk = swap_steps(model, inversion, SOURCE, TARGET, settings, words=WORDS, features=kept)
+        walk = swap_steps(model, Source(inversion, kept), Target(TARGET, WORDS), settings)
         with counted() as beginning:
             next(walk)
         with counted() as rest:

@@ -38,9 +38,10 @@ from understudy.settings import SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.loop import alignment
+from understudy.transfer.source_target import Replacement, Source, Target
 
 SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a sks cat on the beach"
-WORDS = ("cat", "sks cat")
+WORDS = (Replacement("cat", "sks cat"),)
 FIGURES = {"work": 1, "seconds": 1, "peak": 3}  # of a cost, and their decimals
 
 
@@ -217,7 +218,7 @@ class Bench:
         shares = (0.1, 0.2, 0.3, 0.4, 0.5)
         grid = cells(settings, Axis("self_output_steps", shares), Axis("cross_map_steps", shares))
         with self.measured("sweep of 25", model):
-            *_, _ = sweep_steps(model, self.pretended(model), SOURCE, TARGET, grid, words=WORDS)
+            *_, _ = sweep_steps(model, self.pretended(model), Target(TARGET, WORDS), grid)
         self.costs["sweep of 25, the plain way"] = Cost(100 * self.steps, 100.0 * self.steps)
 
     # Ours
@@ -253,9 +254,7 @@ class Bench:
         settings: SwapSettings,
         features: SourceFeatures | None,
     ) -> Tensor:
-        steps = swap_steps(
-            model, inversion, SOURCE, TARGET, settings, words=WORDS, features=features
-        )
+        steps = swap_steps(model, Source(inversion, features), Target(TARGET, WORDS), settings)
         *_, last = steps
         return last.target
 
@@ -272,7 +271,7 @@ class Bench:
         inversion = Inversion(
             "seed", SOURCE, model.name, model.fingerprint, self.guidance, (), "", noise
         )
-        blend = blend_of(model, inversion, (SOURCE, TARGET), settings, WORDS, None)
+        blend = blend_of(model, Source(inversion), (Target(TARGET, WORDS),), settings)
         cells_16 = min(256, self.side**2 // 16)
         spots = None
         if blend is not None:

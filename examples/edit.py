@@ -19,7 +19,7 @@ def main(out: Path = Path("out"), model: str = "toybox", steps: int = 25) -> Non
     inversion = invert(artist, photo, prompt, InvertSettings.filled({**run, "method": "direct"}))
     words = WordEdits(weights={"red": 2.0})
     settings = EditSettings.filled(run)
-    pictures = edit(artist, inversion, prompt, targets, settings, words=words)
+    pictures = edit(artist, inversion, targets, settings, words=words)
     print(write_picture(out / "source.png", photo))
     for number, picture in enumerate(pictures.split(1)):
         print(write_picture(out / f"edited-{number}.png", picture))

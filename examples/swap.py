@@ -25,7 +25,7 @@ def main(
     run = {"steps": steps, "guidance": 3.0}
     with applied(artist, rex):
         inversion = invert(artist, photo, prompt, InvertSettings.filled(run))
-        picture = swap(artist, inversion, prompt, target, SwapSettings.filled(run))
+        picture = swap(artist, inversion, target, SwapSettings.filled(run))
     print(write(out / "source.png", photo), write(out / "swapped.png", picture))
 
 

@@ -15,7 +15,7 @@ from golden_model import GoldenCase, GoldenModel
 from golden_swaps import alignment_of, apart, prompts_of, with_path
 from understudy.diffusion.words import Alignment, exact_places, replace_matrix
 from understudy.edit.columns import Columns, refined, replaced
-from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
+from understudy.edit.prompt_to_prompt import WordMaps, prompt_to_prompt_steps
 from understudy.edit.windows import word_windows
 from understudy.invert.inversion import Inversion
 from understudy.transfer.blend import Blend
@@ -45,8 +45,10 @@ def refined_steps(
             model,
             inversion,
             [target],
-            [refined(alignment_of(model, prompts))],
-            word_windows([target], strings, steps, windows, model.max_tokens, exact=True),
+            WordMaps(
+                [refined(alignment_of(model, prompts))],
+                word_windows([target], strings, steps, windows, model.max_tokens, exact=True),
+            ),
             range(int(first * steps), int(end * steps)),
             guidance=case.settings["guidance"],
             map_tokens=how.get("self_map_max_tokens", MAP_TOKENS),
@@ -212,8 +214,7 @@ class Recorded:
                 self.model,
                 inversion or self.inversion(),
                 self.targets,
-                self.columns(),
-                self.windows(),
+                WordMaps(self.columns(), self.windows()),
                 self.self_steps,
                 guidance=self.case.settings["guidance"],
                 map_tokens=self.map_tokens,

@@ -143,7 +143,7 @@ def run(case: GoldenCase, model: GoldenModel, inversion: Inversion) -> list[Swap
             schedule_of(case),
             guidance=case.settings["guidance"],
             blend=blend_of(case, model),
-            mixes=steady(model, [aligned]),
+            cross_maps=steady(model, [aligned]),
         )
     )
 

@@ -16,6 +16,7 @@ from understudy.diffusion.sampler import sample_steps
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap_steps
+from understudy.transfer.source_target import Replacement, Target
 
 PROMPTS = ("a photo of cat", "a photo of sks cat")
 
@@ -49,8 +50,8 @@ def graphs() -> dict[str, Any]:
         return [step.latents for step in steps][-1]
 
     def swapped() -> tuple[torch.Tensor, int]:
-        words = ("cat", "sks cat")
-        steps = list(swap_steps(model, inversion, *PROMPTS, settings, words=words))
+        target = Target(PROMPTS[1], (Replacement("cat", "sks cat"),))
+        steps = list(swap_steps(model, inversion, target, settings))
         kinds = {(step.swaps, step.nfe, step.index == 0) for step in steps if step.nfe}
         return steps[-1].target, len(kinds)
 

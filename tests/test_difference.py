@@ -10,7 +10,8 @@ from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.photoswap import blend_of, swap
-from understudy.swap.subjects import Replacement, subjects_named
+from understudy.swap.subjects import subjects_named
+from understudy.transfer.source_target import Replacement, Source, Target
 
 
 def opinionated(monkeypatch: pytest.MonkeyPatch):
@@ -67,14 +68,13 @@ def test_a_swap_keeps_the_photo_outside_the_mask(how: str) -> None:
     settings = SwapSettings.filled(
         {"preset": "best", "steps": 5, "guidance": 2.0, "where": how, "budget": 0}
     )
-    prompts, words = ("a cat", "a dog"), ("cat", "dog")
-    blend = blend_of(model, inversion, prompts, settings, words, None)
+    target = Target("a dog", (Replacement("cat", "dog"),))
+    blend = blend_of(model, Source(inversion), (target,), settings)
     assert blend is not None and (blend.mask is None) == (how == "attention")
     if how == "difference":
         stirred = SwapSettings.from_dict({**settings.to_dict(), "eta": 1.0})
         still, fresh, again = (
-            swap(model, inversion, *prompts, asked, words=words)
-            for asked in (settings, stirred, stirred)
+            swap(model, inversion, target, asked) for asked in (settings, stirred, stirred)
         )
         assert (still - fresh).abs().max() > 1e-3
         assert torch.equal(fresh, again)

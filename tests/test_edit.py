@@ -19,6 +19,7 @@ from understudy.invert.source import SourceFeatures
 from understudy.jobs.edit import FLOW_EDITS
 from understudy.settings import EDIT_METHODS, EditSettings
 from understudy.settings.edit import PRESETS
+from understudy.transfer.source_target import Replacement, Source, Target
 
 TARGET = "a photo of red dog on the beach"
 STEPS = 2
@@ -40,7 +41,7 @@ def test_every_method_edits_every_inversion(method):
     ends = []
     for inversion in made:
         before = model.nfe
-        steps = list(edit_steps(model, inversion, SOURCE, TARGET, settings(method)))
+        steps = list(edit_steps(model, inversion, TARGET, settings(method)))
         assert [step.index for step in steps] == [0, 1] and steps[-1].total == STEPS
         assert sum(step.nfe for step in steps) == model.nfe - before
         ends.append(steps[-1].target)
@@ -52,7 +53,7 @@ def test_an_edit_ends_in_pictures():
     model = tiny_model("toy", dtype=torch.float32)
     inversion = null_text(model, steps=STEPS)
     for method in ("p2p", "pnp"):
-        pictures = edit(model, inversion, SOURCE, [TARGET, SOURCE], settings(method))
+        pictures = edit(model, inversion, [TARGET, SOURCE], settings(method))
         assert pictures.shape == (2, 3, 64, 64)
 
 
@@ -72,31 +73,33 @@ def test_a_concept_is_worn_and_its_phrase_said(method):
     with applied(model, rex):
         inversion = null_text(model, steps=STEPS)
         named = "a photo of {rex} on the beach"
-        *_, last = edit_steps(model, inversion, SOURCE, named, settings(method), concepts=[rex])
+        *_, last = edit_steps(model, inversion, named, settings(method), concepts=[rex])
         spelled = "a photo of sks dog on the beach"
-        *_, same = edit_steps(model, inversion, SOURCE, spelled, settings(method))
+        *_, same = edit_steps(model, inversion, spelled, settings(method))
     assert torch.equal(last.target, same.target)
     with pytest.raises(InputError, match="same concepts applied"):
-        edit_steps(model, inversion, SOURCE, TARGET, settings(method))
+        edit_steps(model, inversion, TARGET, settings(method))
+
+
+RED, DOG = (Replacement("cat", "red dog"),), (Replacement("cat", "dog"),)
 
 
 def test_words_do_what_they_say():
     model = model_of()
     inversion = null_text(model, steps=STEPS)
 
-    def last(target=TARGET, **how):
-        *_, step = edit_steps(
-            model, inversion, SOURCE, target, settings(), words=WordEdits(**how) if how else None
-        )
+    def last(target=TARGET, blend=(), **how):
+        words = WordEdits(**how) if how else None
+        *_, step = edit_steps(model, inversion, Target(target, blend), settings(), words=words)
         return step
 
     plain = last()
     assert not torch.allclose(last(weights={"red": 4.0}).target, plain.target)
     assert torch.equal(last(weights={"red": 1.0}).target, plain.target)
     assert not torch.allclose(last(windows={"dog": (0.9, 1.0), "beach": 0.0}).target, plain.target)
-    blended = last(blend=("cat", "red dog"))
+    blended = last(blend=RED)
     assert blended.mask is not None and 0 < blended.mask.mean() <= 1
-    kept = last(blend=("cat", "red dog"), preserve=("beach",))
+    kept = last(blend=RED, preserve=("beach",))
     assert (kept.mask <= blended.mask).all()
     outside = kept.mask[0, 0] == 0
     assert torch.equal(kept.target[0][:, outside], inversion.path[-1][:, outside])
@@ -107,8 +110,7 @@ def test_fresh_noise_is_the_seeds_and_leaves_the_source_alone():
     inversion = null_text(model, steps=STEPS)
 
     def last(**how):
-        words = WordEdits(blend=("cat", "red dog"))
-        *_, step = edit_steps(model, inversion, SOURCE, TARGET, settings(**how), words=words)
+        *_, step = edit_steps(model, inversion, Target(TARGET, RED), settings(**how))
         return step
 
     plain, stirred = last(), last(eta=1.0)
@@ -125,8 +127,8 @@ def test_later_edits_run_no_source_rows_whatever_their_limit():
     inversion, features = null_text(model, steps=STEPS), SourceFeatures()
 
     def edited(target, given, features=None):
-        how = {"words": WordEdits(blend=("cat", "dog")), "features": features}
-        steps = list(edit_steps(model, inversion, SOURCE, target, given, **how))
+        source = Source(inversion, features)
+        steps = list(edit_steps(model, source, Target(target, DOG), given))
         return steps[-1].target, sum(step.nfe for step in steps)
 
     small, large = (settings(self_map_side=s, self_map_steps=STEPS) for s in (8, 16))
@@ -154,27 +156,28 @@ def test_what_does_not_fit_is_refused_by_name():
     inversion = null_text(model, steps=STEPS, guidance=7.5)
     given = settings(guidance=7.5)
 
-    def edited(source=SOURCE, target=TARGET, given=given, **words):
-        return edit_steps(
-            model, inversion, source, target, given, words=WordEdits(**words) if words else None
-        )
+    def edited(target=TARGET, given=given, blend=(), **words):
+        told = WordEdits(**words) if words else None
+        return edit_steps(model, inversion, Target(target, blend), given, words=told)
 
-    with pytest.raises(PromptError, match="a photo of dog"):
-        edited(source="a photo of dog")
     with pytest.raises(InputError, match="inverted in 2 steps.*--steps 50"):
         edited(given=replace(given, steps=50))
     with pytest.raises(InputError, match="guidance 7.5.*--guidance 3"):
         edited(given=replace(given, guidance=3.0))
-    for how in ({"weights": {"bear": 2.0}}, {"windows": {"bear": 0.5}}, {"blend": ("cat", "bear")}):
+    for how in (
+        {"weights": {"bear": 2.0}},
+        {"windows": {"bear": 0.5}},
+        {"blend": (Replacement("cat", "bear"),)},
+    ):
         with pytest.raises(PromptError, match="bear.*words are: a, photo, of, red, dog"):
             edited(**how)
     with pytest.raises(PromptError, match="bear.*words are: a, photo, of, cat"):
-        edited(blend=("bear", "dog"))
+        edited(blend=(Replacement("bear", "dog"),))
     with pytest.raises(PromptError, match="snow.*beach"):
-        edited(blend=("cat", "dog"), preserve=("snow",))
+        edited(blend=DOG, preserve=("snow",))
     with pytest.raises(InputError, match="--preserve excepts words from --blend"):
         edited(preserve=("beach",))
-    with pytest.raises(InputError, match="pnp knows no single words"):
+    with pytest.raises(InputError, match="pnp does not support single words"):
         edited(given=settings("pnp"), weights={"dog": 2.0})
     with pytest.raises(PromptError, match="equally many words"):
         edited(given=replace(given, alignment="replace"))

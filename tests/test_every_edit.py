@@ -9,7 +9,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from test_personalised import learnt
 from test_schedule_search import Eye
-from test_swap import SOURCE, TARGET, null_text
+from test_swap import TARGET, null_text
 from tiny import tiny_model
 from understudy.edit import WordEdits, edit
 from understudy.generate import generate
@@ -18,9 +18,10 @@ from understudy.settings import EditSettings, GenerateSettings, SwapSettings
 from understudy.swap.photoswap import swap, swap_steps
 from understudy.swap.schedule_search import ScheduleSearch
 from understudy.swap.sweep import Axis, cells, sweep_steps
+from understudy.transfer.source_target import Replacement, Source, Target
 
 STEPS = 3
-WORDS = ("cat", "sks dog")
+WORDS = (Replacement("cat", "sks dog"),)
 CELLS = 256  # of the largest layers here: 16 x 16
 COLUMNS = 77
 
@@ -45,9 +46,10 @@ class Maps(TorchDispatchMode):
 def swapped(preset):
     def by(model, inversion):
         settings = SwapSettings.filled({"preset": preset, "steps": STEPS})
-        how = {"words": WORDS, "features": SourceFeatures()}
+        source = Source(inversion, SourceFeatures())
+        targets = [Target(prompt, WORDS) for prompt in (TARGET, "a photo of sks dog")]
         for _ in range(2):  # the source run, then from its features
-            swap(model, inversion, SOURCE, [TARGET, "a photo of sks dog"], settings, **how)
+            swap(model, source, targets, settings)
 
     return by
 
@@ -55,34 +57,34 @@ def swapped(preset):
 def chosen(model, inversion):
     settings = SwapSettings.filled({"preset": "best", "steps": STEPS})
     search = ScheduleSearch(Eye(), torch.ones(1, 3), torch.zeros(1, 3, 64, 64))
-    swap(model, inversion, SOURCE, TARGET, settings, words=WORDS, search=search)
+    swap(model, inversion, Target(TARGET, WORDS), settings, search=search)
 
 
 def left_early(model, inversion):
     settings = SwapSettings.filled({"preset": "official", "steps": STEPS})
-    steps = swap_steps(model, inversion, SOURCE, TARGET, settings, words=WORDS)
+    steps = swap_steps(model, inversion, Target(TARGET, WORDS), settings)
     assert next(steps).index == 0
 
 
 def swept(model, inversion):
     axes = Axis("self_output_steps", (0, 2)), Axis("self_map_steps", (1, 3))
     grid = cells(SwapSettings.filled({"steps": STEPS}), *axes)
-    *_, _ = sweep_steps(model, inversion, SOURCE, TARGET, grid)
+    *_, _ = sweep_steps(model, inversion, TARGET, grid)
 
 
-def edited(method, words=None, concepts=False, **how):
+def edited(method, words=None, concepts=False, blend=(), **how):
     def by(model, inversion):
         rex = learnt(model, torch.ones(3, 16))
         target = "a photo of {rex} on the beach" if concepts else "a photo of red dog on the beach"
         asked = {"method": method, "steps": STEPS, "inversion_steps": 0, "negative": "", **how}
         settings = EditSettings.filled(asked)
         given = [rex] if concepts else []
-        edit(model, inversion, SOURCE, target, settings, words=words, concepts=given)
+        edit(model, inversion, Target(target, blend), settings, words=words, concepts=given)
 
     return by
 
 
-BY_WORDS = WordEdits(weights={"red": 2.0}, windows={"dog": 0.5}, blend=("cat", "red dog"))
+BY_WORDS = WordEdits(weights={"red": 2.0}, windows={"dog": 0.5})
 WAYS = {
     "inverted only": lambda model, inversion: None,
     "swap, paper": swapped("paper"),
@@ -91,7 +93,7 @@ WAYS = {
     "swap, left early": left_early,
     "sweep": swept,
     "p2p": edited("p2p"),
-    "p2p by words": edited("p2p", BY_WORDS),
+    "p2p by words": edited("p2p", BY_WORDS, blend=(Replacement("cat", "red dog"),)),
     "pnp": edited("pnp"),
     "hiper": edited("hiper", concepts=True),
     "hiper, maps kept": edited("hiper", concepts=True, cross_map_steps=2, self_map_steps=2),

@@ -77,9 +77,9 @@ def test_inverted_saved_and_swapped(family: str, method: str, tmp_path: Path) ->
     made.save(tmp_path / "photo.safetensors")
     found = Inversion.load(tmp_path / "photo.safetensors")
     target = PROMPT.replace("cat", "sks dog")
-    pictures = swap(model, found, PROMPT, target, SwapSettings.filled(how))
+    pictures = swap(model, found, target, SwapSettings.filled(how))
     assert pictures.shape == (1, 3, 32, 32) and pictures.isfinite().all()
-    same = swap(model, found, PROMPT, PROMPT, SwapSettings.filled(how))
+    same = swap(model, found, PROMPT, SwapSettings.filled(how))
     assert (pictures - same).abs().max() > 1e-4
 
 

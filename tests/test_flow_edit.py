@@ -10,6 +10,7 @@ from understudy.edit import edit_steps, flow_edit_steps
 from understudy.errors import InputError
 from understudy.invert import invert
 from understudy.settings import EditSettings, InvertSettings
+from understudy.transfer.source_target import Target
 
 SOURCE, TARGET = "a cat", "a red dog"
 
@@ -138,7 +139,7 @@ def test_outside_a_mask_the_photo_stays() -> None:
     settings = EditSettings.filled({"method": "flowedit", "steps": 6})
     latents, mask = model.encode(photo()), torch.zeros(1, 1, 12, 8)
     mask[..., :6, :] = 1
-    *_, last = flow_edit_steps(model, latents, SOURCE, TARGET, settings, mask=mask)
+    *_, last = flow_edit_steps(model, latents, SOURCE, Target(TARGET, mask=mask), settings)
     assert torch.equal(last.target[..., 3:, :], latents[..., 3:, :])
     assert (last.target - latents)[..., :3, :].abs().max() > 0.01
 
@@ -158,4 +159,4 @@ def test_what_does_not_fit_is_refused() -> None:
         list(flow_edit_steps(model, latents, SOURCE, TARGET, settings))
     inversion = invert(FlowStub(), photo(), SOURCE, InvertSettings.filled({"method": "direct"}))
     with pytest.raises(InputError, match="needs no inversion"):
-        edit_steps(FlowStub(), inversion, SOURCE, TARGET, settings)
+        edit_steps(FlowStub(), inversion, TARGET, settings)

@@ -403,8 +403,8 @@ def test_texts_of_unequal_length_are_joined_under_their_masks() -> None:
 def test_dynamic_shifts_are_those_of_diffusers() -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
     from diffusers.pipelines.stable_diffusion_3.pipeline_stable_diffusion_3 import calculate_shift
-    from understudy.models.transformer.families import SD3
 
+    from understudy.models.family import SD3
     from understudy.models.transformer.flow_config import load_flow_schedule
 
     config: dict[str, Any] = {"use_dynamic_shifting": True, "max_shift": 1.2, "base_shift": 0.4}

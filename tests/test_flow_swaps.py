@@ -22,6 +22,7 @@ from understudy.transfer.blend import Blend
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.readings import alignment, readings, replacement
 from understudy.transfer.schedule import SwapSchedule, first_steps
+from understudy.transfer.source_target import Replacement, Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
 SOURCE, TARGET = "a photo of a cat on the beach", "a photo of a red dog on the beach"
@@ -226,8 +227,8 @@ def test_a_swap_blends_by_words_and_keeps_the_rest(model, direct) -> None:
     )  # fmt: skip
     half = torch.zeros(1, 1, *SIZE)
     half[..., : SIZE[0] // 2, :] = 1
-    words = ("cat", "red dog")
-    *_, last = swap_steps(model, direct, SOURCE, TARGET, settings, words=words, mask=half)
+    target = Target(TARGET, (Replacement("cat", "red dog"),), half)
+    *_, last = swap_steps(model, direct, target, settings)
     assert last.mask is not None and 0 < last.mask.mean() <= 0.5
     outside = (1 - last.mask).expand_as(last.target).bool()
     assert direct.clean is not None
@@ -244,9 +245,9 @@ def test_recorded_words_are_looked_for_in_some_blocks() -> None:
     assert [sums.wants(site) for site in sites] == [True, False, False, True]
 
 
-def edited(model, direct, target: str, words: WordEdits | None = None, **given):
+def edited(model, direct, target: str | Target, words: WordEdits | None = None, **given):
     settings = EditSettings.filled({"steps": STEPS, "guidance": 3.0, **given})
-    *_, last = edit_steps(model, direct, SOURCE, target, settings, words=words)
+    *_, last = edit_steps(model, direct, target, settings, words=words)
     return last.target
 
 
@@ -263,7 +264,7 @@ def test_prompt_to_prompt_edits_words(model, direct) -> None:
         self_map_steps=0,
     )  # fmt: skip
     assert apart(louder, direct.clean) > 1e-5
-    blended = edited(model, direct, replaced, WordEdits(blend=("cat", "dog")))
+    blended = edited(model, direct, Target(replaced, (Replacement("cat", "dog"),)))
     assert bool(blended.isfinite().all())
 
 

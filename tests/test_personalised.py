@@ -42,7 +42,7 @@ def test_golden_target_text_and_sample(case: GoldenCase) -> None:
         errors["text"] = apart(text.tokens, case.array("inference_emb"))
     before = model.nfe
     noise = from_noise(model, case.array("x_T"), source, steps=settings.steps)
-    *_, last = edit_steps(model, noise, source, named(case), settings, concepts=[rex])
+    *_, last = edit_steps(model, noise, named(case), settings, concepts=[rex])
     if case.has("sample"):
         errors["sample"] = apart(last.target, case.array("sample"))
     print(case.name, errors, model.nfe - before)
@@ -83,7 +83,7 @@ def test_source_attention_never_reaches_the_tail():
     for value in (0.0, 3.0):
         rex = learnt(model, torch.full((3, 16), value, dtype=torch.float64), noun="cat")
         target = SOURCE.replace("cat", "{rex}")
-        *_, last = edit_steps(model, inversion, SOURCE, target, settings, concepts=[rex])
+        *_, last = edit_steps(model, inversion, target, settings, concepts=[rex])
         ends.append(last.target)
     assert not torch.allclose(ends[0], ends[1], atol=1e-4)
 

@@ -13,7 +13,7 @@ from understudy.attention.plan import CrossMix
 from understudy.diffusion.text import Text
 from understudy.diffusion.words import align, replace_matrix
 from understudy.edit.columns import columns_of, refined
-from understudy.edit.prompt_to_prompt import mixes_of, prompt_to_prompt_steps
+from understudy.edit.prompt_to_prompt import WordMaps, prompt_to_prompt_steps
 from understudy.edit.windows import word_windows
 from understudy.models.unet.denoiser import install
 from understudy.transfer.blend import Blend
@@ -129,8 +129,8 @@ def test_every_kind_is_the_plain_one(kind, source):
     windows = windows[: 3 + 1]
     blend = Blend(1, (4,), ((4,),) * len(targets), 0.7, None, ((6,),) * (1 + len(targets)), 0.9)
     steps = prompt_to_prompt_steps(
-        model, inversion, targets, columns, windows, range(1, 2), guidance=4.0, map_tokens=64,
-        blend=blend,
+        model, inversion, targets, WordMaps(columns, windows), range(1, 2), guidance=4.0,
+        map_tokens=64, blend=blend,
     )  # fmt: skip
     ours = [(step.target, step.mask) for step in steps]
     other = model_of()
@@ -154,11 +154,10 @@ def test_every_kind_is_the_plain_one(kind, source):
 def test_a_window_of_nothing_passes_nothing():
     model = model_of()
     columns, _, windows = given(model, (LONGER,), "refine")
-    mixes = mixes_of(columns, torch.zeros_like(windows), model)
-    assert mixes(0) == [None]
-    full = mixes_of([columns_of(
+    assert WordMaps(columns, torch.zeros_like(windows)).at(model)(0) == [None]
+    full = WordMaps([columns_of(
         model, SOURCE, SWAPPED, alignment(model, SOURCE, SWAPPED), how="auto", weights={}
-    )], torch.ones_like(windows), model)(0)[0]  # fmt: skip
+    )], torch.ones_like(windows)).at(model)(0)[0]  # fmt: skip
     assert isinstance(full, CrossMix) and full.own is None  # one attention, not two
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from test_swap import SOURCE, TARGET, null_text
+from test_swap import TARGET, null_text
 from tiny import tiny_model
 from understudy import toybox
 from understudy.evaluate import truth
@@ -98,7 +98,7 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     assert len(plans) == 3
     before, photo = model.nfe, torch.zeros(1, 3, 32, 32)
     search = ScheduleSearch(Eye(), F.normalize(torch.ones(1, 3), dim=1), photo)
-    steps = list(swap_steps(model, inversion, SOURCE, targets, settings, search=search))
+    steps = list(swap_steps(model, inversion, targets, settings, search=search))
     assert (
         model.nfe - before <= evaluations_needed(plans, settings, len(targets)) <= settings.budget
     )
@@ -114,7 +114,7 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
         ends = (len(alone.self_output), len(alone.self_map), len(alone.cross_map))
         names = ("self_output_steps", "self_map_steps", "cross_map_steps")
         plain = replace(plain, **dict(zip(names, ends, strict=True)), noise_seed=chosen.seed)
-        *_, last = swap_steps(model, inversion, SOURCE, targets[n], plain)
+        *_, last = swap_steps(model, inversion, targets[n], plain)
         assert torch.allclose(last.target[0], steps[-1].target[n], rtol=0, atol=1e-9)
 
 
@@ -124,7 +124,7 @@ def test_the_mask_of_the_blend_is_counted():
     settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 73})
     plans, before = candidates(settings), model.nfe
     search = ScheduleSearch(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
-    steps = swap_steps(model, inversion, SOURCE, TARGET, settings, search=search)
+    steps = swap_steps(model, inversion, TARGET, settings, search=search)
     spent = 16 + sum(step.nfe for step in steps)
     assert len(plans) == 3 and model.nfe - before == spent
     assert spent <= evaluations_needed(plans, settings) == 73
@@ -146,7 +146,7 @@ def test_a_sweep_costs_a_fraction_of_its_swaps():
     grid = cells(PAPER, *axes)
     assert [(c.row, c.column) for c in grid[:6]] == [(0, n) for n in range(5)] + [(1, 0)]
     before = model.nfe
-    for step in sweep_steps(model, inversion, SOURCE, TARGET, grid):
+    for step in sweep_steps(model, inversion, TARGET, grid):
         if step.index == 7:
             break
     assert step.target.shape[0] == 25 and model.nfe - before < 8 * 4 * 3

@@ -14,8 +14,9 @@ from understudy.invert.null_text import null_text_steps
 from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import SourceFeatures
 from understudy.transfer.blend import Blend
-from understudy.transfer.loop import replay_steps
+from understudy.transfer.loop import Replay, replay_steps
 from understudy.transfer.schedule import first_steps
+from understudy.transfer.source_target import Source, Target
 
 OTHER = "a photo of red bear in the beach"
 BLEND = Blend(2, (4,), ((4, 5),))
@@ -24,7 +25,8 @@ BLEND = Blend(2, (4,), ((4, 5),))
 def run(model, inversion, schedule="paper", target=TARGET, **how):
     plan = SCHEDULES[schedule] if isinstance(schedule, str) else schedule
     before = model.nfe
-    *_, last = replay_steps(model, inversion, (target,), plan, **({"guidance": 4.0} | how))
+    source = Source(inversion, how.pop("features", None))
+    *_, last = replay_steps(model, source, (target,), plan, **({"guidance": 4.0} | how))
     return last.target, model.nfe - before
 
 
@@ -165,19 +167,12 @@ def test_survivors_go_on_as_if_they_had_been_alone():
     plans = [SCHEDULES[name] for name in ("paper", "m", "a")]
     blend = replace(BLEND, target_places=((4, 5),) * 3)
 
-    def survivors(step):
-        return {1} if step.index == 3 else {0, 1} if step.index == 1 else step.targets
-
-    steps = list(
-        replay_steps(
-            model,
-            inversion,
-            (TARGET,) * 3,
-            plans,
-            guidance=4.0,
-            blend=blend,
-            survivors=survivors,
-        )
-    )
+    targets = [Target(TARGET)] * 3
+    run_ = Replay(model, Source(inversion), targets, plans, guidance=4.0, blend=blend)
+    steps = []
+    for index in range(STEPS):
+        steps.append(run_.step(index))
+        if survivors := {1: {0, 1}, 3: {1}}.get(index):
+            run_.narrow(survivors)
     assert [step.targets for step in steps] == [(0, 1, 2)] * 2 + [(0, 1)] * 2 + [(1,)] * 2
     assert same(steps[-1].target, run(model, inversion, plans[1], blend=BLEND)[0])

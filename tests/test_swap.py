@@ -17,10 +17,11 @@ from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap, swap_steps
-from understudy.swap.subjects import Replacement, with_replacements
+from understudy.swap.subjects import with_replacements
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import alignment, replay_steps
 from understudy.transfer.schedule import SwapSchedule, as_published, first_steps
+from understudy.transfer.source_target import Replacement, Target
 
 PAPER = SwapSettings.filled({"preset": "paper"})
 SOURCE, TARGET = "a photo of cat on the beach", "a photo of sks dog on the beach"
@@ -164,20 +165,21 @@ def test_without_guidance_there_are_no_unconditional_rows():
     assert [step.nfe for step in steps] == [2, 2, 2, 2, 1, 1]
 
 
+CAT = (Replacement("cat", "sks dog"),)
+
+
 def test_a_given_mask_keeps_the_outside_as_the_source_exactly():
     model = tiny_model("sd15")
     inversion = null_text(model, guidance=7.5)
     mask = torch.zeros(1, 1, 32, 32)
     mask[..., 8:24, 8:24] = 1
     settings = replace(PAPER, steps=STEPS, self_output_steps=1, self_map_steps=2, cross_map_steps=2)
-    *_, last = swap_steps(model, inversion, SOURCE, TARGET, settings, mask=mask)
+    *_, last = swap_steps(model, inversion, Target(TARGET, mask=mask), settings)
     kept = last.mask[0, 0] == 0
     assert torch.equal(last.target[0][:, kept], inversion.replay[-1][:, kept])
     assert not torch.equal(last.target[0], inversion.replay[-1])
     blended = replace(settings, blend=True)
-    *_, both = swap_steps(
-        model, inversion, SOURCE, TARGET, blended, words=("cat", "sks dog"), mask=mask
-    )
+    *_, both = swap_steps(model, inversion, Target(TARGET, CAT, mask), blended)
     assert (both.mask <= last.mask).all()
 
 
@@ -185,7 +187,7 @@ def test_a_swap_ends_in_pictures():
     model = tiny_model("toy", dtype=torch.float32)
     inversion = null_text(model, guidance=7.5)
     settings = replace(PAPER, steps=STEPS)
-    pictures = swap(model, inversion, SOURCE, [TARGET, TARGET], settings)
+    pictures = swap(model, inversion, [TARGET, TARGET], settings)
     assert pictures.shape == (2, 3, 64, 64)
     assert torch.allclose(pictures[0], pictures[1], atol=1e-5)
 
@@ -193,13 +195,13 @@ def test_a_swap_ends_in_pictures():
 def test_two_subjects_each_with_an_actor_of_its_own():
     model = tiny_model("sd15", dtype=torch.float64)
     prompt = "a photo of cat on dog in cat"
-    replacements = [Replacement("cat", "sks cat", 1), Replacement("dog", "bear")]
+    replacements = (Replacement("cat", "sks cat", 1), Replacement("dog", "bear"))
     target = with_replacements(prompt, replacements)
     photo = 0.5 * starting_noise([5], size_of(model), like=model).to(model.dtype)
     *_, made = direct_steps(model, photo, prompt, steps=STEPS)
     settings = replace(PAPER, steps=STEPS, blend=True)
     how = {"guidance": 7.5, "blend": Blend(1, (6, 8), ((6, 8, 9),))}
-    *_, last = swap_steps(model, made.inversion, prompt, target, settings, words=replacements)
+    *_, last = swap_steps(model, made.inversion, Target(target, replacements), settings)
     plan = first_steps(STEPS, 10, 25, 20)
     *_, expected = replay_steps(model, made.inversion, (target,), plan, **how)
     assert torch.equal(last.target, expected.target)
@@ -211,11 +213,9 @@ def test_what_does_not_fit_is_refused_by_name():
     inversion = null_text(model, guidance=7.5)
     settings = replace(PAPER, steps=STEPS)
 
-    def swapped(source=SOURCE, target=TARGET, settings=settings, inversion=inversion, **how):
-        return swap_steps(model, inversion, source, target, settings, **how)
+    def swapped(target=TARGET, settings=settings, inversion=inversion, words=()):
+        return swap_steps(model, inversion, Target(target, words), settings)
 
-    with pytest.raises(PromptError, match="a photo of dog"):
-        swapped(source="a photo of dog")
     with pytest.raises(InputError, match="inverted in 6 steps.*--steps 50"):
         swapped(settings=PAPER)
     with pytest.raises(InputError, match="guidance 7.5.*--guidance 3"):
@@ -223,9 +223,9 @@ def test_what_does_not_fit_is_refused_by_name():
     with pytest.raises(InputError, match='"other"'):
         swapped(inversion=replace(inversion, model="other", fingerprint="0" * 64))
     with pytest.raises(PromptError, match="bear.*words are: a, photo, of, cat"):
-        swapped(words=("bear", "dog"))
+        swapped(words=(Replacement("bear", "dog"),))
     with pytest.raises(PromptError, match="bear.*sks, dog"):
-        swapped(words=("cat", "bear"))
+        swapped(words=(Replacement("cat", "bear"),))
     with pytest.raises(PromptError, match="75"):
         swapped(target="cat " * 80)
     with pytest.raises(InputError, match="words, or give a mask"):
@@ -237,7 +237,7 @@ def test_closing_a_swap_early_is_fine():
     *_, made = ddim_inversion_steps(
         model, starting_noise([1], size_of(model), like=model), SOURCE, steps=STEPS
     )
-    steps = swap_steps(model, made.inversion, SOURCE, TARGET, replace(PAPER, steps=STEPS))
+    steps = swap_steps(model, made.inversion, TARGET, replace(PAPER, steps=STEPS))
     assert next(iter(steps)).index == 0
     steps.close()
     assert torch.is_grad_enabled()

@@ -23,6 +23,7 @@ from understudy.settings import SwapSettings
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.control import SwapControl
+from understudy.transfer.source_target import Replacement, Source, Target
 
 PAPER = SwapSettings.filled({"preset": "paper"})
 SELF_ATTENTION = 0.2162  # of a row's multiply-adds
@@ -84,6 +85,9 @@ ROWS = {("paper", 0): (131, 97), ("paper", 1): (133, 99),
         ("official", 0): (179, 98), ("official", 1): (180, 99)}  # fmt: skip
 
 
+CAT = (Replacement("cat", "sks dog"),)
+
+
 @pytest.mark.parametrize(("preset", "offset"), ROWS)
 def test_swaps_keep_the_bars(preset, offset, monkeypatch):
     model = model_of(offset)
@@ -91,8 +95,8 @@ def test_swaps_keep_the_bars(preset, offset, monkeypatch):
     features = words_of(model, inversion) if settings.blend else SourceFeatures()
     work, found = Work(model, monkeypatch), list[tuple[int, float]]()
     for _ in range(2):
-        how = {"words": ("cat", "sks dog"), "features": features}
-        found.append(work.of(swap_steps(model, inversion, SOURCE, TARGET, settings, **how)))
+        source, target = Source(inversion, features), Target(TARGET, CAT)
+        found.append(work.of(swap_steps(model, source, target, settings)))
     assert tuple(rows for rows, _ in found) == ROWS[preset, offset]
     assert all(cost <= bar for (_, cost), bar in zip(found, BARS[preset], strict=True))
     assert found[1][0] <= BARS[preset][0]  # in rows too, had the inversion kept all that is read
@@ -103,9 +107,7 @@ def test_a_source_whose_path_is_unknown_is_walked(preset, rows):
     model = model_of(0)
     unknown = replace(inverted(model), replay=None, first_output=None)
     settings = SwapSettings.filled({"preset": preset})
-    *_, last = steps = list(
-        swap_steps(model, unknown, SOURCE, TARGET, settings, words=("cat", "sks dog"))
-    )
+    *_, last = steps = list(swap_steps(model, unknown, Target(TARGET, CAT), settings))
     assert last.index == 49 and model.nfe == sum(step.nfe for step in steps) == rows
 
 
@@ -114,7 +116,7 @@ def test_a_sweep_keeps_its_bar():
     shares = (0.1, 0.2, 0.3, 0.4, 0.5)
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
     grid = cells(PAPER, *axes)
-    steps = sweep_steps(model, inverted(model), SOURCE, TARGET, grid)
+    steps = sweep_steps(model, inverted(model), TARGET, grid)
     assert sum(step.nfe for step in steps) == model.nfe == 1784 <= 2600
 
 

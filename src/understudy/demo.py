@@ -16,11 +16,11 @@ from torch import Tensor, no_grad
 
 from understudy import toybox
 from understudy.concept import applied
-from understudy.edit import WordEdits, edit_steps
+from understudy.edit import edit_steps
 from understudy.evaluate import truth
 from understudy.invert.inversion import Inversion
 from understudy.jobs.events import Events, watched
-from understudy.jobs.source import Source, inverted
+from understudy.jobs.source import InputPicture, inverted
 from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import replaced
 from understudy.jobs.work import decoded
@@ -32,8 +32,8 @@ from understudy.pictures.sheet import Row, Tile, contact_sheet
 from understudy.pictures.tensors import to_pixels
 from understudy.settings import DemoSettings, EditSettings, LearnSettings, SwapSettings
 from understudy.settings.swap import inversion_for
-from understudy.swap.subjects import Replacement
 from understudy.toybox import Scene
+from understudy.transfer.source_target import Replacement, Target
 from understudy.vision.recogniser import Recogniser
 
 FIRST_SEED = 30_000_000  # far from the seeds of training; its toys are reserved ones besides
@@ -101,7 +101,7 @@ def run_case(
     """
     size = model.picture_size
     photos = truth.pictures(given.photos, size)
-    source = Source(given.prompt, truth.pictures([given.source], size))
+    source = InputPicture(given.prompt, truth.pictures([given.source], size))
     asked = {
         "steps": settings.learn_steps,
         "learning_rate": settings.learning_rate,
@@ -144,8 +144,7 @@ def _reworded(
 ) -> Events[Float[Tensor, "1 3 h w"]]:
     """What prompt-to-prompt makes of the same inversion and prompts."""
     how = EditSettings.filled({**run, "method": "p2p"}, model.name)
-    blend = WordEdits(blend=(subjects.replacements[0].word, str(subjects.replacements[0].phrase)))
-    steps = edit_steps(model, inversion, inversion.prompt, target, how, words=blend)
+    steps = edit_steps(model, inversion, Target(target, subjects.replacements), how)
     last = yield from watched(steps, "Prompt-to-prompt, to compare")
     return decoded(model, last.target)
 

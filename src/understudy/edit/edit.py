@@ -1,8 +1,8 @@
-"""The verb: edits an inverted photo by text, by any of three methods."""
+"""The verb `edit`: an inverted photo is edited by text, with p2p, pnp or hiper."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from types import MappingProxyType
@@ -17,157 +17,158 @@ from understudy.diffusion.words import Reading, word_places
 from understudy.edit.columns import Columns, columns_of
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
-from understudy.edit.prompt_to_prompt import prompt_to_prompt_steps
+from understudy.edit.prompt_to_prompt import WordMaps, prompt_to_prompt_steps
 from understudy.edit.step import EditStep
 from understudy.edit.windows import EVERY, Window, places_in, word_windows
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
-from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.cross_maps import alignment
 from understudy.transfer.readings import readings
+from understudy.transfer.source_target import (
+    Source,
+    Sources,
+    Target,
+    Targets,
+    mask_of,
+    source_of,
+    targets_of,
+)
 from understudy.transfer.step import StochasticNoise
 
-WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods that know no single words
+WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods without options for single words
 
 
 @dataclass(frozen=True)
 class WordEdits:
-    """What is said of single words.
+    """Options for single words.
 
     weights: factor on a target word's attention. windows: share of the run in which a target word
-    takes the source's attention, or its start and end. blend: the subject's word in the source
-    prompt and in the targets; latents change only where either is. preserve: words kept unchanged
-    all the same.
+    takes the source's attention, or its start and end. preserve: words whose region must not
+    change, with a blend by `Target.words`.
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
     windows: Mapping[str, Window] = field(default_factory=lambda: MappingProxyType({}))
-    blend: tuple[str, str] | None = None
     preserve: tuple[str, ...] = ()
 
 
 def edit_steps(
     model: DiffusionModel,
-    inversion: Inversion,
-    source_prompt: str,
-    target_prompts: str | Sequence[str],
+    source: Sources,
+    targets: Targets,
     settings: EditSettings | None = None,
     *,
     words: WordEdits | None = None,
     concepts: Sequence[Concept] = (),
-    mask: Float[Tensor, "m 1 h w"] | None = None,
-    features: SourceFeatures | None = None,
 ) -> Iterator[EditStep]:
-    """Edit an inverted photo, a step at a time, for one or several target prompts.
+    """Edit an inverted photo, a step at a time, for one or several targets.
 
     Args:
-        inversion: of the photo, made by this model as it is dressed now.
-        source_prompt: the prompt of the inversion.
-        target_prompts: may name concepts, as in "a photo of {rex}", that are applied.
-        words: what is said of single words (p2p and hiper).
-        mask: of the picture's or the latents' size, 1 = may change.
-        features: what earlier edits of this source kept, used and filled (p2p and hiper).
+        source: the photo, inverted by this model with the concepts applied. Its features are used
+            by p2p and hiper.
+        targets: prompts, which may name concepts, as in "a photo of {rex}". With words (p2p and
+            hiper) latents change only in the region of these words; with a mask only inside it.
+        words: options for single words (p2p and hiper).
+        concepts: those that the prompts name.
 
     Raises:
-        InputError: the inversion does not fit the edit, or the method lacks something asked for.
-        PromptError: another source prompt, a prompt over the limit, a word that is missing.
+        InputError: the inversion does not fit the edit, or an option does not fit the method.
+        PromptError: a prompt that is too long, a word that is missing.
     """
     settings = settings or EditSettings.filled({}, model.name)
+    source, targets = source_of(source), targets_of(targets)
     if settings.method in ("flowedit", "flowalign"):
         raise InputError(f"{settings.method} needs no inversion: call edit.flow_edit_steps.")
-    asked = prepared(model, source_prompt, target_prompts, settings, words=words, concepts=concepts)
-    check(model, inversion, source_prompt, settings)
+    asked = prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
+    check(model, source.inversion, settings)
+    mask = mask_of(targets)
     if mask is not None:
-        height, width = inversion.noise.shape[-2:]
+        height, width = source.inversion.noise.shape[-2:]
         mask = latent_mask(mask, (height, width)).to(model.device)
     if settings.method == "pnp":
-        return _injected(model, inversion, asked, settings, mask)
-    return _reworded(model, inversion, asked, settings, mask, features)
+        return _injected(model, source, asked, settings, mask)
+    return _reworded(model, source, asked, settings, mask)
 
 
 def edit(
     model: DiffusionModel,
-    inversion: Inversion,
-    source_prompt: str,
-    target_prompts: str | Sequence[str],
+    source: Sources,
+    targets: Targets,
     settings: EditSettings | None = None,
     *,
     words: WordEdits | None = None,
     concepts: Sequence[Concept] = (),
-    mask: Float[Tensor, "m 1 h w"] | None = None,
-    features: SourceFeatures | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
-    """The edited pictures, one a target prompt. See `edit_steps`."""
-    *_, last = edit_steps(
-        model,
-        inversion,
-        source_prompt,
-        target_prompts,
-        settings,
-        words=words,
-        concepts=concepts,
-        mask=mask,
-        features=features,
-    )
+    """The edited pictures, one a target. See `edit_steps`."""
+    *_, last = edit_steps(model, source, targets, settings, words=words, concepts=concepts)
     with torch.no_grad():
         return model.decode(last.target)
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What an edit has to know of its prompts, before any photo is looked at.
+    """What an edit needs of its prompts, checked before a photo is read.
 
-    targets: spelled out; texts: their embeddings, learnt tails included; negative: pnp's
-    unconditional embedding; columns, windows, blend: what p2p and hiper do with words.
+    targets: prompts without concept names, with their embeddings, learnt tails included. negative:
+    pnp's unconditional embedding. maps, blend: what p2p and hiper do with words.
     """
 
-    targets: tuple[str, ...]
-    texts: Text
+    targets: tuple[Target, ...]
     negative: Text | None
-    columns: tuple[Columns, ...]
-    windows: Float[Tensor, "steps_1 k tokens"]
+    maps: WordMaps
     blend: Blend | None
+
+    @property
+    def texts(self) -> Text:
+        """The embeddings of all targets."""
+        return Text.cat([target.text for target in self.targets if target.text is not None])
 
 
 @torch.no_grad()
 def prepared(
     model: DiffusionModel,
     source_prompt: str,
-    target_prompts: str | Sequence[str],
+    targets: Targets,
     settings: EditSettings,
     *,
     words: WordEdits | None = None,
     concepts: Sequence[Concept] = (),
 ) -> Prepared:
-    """Whatever can be wrong with prompts and words is found here, in no time.
+    """Check prompts and words, quickly, before an inversion that takes minutes.
 
-    `edit_steps` calls it; call it before an inversion that takes minutes. Raises what that does.
+    `edit_steps` calls it too. Raises what that does.
     """
-    words = words or WordEdits()
-    named = (target_prompts,) if isinstance(target_prompts, str) else tuple(target_prompts)
-    if settings.method in WITHOUT_WORDS and words != WordEdits():
+    words, named = words or WordEdits(), targets_of(targets)
+    prompts = [target.prompt for target in named]
+    if settings.method in WITHOUT_WORDS and (words != WordEdits() or any(t.words for t in named)):
         raise InputError(
-            f"--method {settings.method} knows no single words; --reweight, --window, --blend and "
-            "--preserve go with p2p and hiper. Give a --mask to keep what is outside it."
+            f"--method {settings.method} does not support single words; --reweight, --window, "
+            "--blend and --preserve go with p2p and hiper. To limit the change, give a --mask."
         )
-    targets = tuple(spelled(target, *concepts) for target in named)
-    texts = personalised_texts(model, named, concepts, tail_scale=settings.tail_scale or None)
-    own = tail_places(texts, named, concepts)
-    tokens = [readings(model, prompt) for prompt in (source_prompt, *targets)]
+    spelt = tuple(spelled(prompt, *concepts) for prompt in prompts)
+    scale = settings.tail_scale or None
+    texts = personalised_texts(model, prompts, concepts, tail_scale=scale)
+    own = tail_places(texts, prompts, concepts)
+    found = tuple(
+        replace(target, prompt=prompt, text=texts[n] if target.text is None else target.text)
+        for n, (target, prompt) in enumerate(zip(named, spelt, strict=True))
+    )
+    tokens = [readings(model, prompt) for prompt in (source_prompt, *spelt)]
     windows = {EVERY: settings.cross_map_steps / settings.steps, **words.windows}
+    columns: tuple[Columns, ...] = ()
+    if settings.method not in WITHOUT_WORDS:
+        columns = _columns(model, source_prompt, spelt, own, settings, words)
     injects = settings.method == "pnp"
     return Prepared(
-        targets,
-        texts,
+        found,
         model.embed([settings.negative]) if injects and settings.negative else None,
-        ()
-        if settings.method in WITHOUT_WORDS
-        else _columns(model, source_prompt, targets, own, settings, words),
-        word_windows(targets, tokens[1:], settings.steps, windows, model.max_tokens),
-        _blend((source_prompt, *targets), tokens, settings, words),
+        WordMaps(
+            columns, word_windows(spelt, tokens[1:], settings.steps, windows, model.max_tokens)
+        ),
+        _blend(source_prompt, found, tokens, settings, words),
     )
 
 
@@ -200,53 +201,60 @@ def _columns(
 
 
 def _blend(
-    prompts: Sequence[str],
+    source_prompt: str,
+    targets: Sequence[Target],
     tokens: Sequence[Reading],
     settings: EditSettings,
     words: WordEdits,
 ) -> Blend | None:
     """Where latents may differ from the source's by words; None = anywhere."""
+    prompts = (source_prompt, *(target.prompt for target in targets))
     kept = [places_in(prompts, word, tokens) for word in words.preserve]
-    if words.blend is None:
+    if not any(target.words for target in targets):
         if kept:
             raise InputError("--preserve excepts words from --blend. Give --blend too.")
         return None
-    wanted = [words.blend[0], *[words.blend[1]] * (len(prompts) - 1)]
-    places = [word_places(*given) for given in zip(prompts, wanted, tokens, strict=True)]
+    replaced = dict.fromkeys(word for target in targets for word in target.words)
     return Blend(
         start=int(settings.blend_start * settings.steps),
-        source_places=places[0],
-        target_places=tuple(places[1:]),
+        source_places=_places(
+            word_places(source_prompt, one.word, tokens[0], occurrence=one.occurrence)
+            for one in replaced
+        ),
+        target_places=tuple(
+            _places(word_places(target.prompt, one.phrase, own) for one in target.words)
+            for target, own in zip(targets, tokens[1:], strict=True)
+        ),
         threshold=settings.blend_threshold,
         kept_places=tuple(tuple(chain(*each)) for each in zip(*kept, strict=True)),
         kept_threshold=settings.preserve_threshold,
     )
 
 
+def _places(found: Iterable[tuple[int, ...]]) -> tuple[int, ...]:
+    return tuple(dict.fromkeys(chain(*found)))
+
+
 def _reworded(
     model: DiffusionModel,
-    inversion: Inversion,
+    source: Source,
     asked: Prepared,
     settings: EditSettings,
     mask: Tensor | None,
-    features: SourceFeatures | None,
 ) -> Iterator[EditStep]:
-    """Prompt-to-prompt, and HiPer whose tail is in the texts."""
+    """Prompt-to-prompt, and HiPer, whose tail is in the targets' embeddings."""
     blend = asked.blend
     if mask is not None:
         blend = Blend(0, mask=mask) if blend is None else replace(blend, mask=mask)
     steps = prompt_to_prompt_steps(
         model,
-        inversion,
+        source,
         asked.targets,
-        asked.columns,
-        asked.windows,
+        asked.maps,
         range(min(settings.self_map_steps, settings.steps)),
         guidance=settings.guidance,
         map_tokens=settings.self_map_side**2,
         blend=blend,
-        texts=asked.texts,
-        features=features,
         stochastic=StochasticNoise(settings.eta, settings.temperature, settings.noise_seed),
     )
     return (EditStep(s.index, s.total, s.time, s.target, s.mask, s.nfe) for s in steps)
@@ -254,7 +262,7 @@ def _reworded(
 
 def _injected(
     model: DiffusionModel,
-    inversion: Inversion,
+    source: Source,
     asked: Prepared,
     settings: EditSettings,
     mask: Tensor | None,
@@ -262,7 +270,7 @@ def _injected(
     """Plug-and-play."""
     steps = plug_and_play_steps(
         model,
-        inversion,
+        source.inversion,
         asked.texts,
         steps=settings.steps,
         guidance=settings.guidance,
@@ -274,11 +282,9 @@ def _injected(
     return (EditStep(s.index, s.total, s.time, s.target, mask, s.nfe) for s in steps)
 
 
-def check(
-    model: DiffusionModel, inversion: Inversion, source_prompt: str, settings: EditSettings
-) -> None:
+def check(model: DiffusionModel, inversion: Inversion, settings: EditSettings) -> None:
     """Refuse an inversion that does not belong to this edit; plug-and-play needs less of it."""
-    inversion.check(model, source_prompt)
+    inversion.check(model)
     if settings.method == "pnp":
         return
     if settings.steps != inversion.steps:

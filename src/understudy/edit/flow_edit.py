@@ -30,6 +30,7 @@ from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.transfer.blend import blended, latent_mask
+from understudy.transfer.source_target import Target, Targets, mask_of, targets_of
 
 ALIGNMENT = 0.01  # FlowAlign: weight of the pull of the two clean predictions together
 
@@ -118,27 +119,27 @@ def flow_edit_steps(
     model: DiffusionModel,
     latents: Float[Tensor, "1 c h w"],
     source_prompt: str,
-    target_prompts: str | Sequence[str],
+    targets: Targets,
     settings: EditSettings,
     *,
     concepts: Sequence[Concept] = (),
-    mask: Float[Tensor, "m 1 mh mw"] | None = None,
 ) -> Iterator[EditStep]:
     """Edit a photo's latents by FlowEdit or FlowAlign, a step at a time.
 
     Args:
         latents: of the photo: the posterior's mode, as `DiffusionModel.encode` gives.
-        target_prompts: may name concepts; the model has them applied.
-        mask: of the picture's or the latents' size, 1 = may change.
+        targets: prompts, which may name concepts that are applied to the model, and masks.
 
-    Raises InputError for a model that is no flow model.
+    Raises InputError for a model that is no flow model, and for targets with words.
     """
     check_flow(model, settings.method)
-    named = (target_prompts,) if isinstance(target_prompts, str) else tuple(target_prompts)
+    named = targets_of(targets)
+    if any(target.words for target in named):
+        raise InputError(f"{settings.method} does not support the words of a target. Give a mask.")
     for target in named:
-        model.tokenize(spelled(target, *concepts))
+        model.tokenize(spelled(target.prompt, *concepts))
     scale = settings.tail_scale or None
-    texts = Text.cat([embedded(model, [name], *concepts, tail_scale=scale) for name in named])
+    texts = Text.cat([_text(model, target, concepts, scale) for target in named])
     reader = _Velocities(model, model.embed([source_prompt]), texts, model.embed([""]))
     walk = Walk(
         times_of(model, settings.steps, latents),
@@ -154,7 +155,7 @@ def flow_edit_steps(
     else:
         pair = reader.pair(settings.guidance, settings.source_guidance)
         found = flowedit_walk(pair, latents, walk, draw, len(named))
-    where = None
+    where, mask = None, mask_of(named)
     if mask is not None:
         height, width = latents.shape[-2:]
         where = latent_mask(mask, (height, width)).to(latents.device)
@@ -165,6 +166,14 @@ def flow_edit_steps(
         before = model.nfe
     if not total:
         yield EditStep(0, 1, 0.0, wide(latents).expand(len(named), -1, -1, -1), where, 0)
+
+
+def _text(
+    model: DiffusionModel, target: Target, concepts: Sequence[Concept], scale: float | None
+) -> Text:
+    if target.text is not None:
+        return target.text
+    return embedded(model, [target.prompt], *concepts, tail_scale=scale)
 
 
 def check_flow(model: DiffusionModel, method: str) -> None:

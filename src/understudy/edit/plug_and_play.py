@@ -26,6 +26,7 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.models.unet.injection import FeaturePlan
+from understudy.transfer.batch_layout import Texts
 from understudy.transfer.blend import blended
 
 FIRST = 1  # the decoder transformer from which on maps pass, and in front of which features do
@@ -107,9 +108,7 @@ def plug_and_play_steps(
                 path[index : index + 1],
                 target,
                 start,
-                texts,
-                None if guidance == 1 else uncond.to(texts),
-                empty,
+                Texts(uncond.to(texts), empty, texts, False),
                 guidance,
                 maps=index < map_steps,
                 injects=index < feature_steps,
@@ -126,26 +125,25 @@ def _output(
     source: Float[Tensor, "1 c h w"],
     target: Float[Tensor, "k c h w"],
     time: float,
-    texts: Text,
-    uncond: Text | None,
-    empty: Text,
+    texts: Texts,
     guidance: float,
     *,
     maps: bool,
     injects: bool,
 ) -> Float[Tensor, "k c h w"]:
     """Guided output of the targets, from one call: the source if it is read, then the targets."""
-    count = len(target)
-    latents, text = [target], [texts]
-    if uncond is not None:
-        latents, text = [target, *latents], [uncond.expand(count), *text]
+    count, guides = len(target), guidance != 1
+    latents, text = [target], [texts.targets]
+    if guides:
+        latents, text = [target, *latents], [texts.uncond.expand(count), *text]
     if maps or injects:
-        latents, text = [source, *latents], [empty, *text]
+        # The source row reads the empty prompt, as in the authors' inversion (section 4).
+        latents, text = [source, *latents], [texts.source, *text]
     batch = torch.cat(latents)
     control = InjectControl(len(batch), maps, injects) if maps or injects else None
     output = model.predict(batch, time, Text.cat(text), control)
     cond = output[-count:]
-    return cond if uncond is None else guided(output[-2 * count : -count], cond, guidance)
+    return guided(output[-2 * count : -count], cond, guidance) if guides else cond
 
 
 def source_path(

@@ -17,14 +17,14 @@ from torch.nn import functional as F
 
 from understudy.concept import Concept, applied
 from understudy.diffusion.sampler import sample_steps
-from understudy.edit import WordEdits, edit
+from understudy.edit import edit
 from understudy.errors import InputError
 from understudy.evaluate.bench import BenchCase, Known
 from understudy.evaluate.setup import Setup
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
 from understudy.jobs.events import completed
-from understudy.jobs.source import Inverted, Source
+from understudy.jobs.source import InputPicture, Inverted
 from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import replaced
 from understudy.settings import (
@@ -36,7 +36,7 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings.swap import INVERSIONS, PRESETS
-from understudy.swap.subjects import Replacement
+from understudy.transfer.source_target import Replacement, Target
 
 Picture = Float[Tensor, "1 3 h w"]
 
@@ -144,7 +144,7 @@ def photoswap(case: BenchCase, setup: Setup | None, **preset: str) -> Picture:
     """Invert the source, swap the learnt toy in (Gu et al. 2023)."""
     here, concept = on(setup), _concept(case, on(setup))
     how = here.settings(SwapSettings, **preset)
-    source = Source(case.prompt, case.source)
+    source = InputPicture(case.prompt, case.source)
     replacement, target = Replacement(case.noun, concept.phrase), case.target_prompt(concept.phrase)
     subjects = SwapSubjects((replacement,), (concept,), target)
     with applied(here.model, concept):
@@ -158,13 +158,11 @@ def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
     Prompt-to-prompt blends where either toy is looked at, as its authors do with real photos.
     """
     here, concept = on(setup), _concept(case, on(setup))
-    blend = WordEdits(blend=(case.noun, concept.phrase)) if how.method == "p2p" else None
+    blend = (Replacement(case.noun, concept.phrase),) if how.method == "p2p" else ()
     with applied(here.model, concept):
         inversion = _inverted(case, here, _inverting(here, how))
-        target = case.target_prompt(f"{{{concept.name}}}")
-        return edit(
-            here.model, inversion, case.prompt, target, how, words=blend, concepts=(concept,)
-        )
+        target = Target(case.target_prompt(f"{{{concept.name}}}"), blend)
+        return edit(here.model, inversion, target, how, concepts=(concept,))
 
 
 def _inverted(case: BenchCase, setup: Setup, how: InvertSettings) -> Inversion:

@@ -33,7 +33,8 @@ from understudy.pictures.photo import SUFFIXES, read_photo
 from understudy.pictures.recipe import ingredient
 from understudy.pictures.tensors import read_mask, read_picture
 from understudy.settings.evaluate import CasesSettings
-from understudy.swap.subjects import Replacement, with_replacements
+from understudy.swap.subjects import with_replacements
+from understudy.transfer.source_target import Replacement
 from understudy.vision.features import FeatureScorers
 
 NAME = "photos"

@@ -6,6 +6,7 @@ picture for each target prompt.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,8 +25,8 @@ from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited, write_generated
 from understudy.jobs.selecting import Selected
-from understudy.jobs.source import Source, inversions, inverted, source_of
-from understudy.jobs.word_edits import said_of_words
+from understudy.jobs.source import InputPicture, inversions, inverted, source_of
+from understudy.jobs.word_edits import blended_words, said_of_words
 from understudy.jobs.words import check_edited_words
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
@@ -33,6 +34,7 @@ from understudy.pictures.recipe import Recipe
 from understudy.settings import EditSettings, InvertSettings, RunSettings
 from understudy.settings.edit import inversion_for
 from understudy.settings.marks import MarkSettings
+from understudy.transfer.source_target import Target, with_mask
 
 FLOW_EDITS = ("flowedit", "flowalign")
 
@@ -60,23 +62,24 @@ def edit(
     sam: Path | None = None,
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
-    outs, words = files(out, len(to)), said_of_words(reweight, window, blend, preserve)
+    outs, words = files(out, len(to)), said_of_words(reweight, window, preserve)
+    targets = tuple(Target(target, blended_words(blend)) for target in to)
     work.photo(photo)
     concepts = with_strengths(work.concepts(concept), to)
     check(settings, concepts, seed)
-    check_edited_words(work, prompt, to, words, concepts)
+    check_edited_words(work, prompt, targets, words, concepts)
     selected = Selected(mask, select, sam).checked(photo if seed is None else None)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
         if seed is None:
-            local = words.blend is not None  # else an edit may change all of the photo
-            wanted = Wanted(region, prompt, to if local else (), concepts, exact=True)
+            # Without a blend an edit may change all of the photo.
+            wanted = Wanted(region, prompt, to if blend else (), concepts, exact=True)
             source = source_of(work, model, prompt, photo, None, selected, wanted)
         else:
             source = _from_seed(work, model, prompt, photo, seed, mask)
         redrawn, cache = _redrawn(model, source), inversions(work)
         edited = yield from reworded(
-            model, source, to, settings, asked, words=words, concepts=concepts, cache=cache
+            model, source, targets, settings, asked, words=words, concepts=concepts, cache=cache
         )
         method = asked.method if seed is None else "seed"
         method = "none" if settings.method in FLOW_EDITS else method
@@ -100,7 +103,7 @@ def _write(
     outs: list[Path],
     to: list[str],
     pictures: Float[Tensor, "k 3 h w"],
-    source: Source,
+    source: InputPicture,
     redrawn: Float[Tensor, "1 3 h w"] | None,
     recipe: Recipe,
     marks: MarkSettings | None,
@@ -121,10 +124,10 @@ def _write(
 
 def _from_seed(
     work: Work, model: DiffusionModel, prompt: str, photo: Path, seed: int, mask: Path | None
-) -> Source:
+) -> InputPicture:
     """What HiPer begins with when the photo's own noise is not wanted."""
     drawn = None if mask is None else work.mask(mask, work.photo(photo), model.picture_size)
-    return Source(prompt, None, seed, drawn)
+    return InputPicture(prompt, None, seed, drawn)
 
 
 @dataclass(frozen=True)
@@ -137,8 +140,8 @@ class Edited:
 
 def reworded(
     model: DiffusionModel,
-    source: Source,
-    to: list[str],
+    source: InputPicture,
+    targets: Sequence[Target],
     settings: EditSettings,
     asked: InvertSettings,
     *,
@@ -152,26 +155,19 @@ def reworded(
     inversions; None keeps nothing.
     """
     with applied(model, *concepts):
-        prepared(model, source.prompt, to, settings, words=words, concepts=concepts)
+        # Wrong prompts and words are reported before minutes of inversion.
+        prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
+        targets = with_mask(targets, source.mask)
         found, kept = "nothing", ""
         if settings.method in FLOW_EDITS:
-            picture = yield from _by_flow(model, source, to, settings, concepts)
+            picture = yield from _by_flow(model, source, targets, settings, concepts)
             return Edited(picture, found)
         if source.seed is None:
             made = yield from inverted(model, source, asked, cache=cache)
             inversion, found, kept = made.inversion, made.found, made.kept
         else:
             inversion = _seeded(model, source.prompt, source.seed, settings)
-        steps = edit_steps(
-            model,
-            inversion,
-            source.prompt,
-            to,
-            settings,
-            words=words,
-            concepts=concepts,
-            mask=source.mask,
-        )
+        steps = edit_steps(model, inversion, targets, settings, words=words, concepts=concepts)
         last = yield from watched(
             steps, "Editing", kept=lambda: kept, picture=lambda step: decoded(model, step.target)
         )
@@ -180,8 +176,8 @@ def reworded(
 
 def _by_flow(
     model: DiffusionModel,
-    source: Source,
-    to: list[str],
+    source: InputPicture,
+    targets: Sequence[Target],
     settings: EditSettings,
     concepts: tuple[Concept, ...],
 ) -> Events[Float[Tensor, "k 3 h w"]]:
@@ -190,9 +186,7 @@ def _by_flow(
     assert source.picture is not None, "a photo was given"
     with no_grad():
         latents = model.encode(source.picture.to(model.device))
-    steps = flow_edit_steps(
-        model, latents, source.prompt, to, settings, concepts=concepts, mask=source.mask
-    )
+    steps = flow_edit_steps(model, latents, source.prompt, targets, settings, concepts=concepts)
     last = yield from watched(steps, "Editing")
     return decoded(model, last.target).cpu()
 
@@ -217,7 +211,7 @@ def check(settings: EditSettings, concepts: tuple[Concept, ...], seed: int | Non
         raise InputError(f"--seed goes with --method hiper alone. Got {settings.method}.")
 
 
-def _redrawn(model: DiffusionModel, source: Source) -> Float[Tensor, "1 3 h w"] | None:
+def _redrawn(model: DiffusionModel, source: InputPicture) -> Float[Tensor, "1 3 h w"] | None:
     """The framed picture as the autoencoder draws it: what an edit without a change would be."""
     if source.frame is None or source.picture is None:
         return None

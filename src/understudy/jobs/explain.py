@@ -94,8 +94,5 @@ def _mask(
 ) -> Events[Tensor | None]:
     """Where the latents of this swap may change in the end."""
     asked = replace(settings, blend=True, budget=0)
-    inversion = found.inversion
-    steps = swap_steps(
-        model, inversion, inversion.prompt, subjects.target, asked, words=subjects.replacements
-    )
+    steps = swap_steps(model, found.source(), subjects.wanted(), asked)
     return (yield from watched(steps, "Swapping", kept=lambda: found.kept)).mask

@@ -24,13 +24,14 @@ from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
+from understudy.transfer.source_target import Source
 
 NOTHING = Selected()
 IN_CACHE = "The inversion is in the cache: the same command begins after it."
 
 
 @dataclass(frozen=True)
-class Source:
+class InputPicture:
     """The picture an edit begins with, and what it shows.
 
     picture is None for one that the seed will draw. frame: where in the photo the picture lies;
@@ -58,6 +59,10 @@ class Inverted:
     found: Literal["nothing", "inversion", "features"] = "nothing"
     kept: str = ""  # what a stop after it leaves behind; see `Progress`
     sources: Cache | None = None  # where the features are kept
+
+    def source(self, photo: Float[Tensor, "1 3 h w"] | None = None) -> Source:
+        """The inverted source as swaps and edits take it. photo: what was inverted, if known."""
+        return Source(self.inversion, self.features, photo)
 
     def save_features(self, guidance: float) -> None:
         """Keep the features for the next edit. Call it after the result is written: a run that is
@@ -89,24 +94,24 @@ def source_of(
     seed: int | None,
     selected: Selected = NOTHING,
     wanted: Wanted = Wanted(),  # noqa: B008
-) -> Source:
+) -> InputPicture:
     """The source of an edit: a photo, or the region of it that is edited; or a seed's picture."""
     check_source(photo, seed, selected)
     if photo is None:
-        return Source(prompt, None, seed)
+        return InputPicture(prompt, None, seed)
     opened = work.photo(photo)
     drawn = selected.mask(work, model, opened, prompt)
     frame = frame_of(work, model, opened, drawn, wanted)
     if frame is None:
-        return Source(prompt, to_tensor(opened.pixels), mask=drawn)
+        return InputPicture(prompt, to_tensor(opened.pixels), mask=drawn)
     size = model.picture_size
     cut = None if drawn is None else frame.mask(drawn, size)
-    return Source(prompt, frame.picture(size), mask=cut, frame=frame)
+    return InputPicture(prompt, frame.picture(size), mask=cut, frame=frame)
 
 
 def inverted(
     model: DiffusionModel,
-    source: Source,
+    source: InputPicture,
     asked: InvertSettings,
     *,
     cache: Cache | None,

@@ -6,23 +6,31 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from jaxtyping import Float
+from torch import Tensor
+
 from understudy.concept import Concept
 from understudy.concept.value import STRONGEST
 from understudy.errors import InputError
 from understudy.jobs.words import check_plain, note_forms
 from understudy.jobs.work import Work
-from understudy.swap.subjects import Replacement, with_replacements
+from understudy.swap.subjects import with_replacements
+from understudy.transfer.source_target import Replacement, Target
 
 _SWAP = re.compile(r"\s*([^=#]+?)\s*(?:#\s*([1-9]\d*))?\s*=\s*(.+?)\s*(?::([0-9.]+))?\s*")
 
 
 @dataclass(frozen=True)
 class SwapSubjects:
-    """Roles, the concepts that play them, and the prompt they make."""
+    """Replaced words, the concepts in their place, and the target prompt they make."""
 
     replacements: tuple[Replacement, ...] = ()
     concepts: tuple[Concept, ...] = ()
     target: str = ""
+
+    def wanted(self, mask: Float[Tensor, "1 1 h w"] | None = None) -> Target:
+        """The target of the swap. mask: where the photo may change."""
+        return Target(self.target, self.replacements, mask)
 
 
 def check_swaps(work: Work, swaps: Sequence[str], prompt: str) -> None:

@@ -20,7 +20,14 @@ from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.selecting import Selected
-from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
+from understudy.jobs.source import (
+    InputPicture,
+    Inverted,
+    check_source,
+    inversions,
+    inverted,
+    source_of,
+)
 from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
@@ -110,7 +117,7 @@ class Swapped:
 
 def swapped(
     model: DiffusionModel,
-    source: Source,
+    source: InputPicture,
     subjects: SwapSubjects,
     settings: SwapSettings,
     asked: InvertSettings,
@@ -133,7 +140,7 @@ def swapped(
 def replaced(
     model: DiffusionModel,
     found: Inverted,
-    source: Source,
+    source: InputPicture,
     subjects: SwapSubjects,
     settings: SwapSettings,
     photos: Float[Tensor, "n 3 h w"] | None = None,
@@ -142,21 +149,17 @@ def replaced(
     search = schedule_search(model, settings, source, subjects, photos)
     steps = swap_steps(
         model,
-        found.inversion,
-        source.prompt,
-        subjects.target,
+        found.source(source.picture),
+        subjects.wanted(source.mask),
         settings,
-        words=subjects.replacements,
-        mask=source.mask,
-        features=found.features,
         search=search,
     )
     last = yield from watched(
         steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
     )
     picture = decoded(model, last.target)
-    how = (settings, source.picture, source.mask)
-    picture = framed(model, found.inversion, picture, last, *how).cpu()
+    whole = found.source(source.picture)
+    picture = framed(model, whole, picture, last, settings, source.mask).cpu()
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 
@@ -164,7 +167,7 @@ def replaced(
 def schedule_search(
     model: DiffusionModel,
     settings: SwapSettings,
-    source: Source,
+    source: InputPicture,
     subjects: SwapSubjects,
     photos: Float[Tensor, "n 3 h w"] | None,
 ) -> ScheduleSearch | None:
@@ -178,7 +181,7 @@ def schedule_search(
 def scorer_of(
     model: DiffusionModel,
     guidance: float,
-    source: Source,
+    source: InputPicture,
     subjects: SwapSubjects,
     photos: Float[Tensor, "n 3 h w"] | None,
 ) -> ScheduleSearch | None:

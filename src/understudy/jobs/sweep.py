@@ -16,7 +16,14 @@ from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import check_place, recipe_of, write_edited
 from understudy.jobs.selecting import Selected
-from understudy.jobs.source import Inverted, Source, check_source, inversions, inverted, source_of
+from understudy.jobs.source import (
+    InputPicture,
+    Inverted,
+    check_source,
+    inversions,
+    inverted,
+    source_of,
+)
 from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
 from understudy.jobs.swap import scorer_of
 from understudy.jobs.work import Work, decoded
@@ -101,7 +108,7 @@ class Swept:
 def _swept(
     model: DiffusionModel,
     subjects: SwapSubjects,
-    source: Source,
+    source: InputPicture,
     asked: InvertSettings,
     grid: Sequence[Cell],
     room: float,
@@ -120,13 +127,9 @@ def _swept(
         spent = model.nfe
         steps = sweep_steps(
             model,
-            found.inversion,
-            source.prompt,
-            subjects.target,
+            found.source(source.picture),
+            subjects.wanted(source.mask),
             grid,
-            words=subjects.replacements,
-            mask=source.mask,
-            features=found.features,
         )
         last = yield from watched(
             steps,

@@ -1,15 +1,14 @@
-"""The options of `edit` about single words, read: WORD=2.0, WORD=0.1:0.4, OLD=NEW."""
+"""Parses the options of `edit` for single words: WORD=2.0, WORD=0.1:0.4, OLD=NEW."""
 
 from __future__ import annotations
 
 from understudy.edit import WordEdits
 from understudy.errors import InputError
+from understudy.transfer.source_target import Replacement
 
 
-def said_of_words(
-    reweight: list[str], window: list[str], blend: str | None, preserve: list[str]
-) -> WordEdits:
-    """The options about words, read. Raises InputError, naming the option."""
+def said_of_words(reweight: list[str], window: list[str], preserve: list[str]) -> WordEdits:
+    """The options parsed. Raises InputError, naming the option."""
     weights = {
         word: _numbers("--reweight", given)[0] for word, given in _pairs("--reweight", reweight)
     }
@@ -18,17 +17,17 @@ def said_of_words(
         for word, given in _pairs("--window", window)
         for ends in [_numbers("--window", given)]
     }
+    return WordEdits(weights=weights, windows=windows, preserve=tuple(preserve))
+
+
+def blended_words(blend: str | None) -> tuple[Replacement, ...]:
+    """ "cat=red dog" or "cat": the word in the source prompt, and its counterpart in the target."""
     before, _, after = (part.strip() for part in (blend or "").partition("="))
-    return WordEdits(
-        weights=weights,
-        windows=windows,
-        blend=(before, after or before) if before else None,
-        preserve=tuple(preserve),
-    )
+    return (Replacement(before, after or before),) if before else ()
 
 
 def _pairs(name: str, given: list[str]) -> list[tuple[str, str]]:
-    """ "cat=2.0" -> the word and what is said of it."""
+    """ "cat=2.0" -> the word and its value."""
     pairs = [(word.strip(), said.strip()) for word, _, said in (g.rpartition("=") for g in given)]
     for (word, said), whole in zip(pairs, given, strict=True):
         if not word or not said:

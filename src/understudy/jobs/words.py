@@ -11,6 +11,7 @@ from understudy.diffusion.prompt_words import inflected, missing, word_spans
 from understudy.edit import WordEdits
 from understudy.errors import PromptError
 from understudy.jobs.work import Work
+from understudy.transfer.source_target import Target
 
 
 def note_forms(work: Work, prompts: Iterable[str], words: Iterable[str]) -> None:
@@ -58,7 +59,11 @@ def _says(prompt: str, concept: Concept) -> bool:
 
 
 def check_edited_words(
-    work: Work, source: str, to: Sequence[str], words: WordEdits, concepts: Sequence[Concept]
+    work: Work,
+    source: str,
+    targets: Sequence[Target],
+    words: WordEdits,
+    concepts: Sequence[Concept],
 ) -> None:
     """Find every word that an edit names in its prompts, and note plurals.
 
@@ -66,21 +71,21 @@ def check_edited_words(
     would change nothing.
     """
     check_plain("--prompt", source)
-    check_concepts(work, to, concepts)
-    targets = [spelled(target, *concepts) for target in to]
-    everywhere = (source, *targets)
+    check_concepts(work, [target.prompt for target in targets], concepts)
+    spelt = [spelled(target.prompt, *concepts) for target in targets]
+    everywhere = (source, *spelt)
     for prompts, named in (
-        (targets, (*words.weights, *words.windows)),
+        (spelt, (*words.weights, *words.windows)),
         (everywhere, words.preserve),
     ):
         for word in named:
             _check_in_any(prompts, word)
         note_forms(work, prompts, named)
-    before, after = words.blend or ("", "")
-    for prompt, word in ((source, before), *((target, after) for target in targets)):
-        if words.blend is not None:
-            _check_in_any((prompt,), word)
-            note_forms(work, (prompt,), (word,))
+    for target, prompt in zip(targets, spelt, strict=True):
+        for replaced in target.words:
+            for where, word in ((source, replaced.word), (prompt, replaced.phrase)):
+                _check_in_any((where,), word)
+                note_forms(work, (where,), (word,))
 
 
 def _check_in_any(prompts: Sequence[str], word: str) -> None:

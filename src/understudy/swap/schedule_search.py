@@ -11,23 +11,23 @@ Knows latents and schedules; the scorer says what a picture shows.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.invert.inversion import Inversion
-from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
 from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
-from understudy.transfer.loop import replay_steps
+from understudy.transfer.loop import Replay
 from understudy.transfer.schedule import Swaps, SwapSchedule, first_steps
+from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import StochasticNoise, SwapStep
 
 # Candidates after the settings' own schedule and noise, in the order of their promise: how strong
@@ -81,19 +81,18 @@ class ScheduleSearch:
     photo: Float[Tensor, "1 3 h w"]
     layout_weight: float = 0.8
 
+    @torch.no_grad()
     def steps(
         self,
         model: DiffusionModel,
-        inversion: Inversion,
-        targets: Sequence[str],
+        source: Source,
+        targets: Sequence[Target],
         settings: SwapSettings,
         *,
-        guidance: float,
         blend: Blend | None,
-        features: SourceFeatures | None = None,
         stochastic: StochasticNoise | None = None,
     ) -> Iterator[SwapStep]:
-        """The steps of a swap whose candidates narrow down to one for each target.
+        """The steps of a swap whose candidates are narrowed down to one for each target.
 
         Target number t's candidates are the run's targets t * n to t * n + n - 1, n of them.
         """
@@ -102,28 +101,23 @@ class ScheduleSearch:
         if stochastic is not None:
             seeds = tuple(one.seed for one in found) * len(targets)
             stochastic = replace(stochastic, seeds=seeds)
-
-        def survivors(step: SwapStep) -> Collection[int]:
-            return (
-                self._best(model, step, count, FINALISTS) if step.index == scored else step.targets
-            )
-
-        steps = replay_steps(
+        run = Replay(
             model,
-            inversion,
+            source,
             [target for target in targets for _ in plans],
             plans * len(targets),
-            guidance=guidance,
+            guidance=settings.guidance,
             blend=None if blend is None else _repeated(blend, count),
-            features=features,
-            survivors=survivors,
             stochastic=stochastic,
         )
-        for step in steps:
-            if step.index < step.total - 1:
-                yield step
-            else:
-                yield step.only(self._best(model, step, count, 1))
+        for index in range(settings.steps):
+            step = run.step(index)
+            if index == settings.steps - 1:
+                step = step.only(self._best(model, step, count, 1))
+            yield step
+            if index == scored:
+                # Dropped candidates cost nothing from here on.
+                run.narrow(self._best(model, step, count, FINALISTS))
 
     def _best(self, model: DiffusionModel, step: SwapStep, count: int, most: int) -> list[int]:
         """The numbers of the best candidates of each target, at most so many each."""

@@ -6,44 +6,26 @@ Knows prompts; knows no pictures, models but their tokens, and no concepts but t
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 from understudy.diffusion.prompt_words import word_spans
 from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.readings import readings
+from understudy.transfer.source_target import Replacement
 
 
-@dataclass(frozen=True)
-class Replacement:
-    """One subject of a photo, and who plays it.
+def with_replacements(prompt: str, replacements: Sequence[Replacement]) -> str:
+    """The prompt with every word replaced by its phrase.
 
-    word: a word or phrase of the source prompt. actor: what stands there in the target prompt;
-    where several target prompts name several, one for each. occurrence: which of a repeated word
-    is meant, from 0; None = all of them, as of two identical subjects.
-    """
-
-    word: str
-    phrase: str | tuple[str, ...]
-    occurrence: int | None = None
-
-    def phrase_in(self, target: int) -> str:
-        """The phrase in target prompt number `target`."""
-        return self.phrase if isinstance(self.phrase, str) else self.phrase[target]
-
-
-def with_replacements(prompt: str, replacements: Sequence[Replacement], target: int = 0) -> str:
-    """The prompt with every role's word replaced by its actor.
-
-    Words are found by `prompt_words.word_spans`, as they are for attention later: what passes
-    here is also found in the tokens. Raises PromptError for a word that the prompt lacks,
-    InputError for two roles in one place.
+    Words are found by `prompt_words.word_spans`, which attention uses, too: a word found here is
+    also found in the tokens. Raises PromptError for a word that the prompt lacks,
+    InputError for two replacements in one place.
     """
     found: list[tuple[int, int, str]] = []
     for replacement in replacements:
         spans = word_spans(prompt, replacement.word, occurrence=replacement.occurrence)
-        found += [(start, end, replacement.phrase_in(target)) for start, end in spans]
+        found += [(start, end, replacement.phrase) for start, end in spans]
     for (_, end, _), (start, _, phrase) in zip(sorted(found), sorted(found)[1:], strict=False):
         if start < end:
             raise InputError(f'two swaps name the same word of "{prompt}"; the second is {phrase}.')
@@ -53,9 +35,9 @@ def with_replacements(prompt: str, replacements: Sequence[Replacement], target: 
 
 
 def subjects_named(prompt: str, replacements: Sequence[Replacement]) -> int | None:
-    """How many subjects the roles' words name in the prompt; None where that is not known.
+    """The number of subjects that the words name in the prompt; None if it is not known.
 
-    A word that ends in "s" may be a plural, and then says no number.
+    A word that ends in "s" may be a plural of any number.
     """
     spans = [
         span
@@ -70,7 +52,7 @@ def subjects_named(prompt: str, replacements: Sequence[Replacement]) -> int | No
 def source_places(
     model: DiffusionModel, prompt: str, replacements: Sequence[Replacement]
 ) -> tuple[int, ...]:
-    """The places of all roles' words in the source prompt."""
+    """The token places of all replaced words in the source prompt."""
     tokens = readings(model, prompt)
     return _together(
         word_places(prompt, replacement.word, tokens, occurrence=replacement.occurrence)
@@ -79,12 +61,12 @@ def source_places(
 
 
 def target_places(
-    model: DiffusionModel, prompt: str, replacements: Sequence[Replacement], target: int
+    model: DiffusionModel, prompt: str, replacements: Sequence[Replacement]
 ) -> tuple[int, ...]:
-    """The places of all actors in target prompt number `target`."""
+    """The token places of all phrases in a target prompt."""
     tokens = readings(model, prompt)
     return _together(
-        word_places(prompt, replacement.phrase_in(target), tokens) for replacement in replacements
+        word_places(prompt, replacement.phrase, tokens) for replacement in replacements
     )
 
 

@@ -12,20 +12,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from jaxtyping import Float
-from torch import Tensor
-
 from understudy.errors import InputError
-from understudy.invert.inversion import Inversion
-from understudy.invert.source import SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.settings.knobs import option
 from understudy.settings.swap import COUNTS
 from understudy.swap.photoswap import blend_of, check, schedule_of
-from understudy.swap.subjects import Replacement
-from understudy.transfer.blend import Blend
 from understudy.transfer.loop import replay_steps
+from understudy.transfer.source_target import Sources, Target, source_of, targets_of
 from understudy.transfer.step import StochasticNoise, SwapStep
 
 
@@ -75,31 +69,21 @@ def trade_off(steps: int) -> tuple[Axis, Axis]:
 
 
 def sweep_steps(
-    model: DiffusionModel,
-    inversion: Inversion,
-    source_prompt: str,
-    target_prompt: str,
-    grid: Sequence[Cell],
-    *,
-    words: tuple[str, str] | Sequence[Replacement] = (),
-    mask: Float[Tensor, "1 1 h w"] | None = None,
-    features: SourceFeatures | None = None,
+    model: DiffusionModel, source: Sources, target: Target | str, grid: Sequence[Cell]
 ) -> Iterator[SwapStep]:
     """Swap every cell of a grid in one run; targets are the cells, in their order.
 
     Raises what `swap_steps` raises.
     """
-    first = grid[0].settings
-    check(model, inversion, source_prompt, first)
-    prompts = (source_prompt, *[target_prompt] * len(grid))
-    blend: Blend | None = blend_of(model, inversion, prompts, first, words, mask)
+    first, source = grid[0].settings, source_of(source)
+    check(model, source.inversion, first)
+    targets = targets_of([target] * len(grid))
     return replay_steps(
         model,
-        inversion,
-        prompts[1:],
+        source,
+        targets,
         [schedule_of(cell.settings) for cell in grid],
         guidance=first.guidance,
-        blend=blend,
-        features=features,
+        blend=blend_of(model, source, targets, first),
         stochastic=StochasticNoise(first.eta, first.temperature, first.noise_seed),
     )

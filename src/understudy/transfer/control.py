@@ -20,7 +20,7 @@ from understudy.transfer.joint import joint_plan
 class SwapControl:
     """The attention control of one step.
 
-    mixes: for each target how A mixes source and own maps (its source_row is filled in here),
+    cross_maps: for each target how A mixes source and own maps (its source_row is filled in here),
         None where it keeps its own.
     map_tokens: M leaves layers with more queries than this alone.
     sums: where the maps of the blend's words go; None = no maps are recorded.
@@ -30,7 +30,7 @@ class SwapControl:
 
     layout: BatchLayout
     branches: tuple[Branch, ...]
-    mixes: Sequence[CrossMix | None]
+    cross_maps: Sequence[CrossMix | None]
     map_tokens: int
     sums: MapSums | None = None
     features: SourceFeatures | None = None
@@ -42,7 +42,7 @@ class SwapControl:
         where = self.layout
         if site.kind == "joint":
             record = self._recording(site)
-            return joint_plan(where, self.branches, self.mixes, self.map_tokens, site, record)
+            return joint_plan(where, self.branches, self.cross_maps, self.map_tokens, site, record)
         plan = self._exchange(site)
         if self.features is not None and where.stored:
             return replace(plan, stored=self.features.rows(self.index, site))
@@ -76,7 +76,7 @@ class SwapControl:
         found: dict[int, CrossMix] = {}
         for branch, row in zip(self.branches, self.layout.target_cond, strict=True):
             if branch.swaps.cross_map and self.layout.source_cond is not None:
-                mix = self.mixes[branch.members[0]]
+                mix = self.cross_maps[branch.members[0]]
                 if mix is not None:
                     found[row] = replace(mix, source_row=self.layout.source_cond)
         return found

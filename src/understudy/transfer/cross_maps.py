@@ -1,6 +1,6 @@
-"""How each target's cross-attention maps are mixed from the source's and its own, step by step.
+"""How each target's cross-attention maps are mixed from the source's and its own in each step.
 
-Knows prompts and their alignment; knows nothing of steps' other swaps, and no latents.
+Knows prompts and their alignment; does not know latents or other swaps.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from understudy.diffusion.words import Alignment
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.readings import alignment as alignment
 
-MixesAt = Callable[[int], Sequence[CrossMix | None]]
-"""For a step's index: how each target mixes source and own maps (A); None keeps its own."""
+CrossMapsAt = Callable[[int], Sequence[CrossMix | None]]
+"""For a step's index: the mix of source and own maps of each target (A); None keeps its own."""
 
 
-def steady(model: DiffusionModel, alignments: Sequence[Alignment]) -> MixesAt:
-    """The same mix in every step, by one alignment a target."""
-    mixes = tuple(
+def steady(model: DiffusionModel, alignments: Sequence[Alignment]) -> CrossMapsAt:
+    """The same maps in every step, by one alignment per target."""
+    maps = tuple(
         CrossMix.aligned(0, found.mapper, found.alphas, device=model.device, dtype=model.dtype)
         for found in alignments
     )
-    return lambda index: mixes
+    return lambda index: maps

@@ -34,7 +34,7 @@ WORD_BLOCKS = {
 def joint_plan(
     where: BatchLayout,
     branches: Sequence[Branch],
-    mixes: Sequence[CrossMix | None],
+    cross_maps: Sequence[CrossMix | None],
     map_tokens: int,
     site: AttentionSite,
     record: Recording | None = None,
@@ -52,7 +52,7 @@ def joint_plan(
                 logits[uncond] = values[uncond] = where.source_uncond
         elif branch.swaps.self_map and site.cells <= map_tokens:
             logits[cond] = where.source_cond
-        mix = mixes[branch.members[0]] if branch.swaps.cross_map else None
+        mix = cross_maps[branch.members[0]] if branch.swaps.cross_map else None
         if mix is not None and where.source_cond is not None:
             words[cond] = mix.logits.of(where.source_cond, length)
     read, taken = Segments(image=where.pointing(logits)), Segments(image=where.pointing(values))

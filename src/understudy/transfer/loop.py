@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 
 import torch
@@ -14,9 +14,9 @@ from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import advance
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
-from understudy.invert.inversion import Inversion
-from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS, SourceFeatures
+from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS
 from understudy.models.interface import DiffusionModel
+from understudy.transfer import source_target as given
 from understudy.transfer.batch_layout import (
     Branch,
     NeededRows,
@@ -30,96 +30,93 @@ from understudy.transfer.batch_layout import (
 )
 from understudy.transfer.blend import Blend, blended
 from understudy.transfer.control import SwapControl
-from understudy.transfer.cross_maps import MixesAt, alignment, steady
+from understudy.transfer.cross_maps import CrossMapsAt, alignment, steady
 from understudy.transfer.joint import word_blocks
 from understudy.transfer.schedule import Swaps, SwapSchedule
+from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import FreshNoise, StochasticNoise, SwapStep
 
 
-@torch.no_grad()
 def replay_steps(
     model: DiffusionModel,
-    inversion: Inversion,
-    targets: Sequence[str],
+    source: given.Sources,
+    targets: given.Targets,
     schedule: SwapSchedule | Sequence[SwapSchedule],
     *,
     guidance: float,
     blend: Blend | None = None,
     map_tokens: int = MAP_TOKENS,
-    mixes: MixesAt | None = None,
-    texts: Text | None = None,
-    features: SourceFeatures | None = None,
-    survivors: Callable[[SwapStep], Collection[int]] | None = None,
+    cross_maps: CrossMapsAt | None = None,
     stochastic: StochasticNoise | None = None,
 ) -> Iterator[SwapStep]:
-    """Denoise target prompts beside the source, swapping as the schedule says.
+    """Denoise targets beside the source, swapping as the schedule says.
 
-    All targets share one run of the source; no two targets see each other.
+    All targets share the source's network evaluations; targets do not influence each other.
 
     Args:
-        schedule: of all targets, or one for each. Targets of one prompt are one as long as their
-            schedules agree, and cost the rows of one.
-        mixes: what A does in a step that swaps it; None = the alignment of each pair of prompts.
-        texts: embeddings of the targets; None = those of their prompts.
-        features: what earlier edits of this source kept, used and filled.
-        survivors: asked after each step which targets are to go on; None = all.
-        stochastic: fresh noise; None = the inversion's own all along.
+        schedule: of all targets, or one for each. Targets of one prompt share their rows of the
+            batch as long as their schedules agree.
+        map_tokens: self-attention maps are swapped in layers of at most this many queries.
+        cross_maps: what A does in a step that swaps it; None = the alignment of each prompt with
+            the source's.
+        stochastic: fresh noise; None = the inversion's own noise only.
     """
-    given = [schedule] * len(targets) if isinstance(schedule, SwapSchedule) else schedule
-    schedules = tuple(given)
-    numbers = tuple(range(len(targets)))
-    same = alike(targets, blend) if mixes is None and texts is None else numbers
-    if stochastic is not None:
-        same = stochastic.parted(same)
-    if mixes is None:
-        mixes = steady(model, [alignment(model, inversion.prompt, target) for target in targets])
-    if texts is None:
-        # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
-        texts = Text.cat([model.embed([target]) for target in targets])
-    run = _Run(
+    run = Replay(
         model,
-        inversion,
-        texts,
-        schedules,
-        guidance,
-        blend,
-        map_tokens,
-        mixes,
-        same,
-        features,
-        stochastic,
+        given.source_of(source),
+        given.targets_of(targets),
+        schedule,
+        guidance=guidance,
+        blend=blend,
+        map_tokens=map_tokens,
+        cross_maps=cross_maps,
+        stochastic=stochastic,
     )
-    for index in range(inversion.steps):
-        step = run.step(index)
-        yield step
-        if survivors is not None:
-            run.narrow(survivors(step))
+    for index in range(run.inversion.steps):
+        yield run.step(index)
 
 
-class _Run:
-    """One swap: what stays the same over its steps, and where it stands."""
+class Replay:
+    """One run of source and targets: what stays the same over its steps, and where it stands.
 
+    See `replay_steps`. Call `step` for every index in order; `narrow` drops targets in between.
+    """
+
+    @torch.no_grad()
     def __init__(
         self,
         model: DiffusionModel,
-        inversion: Inversion,
-        texts: Text,
-        schedules: tuple[SwapSchedule, ...],
+        source: Source,
+        targets: Sequence[Target],
+        schedule: SwapSchedule | Sequence[SwapSchedule],
+        *,
         guidance: float,
-        blend: Blend | None,
-        map_tokens: int,
-        mixes: MixesAt,
-        alike: Sequence[int],
-        features: SourceFeatures | None,
-        stochastic: StochasticNoise | None,
+        blend: Blend | None = None,
+        map_tokens: int = MAP_TOKENS,
+        cross_maps: CrossMapsAt | None = None,
+        stochastic: StochasticNoise | None = None,
     ) -> None:
+        one = isinstance(schedule, SwapSchedule)
+        schedules = (schedule,) * len(targets) if one else tuple(schedule)
+        inversion, features = source.inversion, source.features
+        # Targets that cannot differ before their schedules do begin as one row of the batch. Given
+        # maps or embeddings may differ where prompts do not, so those targets are kept apart.
+        apart = cross_maps is not None or any(target.text is not None for target in targets)
+        same = list(range(len(targets))) if apart else alike([t.prompt for t in targets], blend)
+        self.alike = same if stochastic is None else stochastic.parted(same)
+        if cross_maps is None:
+            pairs = [alignment(model, source.prompt, target.prompt) for target in targets]
+            cross_maps = steady(model, pairs)
+        # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
+        texts = Text.cat([model.embed([t.prompt]) if t.text is None else t.text for t in targets])
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
         self.how, self.reads_uncond = guidance_of(model), reads_unconditional(model, guidance)
         said = (model.embed([""]), model.embed([inversion.prompt]), texts)
         self.empty, self.source_text, texts = with_scale(said, self.how, guidance)
-        features = None if isinstance(model.schedule, FlowSchedule) else features  # joint layers
-        self.texts, self.mixes, self.alike, self.features = texts, mixes, alike, features
+        # Joint attention has no source rows that could be stored apart from the targets'.
+        features = None if isinstance(model.schedule, FlowSchedule) else features
+        self.texts, self.cross_maps, self.features = texts, cross_maps, features
         if features is not None:
             features.claim(inversion, guidance)
         self.size = (int(inversion.noise.shape[-2]), int(inversion.noise.shape[-1]))
@@ -137,6 +134,7 @@ class _Run:
         self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
         self.needed = last  # steps that read the source
 
+    @torch.no_grad()
     def step(self, index: int) -> SwapStep:
         """Take one step."""
         start, end = self.inversion.times[index : index + 2]
@@ -191,14 +189,14 @@ class _Run:
         return self.path[index + 1 : index + 2] + (self.latents - stepped)
 
     def narrow(self, survivors: Collection[int]) -> None:
-        """Go on with these targets only."""
+        """Continue with these targets only."""
         kept = [
             (n, replace(branch, members=members))
             for n, branch in enumerate(self.branches)
             if (members := tuple(m for m in branch.members if m in survivors))
         ]
         if not kept:
-            raise ValueError(f"some target must go on. Got {sorted(survivors)}.")
+            raise ValueError(f"at least one target must be left. Got {sorted(survivors)}.")
         self.latents = self.latents[[n for n, _ in kept]]
         self.branches = tuple(branch for _, branch in kept)
 
@@ -261,9 +259,9 @@ class _Run:
             first=index == 0,
             stored=stored and not walks,
         )
-        mixes = self.mixes(index) if "cross" in parts else ()
+        maps = self.cross_maps(index) if "cross" in parts else ()
         control = SwapControl(
-            where, self.branches, mixes, self.map_tokens, self.sums, self.features, index, parts
+            where, self.branches, maps, self.map_tokens, self.sums, self.features, index, parts
         )
         output = self.model.predict(where.latents, start, where.text, control)
         if self.sums is not None:
