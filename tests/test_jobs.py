@@ -83,7 +83,7 @@ def test_settings_of_a_job_are_resolved_for_its_model() -> None:
         verb_function("generate"), Job(**{**vars(wish), "inputs": {**wish.inputs, "out": "o"}})
     )
     assert (found["settings"].steps, found["settings"].guidance) == (3, 5.0)  # toybox
-    assert found["run"] == RunSettings() and found["out"] == Path("o")
+    assert found["run"] == RunSettings() and found["given"].out == Path("o")
     with pytest.raises(InputError, match="verb must be one of"):
         list(run(Job(verb="paint")))
 

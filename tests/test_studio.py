@@ -19,7 +19,7 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tiny import tiny_folder
-from understudy.jobs.request import group_name, path_inputs, settings_kind
+from understudy.jobs.request import group_name, inputs_of, path_inputs, settings_of
 from understudy.jobs.runner import verb_function
 from understudy.studio import verbs
 from understudy.studio.app import create_app
@@ -81,13 +81,10 @@ def events(client: TestClient, job: str, **heads: str) -> list[tuple[str, str, A
 def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     one, function = verbs.VERBS[name], verb_function(name)
     import inspect
-    from typing import get_type_hints
 
-    hints = get_type_hints(function)
-    taken = dict(list(inspect.signature(function).parameters.items())[1:])
-    groups = {n: kind for n in taken if (kind := settings_kind(hints[n])) is not None}
-    assert list(groups.values()) == list(one.groups)
-    inputs = taken.keys() - groups.keys() - {"seed"}
+    wanted, groups = inputs_of(function), settings_of(function)
+    assert [group.annotation for group in groups.values()] == list(one.groups)
+    inputs = wanted.keys() - {"seed"}
     ours = {single.name for single in one.inputs} | one.places.keys() | one.asked.keys()
     assert ours <= inputs
     unused = {"resume", "fresh", "clip_model", "dino_model", "landmarks", "tracker_weights"}
@@ -95,7 +92,7 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     assert inputs - ours - unused <= (
         {"also", "out", "class_images"} if name in ("learn", "convert") else set()
     )
-    assert one.seed == ("seed" in taken)
+    assert one.seed == ("seed" in wanted)
     kinds = {verbs.PICTURE, verbs.PICTURES, verbs.FILE}
     chosen = {"out", "file"} if name in ("learn", "convert") else set[str]()
     paths = {single.name for single in one.inputs if single.kind in kinds}
@@ -103,8 +100,8 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
         paths | one.places.keys() | one.asked.keys()
         == path_inputs(function) & (ours | inputs) - unused - chosen
     )
-    needed = {n for n, p in taken.items() if p.default is inspect.Parameter.empty}
-    assert needed <= ours | groups.keys() | chosen
+    needed = {n for n, p in wanted.items() if p.default is inspect.Parameter.empty}
+    assert needed <= ours | chosen
     assert [group_name(kind) for kind in one.optional] in ([], ["invert"])
 
 

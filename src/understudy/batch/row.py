@@ -12,7 +12,7 @@ import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import torch
 
@@ -21,7 +21,7 @@ from understudy.batch.tasks import PICTURES, Task
 from understudy.errors import UnderstudyError
 from understudy.files.reading import sha256
 from understudy.jobs.events import Events, Result
-from understudy.jobs.request import Job
+from understudy.jobs.request import Job, inputs_of, settings_of
 from understudy.jobs.runner import run, verb_function
 from understudy.jobs.work import Work
 from understudy.jobs.worker import placed, resumed
@@ -77,10 +77,10 @@ def batch_row(
 
 def on_device(job: Job, device: str) -> Job:
     """The job on a device, unless it names one itself or needs none."""
-    hints = get_type_hints(verb_function(job.verb))
-    if RunSettings in hints.values():
+    function = verb_function(job.verb)
+    if any(one.annotation is RunSettings for one in settings_of(function).values()):
         return placed(job, device)
-    if device != "auto" and "device" in hints and "device" not in job.inputs:
+    if device != "auto" and "device" in inputs_of(function) and "device" not in job.inputs:
         return replace(job, inputs={**job.inputs, "device": device})
     return job
 

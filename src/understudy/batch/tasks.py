@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from string import Template
-from typing import Any, cast, get_type_hints
+from typing import Any, cast
 
 from understudy.batch.table import BadRow, Row
 from understudy.errors import InputError
 from understudy.files.reading import parse_json
-from understudy.jobs.request import FORMAT, Job, group_name, settings_kind
+from understudy.jobs.request import FORMAT, Job, group_name, inputs_of, settings_of
 from understudy.jobs.runner import verb_function
 
 # Suffix of the result of a verb; "" for a folder.
@@ -138,15 +137,15 @@ def _task(
     out = str(body.get("out", f"{key}{ending}"))
     if not _OUT.fullmatch(out) or ".." in out.split("/"):
         raise BadRow(f"out must be a relative name without '..'. Got {out!r}.")
-    parameters = inspect.signature(verb_function(job.verb)).parameters
-    hints = get_type_hints(verb_function(job.verb))
-    groups = {group_name(kind) for hint in hints.values() if (kind := settings_kind(hint))}
+    function = verb_function(job.verb)
+    groups = {group_name(one.annotation) for one in settings_of(function).values()}
     settings = {name: dict(values) for name, values in job.settings.items()}
     for group, values in defaults.items():
         if group in groups or group in settings:
             settings[group] = {**values, **settings.get(group, {})}
     seed = job.seed
-    if seed is None and "seed" in parameters and hints["seed"] is int:
+    wanted = inputs_of(function).get("seed")
+    if seed is None and wanted is not None and wanted.annotation is int:
         seed = seed_of(key)
     return Task(index, key, replace(job, settings=settings, seed=seed,
                                     inputs={**job.inputs, "out": out}))  # fmt: skip

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 from understudy.errors import InputError
 
 FORMATS = ("png", "jpg", "webp")
@@ -42,7 +43,7 @@ def batch(
     score: Annotated[
         list[str], typer.Option(help="Score against the photo: psnr, ssim; may be repeated.")
     ] = [],  # noqa: B006
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Run many jobs from a table.
 

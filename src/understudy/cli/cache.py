@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 from understudy.errors import InputError
 from understudy.files import cache
 from understudy.files.atomic import cache_folder
@@ -19,7 +20,6 @@ app = typer.Typer(
     name="cache", help="Show, limit and clear the cache of inversions and models.",
     no_args_is_help=True,
 )  # fmt: skip
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 Kind = Annotated[
     list[str],
@@ -36,7 +36,7 @@ def options() -> None:
 def show_cache(
     kind: Kind = [],  # noqa: B006
     entries: Annotated[bool, typer.Option("--entries", help="List every entry.")] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Show where the cache is, its size by kind, and its limit."""
     root, found = cache_folder(), _of_kinds(cache.entries(cache_folder()), kind)
@@ -61,7 +61,7 @@ def clear(
         str | None, typer.Option(help="Only entries not used for this long, like 30d or 12h.")
     ] = None,
     yes: Yes = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Remove cached results. They are made again when they are needed.
 
@@ -88,7 +88,7 @@ def limit(
     size: Annotated[
         str | None, typer.Argument(help="Like 20GB; without it the limit is shown.")
     ] = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Show or set the size that the cache may take.
 
@@ -114,7 +114,7 @@ def forget(
     ] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be removed.")] = False,
     yes: Yes = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Remove a concept and everything that was cached from it and from its photos.
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 from understudy.errors import InputError
 from understudy.jobs.work import STORE
 from understudy.settings import LEARN_METHODS
@@ -34,7 +35,7 @@ def check(
     buckets: Annotated[
         bool, typer.Option(help="Whether learning trains each photo at its own aspect ratio.")
     ] = True,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Check photos before learning from them.
 

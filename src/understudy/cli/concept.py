@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.loading import load_model
+from understudy.cli.results import JsonOption
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import check_folder_writable, check_writable
 from understudy.jobs.work import MANIFEST, STORE, concept_folder
@@ -22,7 +23,6 @@ app = typer.Typer(
 )
 
 Name = Annotated[str, typer.Argument(help="A concept's name, or its folder.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[
     str | None, typer.Option(help="The model it belongs to.", show_default="as it was learnt on")
 ]
@@ -34,7 +34,7 @@ def options() -> None:
 
 
 @app.command("show")
-def show_concept(name: Name, json: Json = False) -> None:
+def show_concept(name: Name, json: JsonOption = False) -> None:
     """Show a concept: its words, learning method, settings and model."""
     folder = concept_folder(name)
     from understudy.concept import Concept
@@ -73,7 +73,7 @@ def export(
     ] = 32,
     full: Annotated[bool, typer.Option("--full", help="Write float32 instead of float16.")] = False,
     model: Model = None,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Write a concept in the format of another program.
 
@@ -109,7 +109,7 @@ def import_concept(
         Path | None, typer.Option(help="Folder to write.", show_default="concepts/NAME")
     ] = None,
     model: Annotated[str, typer.Option(help="The model it was made for.")] = "toybox",
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Import a LoRA or embedding of kohya, diffusers, PEFT or A1111.
 
@@ -142,7 +142,7 @@ def import_concept(
 def remove(
     name: Name,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""
     folder = concept_folder(name)

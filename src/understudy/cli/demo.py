@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.options import knobs
+from understudy.cli.results import JsonOption
 from understudy.jobs.request import Job
 from understudy.settings import DemoSettings, RunSettings
 from understudy.settings.marks import MarkSettings
@@ -20,7 +21,7 @@ def demo(
     run: RunSettings,
     provenance: MarkSettings,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("demo_out"),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Learn a toy, swap it into a scene, and compare with the right answer.
 

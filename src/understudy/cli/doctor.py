@@ -7,12 +7,13 @@ import platform
 import shutil
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 
 from understudy._version import __version__
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 from understudy.files.atomic import cache_folder
 
 LIBRARIES = (
@@ -34,7 +35,7 @@ LOW_DISK, LOW_MEMORY = 5 * GB, 4 * GB
 
 
 def doctor(
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Print versions, devices, memory, disk, cache and models of this installation.
 

@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import show, study
 from understudy.cli.options import Command, knobs
+from understudy.cli.results import JsonOption
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
 from understudy.settings.evaluate import (
@@ -30,7 +31,6 @@ Told = Annotated[
     list[str],
     typer.Option("--set", help="VERB.SETTING=VALUE, like learn.steps=200; may be repeated."),
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(cls=Command)
@@ -50,7 +50,7 @@ def swap(
     told: Told = [],  # noqa: B006
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("swapbench"),
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """SwapBench: swaps whose right answers are known; or swaps between your own photos.
 
@@ -81,7 +81,7 @@ def dreambooth(
     told: Told = [],  # noqa: B006
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dreambooth"),
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """The DreamBooth protocol on its data set, or on toys.
 
@@ -122,7 +122,7 @@ def drag(
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """DragGAN's tables: landmarks of one toy face dragged to those of another.
 
@@ -150,7 +150,7 @@ def drag(
 def cases(
     settings: CasesSettings,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("swapbench-cases"),
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Write SwapBench's cases for a method elsewhere.
 

@@ -9,7 +9,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.options import knobs
-from understudy.cli.results import OutOption
+from understudy.cli.results import JsonOption, OutOption
 from understudy.cli.sources import SamOption
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
@@ -34,7 +34,7 @@ def mask(
         Path | None, typer.Option(help="Also write the photo with all else dimmed.")
     ] = None,
     out: OutOption = Path("mask.png"),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Find a subject in a photo and write its mask: white is the subject.
 

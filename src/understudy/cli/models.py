@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 
 DIFFUSION = (".safetensors", ".ckpt")  # a Stable Diffusion checkpoint in a single file
 
@@ -24,7 +25,7 @@ def list_models(
     folder: Annotated[
         Path | None, typer.Argument(help="List the models in this folder instead.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """List the names that --model and --generator accept.
 
@@ -58,7 +59,7 @@ def convert(
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="FILE without its ending")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Convert a checkpoint file to a model folder without executing any of it.
 
@@ -78,7 +79,7 @@ def convert(
 @app.command()
 def check(
     model: Annotated[str, typer.Argument(help="A name, folder or StyleGAN checkpoint.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Report what a model is and whether it is complete; nothing is written or executed."""
     from understudy.models.registry import find, generator_folder

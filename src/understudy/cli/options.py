@@ -1,9 +1,9 @@
-"""Command-line options generated from settings: help and default included.
+"""Command-line options generated from settings and inputs: help and default included.
 
-A command takes its settings as parameters; `knobs` replaces each of them by the options of its
-class, and makes the settings when the command runs. An option that was not given stays out of
-the settings' construction, so that a preset may fill it. --help shows the values that the command's
-default model gets; --show-settings prints those of the model, method and preset that were given.
+A command takes its settings and inputs as parameters; `knobs` replaces each of them by the options
+of its class, and makes the values when the command runs. A setting that was not given stays out of
+the construction, so that a preset may fill it. --help shows the values that the command's default
+model gets; --show-settings prints those of the model, method and preset that were given.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_type_hints
 
 import typer
@@ -19,24 +19,29 @@ from typer.core import TyperCommand
 
 from understudy.cli import show
 from understudy.settings import RunSettings
+from understudy.settings.inputs import Inputs
 from understudy.settings.knobs import Settings, count_or_share, option
 from understudy.settings.resolve import Value
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:
-    """Replace every parameter of a Settings class by that class's options."""
+    """Replace every parameter of a Settings or Inputs class by that class's options."""
     hints = get_type_hints(command, include_extras=True)
     groups: dict[str, type[Settings]] = {}
+    inputs: dict[str, type[Inputs]] = {}
     parameters: list[inspect.Parameter] = []
     taken = inspect.signature(command).parameters
-    usual = taken["generator"].default if "generator" in taken else RunSettings().model
+    usual = _usual_model(hints.values(), taken)
     for name, parameter in taken.items():
-        if isinstance(hints[name], type) and issubclass(hints[name], Settings):
-            groups[name] = hints[name]
-            defaults = hints[name].filled({}, usual).to_dict()
-            parameters += [
-                as_parameter(f, defaults[f.name]) for f in dataclasses.fields(groups[name])
-            ]
+        kind = hints[name] if isinstance(hints[name], type) else object
+        if issubclass(kind, Settings):
+            groups[name] = kind
+            defaults = kind.filled({}, usual).to_dict()
+            parameters += [as_parameter(f, defaults[f.name]) for f in dataclasses.fields(kind)]
+        elif issubclass(kind, Inputs):
+            inputs[name] = kind
+            types = get_type_hints(kind)
+            parameters += [as_input(f, types[f.name]) for f in dataclasses.fields(kind)]
         else:
             parameters.append(
                 parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
@@ -51,7 +56,13 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
         elif given.pop("show_plan", False):
             show_plan(made.values(), given)
         else:
-            command(**made, **given)
+            values = {
+                name: kind(
+                    **{field.name: given.pop(field.name) for field in dataclasses.fields(kind)}
+                )
+                for name, kind in inputs.items()
+            }
+            command(**made, **values, **given)
 
     parameters.append(SHOW_SETTINGS)
     if RunSettings in groups.values():
@@ -61,6 +72,18 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     del run.__wrapped__  # pyright: ignore[reportAttributeAccessIssue]
     return run
+
+
+def _usual_model(hints: Iterable[Any], taken: Mapping[str, inspect.Parameter]) -> str:
+    """The model whose values --help shows: the default generator, or the default model."""
+    if "generator" in taken:
+        return taken["generator"].default
+    for hint in hints:
+        if isinstance(hint, type) and issubclass(hint, Inputs):
+            found = {field.name: field.default for field in dataclasses.fields(hint)}
+            if "generator" in found:
+                return str(found["generator"])
+    return RunSettings().model
 
 
 SHOW = "--show-settings"
@@ -133,6 +156,29 @@ def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Param
     annotation = Annotated[Any if share else type(field.default) | None, info]
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=None, annotation=annotation)
+
+
+def as_input(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
+    """One input as a keyword-only parameter that typer understands."""
+    about, default = field.metadata, inspect.Parameter.empty
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    elif field.default is not dataclasses.MISSING:
+        default = field.default
+    shown: Any = about["shown"] or default is not None
+    if about["positional"]:
+        info: Any = typer.Argument(help=about["help"], show_default=shown)
+    else:
+        info = typer.Option(
+            *filter(None, [about["names"]]),
+            help=about["help"],
+            metavar="|".join(about["values"]) or None,
+            min=about["at_least"],
+            show_default=shown,
+        )
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    annotation = Annotated[kind, info]
+    return inspect.Parameter(field.name, keyword, default=default, annotation=annotation)
 
 
 def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:

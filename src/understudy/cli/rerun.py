@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from understudy.cli import show
-from understudy.cli.results import OutOption
+from understudy.cli.results import JsonOption, OutOption
 from understudy.jobs.request import Job
 
 
@@ -19,7 +19,7 @@ def rerun(
         typer.Option(help="Folder to search for the inputs, besides . and the picture's own."),
     ] = [],  # noqa: B006
     out: OutOption = Path("rerun.png"),
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Make a picture again from its recipe, and compare the pixels.
 

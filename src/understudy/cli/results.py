@@ -1,4 +1,4 @@
-"""The option for the picture that a command writes."""
+"""Options that most commands share: the picture that is written, JSON output."""
 
 from __future__ import annotations
 
@@ -7,4 +7,5 @@ from typing import Annotated
 
 import typer
 
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 OutOption = Annotated[Path, typer.Option(help="The picture to write: .png, .jpg or .webp.")]

@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.options import Command, knobs
+from understudy.cli.results import JsonOption
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.settings.evaluate import StudySettings
@@ -17,7 +18,6 @@ app = typer.Typer(
     name="study", help="Studies in which people compare results blindly.", no_args_is_help=True
 )
 Folder = Annotated[Path, typer.Argument(help="The folder of the study.")]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command(cls=Command)
@@ -37,7 +37,7 @@ def make(
         Path | None, typer.Option(help="The data set of `evaluate dreambooth`.")
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("study"),
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Build the questions: two results of a case side by side.
 
@@ -85,7 +85,7 @@ def tally(
     keep_careless: Annotated[
         bool, typer.Option("--keep-careless", help="Include raters who failed a control question.")
     ] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Count the votes: majority, agreement, the papers' table."""
     from understudy.evaluate.report import markdown

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from understudy.cli import show
-from understudy.cli.results import OutOption
+from understudy.cli.results import JsonOption, OutOption
 from understudy.errors import InputError
 from understudy.files.atomic import check_folder_writable
 from understudy.jobs import results
@@ -23,7 +23,6 @@ app = typer.Typer(
 
 Seed = Annotated[int, typer.Option(help="Seed; the same seed gives the same file.", min=0)]
 Size = Annotated[int, typer.Option(help="Height and width in pixels.", min=16, max=2048)]
-Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
@@ -34,7 +33,7 @@ def render(
     truth: Annotated[
         bool, typer.Option("--truth", help="Also write the scene, masks and key points.")
     ] = False,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Render the scene of a seed.
 
@@ -57,7 +56,7 @@ def subject(
     photos: Annotated[int, typer.Option(help="Number of photos.", min=1, max=100)] = 4,
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("subject"),
     size: Size = 128,
-    json: Json = False,
+    json: JsonOption = False,
 ) -> None:
     """Render one toy in several scenes, as photos for `understudy learn`."""
     check_folder_writable(out)

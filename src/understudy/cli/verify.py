@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from understudy.cli import show
+from understudy.cli.results import JsonOption
 
 if TYPE_CHECKING:
     from understudy.pictures.marks import Marks
@@ -21,7 +22,7 @@ TYPES = {
 
 def verify(
     picture: Annotated[Path, typer.Argument(help="A PNG, JPEG or WebP file.")],
-    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    json: JsonOption = False,
 ) -> None:
     """Read the provenance marks of a picture and say whether it was changed.
 

@@ -28,6 +28,7 @@ from understudy.project.align import Square
 from understudy.project.latent import Latent
 from understudy.project.put_back import put_back
 from understudy.settings.drag import DragSettings
+from understudy.settings.inputs import DragInputs
 from understudy.settings.marks import MarkSettings
 
 DRAG_ENDS = {  # by `Session.stop`
@@ -43,42 +44,26 @@ def drag(
     settings: DragSettings,
     provenance: MarkSettings | None = None,
     *,
-    out: Path,
-    generator: str = "toybox-gan",
-    points: str = "",
-    seed: int | None = None,
-    latent: Path | None = None,
-    session: Path | None = None,
-    into: Path | None = None,
-    mask: Path | None = None,
-    film: Path | None = None,
-    marks: bool = True,
-    save: Path | None = None,
-    also: str = "",
-    tracker: str = "features",
-    tracker_weights: Path | None = None,
-    device: str = "auto",
-    dtype: str = "float32",
+    given: DragInputs,
 ) -> Events[Result]:
-    """Drag points of the picture of a seed, of a projected photo, or of a saved session.
-
-    marks: whether the film shows handles and targets.
-    """
-    _check_places(out, save, film, others := _seeds(also))
-    _check_tracker(tracker, tracker_weights)
-    begin = _Begin(seed, latent, session, points, mask, tracker_weights, into)
-    model, begun = begin.session(work, generator, settings, device, dtype)
+    """Drag points of the picture of a seed, of a projected photo, or of a saved session."""
+    out, save, film = given.out, given.save, given.film
+    _check_places(out, save, film, others := _seeds(given.also))
+    _check_tracker(given.tracker, given.tracker_weights)
+    begin = _Begin(given)
+    model, begun = begin.session(work, settings)
     steps = begun.run(model, tracker=begin.follower(model))
     last = yield from _followed(model, steps, save)
     done = last.session
     begin.read(work)
-    facts = {"points": points, "stop": done.stop, "steps": done.state.step, "tracker": tracker}
-    recipe = recipe_of(work, model, settings, facts=facts, seed=seed)
+    facts: dict[str, object] = {"points": given.points, "tracker": given.tracker}
+    facts |= {"stop": done.stop, "steps": done.state.step}
+    recipe = recipe_of(work, model, settings, facts=facts, seed=given.seed)
     recipe = replace(recipe, settings=done.settings.to_dict())
     begin.write(out, begin.framed(model, done), recipe, provenance)
     files = [out, *_write_others(model, done, others, out, recipe, provenance)]
     if film is not None:
-        write_film(film, frames(done, model, marks))
+        write_film(film, frames(done, model, given.marks))
         files.append(film)
     if save is not None:
         done.save(save)
@@ -120,24 +105,14 @@ def _told(out: Path, last: DragStep, files: list[Path]) -> Result:
 
 @dataclass(frozen=True)
 class _Begin:
-    """What a drag begins with: one of a seed, a latent file and a session; points; a mask.
+    """What a drag starts from: a seed, a latent file or a session; points; a mask."""
 
-    raft: weights of the network that follows handles; None: their features do. photo: where the
-    edit goes in the end.
-    """
-
-    seed: int | None
-    latent: Path | None
-    file: Path | None
-    points: str
-    mask: Path | None
-    raft: Path | None
-    photo: Path | None = None
+    given: DragInputs
 
     @cached_property
     def projected(self) -> Latent | None:
-        """What --latent holds."""
-        return None if self.latent is None else Latent.load(self.latent)
+        """The content of --latent."""
+        return None if self.given.latent is None else Latent.load(self.given.latent)
 
     @cached_property
     def frame(self) -> tuple[Pixels, Square] | None:
@@ -145,20 +120,20 @@ class _Begin:
 
         Raises InputError for a photo that the latent was not cut from, as far as can be told.
         """
-        if self.photo is None:
+        if self.given.into is None:
             return None
         if self.projected is None:
             raise InputError("--into puts a projected photo back: give its --latent too.")
-        opened, (square, known) = read_photo(self.photo), self.projected.place()
+        opened, (square, known) = read_photo(self.given.into), self.projected.place()
         if opened.size != known:
             raise InputError(
-                f"{self.photo} has {opened.size[1]} x {opened.size[0]} pixels, the photo that was "
-                f"projected {known[1]} x {known[0]}. Give the photo itself."
+                f"{self.given.into} has {opened.size[1]} x {opened.size[0]} pixels, the photo that "
+                f"was projected {known[1]} x {known[0]}. Give the photo itself."
             )
         return opened.pixels, square
 
     def framed(self, model: ImageGenerator, done: DragSession) -> Tensor:
-        """What the drag came to: the generator's picture, or the photo with the edit in it."""
+        """The result: the generator's picture, or the photo with the edit in it."""
         edited = _picture(model, done.latent)
         if self.frame is None or self.projected is None:
             return edited
@@ -167,45 +142,48 @@ class _Begin:
 
     def write(self, out: Path, picture: Tensor, recipe: Recipe, marks: MarkSettings | None) -> None:
         """The result with its marks: an edited photo if the latent is a projected one's."""
-        if self.latent is None:
+        if self.given.latent is None:
             return write_generated(out, picture, recipe, marks)
-        kept = self.photo is not None
-        write_edited(out, picture, recipe, marks, photo=self.photo, keeps_photo=kept)
+        kept = self.given.into is not None
+        write_edited(out, picture, recipe, marks, photo=self.given.into, keeps_photo=kept)
 
     def follower(self, model: ImageGenerator) -> Tracker | None:
-        """What follows the handles, where features do not."""
-        if self.raft is None:
+        """The tracker of the handles; None = nearest features."""
+        if self.given.tracker_weights is None:
             return None
-        return raft_tracker(self.raft, model.device)
+        return raft_tracker(self.given.tracker_weights, model.device)
 
     def read(self, work: Work) -> None:
         """Put the files into the recipe."""
-        files = {"mask": self.mask, "latent": self.latent, "session": self.file}
-        files |= {"tracker": self.raft, "photo": self.photo}
+        files = {
+            "mask": self.given.mask,
+            "latent": self.given.latent,
+            "session": self.given.session,
+        }
+        files |= {"tracker": self.given.tracker_weights, "photo": self.given.into}
         for role, path in files.items():
             if path is not None:
                 work.used(role, path)
 
-    def session(
-        self, work: Work, generator: str, settings: DragSettings, device: str, dtype: str
-    ) -> tuple[ImageGenerator, DragSession]:
+    def session(self, work: Work, settings: DragSettings) -> tuple[ImageGenerator, DragSession]:
         """The generator and the drag, ready to run."""
-        others = self.latent is not None or self.file is not None
-        if (self.seed is not None) == others:
+        given = self.given
+        others = self.given.latent is not None or self.given.session is not None
+        if (self.given.seed is not None) == others:
             raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
-        if self.file is not None and self.mask is not None:
+        if self.given.session is not None and self.given.mask is not None:
             raise InputError("A session keeps its own mask. Leave --mask out.")
         _ = self.frame  # or an error, before a model is loaded
-        pairs = read_pairs(self.points)
-        begun = None if self.file is None else DragSession.load(self.file)
-        model: ImageGenerator = work.generator(generator, device, dtype)
+        pairs = read_pairs(self.given.points)
+        begun = None if self.given.session is None else DragSession.load(self.given.session)
+        model: ImageGenerator = work.generator(given.generator, given.device, given.dtype)
         if self.projected is not None:
             model, ws = self.projected.tuned(stylegan2(model)), self.projected.ws
         else:
-            ws = model.latents(model.draw_z(self.seed or 0), truncation=settings.truncation)
+            ws = model.latents(model.draw_z(self.given.seed or 0), truncation=settings.truncation)
         if begun is not None:
             return model, begun.with_pairs(pairs) if pairs else begun
-        mask = _mask(self.mask)
+        mask = _mask(self.given.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
 
 

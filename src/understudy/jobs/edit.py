@@ -33,6 +33,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.recipe import Recipe
 from understudy.settings import EditSettings, InvertSettings, RunSettings
 from understudy.settings.edit import inversion_for
+from understudy.settings.inputs import EditInputs
 from understudy.settings.marks import MarkSettings
 from understudy.transfer.source_target import Target, with_mask
 
@@ -46,56 +47,42 @@ def edit(
     invert: InvertSettings | None = None,
     marks: MarkSettings | None = None,
     *,
-    photo: Path,
-    prompt: str,
-    to: list[str],
-    out: Path,
-    concept: list[str] = [],  # noqa: B006
-    reweight: list[str] = [],  # noqa: B006
-    window: list[str] = [],  # noqa: B006
-    blend: str | None = None,
-    preserve: list[str] = [],  # noqa: B006
-    mask: Path | None = None,
-    seed: int | None = None,
-    region: str = "auto",
-    select: list[str] = [],  # noqa: B006
-    sam: Path | None = None,
+    given: EditInputs,
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
-    outs, words = files(out, len(to)), said_of_words(reweight, window, preserve)
-    targets = tuple(Target(target, blended_words(blend)) for target in to)
-    work.photo(photo)
-    concepts = with_strengths(work.concepts(concept), to)
+    to, seed = given.to, given.seed
+    outs = files(given.out, len(to))
+    words = said_of_words(given.reweight, given.window, given.preserve)
+    targets = tuple(Target(target, blended_words(given.blend)) for target in to)
+    work.photo(given.photo)
+    concepts = with_strengths(work.concepts(given.concept), to)
     check(settings, concepts, seed)
-    check_edited_words(work, prompt, targets, words, concepts)
-    selected = Selected(mask, select, sam).checked(photo if seed is None else None)
+    check_edited_words(work, given.prompt, targets, words, concepts)
+    selected = Selected(given.mask, given.select, given.sam)
+    selected.checked(given.photo if seed is None else None)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
         if seed is None:
             # Without a blend an edit may change all of the photo.
-            wanted = Wanted(region, prompt, to if blend else (), concepts, exact=True)
-            source = source_of(work, model, prompt, photo, None, selected, wanted)
+            shown = to if given.blend else ()
+            wanted = Wanted(given.region, given.prompt, shown, concepts, exact=True)
+            source = source_of(work, model, given, selected, wanted)
         else:
-            source = _from_seed(work, model, prompt, photo, seed, mask)
+            source = _from_seed(work, model, given)
         redrawn, cache = _redrawn(model, source), inversions(work)
         edited = yield from reworded(
             model, source, targets, settings, asked, words=words, concepts=concepts, cache=cache
         )
         method = asked.method if seed is None else "seed"
         method = "none" if settings.method in FLOW_EDITS else method
-        facts = {"prompt": prompt, "inversion": method, "reweight": reweight, "window": window}
-        said = {**facts, "blend": blend, "preserve": preserve, "cache": edited.found}
+        facts = {"prompt": given.prompt, "inversion": method, "reweight": given.reweight}
+        facts |= {"window": given.window, "blend": given.blend, "preserve": given.preserve}
+        said = {**facts, "cache": edited.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
-    _write(outs, to, edited.pictures, source, redrawn, recipe, marks, photo)
+    _write(outs, to, edited.pictures, source, redrawn, recipe, marks, given.photo)
     written = tuple(map(str, outs))
     shown = tuple(f'{file}   "{target}"' for file, target in zip(outs, to, strict=True))
-    values = {
-        "pictures": list(written),
-        "target_prompts": to,
-        **facts,
-        "blend": blend,
-        "preserve": preserve,
-    }
+    values = {"pictures": list(written), "target_prompts": to, **facts}
     return Result(values, shown, written)
 
 
@@ -122,12 +109,12 @@ def _write(
         write_edited(file, result, whole, marks, photo=photo, keeps_photo=framed)
 
 
-def _from_seed(
-    work: Work, model: DiffusionModel, prompt: str, photo: Path, seed: int, mask: Path | None
-) -> InputPicture:
-    """What HiPer begins with when the photo's own noise is not wanted."""
-    drawn = None if mask is None else work.mask(mask, work.photo(photo), model.picture_size)
-    return InputPicture(prompt, None, seed, drawn)
+def _from_seed(work: Work, model: DiffusionModel, given: EditInputs) -> InputPicture:
+    """The source of HiPer when it does not start from the photo's own noise."""
+    drawn = None
+    if given.mask is not None:
+        drawn = work.mask(given.mask, work.photo(given.photo), model.picture_size)
+    return InputPicture(given.prompt, None, given.seed, drawn)
 
 
 @dataclass(frozen=True)

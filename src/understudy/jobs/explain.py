@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 from torch import Tensor
 
@@ -12,12 +11,13 @@ from understudy.diffusion.prompt_words import words_of
 from understudy.errors import InputError
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
-from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.source import NOTHING, Inverted, check_source, inversions, inverted, source_of
-from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
+from understudy.jobs.results import recipe_of, write_edited
+from understudy.jobs.source import Inverted, inversions, inverted, source_of
+from understudy.jobs.subjects import SwapSubjects, checked_swap
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
+from understudy.settings.inputs import ExplainInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import inversion_for
 from understudy.swap import swap_steps
@@ -35,26 +35,18 @@ def explain(
     invert: InvertSettings | None = None,
     marks: MarkSettings | None = None,
     *,
-    prompt: str,
-    out: Path,
-    photo: Path | None = None,
-    seed: int | None = None,
-    swap: list[str] = [],  # noqa: B006
-    region: str = "auto",
+    given: ExplainInputs,
 ) -> Events[Result]:
     """Draw what the model attends to, and with `swap` where that swap may change the photo."""
-    check_place(out)
-    check_source(photo, seed, NOTHING)
-    check_swaps(work, swap, prompt)
+    prompt, swap, out = given.prompt, given.swap, given.out
     if not words_of(prompt):
         raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")
-    if photo is not None:
-        work.photo(photo)
-    subjects = subjects_of(work, swap, prompt)
+    subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model, "direct")
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (subjects.target,) if swap else (), subjects.concepts)
-        source = source_of(work, model, prompt, photo, seed, wanted=wanted)
+        targets = (subjects.target,) if swap else ()
+        wanted = Wanted(given.region, prompt, targets, subjects.concepts)
+        source = source_of(work, model, given, selected, wanted)
         with applied(model, *subjects.concepts):
             found = yield from inverted(model, source, asked, cache=inversions(work))
             shown, average = yield from _attention(model, found, settings)
@@ -64,11 +56,11 @@ def explain(
                 picture = decoded(model, found.inversion.trajectory[:1]).cpu()
         facts = {"prompt": prompt, "swap": swap, "method": asked.method}
         said = {**facts, "cache": found.found}
-        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
+        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=given.seed)
     sheet = attention_sheet(
         picture, shown, average, f'"{prompt}"', schedule=schedule_of(settings), mask=mask
     )
-    write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
+    write_edited(out, sheet, recipe, marks, photo=given.photo, keeps_photo=True)
     values = {"picture": str(out), "words": list(average.words), **facts}
     return Result(values, (str(out),), (str(out),))
 

@@ -22,6 +22,7 @@ from understudy.pictures.photo import fit
 from understudy.pictures.recipe import Recipe
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import GenerateSettings, RunSettings
+from understudy.settings.inputs import GenerateInputs
 from understudy.settings.marks import MarkSettings
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp")  # of one picture; anything else is a folder
@@ -34,17 +35,13 @@ def generate(
     run: RunSettings,
     marks: MarkSettings | None = None,
     *,
-    prompt: str,
-    out: Path,
-    concept: list[str] = [],  # noqa: B006
-    count: int = 1,
-    seed: int = 0,
-    init: Path | None = None,
+    given: GenerateInputs,
 ) -> Events[Result]:
     """Make pictures of consecutive seeds from a prompt."""
+    prompt, out, count, seed, init = given.prompt, given.out, given.count, given.seed, given.init
     files = _names(out, count, seed)
     asked = with_articles(prompt)
-    concepts = with_strengths(work.concepts(concept), [asked])
+    concepts = with_strengths(work.concepts(given.concept), [asked])
     text = spelled(asked, *concepts)
     check_plain("--negative", settings.negative)
     check_concepts(work, [asked], concepts)

@@ -12,14 +12,14 @@ from understudy.files.atomic import check_writable
 from understudy.invert.inversion import Inversion
 from understudy.jobs.events import Events, Result
 from understudy.jobs.framing import Wanted
+from understudy.jobs.selecting import Selected
 from understudy.jobs.source import inversions, inverted, source_of
 from understudy.jobs.words import check_plain
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.metrics import psnr
 from understudy.settings import InvertSettings, RunSettings
-
-SUFFIX = ".inversion.safetensors"
+from understudy.settings.inputs import INVERSION, InvertInputs
 
 
 def invert(
@@ -27,22 +27,18 @@ def invert(
     settings: InvertSettings,
     run: RunSettings,
     *,
-    photo: Path,
-    prompt: str,
-    out: Path | None = None,
-    concept: list[str] = [],  # noqa: B006
-    region: str = "auto",
+    given: InvertInputs,
 ) -> Events[Result]:
     """Invert a photo with the concepts applied, and say how well it can be replayed."""
-    file = out or Path(photo.stem + SUFFIX)
+    file = given.out or Path(given.photo.stem + INVERSION)
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     check_writable(file)
-    check_plain("--prompt", prompt)
-    work.photo(photo)
-    concepts = work.concepts(concept)
+    check_plain("--prompt", given.prompt)
+    work.photo(given.photo)
+    concepts = work.concepts(given.concept)
     with work.model(run) as model:
-        source = source_of(work, model, prompt, photo, None, wanted=Wanted(region))
+        source = source_of(work, model, given, Selected(), Wanted(given.region))
         with applied(model, *concepts):
             found = yield from inverted(model, source, settings, cache=inversions(work))
         found.inversion.save(file)

@@ -23,6 +23,7 @@ from understudy.learn.preview_scorer import CLIP_SCALE, FeaturePreviewScorer
 from understudy.models.interface import DiffusionModel
 from understudy.settings import QUANTISED, LearnSettings, RunSettings
 from understudy.settings.bases import check_trainable
+from understudy.settings.inputs import LearnInputs
 from understudy.settings.marks import CONSENT
 from understudy.settings.suits import shows_toys
 from understudy.vision.encoders import load_dino
@@ -35,22 +36,11 @@ def learn(
     settings: LearnSettings,
     run: RunSettings,
     *,
-    photos: Path,
-    name: str,
-    class_noun: str | None = None,
-    clip_model: str | None = None,
-    dino_model: str | None = None,
-    out: Path | None = None,
-    identifier: str | None = None,
-    masks: Path | None = None,
-    class_images: list[str] = [],  # noqa: B006
-    also: list[str] = [],  # noqa: B006
-    after: list[str] = [],  # noqa: B006
-    resume: bool = False,
-    consent: str = CONSENT[0],
+    given: LearnInputs,
 ) -> Events[Result]:
     """Learn the subject of a folder of photos as a concept, in the folder `out`."""
-    folder = out or STORE / name
+    name, photos, consent = given.name, given.photos, given.consent
+    folder = given.out or STORE / name
     if consent not in CONSENT:
         raise InputError(f"--consent must be one of {', '.join(CONSENT)}. Got {consent!r}.")
     check_trainable(run.model)
@@ -58,15 +48,16 @@ def learn(
         raise InputError(f"--dtype {run.dtype} is for using concepts. Learn with --dtype bfloat16.")
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
-    others = [_further(words) for words in also]
+    others = [_further(words) for words in given.also]
     for one in (photos, *(other.photos for other in others)):
         _look_over(work, one, run.model, settings, folder, leads)
-    seeing = _seeing(clip_model, dino_model, not class_noun or settings.preview_every > 0)
-    noun = class_noun or _proposed(work, photos, seeing)
-    concepts = work.concepts(after)
+    looks = not given.class_noun or settings.preview_every > 0
+    seeing = _seeing(given.clip_model, given.dino_model, looks)
+    noun = given.class_noun or _proposed(work, photos, seeing)
+    concepts = work.concepts(given.after)
     with work.model(own_device(run)) as model:
-        first = LearnWish(name, noun, photos, identifier, masks)
-        wishes = with_class_images([first, *others], class_images)
+        first = LearnWish(name, noun, photos, given.identifier, given.masks)
+        wishes = with_class_images([first, *others], given.class_images)
         subjects = [subject_of(work, model, settings, wish) for wish in wishes]
         steps = learn_steps(
             model,
@@ -75,8 +66,8 @@ def learn(
             cache=Cache.user("classes", [Origin("concept", one.name) for one in subjects]),
             after=concepts,
             run=folder,
-            resume=resume,
-            scorer=_judge(model, seeing, dino_model) if settings.preview_every else None,
+            resume=given.resume,
+            scorer=_judge(model, seeing, given.dino_model) if settings.preview_every else None,
         )
         last = yield from watched(steps, _title)
     assert last.concept is not None, "the last step carries the concept"

@@ -20,11 +20,11 @@ from understudy.pictures.tensors import to_tensor
 from understudy.project import ProjectProgress, project_steps
 from understudy.project.align import Square, crop_square, cut, face_square, find_face, middle
 from understudy.project.project import ProjectStep
+from understudy.settings.inputs import LATENT, ProjectInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.project import ProjectSettings
 from understudy.vision.perceptual import measure as measure_by_name
 
-SUFFIX = ".latent.safetensors"
 TITLES = {"project": "Projecting", "tune": "Tuning", "done": "Tuning"}
 
 
@@ -33,31 +33,22 @@ def project(
     settings: ProjectSettings,
     marks: MarkSettings | None = None,
     *,
-    photo: Path,
-    generator: str = "toybox-gan",
-    out: Path | None = None,
-    picture: Path | None = None,
-    crop: str = "",
-    eyes: str = "",
-    mouth: str = "",
-    landmarks: Path | None = None,
-    measure: str = "recogniser",
-    fresh: bool = False,
-    device: str = "auto",
+    given: ProjectInputs,
 ) -> Events[Result]:
     """Find the latent that draws a photo, then tune the generator to it."""
-    file = out or Path(photo.stem + SUFFIX)
+    photo, picture, measure = given.photo, given.picture, given.measure
+    file = given.out or Path(photo.stem + LATENT)
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     if picture is not None:
         check_place(picture)
     check_writable(file)
     opened = work.photo(photo)
-    model = stylegan2(work.generator(generator, device))
-    if landmarks is not None:
-        work.used("landmarks", landmarks)
-    target, square = _target(opened, model, crop, eyes, mouth, landmarks)
-    last = yield from _followed(model, target, measure, settings, file, fresh)
+    model = stylegan2(work.generator(given.generator, given.device))
+    if given.landmarks is not None:
+        work.used("landmarks", given.landmarks)
+    target, square = _target(opened, model, given)
+    last = yield from _followed(model, target, measure, settings, file, given.fresh)
     latent = last.latent
     assert latent is not None, "the last step has the latent"
     latent = latent.placed(square, opened.size)
@@ -106,12 +97,11 @@ def _progress_file(file: Path) -> Path:
     return file.with_name(f".{file.name}.progress")
 
 
-def _target(
-    opened: Photo, model: StyleGAN2, crop: str, eyes: str, mouth: str, landmarks: Path | None
-) -> tuple[Tensor, Square]:
+def _target(opened: Photo, model: StyleGAN2, given: ProjectInputs) -> tuple[Tensor, Square]:
     """The picture to project: a face made upright, a part of the photo, or its middle; and which
     part of the photo that is."""
-    given = [
+    crop, eyes, mouth, landmarks = given.crop, given.eyes, given.mouth, given.landmarks
+    ways = [
         name
         for name, value in zip(
             ("--crop", "--eyes and --mouth", "--landmarks"),
@@ -120,8 +110,8 @@ def _target(
         )
         if value
     ]
-    if len(given) > 1:
-        raise InputError(f"{' and '.join(given)} exclude each other. Give one of them.")
+    if len(ways) > 1:
+        raise InputError(f"{' and '.join(ways)} exclude each other. Give one of them.")
     if crop:
         box = numbers("--crop", crop, 4)
         square = crop_square((box[0], box[1], box[2], box[3]), opened.size)

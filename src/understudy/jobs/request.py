@@ -1,26 +1,29 @@
 """A job: which verb, with which settings, on which inputs. Data only, JSON in and out.
 
-The inputs a verb takes are the keyword parameters of its function; `bound` checks a job against
-them. Free of torch.
+A verb takes the keyword parameters of its function and the fields of its `Inputs` class; `bound`
+checks a job against them. Free of torch.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field
 from pathlib import Path
 from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from understudy.errors import InputError
 from understudy.files.reading import parse_json
 from understudy.settings import former
+from understudy.settings.inputs import Inputs
 from understudy.settings.knobs import Settings, group_name
 from understudy.settings.resolve import Value
 
 FORMAT = 1
+EMPTY: Any = inspect.Parameter.empty
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +40,13 @@ class Job:
     seed: int | None = None
 
     @classmethod
-    def of(cls, verb: str, *settings: Settings, seed: int | None = None, **inputs: Any) -> Job:
+    def of(cls, verb: str, *parts: Settings | Inputs, **inputs: Any) -> Job:
         """A job from settings and inputs; an input that is None is left out."""
-        groups = {group_name(type(group)): group.to_dict() for group in settings}
+        groups = {group_name(type(g)): g.to_dict() for g in parts if isinstance(g, Settings)}
+        for group in parts:
+            inputs |= group.to_dict() if isinstance(group, Inputs) else {}
         given = {name: _plain(value) for name, value in inputs.items() if value is not None}
+        seed = given.pop("seed", None)
         return cls(verb=verb, settings=groups, inputs=given, seed=seed)
 
     def to_dict(self) -> dict[str, Any]:
@@ -94,32 +100,79 @@ def bound(function: Callable[..., Any], job: Job) -> dict[str, Any]:
     job. Raises InputError, naming it, for an input or group that the verb does not have, for one
     of another kind, and for one that is missing.
     """
-    hints = get_type_hints(function)
-    wanted = dict(list(inspect.signature(function).parameters.items())[1:])
-    groups = {name: kind for name in wanted if (kind := settings_kind(hints[name])) is not None}
-    unknown = set(job.settings) - {group_name(kind) for kind in groups.values()}
+    wanted, groups = inputs_of(function), settings_of(function)
     inputs = {**job.inputs, **({} if job.seed is None else {"seed": job.seed})}
-    unknown |= set(inputs) - (wanted.keys() - groups.keys())
+    unknown = set(job.settings) - {group_name(one.annotation) for one in groups.values()}
+    unknown |= set(inputs) - wanted.keys()
     if unknown:
-        names = ", ".join(name for name in wanted if name not in groups)
-        raise InputError(f"{job.verb} has no {min(unknown)!r}. Its inputs are: {names}.")
+        raise InputError(
+            f"{job.verb} has no {min(unknown)!r}. Its inputs are: {', '.join(wanted)}."
+        )
     model = str(job.settings.get("run", {}).get("model") or inputs.get("generator") or "toybox")
     found: dict[str, Any] = {}
+    for name, parameter in groups.items():
+        given = job.settings.get(group_name(parameter.annotation))
+        if given is not None or parameter.default is EMPTY:
+            found[name] = parameter.annotation.filled(given or {}, model)
     for name, parameter in wanted.items():
-        if name in groups:
-            given = job.settings.get(group_name(groups[name]))
-            if given is not None or parameter.default is inspect.Parameter.empty:
-                found[name] = groups[name].filled(given or {}, model)
-        elif name in inputs:
-            found[name] = _converted(job.verb, name, inputs[name], hints[name])
-        elif parameter.default is inspect.Parameter.empty:
+        if name in inputs:
+            found[name] = _converted(job.verb, name, inputs[name], parameter.annotation)
+        elif parameter.default is EMPTY:
             raise InputError(f"{job.verb} needs {name!r}.")
+    for name, kind in _input_groups(function).items():
+        fields = [field.name for field in dataclasses.fields(kind)]
+        found[name] = kind(**{field: found.pop(field) for field in fields if field in found})
     return found
+
+
+def inputs_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The inputs of a verb's function: its parameters, and the fields of its `Inputs` classes.
+
+    The annotation of each is its type.
+    """
+    hints, found = get_type_hints(function), dict[str, inspect.Parameter]()
+    groups = _input_groups(function)
+    for name, one in _parameters(function).items():
+        if name in groups:
+            kinds = get_type_hints(groups[name])
+            for field in dataclasses.fields(groups[name]):
+                known = field.default is not MISSING or field.default_factory is not MISSING
+                default = None if known else EMPTY
+                found[field.name] = inspect.Parameter(
+                    field.name, one.KEYWORD_ONLY, default=default, annotation=kinds[field.name]
+                )
+        elif settings_kind(hints[name]) is None:
+            found[name] = one.replace(annotation=hints[name])
+    return found
+
+
+def settings_of(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """The groups of settings of a verb's function; the annotation of each is its class."""
+    hints = get_type_hints(function)
+    return {
+        name: one.replace(annotation=kind)
+        for name, one in _parameters(function).items()
+        if (kind := settings_kind(hints[name])) is not None
+    }
+
+
+def _input_groups(function: Callable[..., Any]) -> dict[str, type[Inputs]]:
+    hints = get_type_hints(function)
+    return {
+        name: hints[name]
+        for name in _parameters(function)
+        if isinstance(hints[name], type) and issubclass(hints[name], Inputs)
+    }
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """All but the first one, the work."""
+    return dict(list(inspect.signature(function).parameters.items())[1:])
 
 
 def path_inputs(function: Callable[..., Any]) -> frozenset[str]:
     """The inputs of a verb's function that are paths."""
-    hints = get_type_hints(function)
+    hints = {name: one.annotation for name, one in inputs_of(function).items()}
     return frozenset(n for n, h in hints.items() if Path in (h, *get_args(h)))
 
 

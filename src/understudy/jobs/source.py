@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 from jaxtyping import Float
@@ -24,9 +23,9 @@ from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
+from understudy.settings.inputs import EditInputs, InvertInputs, MaskInputs, PhotoInputs
 from understudy.transfer.source_target import Source
 
-NOTHING = Selected()
 IN_CACHE = "The inversion is in the cache: the same command begins after it."
 
 
@@ -77,29 +76,34 @@ class Inverted:
                 (self.sources.kept if self.features.nbytes else self.sources.used)(name)
 
 
-def check_source(photo: Path | None, seed: int | None, selected: Selected) -> None:
-    """Raise InputError unless there is a photo or a seed, and no mask without a photo."""
-    if (photo is None) == (seed is None):
+def check_source(given: PhotoInputs) -> Selected:
+    """Where the source may change. Raises InputError unless there is either a photo or a seed, and
+    for a mask without a photo."""
+    if (given.photo is None) == (given.seed is None):
         raise InputError("wanted either a photo or --seed for a picture of the model's own.")
-    if photo is None and selected.file is not None:
+    masked = isinstance(given, MaskInputs)
+    selected = Selected(given.mask, given.select, given.sam) if masked else Selected()
+    if given.photo is None and selected.file is not None:
         raise InputError("--mask is drawn on a photo; with --seed there is none.")
-    selected.checked(photo)
+    return selected.checked(given.photo)
 
 
 def source_of(
     work: Work,
     model: DiffusionModel,
-    prompt: str,
-    photo: Path | None,
-    seed: int | None,
-    selected: Selected = NOTHING,
-    wanted: Wanted = Wanted(),  # noqa: B008
+    given: PhotoInputs | EditInputs | InvertInputs,
+    selected: Selected,
+    wanted: Wanted,
 ) -> InputPicture:
-    """The source of an edit: a photo, or the region of it that is edited; or a seed's picture."""
-    check_source(photo, seed, selected)
-    if photo is None:
-        return InputPicture(prompt, None, seed)
-    opened = work.photo(photo)
+    """The source of an edit: a photo, or the region of it that is edited; or a seed's picture.
+
+    wanted: how the region is found; its mask is the one of `selected`, found once.
+    """
+    prompt = given.prompt
+    if isinstance(given, PhotoInputs) and given.photo is None:
+        return InputPicture(prompt, None, given.seed)
+    assert given.photo is not None, "a photo or a seed was given"
+    opened = work.photo(given.photo)
     drawn = selected.mask(work, model, opened, prompt)
     frame = frame_of(work, model, opened, drawn, wanted)
     if frame is None:

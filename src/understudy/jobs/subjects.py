@@ -12,8 +12,12 @@ from torch import Tensor
 from understudy.concept import Concept
 from understudy.concept.value import STRONGEST
 from understudy.errors import InputError
+from understudy.jobs.results import check_place
+from understudy.jobs.selecting import Selected
+from understudy.jobs.source import check_source
 from understudy.jobs.words import check_plain, note_forms
 from understudy.jobs.work import Work
+from understudy.settings.inputs import ExplainInputs, SwapInputs
 from understudy.swap.subjects import with_replacements
 from understudy.transfer.source_target import Replacement, Target
 
@@ -31,6 +35,19 @@ class SwapSubjects:
     def wanted(self, mask: Float[Tensor, "1 1 h w"] | None = None) -> Target:
         """The target of the swap. mask: where the photo may change."""
         return Target(self.target, self.replacements, mask)
+
+
+def checked_swap(work: Work, given: SwapInputs | ExplainInputs) -> tuple[SwapSubjects, Selected]:
+    """What swap, sweep and explain check before a model is loaded: output, source, words, concepts.
+
+    Returns the subjects, and where the photo may change. Raises what the checks raise.
+    """
+    check_place(given.out)
+    selected = check_source(given)
+    check_swaps(work, given.swap, given.prompt)
+    if given.photo is not None:
+        work.photo(given.photo)
+    return subjects_of(work, given.swap, given.prompt), selected
 
 
 def check_swaps(work: Work, swaps: Sequence[str], prompt: str) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,20 +17,19 @@ from understudy.files.cache import Cache
 from understudy.generate import generate
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
-from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.selecting import Selected
+from understudy.jobs.results import recipe_of, write_edited
 from understudy.jobs.source import (
     InputPicture,
     Inverted,
-    check_source,
     inversions,
     inverted,
     source_of,
 )
-from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
+from understudy.jobs.subjects import SwapSubjects, checked_swap
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
+from understudy.settings.inputs import SwapInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
@@ -50,46 +48,32 @@ def swap(
     invert: InvertSettings | None = None,
     marks: MarkSettings | None = None,
     *,
-    prompt: str,
-    swap: list[str],
-    out: Path,
-    photo: Path | None = None,
-    seed: int | None = None,
-    mask: Path | None = None,
-    photos: Path | None = None,
-    region: str = "auto",
-    select: list[str] = [],  # noqa: B006
-    sam: Path | None = None,
+    given: SwapInputs,
 ) -> Events[Result]:
     """Swap concepts into a photo, or into the picture of a seed."""
-    check_place(out)
-    settings.check_place(mask is not None or bool(select))
-    selected = Selected(mask, select, sam)
-    check_source(photo, seed, selected)
-    check_swaps(work, swap, prompt)
-    if photo is not None:
-        work.photo(photo)
-    subjects = subjects_of(work, swap, prompt)
+    settings.check_place(given.mask is not None or bool(given.select))
+    subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (subjects.target,), subjects.concepts)
-        source = source_of(work, model, prompt, photo, seed, selected, wanted)
-        shown = None if photos is None else work.photos(photos, model.picture_size)
+        wanted = Wanted(given.region, given.prompt, (subjects.target,), subjects.concepts)
+        source = source_of(work, model, given, selected, wanted)
+        shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
         made = yield from swapped(model, source, subjects, settings, asked, shown, inversions(work))
         if settings.budget and not made.scored:
             work.note("no scorer is available for this model; using the preset's values.")
         facts: dict[str, object] = {
-            "prompt": prompt,
+            "prompt": given.prompt,
             "target_prompt": subjects.target,
-            "swap": swap,
+            "swap": given.swap,
         }
         facts |= {"method": asked.method, **made.facts}
-        recipe = recipe_of(work, model, settings, run, asked, facts=facts, seed=seed)
-    kept = settings.paste and photo is not None
+        recipe = recipe_of(work, model, settings, run, asked, facts=facts, seed=given.seed)
+    kept = settings.paste and given.photo is not None
     result = made.picture
     if source.frame is not None:
         result = source.frame.put_back(result, source.picture if settings.paste else None)
-    write_edited(out, result, recipe, marks, photo=photo, keeps_photo=kept)
+    out = given.out
+    write_edited(out, result, recipe, marks, photo=given.photo, keeps_photo=kept)
     made.inverted.save_features(asked.guidance)
     told = {key: value for key, value in facts.items() if key != "cache"}
     return Result({"picture": str(out), **told}, (f'{out}   "{subjects.target}"',), (str(out),))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from torch import Tensor, cat
 
@@ -14,23 +13,22 @@ from understudy.files.cache import Cache
 from understudy.invert.source import Parts
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
-from understudy.jobs.results import check_place, recipe_of, write_edited
-from understudy.jobs.selecting import Selected
+from understudy.jobs.results import recipe_of, write_edited
 from understudy.jobs.source import (
     InputPicture,
     Inverted,
-    check_source,
     inversions,
     inverted,
     source_of,
 )
-from understudy.jobs.subjects import SwapSubjects, check_swaps, subjects_of
+from understudy.jobs.subjects import SwapSubjects, checked_swap
 from understudy.jobs.swap import scorer_of
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.photo import Pixels
 from understudy.pictures.tensors import to_pixels
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
+from understudy.settings.inputs import SweepInputs
 from understudy.settings.knobs import count_or_share
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import inversion_for
@@ -48,47 +46,32 @@ def sweep(
     invert: InvertSettings | None = None,
     marks: MarkSettings | None = None,
     *,
-    prompt: str,
-    swap: list[str],
-    out: Path,
-    photo: Path | None = None,
-    seed: int | None = None,
-    vary: list[str] = [],  # noqa: B006
-    mask: Path | None = None,
-    photos: Path | None = None,
-    region: str = "auto",
-    select: list[str] = [],  # noqa: B006
-    sam: Path | None = None,
+    given: SweepInputs,
 ) -> Events[Result]:
     """Swap with many numbers of steps at once, and draw the grid."""
-    check_place(out)
-    if len(vary) > 2:
-        raise InputError(f"--vary can be given once or twice. Got {len(vary)} of them.")
-    selected = Selected(mask, select, sam)
-    check_source(photo, seed, selected)
-    check_swaps(work, swap, prompt)
-    axes = [_axis(text) for text in vary] or list(trade_off(settings.steps))
+    if len(given.vary) > 2:
+        raise InputError(f"--vary can be given once or twice. Got {len(given.vary)} of them.")
+    axes = [_axis(text) for text in given.vary] or list(trade_off(settings.steps))
     rows, columns = (axes[0], axes[1]) if len(axes) == 2 else (None, axes[0])
     grid = cells(settings, rows, columns)
-    if photo is not None:
-        work.photo(photo)
-    subjects = subjects_of(work, swap, prompt)
+    subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model, "null-text")
     with work.model(run) as model:
-        wanted = Wanted(region, prompt, (subjects.target,), subjects.concepts)
-        source = source_of(work, model, prompt, photo, seed, selected, wanted)
-        shown = None if photos is None else work.photos(photos, model.picture_size)
+        wanted = Wanted(given.region, given.prompt, (subjects.target,), subjects.concepts)
+        source = source_of(work, model, given, selected, wanted)
+        shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
         cache = inversions(work)
         swept = yield from _swept(
             model, subjects, source, asked, grid, settings.features, shown, cache=cache
         )
-        facts = {"prompt": prompt, "target_prompt": subjects.target, "swap": swap, "vary": vary}
+        facts = {"prompt": given.prompt, "target_prompt": subjects.target, "swap": given.swap}
+        facts |= {"vary": given.vary}
         facts |= swept.marks
         said = {**facts, "cache": swept.inverted.found}
-        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
-    title = f'"{prompt}"  to  "{subjects.target}"'
+        recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=given.seed)
+    out, title = given.out, f'"{given.prompt}"  to  "{subjects.target}"'
     sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
-    write_edited(out, sheet, recipe, marks, photo=photo, keeps_photo=True)
+    write_edited(out, sheet, recipe, marks, photo=given.photo, keeps_photo=True)
     swept.inverted.save_features(asked.guidance)
     told = f"{out}   {len(grid)} swaps in {swept.nfe['swaps']} rows"
     values = {"picture": str(out), "cells": len(grid), "evaluations": swept.nfe, **facts}
