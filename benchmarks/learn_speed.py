@@ -195,7 +195,7 @@ def random_model(width: float, device: str) -> StableDiffusion:
     for part in parts.values():
         part.eval().requires_grad_(False)
     return StableDiffusion(
-        "random", **parts, tokenizer=tokens, schedule=schedule,
+        "random", {**parts, "tokenizer": tokens}, schedule=schedule,
         fingerprint=NoFiles(),  # type: ignore[arg-type]
     )  # fmt: skip
 

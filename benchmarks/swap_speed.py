@@ -34,7 +34,7 @@ from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import GIGABYTE, SourceFeatures, keeping
 from understudy.invert.source import WORDS as WORD_MAPS
-from understudy.settings import SwapSettings
+from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.loop import alignment
@@ -241,7 +241,9 @@ class Bench:
     ) -> Inversion:
         *_, last = null_text_steps(
             model, self.photo(), SOURCE,
-            steps=self.steps, guidance=self.guidance, inner_steps=self.inner, epsilon=0.0,
+            InvertSettings(
+                steps=self.steps, guidance=self.guidance, inner_steps=self.inner, epsilon=0.0
+            ),
             features=features, parts=lambda index: parts_read(settings, index),
         )  # fmt: skip
         assert last.inversion is not None

@@ -103,7 +103,7 @@ def test_a_control_that_changes_nothing_gives_the_same_latents() -> None:
 
 def test_steps_come_one_by_one_and_may_be_left_early() -> None:
     model = tiny_model()
-    steps = generate_steps(model, ["a cat"], [0], steps=10, guidance=1)
+    steps = generate_steps(model, ["a cat"], [0], GenerateSettings(steps=10, guidance=1))
     first = next(steps)
     assert (first.index, first.total, first.time) == (0, 10, 901)
     assert torch.is_grad_enabled()

@@ -29,7 +29,8 @@ SOLVERS = ("dpm++", "unipc", "euler")
 def drawn(model, **how: object) -> torch.Tensor:
     """The last latents of a short run from seed 3."""
     told = {"steps": 4, "guidance": 3.0, **how}
-    *_, last = generate_steps(model, ["a red cat"], [3], **told)
+    init = told.pop("init", None)
+    *_, last = generate_steps(model, ["a red cat"], [3], GenerateSettings(**told), init=init)
     return last.latents
 
 
@@ -66,18 +67,18 @@ def test_strength_says_how_much_of_a_photo_is_kept(name: str) -> None:
     how = {"sampler": name, "steps": 10, "init": photo}
     apart = [float((drawn(model, strength=s, **how) - clean).std()) for s in (0.1, 0.5, 1.0)]
     assert apart[0] < apart[1] < apart[2]
-    counted = list(generate_steps(model, ["a"], [0], strength=0.3, **how))
+    del how["init"]
+    settings = GenerateSettings(strength=0.3, **how)
+    counted = list(generate_steps(model, ["a"], [0], settings, init=photo))
     assert [(step.index, step.total) for step in counted] == [(0, 3), (1, 3), (2, 3)]
 
 
 def test_variations_are_nearer_than_other_seeds() -> None:
-    model = tiny_model("toy")
+    model, few = tiny_model("toy"), GenerateSettings(steps=3, guidance=1.0)
 
     def made(share: float) -> torch.Tensor:
         given = (5, share) if share else None
-        *_, last = generate_steps(
-            model, ["a cat"] * 3, [5, 6, 7], steps=3, guidance=1.0, variation=given
-        )
+        *_, last = generate_steps(model, ["a cat"] * 3, [5, 6, 7], few, variation=given)
         return last.latents
 
     plain, near, far = made(0), made(0.1), made(1.0)

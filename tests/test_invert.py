@@ -14,7 +14,7 @@ from understudy.errors import InputError, OutputError, PromptError
 from understudy.invert.cache import cache_key
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
 from understudy.invert.invert import inversion_steps, invert
-from understudy.invert.null_text import null_text_step, null_text_steps
+from understudy.invert.null_text import Moment, null_text_step, null_text_steps
 from understudy.settings import InvertSettings
 
 PROMPT = "a photo of cat on the beach"
@@ -99,7 +99,9 @@ def test_a_step_that_moves_nothing_costs_nothing():
     assert model.nfe == 4
     assert torch.equal(last.inversion.trajectory[0], last.inversion.trajectory[1])
     before = model.nfe
-    steps = list(null_text_steps(model, latents, PROMPT, steps=5, inner_steps=3, epsilon=0.0))
+    steps = list(
+        null_text_steps(model, latents, PROMPT, quick(steps=5, inner_steps=3, epsilon=0.0))
+    )
     assert model.nfe - before == 4 + 4 * (1 + 3 + 1)
     nulls = steps[-1].inversion.null_embeddings
     assert nulls[-1].equals(nulls[-2])
@@ -138,14 +140,8 @@ def test_more_than_a_hundred_steps_keep_a_positive_rate():
         wanted,
         text,
         null,
-        index=119,
-        steps=120,
-        start=9,
-        end=1,
-        guidance=7.5,
-        inner_steps=3,
-        epsilon=0.0,
-        learning_rate=1e-2,
+        Moment(119, 9, 1),
+        InvertSettings(steps=120, inner_steps=3, epsilon=0.0),
     )
     assert len(step.losses) == 3 and step.losses[-1] < step.losses[0]
     assert 0 < (step.null.tokens - null.tokens).abs().max() < 3 * 0.51e-2

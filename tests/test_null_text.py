@@ -6,7 +6,8 @@ import torch
 from golden_model import GoldenCase, golden_cases
 from understudy.diffusion.text import Text
 from understudy.invert.inversion import ddim_inversion_steps
-from understudy.invert.null_text import null_text_step, null_text_steps
+from understudy.invert.null_text import Moment, null_text_step, null_text_steps
+from understudy.settings import InvertSettings
 
 END_TO_END = 1e-6
 
@@ -21,6 +22,10 @@ OPTIONS = ("steps", "guidance", "inner_steps", "epsilon", "learning_rate")
 
 def knobs(case: GoldenCase) -> dict[str, float]:
     return {name: case.settings[name] for name in OPTIONS if name in case.settings}
+
+
+def told(case: GoldenCase) -> InvertSettings:
+    return InvertSettings(**knobs(case))
 
 
 def prompt_of(case: GoldenCase) -> str:
@@ -41,7 +46,7 @@ def tolerance(case: GoldenCase) -> float:
 @golden_cases("b_null_text", where=lambda case: not is_long(case))
 def test_golden_null_text_end_to_end(case: GoldenCase) -> None:
     want, model, steps = case.settings, case.model(), case.settings["steps"]
-    walked = list(null_text_steps(model, case.array("x0")[None], prompt_of(case), **knobs(case)))
+    walked = list(null_text_steps(model, case.array("x0")[None], prompt_of(case), told(case)))
     inversion = walked[-1].inversion
     moving = steps - (inversion.times[-2] == 0)  # a step to the same timestep tunes nothing
     errors = {}
@@ -84,10 +89,8 @@ def test_golden_null_text_one_step_at_a_time(case: GoldenCase) -> None:
             inversion.trajectory[want["steps"] - 1 - index][None],
             case.text(want["cond"]),
             Text(before[None]),
-            index=index,
-            start=inversion.times[index],
-            end=inversion.times[index + 1],
-            **({"learning_rate": 1e-2} | knobs(case)),
+            Moment(index, inversion.times[index], inversion.times[index + 1]),
+            told(case),
         )
         errors = (
             apart(step.null.tokens[0], nulls[index]),

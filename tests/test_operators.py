@@ -17,6 +17,7 @@ from tiny import tiny_model
 from understudy.invert import null_text
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_step
+from understudy.settings import InvertSettings
 
 ROOT = Path(__file__).parent.parent
 PROMPT = "a photo of cat"
@@ -93,9 +94,9 @@ def test_a_loss_read_late_changes_nothing(inverted, monkeypatch):
 
     def tuned(epsilon: float):
         return null_text_step(
-            model, inversion.noise, inversion.trajectory[2:3], text, null, index=0, steps=4,
-            start=inversion.times[0], end=inversion.times[1], guidance=7.5, inner_steps=6,
-            epsilon=epsilon, learning_rate=1e-2,
+            model, inversion.noise, inversion.trajectory[2:3], text, null,
+            null_text.Moment(0, *inversion.times[:2]),
+            InvertSettings(steps=4, inner_steps=6, epsilon=epsilon),
         )  # fmt: skip
 
     whole = tuned(0.0)

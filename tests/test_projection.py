@@ -16,6 +16,7 @@ from torch import Tensor
 from tests.golden_drag import DragCase, drag_cases, golden_drag_folders
 from understudy.project.pivotal_tuning import Locality, nearby, tuning_steps
 from understudy.project.projection import latent_statistics, projection_steps, scheduled_rate
+from understudy.settings.project import ProjectSettings
 
 
 class Recorded:
@@ -64,6 +65,9 @@ KNOBS = {
 }
 
 
+SETTINGS = ("learning_rate", "latent_noise", "noise_weight")
+
+
 @drag_cases("d_pti", where=lambda case: "total_steps_in_schedule" in case.settings)
 def test_golden_projection(case: DragCase) -> None:
     gold, how = case.arrays(), case.settings
@@ -77,15 +81,19 @@ def test_golden_projection(case: DragCase) -> None:
         start = gold["w_start"].expand(1, model.num_ws, -1)
     elif "w_mean" in gold:
         assert (mean[0, 0] - gold["w_mean"]).abs().max() < 5e-6
+    told = {knob: how[name] for knob, name in KNOBS.items() if name in how}
     walk = projection_steps(
         model,
         target(gold["target_uint8"]),
         recorded(case, tuning=False),
-        steps=how["total_steps_in_schedule"],
+        ProjectSettings(
+            steps=how["total_steps_in_schedule"],
+            seed=how["torch_manual_seed"],
+            samples=samples,
+            **{knob: value for knob, value in told.items() if knob in SETTINGS},
+        ),
         start=start,
-        seed=how["torch_manual_seed"],
-        samples=samples,
-        **{knob: how[name] for knob, name in KNOBS.items() if name in how},
+        **{knob: value for knob, value in told.items() if knob not in SETTINGS},
     )
     steps = list(islice(walk, len(gold["w_after"])))
     rates = torch.tensor([step.learning_rate for step in steps], dtype=torch.float64)
@@ -148,11 +156,13 @@ def test_golden_tuning(case: DragCase) -> None:
             pivots,
             targets,
             recorded(case, tuning=True),
-            steps=how["max_steps"],
-            learning_rate=how["learning_rate"],
-            l2_weight=case.get("l2_weight", default=1.0),
-            perceptual_weight=case.get("perceptual_weight", default=1.0),
-            stop_at=case.get("early_stop_threshold", default=0.0),
+            ProjectSettings(
+                tune_steps=how["max_steps"],
+                tune_rate=how["learning_rate"],
+                l2_weight=case.get("l2_weight", default=1.0),
+                perceptual_weight=case.get("perceptual_weight", default=1.0),
+                stop_at=case.get("early_stop_threshold", default=0.0),
+            ),
             locality=near,
         )
     )

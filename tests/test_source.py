@@ -13,6 +13,7 @@ from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.seeded import seeded_steps
 from understudy.invert.source import SourceFeatures
+from understudy.settings import InvertSettings
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay, replay_steps
 from understudy.transfer.schedule import first_steps
@@ -70,10 +71,10 @@ def test_null_text_inversion_leaves_them_behind_at_no_cost():
         swaps = schedule.at(index).parts
         return swaps | {"words"} | ({"uncond"} if "output" in swaps else set())
 
-    how = {"steps": STEPS, "guidance": 4.0, "inner_steps": 2}
-    *_, bare = null_text_steps(model, photo, SOURCE, **how)
+    how = InvertSettings(steps=STEPS, guidance=4.0, inner_steps=2)
+    *_, bare = null_text_steps(model, photo, SOURCE, how)
     features, before = SourceFeatures(), model.nfe
-    *_, made = null_text_steps(model, photo, SOURCE, **how, features=features, parts=parts)
+    *_, made = null_text_steps(model, photo, SOURCE, how, features=features, parts=parts)
     assert model.nfe - before == before and torch.equal(made.latents, bare.latents)
     edited, rows = run(model, made.inversion, blend=BLEND, features=features)
     assert rows == 2 * STEPS - 1

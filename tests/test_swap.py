@@ -15,7 +15,7 @@ from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import null_text_steps
-from understudy.settings import SwapSettings
+from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import swap, swap_steps
 from understudy.swap.subjects import with_replacements
 from understudy.transfer.blend import Blend
@@ -57,7 +57,8 @@ def seeded(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) ->
 
 def null_text(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) -> Inversion:
     photo = 0.5 * starting_noise([5], size_of(model, width), like=model).to(model.dtype)
-    *_, last = null_text_steps(model, photo, SOURCE, steps=steps, guidance=guidance, inner_steps=2)
+    how = InvertSettings(steps=steps, guidance=guidance, inner_steps=2)
+    *_, last = null_text_steps(model, photo, SOURCE, how)
     return last.inversion
 
 

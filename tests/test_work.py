@@ -19,7 +19,7 @@ from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import WORDS, SourceFeatures, keeping
-from understudy.settings import SwapSettings
+from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.control import SwapControl
@@ -124,7 +124,7 @@ def test_null_text_keeps_its_bar():
     """A step that moves something: one row down, one conditional, inner ones, one at the end."""
     model, steps = model_of(0), 5
     photo = starting_noise([5], size_of(model), like=model)
-    list(null_text_steps(model, photo, SOURCE, steps=steps, inner_steps=10, epsilon=0.0))
+    list(null_text_steps(model, photo, SOURCE, InvertSettings(steps=steps, epsilon=0.0)))
     assert model.nfe == (steps - 1) * (1 + 1 + 10 + 1)
     backward = 10 * 1.08  # of the embedding alone, in rows of Stable Diffusion 1.5
     assert round(49 * (13 + backward)) <= 1166

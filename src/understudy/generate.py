@@ -13,7 +13,14 @@ from understudy.concept import Concept, embedded, spelled
 from understudy.diffusion.ddpm import DDPMSchedule
 from understudy.diffusion.guidance import reads_unconditional
 from understudy.diffusion.long_prompts import embedded_long, fits
-from understudy.diffusion.sampler import SampleStep, drawn, noise_streams, sample_steps, times_of
+from understudy.diffusion.sampler import (
+    AncestralNoise,
+    SampleStep,
+    drawn,
+    noise_streams,
+    sample_steps,
+    times_of,
+)
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
@@ -25,50 +32,50 @@ def generate_steps(
     model: DiffusionModel,
     prompts: Sequence[str],
     seeds: Sequence[int],
+    settings: GenerateSettings | None = None,
     *,
-    steps: int = 50,
-    guidance: float = 7.5,
-    negative: str = "",
-    eta: float = 0.0,
-    temperature: float = 1.0,
     size: tuple[int, int] | None = None,
     concepts: Sequence[Concept] = (),
-    sampler: str = "ddim",
     init: Float[Tensor, "1 3 h w"] | None = None,
-    strength: float = 0.7,
     variation: tuple[int, float] | None = None,
 ) -> Iterator[SampleStep]:
-    """Denoise one latent per (prompt, seed) pair; a SampleStep each step.
+    """Denoise one latent per (prompt, seed) pair, a step at a time.
 
-    eta is the share of fresh noise a step adds (0 is DDIM, 1 ancestral sampling), which temperature
-    scales. size is (height, width) in pixels, the model's native size when None. Raises InputError
-    when there are not as many prompts as seeds, or the size does not divide into latents, and for
-    eta with another sampler than ddim. Prompts longer than a CLIP encoder reads are read in chunks.
-    concepts: those that the prompts name, as in "a photo of {rex}"; apply them before.
-    init: a picture to begin with, noised; the last `strength` of the steps are done (SDEdit, Meng
-    et al. 2022, arXiv:2108.01073). variation: a seed, and how far the others' noise is from its,
-    from 0 to 1.
+    Prompts that are longer than a CLIP encoder's limit are encoded in chunks.
+
+    Args:
+        size: (height, width) in pixels; None = the model's native size, or that of `init`.
+        concepts: those that the prompts name, as in "a photo of {rex}"; apply them before.
+        init: a picture to start from, with noise added; the last `settings.strength` of the steps
+            are done (SDEdit, Meng et al. 2022, arXiv:2108.01073).
+        variation: a seed, and the distance of the other seeds' noise from its noise, from 0 to 1.
+
+    Raises:
+        InputError: not as many prompts as seeds; a size that does not divide into latents; eta
+            with another sampler than ddim.
     """
+    settings = settings or GenerateSettings.filled({}, model.name)
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
             f"Wanted one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
         )
-    if eta and sampler != "ddim":
-        raise InputError(f"--eta goes with --sampler ddim alone. Got {sampler} and {eta}.")
-    given = init is not None
+    steps, sampler, guidance = settings.steps, settings.sampler, settings.guidance
+    if settings.eta and sampler != "ddim":
+        raise InputError(f"--eta goes with --sampler ddim alone. Got {sampler} and {settings.eta}.")
     shape = _latent_shape(model, (init.shape[-2], init.shape[-1]) if init is not None else size)
     latents, streams = _noise(model, seeds, shape, variation)
     with torch.no_grad():
-        text, uncond = _texts(model, prompts, negative, guidance, concepts)
+        text, uncond = _texts(model, prompts, settings.negative, guidance, concepts)
         clean = model.encode(init.to(model.device)).expand_as(latents) if init is not None else None
-    first = steps - max(1, round(strength * steps)) if given else 0
+    # At least one step is done, or a low strength would return the photo unchanged.
+    first = 0 if clean is None else steps - max(1, round(settings.strength * steps))
     how: dict[str, Any] = {"steps": steps, "guidance": guidance, "first": first}
     if sampler != "ddim":
         return solver_steps(model, latents, text, uncond, name=sampler, begin=clean, **how)
     if clean is not None:
         latents = model.schedule.noised(clean, latents, times_of(model, steps, latents)[first])
-    more: dict[str, Any] = {"eta": eta, "temperature": temperature, "streams": streams}
-    return sample_steps(model, latents, text, uncond, **how, **more)
+    noise = AncestralNoise(settings.eta, streams, settings.temperature)
+    return sample_steps(model, latents, text, uncond, noise=noise, **how)
 
 
 def _noise(
@@ -143,14 +150,9 @@ def generate(
         model,
         prompts,
         seeds,
-        steps=settings.steps,
-        guidance=settings.guidance,
-        negative=settings.negative,
-        eta=settings.eta,
-        temperature=settings.temperature,
+        settings,
         size=size,
         concepts=concepts,
-        sampler=settings.sampler,
         variation=(seeds[0], settings.variations) if settings.variations else None,
     )
     return model.decode(last.latents)

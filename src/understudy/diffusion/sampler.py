@@ -128,6 +128,19 @@ def guided_output(
     return how.combined(uncond_output, cond_output, guidance)
 
 
+@dataclass(frozen=True)
+class AncestralNoise:
+    """Noise that a sampler adds in each step.
+
+    eta: share of fresh noise, 0 is DDIM and 1 ancestral sampling (see `advance`). streams: one
+    generator for each picture. temperature: factor on the noise; below 1 gives smoother pictures.
+    """
+
+    eta: float
+    streams: Sequence[torch.Generator]
+    temperature: float = 1.0
+
+
 @torch.no_grad()
 def sample_steps(
     model: Predictor,
@@ -138,9 +151,7 @@ def sample_steps(
     steps: int,
     guidance: float = 1.0,
     control_at: Callable[[int], AttentionControl | None] = lambda index: None,
-    eta: float = 0.0,
-    temperature: float = 1.0,
-    streams: Sequence[torch.Generator] = (),
+    noise: AncestralNoise | None = None,
     first: int = 0,
 ) -> Iterator[SampleStep]:
     """Denoise latents from pure noise to clean, one SampleStep at a time.
@@ -148,17 +159,19 @@ def sample_steps(
     first: steps left out at the beginning; the latents are those of the time of step `first`.
 
     control_at(index) gives the attention control of step index, or None; its rows are those of
-    `guided_output`. With eta above 0 every step but the last draws fresh noise for each picture
-    from its own stream (see `advance`), times temperature: values below 1 give likelier and plainer
-    pictures.
+    `guided_output`. noise: fresh noise in every step but the last; None = deterministic (DDIM).
     """
     times = times_of(model, steps, latents)
     for index, (start, end) in enumerate(pairwise(times[first:]), start=first):
         control = control_at(index)
         output = guided_output(model, latents, start, text, uncond, guidance, control)
-        stirred = eta > 0 and index < steps - 1
-        fresh = temperature * drawn(streams, latents.shape[1:], like=model) if stirred else None
-        latents = advance(model.schedule, latents, output, start, end, eta=eta, fresh=fresh)
+        if noise is None or noise.eta == 0 or index == steps - 1:
+            # The last step ends in the clean picture: noise added there would stay visible.
+            latents = advance(model.schedule, latents, output, start, end)
+        else:
+            fresh = noise.temperature * drawn(noise.streams, latents.shape[1:], like=model)
+            eta = noise.eta
+            latents = advance(model.schedule, latents, output, start, end, eta=eta, fresh=fresh)
         yield SampleStep(index - first, steps - first, start, latents)
 
 

@@ -105,18 +105,7 @@ def method_steps(
             ),
         )
     if settings.method == "null-text":
-        return null_text_steps(
-            model,
-            latents,
-            prompt,
-            steps=settings.steps,
-            guidance=settings.guidance,
-            inner_steps=settings.inner_steps,
-            epsilon=settings.epsilon,
-            learning_rate=settings.learning_rate,
-            features=features,
-            parts=parts,
-        )
+        return null_text_steps(model, latents, prompt, settings, features=features, parts=parts)
     plain = {
         "ddim": ddim_inversion_steps,
         "negative-prompt": negative_prompt_steps,

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +27,15 @@ from understudy.diffusion.text import Text
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
 from understudy.invert.source import NOTHING, Parts, SourceFeatures, keeping, nothing
 from understudy.models.interface import DiffusionModel
+from understudy.settings import InvertSettings
+
+
+class Moment(NamedTuple):
+    """A step of the sampling run: its number from 0, and the times where it starts and ends."""
+
+    number: int
+    start: float
+    end: float
 
 
 @dataclass(frozen=True)
@@ -48,24 +58,22 @@ def null_text_steps(
     model: DiffusionModel,
     latents: Float[Tensor, "1 c h w"],
     prompt: str,
+    settings: InvertSettings | None = None,
     *,
-    steps: int = 50,
-    guidance: float = 7.5,
-    inner_steps: int = 10,
-    epsilon: float = 1e-5,
-    learning_rate: float = 1e-2,
     features: SourceFeatures | None = None,
     parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
-    """Invert by DDIM, then tune one null embedding a timestep, each starting from the last.
+    """Invert by DDIM, then tune one null embedding per timestep, each starting from the last.
 
     Args:
         latents: the photo's.
-        inner_steps: optimiser steps a timestep, at most.
-        epsilon: a timestep ends early below the loss epsilon + 2e-5 * its index.
-        learning_rate: of the first timestep; it falls by 1 % of this each timestep.
+        settings: at most `inner_steps` optimiser steps per timestep; a timestep ends early below
+            the loss epsilon + 2e-5 * its index; `learning_rate` is that of the first timestep and
+            falls by 1 % of this each timestep.
         features, parts: where to keep what edits read in each sampling step, and what that is.
     """
+    settings = settings or InvertSettings()
+    steps, guidance = settings.steps, settings.guidance
     inversion: Inversion | None = None
     if features is not None:
         features.forget()
@@ -82,14 +90,8 @@ def null_text_steps(
             trajectory[steps - 1 - index : steps - index],
             text,
             null,
-            index=index,
-            steps=steps,
-            start=start,
-            end=end,
-            guidance=guidance,
-            inner_steps=inner_steps,
-            epsilon=epsilon,
-            learning_rate=learning_rate,
+            Moment(index, start, end),
+            settings,
             features=features,
             parts=parts(index),
         )
@@ -130,15 +132,9 @@ def null_text_step(
     wanted: Float[Tensor, "1 c h w"],
     text: Text,
     null: Text,
+    moment: Moment,
+    settings: InvertSettings,
     *,
-    index: int,
-    steps: int,
-    start: float,
-    end: float,
-    guidance: float,
-    inner_steps: int,
-    epsilon: float,
-    learning_rate: float,
     features: SourceFeatures | None = None,
     parts: Parts = NOTHING,
 ) -> NullStep:
@@ -147,6 +143,8 @@ def null_text_step(
     The test for the early stop comes after the optimiser's step, as published. On a GPU the loss is
     read one optimiser step later, while the next is being computed, and that next step is undone.
     """
+    index, start, end = moment
+    guidance = settings.guidance
     if not moves(model.schedule, start, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
     cond = model.predict(latents, start, text, keeping(features, index, parts, cond=0))
@@ -155,7 +153,7 @@ def null_text_step(
         return advance(model.schedule, latents, guided(uncond, cond, guidance), start, end)
 
     # Past 100 timesteps the published rate would turn negative: then count as if there were 50.
-    place = index if steps <= 100 else index * 50 / steps
+    place = index if settings.steps <= 100 else index * 50 / settings.steps
 
     def missed(null: Text) -> Tensor:
         after = step_with(model.predict(latents, start, null))
@@ -164,9 +162,9 @@ def null_text_step(
     null, losses = tuned(
         null,
         missed,
-        rate=learning_rate * (1 - place / 100),
-        most=inner_steps if guidance != 1 else 0,
-        enough=epsilon + place * 2e-5,
+        rate=settings.learning_rate * (1 - place / 100),
+        most=settings.inner_steps if guidance != 1 else 0,
+        enough=settings.epsilon + place * 2e-5,
         delay=reading_delay(latents.device),
     )
     uncond = model.predict(latents, start, null, keeping(features, index, parts, uncond=0))

@@ -56,15 +56,9 @@ def generate(
                     model,
                     [asked] * len(some),
                     some,
-                    steps=settings.steps,
-                    guidance=settings.guidance,
-                    negative=settings.negative,
-                    eta=settings.eta,
-                    temperature=settings.temperature,
+                    settings,
                     concepts=concepts,
-                    sampler=settings.sampler,
                     init=begin,
-                    strength=settings.strength,
                     variation=(seed, settings.variations) if settings.variations else None,
                 )
                 title = f"Generating {len(some)} of {count}"

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.sampler import drawn, noise_streams, sample_steps
+from understudy.diffusion.sampler import AncestralNoise, drawn, noise_streams, sample_steps
 from understudy.diffusion.text import Text
 from understudy.learn.batches import Batches
 from understudy.learn.loss import part_means, row_losses
@@ -128,9 +128,7 @@ class Previewer:
                 uncond,
                 steps=self.drawing.steps,
                 guidance=self.drawing.guidance,
-                eta=self.drawing.eta,
-                temperature=self.drawing.temperature,
-                streams=streams,
+                noise=AncestralNoise(self.drawing.eta, streams, self.drawing.temperature),
             )
         return self.model.decode(last.latents)
 

@@ -20,6 +20,7 @@ from torch.func import functional_call
 
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.optimiser import Descent
+from understudy.settings.project import ProjectSettings
 from understudy.vision.distance import Perceptual
 
 
@@ -66,32 +67,29 @@ def tuning_steps(
     pivots: Float[Tensor, "n num_ws w_dim"],
     targets: Float[Tensor, "n 3 h w"],
     perceptual: Perceptual,
+    settings: ProjectSettings | None = None,
     *,
-    steps: int = 350,
-    learning_rate: float = 3e-4,
-    l2_weight: float = 1.0,
-    perceptual_weight: float = 1.0,
-    stop_at: float = 0.0,
     locality: Locality | None = None,
     kept: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Tuned]:
-    """Bend the synthesis network until it draws each target at its pivot.
+    """Fine-tune the synthesis network until it draws each target at its pivot.
 
-    Several targets take turns, one a step, `steps` times each; stop_at is for one alone.
+    Several targets take turns, one a step, `tune_steps` times each; stop_at is for one target only.
 
     Args:
-        stop_at: end when the perceptual distance is no larger, before a step; 0 = never.
-        kept: by an earlier step of an equal call, to go on from there, bit for bit.
+        locality: regularisation around the pivot (Roich et al. 2021, section 3.3); None = none.
+        kept: state of an earlier step of an equal call, to continue from there, bit for bit.
     """
+    settings = settings or ProjectSettings()
     bent: dict[str, Tensor] = {
         name: nn.Parameter(tensor.detach().clone())
         for name, tensor in synthesis_parameters(generator)
     }
-    descent = Descent(bent, learning_rate, torch.Generator())
+    descent = Descent(bent, settings.tune_rate, torch.Generator())
     if kept:
         descent.restore(kept)
     wanted = [perceptual.features(target[None]) for target in targets]
-    total = steps * len(targets)
+    total = settings.tune_steps * len(targets)
     for index in range(descent.made, total):
         turn = index % len(targets)
         target, pivot = targets[turn : turn + 1], pivots[turn : turn + 1]
@@ -99,10 +97,10 @@ def tuning_steps(
             picture = functional_call(generator.synthesis, bent, (pivot,))
             l2 = F.mse_loss(picture, target)
             seen = perceptual.distance(perceptual.features(picture), wanted[turn]).sum()
-            loss = l2_weight * l2 + perceptual_weight * seen
+            loss = settings.l2_weight * l2 + settings.perceptual_weight * seen
             near = _locality(generator, bent, pivot, perceptual, locality, index)
             loss = loss if near is None else loss + near
-            stopped = len(targets) == 1 and seen.item() <= stop_at
+            stopped = len(targets) == 1 and seen.item() <= settings.stop_at
             if not stopped:
                 descent.step(loss)
         numbers = (l2.item(), seen.item(), 0.0 if near is None else near.item(), loss.item())

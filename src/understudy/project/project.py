@@ -152,13 +152,7 @@ def _projecting(
         generator,
         picture,
         perceptual,
-        steps=settings.steps,
-        space=settings.space,
-        seed=settings.seed,
-        samples=settings.samples,
-        learning_rate=settings.learning_rate,
-        latent_noise=settings.latent_noise,
-        noise_weight=settings.noise_weight,
+        settings,
         kept=None if kept is None else kept.tensors,
     )
     for step in steps:
@@ -194,11 +188,7 @@ def _tuning(
         ws,
         picture,
         perceptual,
-        steps=settings.tune_steps,
-        learning_rate=settings.tune_rate,
-        l2_weight=settings.l2_weight,
-        perceptual_weight=settings.perceptual_weight,
-        stop_at=settings.stop_at,
+        settings,
         locality=near if weight else None,
         kept=None if kept is None else kept.tensors,
     )

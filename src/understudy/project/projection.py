@@ -21,6 +21,7 @@ from torch.func import functional_call
 
 from understudy.generators.stylegan2.generator import StyleGAN2
 from understudy.project.optimiser import Descent
+from understudy.settings.project import ProjectSettings
 from understudy.vision.distance import Perceptual, shrunk
 
 MEAN_SEED = 123  # of the latents that give mean and spread, as published
@@ -52,35 +53,28 @@ def projection_steps(
     generator: StyleGAN2,
     target: Float[Tensor, "1 3 h w"],
     perceptual: Perceptual,
+    settings: ProjectSettings | None = None,
     *,
-    steps: int = 450,
-    space: str = "w",
     start: Float[Tensor, "1 num_ws w_dim"] | None = None,
-    seed: int = 0,
-    samples: int = 600,
-    learning_rate: float = 0.01,
     rise: float = 0.05,
     fall: float = 0.25,
-    latent_noise: float = 0.05,
     latent_noise_until: float = 0.75,
-    noise_weight: float = 1e5,
     kept: Mapping[str, Tensor] | None = None,
 ) -> Iterator[ProjectionStep]:
     """Project `target`, a picture of the generator's size in [-1, 1], step by step.
 
     Args:
-        space: "w", one w for every layer, or "w+", one a layer.
-        start: where to begin; the mean of W where None.
-        samples: latents that tell W's mean and spread.
+        start: the first latent; None = the mean of W.
         rise, fall: shares of the steps in which the learning rate goes up and comes down.
-        latent_noise: times W's spread, on the latent; fades to 0 at `latent_noise_until`.
-        noise_weight: of the term that keeps noise maps free of structure.
-        kept: by an earlier step of an equal call, to go on from there, bit for bit.
+        latent_noise_until: share of the steps after which the noise on the latent is 0.
+        kept: state of an earlier step of an equal call, to continue from there, bit for bit.
     """
-    layers = generator.num_ws if space == "w+" else 1
-    mean, spread = latent_statistics(generator, samples)
+    settings = settings or ProjectSettings()
+    steps, learning_rate = settings.steps, settings.learning_rate
+    layers = generator.num_ws if settings.space == "w+" else 1
+    mean, spread = latent_statistics(generator, settings.samples)
     w = (mean if start is None else start[:, :layers]).repeat(1, layers if start is None else 1, 1)
-    randomness = torch.Generator().manual_seed(seed)
+    randomness = torch.Generator().manual_seed(settings.seed)
     maps = {
         name: torch.randn(buffer.shape, generator=randomness).to(buffer).requires_grad_()
         for name, buffer in generator.synthesis.named_buffers()
@@ -92,7 +86,7 @@ def projection_steps(
     wanted = perceptual.features(shrunk(target))
     for index in range(descent.made, steps):
         t = index / steps
-        spread_now = spread * latent_noise * max(0.0, 1 - t / latent_noise_until) ** 2
+        spread_now = spread * settings.latent_noise * max(0.0, 1 - t / latent_noise_until) ** 2
         moved = descent.draw(w) * spread_now
         rate = scheduled_rate(t, learning_rate, rise, fall)
         with torch.enable_grad():
@@ -100,7 +94,7 @@ def projection_steps(
             picture = functional_call(generator.synthesis, maps, (ws,))
             distance = perceptual.distance(perceptual.features(shrunk(picture)), wanted).sum()
             term = noise_term(list(maps.values()), distance)
-            loss = distance + noise_weight * term
+            loss = distance + settings.noise_weight * term
             descent.step(loss, rate)
         renormalise(maps.values())
         numbers = (distance.item(), term.item(), loss.item(), rate)

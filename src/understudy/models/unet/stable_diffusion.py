@@ -17,6 +17,7 @@ from understudy.attention.plan import AttentionControl
 from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
+from understudy.models.family import tokenizer_of
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import empty_is_zero
 from understudy.models.interface import Tokens
@@ -29,43 +30,40 @@ from understudy.models.unet.denoiser import Denoiser
 class StableDiffusion:
     """A DiffusionModel (see interface.py) over a U-Net, an autoencoder and CLIP text encoders.
 
-    unet, vae, text_encoder and XL's text_encoder_2 are torch modules in evaluation mode whose
-    parameters ask for no gradient; each encoder has its CLIP tokenizer. empty_is_zero: see
-    TextReader. Everything else is read from their configurations.
+    parts: by the names of their folders: unet, vae, text_encoder and XL's text_encoder_2 as torch
+    modules in evaluation mode whose parameters need no gradient, and the CLIP tokenizer of each
+    encoder. empty_is_zero: see TextReader. Everything else is read from their configurations.
     """
 
     def __init__(
         self,
         name: str,
+        parts: Mapping[str, Any],
         *,
-        unet: nn.Module,
-        vae: nn.Module,
-        text_encoder: nn.Module,
-        tokenizer: Any,
         schedule: Schedule,
         fingerprint: Fingerprint,
-        text_encoder_2: nn.Module | None = None,
-        tokenizer_2: Any = None,
         empty_is_zero: bool = False,
     ) -> None:
         self.name = name
-        self.unet, self.vae, self.text_encoder = unet, vae, text_encoder
-        self.tokenizer, self.text_encoder_2 = tokenizer, text_encoder_2
+        self.unet: nn.Module = parts["unet"]
+        self.vae: nn.Module = parts["vae"]
+        self.text_encoder: nn.Module = parts["text_encoder"]
+        self.text_encoder_2: nn.Module | None = parts.get("text_encoder_2")
+        self.tokenizer = parts["tokenizer"]
         self.schedule = schedule
         self._fingerprint = fingerprint
         self.folder = fingerprint.folder
-        self._vae_config = cast(Any, vae).config
+        self._vae_config = cast(Any, self.vae).config
         self.downscale = 2 ** (len(self._vae_config.block_out_channels) - 1)
         self.latent_channels = int(self._vae_config.latent_channels)
-        tokenizers, encoders = [tokenizer], [text_encoder]
-        if text_encoder_2 is not None:
-            tokenizers.append(tokenizer_2)
-            encoders.append(text_encoder_2)
+        names = [part for part in ("text_encoder", "text_encoder_2") if part in parts]
+        encoders = [parts[part] for part in names]
+        tokenizers = [parts[tokenizer_of(part)] for part in names]
         self.text = TextReader(name, tokenizers, encoders, empty_is_zero=empty_is_zero)
         self.vocabulary: Mapping[str, int] = self.text.vocabulary
         self.max_tokens = self.text.max_tokens
-        self.denoiser = Denoiser(unet, downscale=self.downscale)
-        self.picture_size = _picture_size(cast(Any, unet).config.sample_size, self.downscale)
+        self.denoiser = Denoiser(self.unet, downscale=self.downscale)
+        self.picture_size = _picture_size(cast(Any, self.unet).config.sample_size, self.downscale)
 
     @classmethod
     def from_folder(
@@ -86,7 +84,7 @@ class StableDiffusion:
             network.to(device).eval().requires_grad_(False)
         return cls(
             name or str(folder),
-            **loaded,
+            loaded,
             schedule=load_schedule(folder),
             fingerprint=Fingerprint(folder, networks),
             empty_is_zero=empty_is_zero(folder),
