@@ -31,8 +31,9 @@ from benchmarks.plain import Plain, be_plain, plain_null_text, plain_swap
 from benchmarks.rows import RESULTS
 from benchmarks.shapes import SHAPES, Shaped
 from understudy.invert.inversion import Inversion
+from understudy.invert.keeping import keeping
 from understudy.invert.null_text import null_text_steps
-from understudy.invert.source import GIGABYTE, SourceFeatures, keeping
+from understudy.invert.source import GIGABYTE, SourceFeatures
 from understudy.invert.source import WORDS as WORD_MAPS
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps

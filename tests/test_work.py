@@ -17,8 +17,9 @@ from test_swap import SOURCE, TARGET, size_of
 from tiny import tiny_model
 from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import Inversion
+from understudy.invert.keeping import keeping
 from understudy.invert.null_text import null_text_steps
-from understudy.invert.source import WORDS, SourceFeatures, keeping
+from understudy.invert.source import WORDS, SourceFeatures
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps

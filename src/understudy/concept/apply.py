@@ -256,6 +256,6 @@ def _refuse_rivals(concepts: Sequence[Concept]) -> None:
                 if other is not concept:
                     raise ConceptError(
                         f"{other.name!r} and {concept.name!r} were both learnt as the same word: "
-                        f"{other.identifier!r} and {concept.identifier!r}. Wear one of them, or "
+                        f"{other.identifier!r} and {concept.identifier!r}. Apply one of them, or "
                         f"learn one anew with another --identifier."
                     )

@@ -74,11 +74,15 @@ class DDPMSchedule:
         """See `Schedule.times`. The last is negative, or 0 for an offset of 1 and a stride of 1."""
         if not 1 <= steps <= self.length:
             raise InputError(f"--steps must be from 1 to {self.length}. Got {steps}.")
+        # Lin et al. 2023, table 2. "trailing" starts at the last timestep, where a schedule with
+        # zero terminal SNR has no signal left.
         if self.timestep_spacing == "trailing":
             return (*(round(self.length - i * self.length / steps) - 1 for i in range(steps)), -1)
         if self.timestep_spacing == "linspace":
             apart = (self.length - 1) / max(steps - 1, 1)
             return (*(round(i * apart) for i in reversed(range(steps))), -1)
+        # "leading": the published spacing of Stable Diffusion. One step before the first gives the
+        # clean end, which is negative unless the offset lifts it to 0.
         stride = self.length // steps
         ascending = [i * stride + self.steps_offset for i in range(-1, steps)]
         if ascending[-1] >= self.length:
@@ -91,6 +95,8 @@ class DDPMSchedule:
     def alpha(self, time: float) -> float:
         """a_t as a Python float (64 bit, exact); a negative time gives that of the clean end."""
         if time < 0:
+            # Stable Diffusion ends at a of timestep 0, not at 1: its last step leaves a trace of
+            # noise, and an inversion must start there.
             return 1.0 if self.set_alpha_to_one else self._alphas[0]
         return self._alphas[int(time)]
 
@@ -129,10 +135,13 @@ class DDPMSchedule:
         a, s = self._coefficients(time, latents)
         x, out = wide(latents), wide(output)
         if self.prediction == "epsilon":
+            # Ho et al. 2020, eq. 15, solved for the clean latents.
             clean, noise = (x - s * out) / a, out
         elif self.prediction == "sample":
             clean, noise = out, (x - a * out) / s
         else:
+            # v-prediction rotates (clean, noise) by the angle of the time (Salimans & Ho 2022): no
+            # division, so it is safe where the signal is 0.
             clean, noise = a * x - s * out, a * out + s * x
         return clean.to(latents.dtype), noise.to(latents.dtype)
 
@@ -150,6 +159,8 @@ class DDPMSchedule:
         The noise is that of the output at time `at`; the clean latents follow from it at `start`.
         """
         clean, noise = self.denoised(latents, output, at)
+        # An inversion evaluates the network at `end`, while the latents are at `start`: only the
+        # predicted noise is taken from the output.
         if at != start:
             clean = (latents - self.noise(start) * noise) / self.signal(start)
         return self.signal(end) * clean + self.noise(end) * noise
@@ -162,9 +173,11 @@ class DDPMSchedule:
     def draw_times(
         self, count: int, generator: torch.Generator, cells: int | None = None
     ) -> Tensor:
+        # On the CPU, so that a seed draws the same times on every device.
         return torch.randint(self.length, (count,), generator=generator)
 
     def even_times(self, count: int) -> Tensor:
+        # The middles of `count` equal parts of the range: no time is the first or the last.
         return (torch.arange(count) * 2 + 1) * self.length // count // 2
 
     def time_at(self, share: float) -> int:
@@ -174,6 +187,8 @@ class DDPMSchedule:
         """See `Schedule.min_snr`: an error of epsilon is SNR times that of the clean latents, an
         error of v is SNR + 1 times."""
         alphas = self.alphas_cumprod.double().to(times.device)[times]
+        # Hang et al. 2023: each output has its own factor between its error and that
+        # of the clean latents.
         snr = alphas / (1 - alphas)
         if self.prediction == "epsilon":
             return (gamma / snr).clamp(max=1).float()  # 1 also where there is nothing but noise
@@ -187,5 +202,6 @@ class DDPMSchedule:
             return self.signal(time), self.noise(time)
         alphas = self.alphas_cumprod.to(torch.float64)  # roots in double, also for float32 latents
         dtype = torch.promote_types(like.dtype, torch.float32)
+        # Indexing on the device of the table avoids a transfer for each step.
         rows = alphas[time.to(alphas.device)].reshape(-1, 1, 1, 1)
         return rows.sqrt().to(like.device, dtype), (1 - rows).sqrt().to(like.device, dtype)

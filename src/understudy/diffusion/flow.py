@@ -41,6 +41,7 @@ class DynamicShift:
 
     def at(self, tokens: float, steps: int = 0) -> float:
         """The shift for so many image tokens; steps do not matter here."""
+        # More tokens need more noise to hide the same structure (Esser et al. 2024, section 5.3.2).
         slope = (self.max_shift - self.base_shift) / (self.max_tokens - self.base_tokens)
         mu = self.base_shift + slope * (tokens - self.base_tokens)
         return exp(mu) if self.kind == "exponential" else mu
@@ -98,10 +99,14 @@ class FlowSchedule:
         if not 1 <= steps <= LONGEST:
             raise InputError(f"--steps must be from 1 to {LONGEST}. Got {steps}.")
         shift = self._shift(cells, steps)
+        # diffusers computes SD3's grid from its training table, which is shifted, and shifts it
+        # again.
         last = 1 / steps if self.grid == "uniform" else self._smallest()
         stride = (1 - last) / max(steps - 1, 1)
         sigmas = [shifted(1 - i * stride, shift) for i in range(steps)]
         if self.terminal is not None and steps > 1:
+            # Stretched about sigma = 1, which stays in place, so that the last sigma before 0 is
+            # the terminal one.
             scale = (1 - sigmas[-1]) / (1 - self.terminal)
             sigmas = [1 - (1 - sigma) / scale for sigma in sigmas]
         return (*sigmas, 0.0)
@@ -130,6 +135,8 @@ class FlowSchedule:
         """x - sigma v and x + (1 - sigma) v."""
         sigma = _sigma(time, latents)
         x, v = wide(latents), wide(output)
+        # x = (1 - sigma) clean + sigma noise and v = noise - clean, solved for both. Neither
+        # divides by the signal, which is 0 at sigma = 1.
         clean, noise = x - sigma * v, x + (1 - sigma) * v
         return clean.to(latents.dtype), noise.to(latents.dtype)
 
@@ -143,6 +150,8 @@ class FlowSchedule:
         at: float,
     ) -> Float[Tensor, "r c h w"]:
         """The Euler step, whatever time the velocity was evaluated at."""
+        # The path is straight under a constant velocity, so the velocity need not be split into
+        # clean latents and noise.
         return latents + (end - start) * output
 
     def fresh_noise(self, start: float, end: float) -> float:
@@ -153,6 +162,7 @@ class FlowSchedule:
         self, count: int, generator: torch.Generator, cells: int | None = None
     ) -> Float[Tensor, " count"]:
         """Logit-normal (0, 1) sigmas (Esser et al. 2024, section 3.1), shifted as in sampling."""
+        # Logit-normal times lie mostly in the middle, where the velocity is hardest to predict.
         drawn = torch.randn(count, generator=generator, dtype=torch.float64).sigmoid()
         shift = self._shift(cells)
         return (shift * drawn / (1 + (shift - 1) * drawn)).float()
@@ -166,6 +176,8 @@ class FlowSchedule:
     def min_snr(self, times: Tensor, gamma: float) -> Float[Tensor, " r"]:
         """See `Schedule.min_snr`: an error of v is 1 / sigma^2 times that of the clean latents."""
         sigma = times.double()
+        # SNR = ((1 - sigma) / sigma)^2; the factor 1 / sigma^2 of the error cancels its
+        # denominator.
         return ((1 - sigma).square().minimum(gamma * sigma.square())).float()
 
     def _shift(self, cells: int | None, steps: int = TRAINED) -> float:

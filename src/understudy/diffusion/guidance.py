@@ -42,6 +42,8 @@ class Guidance:
         guided = uncond + scale * (cond - uncond)
         if not self.rescaled:
             return guided
+        # Strong guidance lengthens the output and over-saturates the picture; Qwen-Image's pipeline
+        # restores the length token by token.
         wanted, found = self._norms(cond), self._norms(guided)
         return guided * (wanted / found)
 
@@ -70,6 +72,7 @@ def reads_unconditional(model: Any, scale: float, negative: str = "") -> bool:
     """
     how = guidance_of(model)
     name = getattr(model, "name", "this model")
+    # Refused instead of ignored: the user would see no effect and not know why.
     if how.kind == "none" and scale != 1:
         raise InputError(
             f"{name} is step-distilled and sampled without guidance. Wanted --guidance 1. "

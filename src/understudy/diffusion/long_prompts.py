@@ -41,6 +41,8 @@ def chunks(prompt: str, fits: Callable[[str], bool]) -> list[str]:
         if not fitting:
             raise PromptError(f"The prompt {prompt!r} has a word that is too long to be read.")
         end = fitting[-1]
+        # A cut behind a comma keeps a phrase together; one in the first half would waste too much
+        # room.
         comma = said.text.rfind(",", start, end)
         if end < len(said.text) and comma > (start + end) // 2:
             end = comma + 1
@@ -59,6 +61,7 @@ def embedded_long(
     longest = max(map(len, cut))
     rows: list[Text] = []
     for parts in cut:
+        # All rows of a batch need one length: empty chunks fill up.
         texts = [model.embed([part]) for part in (*parts, *[""] * (longest - len(parts)))]
         tokens = torch.cat([text.tokens for text in texts], dim=1)
         masks = [text.mask for text in texts if text.mask is not None]

@@ -62,6 +62,7 @@ def weighted(prompt: str) -> Weighted:
     Raises PromptError for a bracket without its partner, and for a weight that is no number from 0
     to 4.
     """
+    # Most prompts have no weights: they must not pay for the parser.
     if not _MARKS & set(prompt):
         return Weighted(prompt, (1.0,) * len(prompt), tuple(range(len(prompt))))
     text: list[str] = []
@@ -129,6 +130,7 @@ def token_weights(
     found = torch.ones(length)
     for place, (start, end) in enumerate(spans, start=first):
         if start < end:
+            # A piece may straddle the end of a group; the mean is the fair compromise.
             found[place] = sum(prompt.weights[start:end]) / (end - start)
     return found
 
@@ -142,6 +144,7 @@ def weigh(
 
     This is ComfyUI's rule. Weight 1 leaves a token bit for bit, weight 0 takes it out.
     """
+    # Scaled about the empty prompt, not about zero: zero is not a neutral embedding for CLIP.
     factor = weights.to(tokens)[..., None]
     return torch.where(factor == 1, tokens, empty + factor * (tokens - empty))
 

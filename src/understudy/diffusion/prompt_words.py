@@ -129,6 +129,7 @@ def _matches(prompt: str, wanted: tuple[str, ...], same: Callable[[str, str], bo
         texts = [fold(prompt[start:end]) for start, end in run]
         if texts[:-1] != list(wanted[:-1]) or (found and run[0][0] < found[-1][1]):
             continue
+        # "the cat's tail" has the word cat: attention is then read at the tokens of "cat" alone.
         bare = _POSSESSIVE.sub("", prompt[slice(*run[-1])])
         if same(texts[-1], wanted[-1]):
             found.append((run[0][0], run[-1][1]))
@@ -155,6 +156,8 @@ def _plurals(word: str) -> set[str]:
         irregular.add(word.removesuffix("man") + "men")
     if len(word) < _SHORTEST_SINGULAR or not word[-1].isalpha():
         return irregular
+    # Rules of spelling are enough here: a wrong plural that nobody writes is never found in a
+    # prompt.
     plurals = {word + "s"}
     if word.endswith(("s", "x", "z", "ch", "sh", "o")):
         plurals.add(word + "es")

@@ -21,6 +21,7 @@ class Reading:
     def __init__(self, number: Tensor) -> None:
         self._arrived: torch.cuda.Event | None = None
         self._host = number.detach()
+        # Pinned memory and non_blocking let the copy run behind the kernels already queued.
         if number.device.type == "cuda":
             self._host = torch.empty_like(self._host, device="cpu", pin_memory=True)
             self._host.copy_(number.detach(), non_blocking=True)

@@ -87,12 +87,16 @@ def advance(
 
     The arithmetic is done in float32 or finer, and the result has the latents' dtype.
     """
+    # In half precision the rounding of 50 steps adds up to a visible difference.
     x, out = wide(latents), wide(output)
     if fresh is None or eta == 0:
         moved = schedule.moved(x, out, start, end, at=start if at is None else at)
         return moved.to(latents.dtype)
+    # Song et al. 2020, eq. 12: the predicted noise keeps the variance that is left after sigma^2 of
+    # fresh noise.
     clean, noise = schedule.denoised(x, out, start)
     sigma = eta * schedule.fresh_noise(start, end)
+    # At eta = 1 and the last step the difference may round below zero.
     kept = sqrt(max(schedule.noise(end) ** 2 - sigma**2, 0.0))
     moved = schedule.signal(end) * clean + kept * noise + sigma * wide(fresh)
     return moved.to(latents.dtype)
@@ -102,6 +106,8 @@ def guided(
     uncond: Float[Tensor, "b c h w"], cond: Float[Tensor, "b c h w"], guidance: float
 ) -> Float[Tensor, "b c h w"]:
     """Classifier-free guidance on outputs: u + g * (c - u)."""
+    # Not (1 - g) u + g c: this form gives c exactly where both outputs are equal, which negative-
+    # prompt inversion relies on.
     return uncond + guidance * (cond - uncond)
 
 
@@ -118,10 +124,13 @@ def guided_output(
     conditional ones. With guidance 1 or without uncond, b rows: the conditional ones alone. A
     guidance-distilled model reads the scale in b rows; uncond is not used."""
     how = guidance_of(model)
+    # Distilled models were trained with the scale as an input and have no unconditional branch.
     if how.kind == "embedded":
         return model.predict(latents, time, text.guided(guidance), control)
     if uncond is None or guidance == 1:
         return model.predict(latents, time, text, control)
+    # One call of 2 b rows is quicker than two calls of b rows, and controls can pass attention
+    # between the two halves.
     both = Text.cat([uncond, text])
     output = model.predict(torch.cat([latents, latents]), time, both, control)
     uncond_output, cond_output = output.chunk(2)
@@ -193,6 +202,8 @@ def invert_steps(
     times = times_of(model, steps, latents)
     for index, (start, end) in enumerate(pairwise(reversed(times))):
         if moves(model.schedule, start, end):
+            # The output at the noisier time stands for the step in both directions: the
+            # approximation of DDIM inversion (section 4.3).
             output = model.predict(latents, end, text)
             latents = advance(model.schedule, latents, output, start, end, at=end)
         yield SampleStep(index, steps, end, latents)
@@ -212,6 +223,7 @@ def drawn(
     and at any precision. Returned on the model's device, float32 or the model's dtype where that is
     finer.
     """
+    # One stream per picture: a picture does not depend on its neighbours in the batch.
     rows = [torch.randn(tuple(shape), generator=stream) for stream in streams]
     return torch.stack(rows).to(like.device, torch.promote_types(like.dtype, torch.float32))
 

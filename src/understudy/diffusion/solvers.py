@@ -85,17 +85,24 @@ def solver_steps(
     total = len(sigmas) - 1
     for index, (start, end) in enumerate(pairwise(sigmas)):
         h, count, residual = end - start, 1, None
+        # Times may repeat at the ends of a shifted grid.
         if h == 0:
             yield SolverStep(index, total, start, end, x, 0)
             continue
+        # Both reuse the velocity of the step before, so the first step needs one evaluation more.
         if last is None and solver in ("fireflow", "uni-inv"):
             last, count = velocity(x, start), 2
         if solver == "euler":
+            # Euler evaluates at the noisier end in both directions, so that a walk back uses the
+            # same times as the sampler.
             last = velocity(x, max(start, end))
         elif solver == "midpoint":
+            # Second order: the error of a step falls with h^3 instead of h^2.
             last, count = velocity(x + h / 2 * velocity(x, start), start + h / 2), 2
         elif solver == "fireflow":
             assert last is not None
+            # FireFlow: the midpoint velocity of the last step stands for the one at x. Second order
+            # at the cost of one evaluation.
             last = velocity(x + h / 2 * last, start + h / 2)
         elif solver == "uni-inv":
             assert last is not None
@@ -124,6 +131,7 @@ def _implicit(
         guess, count = velocity(x, end), 1
     size = float(x.square().mean().sqrt()) or 1.0
     best, least = guess, float("inf")
+    # Fixed-point iteration of v = velocity(x + h v, end).
     while count < max(iterations, 2):
         found = velocity(x + h * guess, end)
         count += 1
@@ -159,6 +167,7 @@ def towards_noise_steps(
     y, total = wide(photo), len(sigmas) - 1
     for index, (start, end) in enumerate(pairwise(sigmas)):
         v = velocity(y, start)
+        # The velocity of the straight line from y, at sigma = start, to the noise at sigma = 1.
         straight = (wide(noise) - y) / (1 - start)
         y = y + (end - start) * (v + gamma * (straight - v))
         yield SolverStep(index, total, start, end, y, 1)
@@ -183,6 +192,7 @@ def towards_photo_steps(
     x, total = wide(noise), len(sigmas) - 1
     for index, (start, end) in enumerate(pairwise(sigmas)):
         v = velocity(x, start)
+        # The pull fixes the layout in the first steps; later steps are free to change details.
         if index < stop * total:
             v = v + eta * ((x - wide(photo)) / start - v)
         x = x + (end - start) * v

@@ -81,6 +81,7 @@ class Text:
     @property
     def trainable(self) -> list[Tensor]:
         """The tensors an optimiser may change."""
+        # The mask and the guidance scale are facts about the prompt, not embeddings to optimise.
         return [self.tokens] if self.pooled is None else [self.tokens, self.pooled]
 
     def with_trainable(self, values: Sequence[Tensor]) -> Text:
@@ -146,6 +147,8 @@ class Text:
         more: list[Tensor | None] = []
         for name in ("pooled", "mask", "guidance"):
             found = [value for text in texts if (value := getattr(text, name)) is not None]
+            # A batch in which some rows have a pooled vector and others none would shift rows
+            # silently.
             if len(found) not in (0, len(texts)):
                 raise ValueError(f"texts of one family have all a {name}, or none.")
             more.append(torch.cat(found) if found else None)

@@ -51,6 +51,8 @@ def word_places(
     if several := _several(tokens):
         each = [word_places(prompt, word, one, occurrence=occurrence) for one in several]
         return tuple(place for places in each for place in places)
+    # Character offsets are exact for every tokenizer; spelling pieces out is the fallback for slow
+    # tokenizers without them.
     if isinstance(tokens, Tokens) and tokens.spans is not None:
         wanted = word_spans(prompt, word, occurrence=occurrence)
         return tuple(
@@ -98,6 +100,7 @@ def split_places(prompt: str, strings: Sequence[str]) -> tuple[tuple[int, ...], 
         if word == len(words):
             break
         places[word].append(place)
+        # The published rule counts letters and takes no notice of what they are.
         letters += len(string.removesuffix("</w>").strip("# "))
         if letters >= len(words[word]):
             word, letters = word + 1, 0
@@ -129,11 +132,14 @@ def align(
         own: places of the target that keep their own attention whatever they match, such as a
             learnt tail behind the prompt.
     """
+    # Needleman-Wunsch with gap 0, match 1, mismatch -1 gives the same alignment as the authors'
+    # code.
     common = _common_lengths(source, target)
     mapper = list(range(length))
     mapper[: len(target)] = [-1] * len(target)
     i, j = len(source), len(target)
     while i and j:
+        # Walked from the end, so that of a repeated token the first is matched.
         if common[i][j] == common[i][j - 1]:
             j -= 1
         elif common[i][j] == common[i - 1][j]:
@@ -187,6 +193,8 @@ def replace_matrix(
     i = j = 0
     for n, (old, new) in enumerate(zip(before, after, strict=True)):
         old_span, new_span = source_spans[n], target_spans[n]
+        # Unchanged words need no block of their own: the diagonal up to the next changed word
+        # covers them.
         if old == new or not old_span or not new_span:
             continue
         same = old_span[0] - i
@@ -194,6 +202,7 @@ def replace_matrix(
         if len(old_span) == len(new_span):
             _set_diagonal(matrix, old_span[0], new_span[0], len(old_span))
         else:
+            # Words of unequal length: each new token sees the mean of the old word's tokens.
             rows = slice(old_span[0], old_span[-1] + 1)
             matrix[rows, new_span[0] : new_span[-1] + 1] = 1 / len(new_span)
         i, j = old_span[-1] + 1, new_span[-1] + 1
@@ -220,6 +229,7 @@ def _common_lengths(source: Sequence[int], target: Sequence[int]) -> list[list[i
 def _string_spans(prompt: str, strings: Sequence[str]) -> list[tuple[int, int]]:
     """Where each string lies, in bytes, in the prompt with its blanks taken out."""
     words = fold(prompt).split()
+    # CLIP's pieces are text, those of byte-level BPE are bytes in disguise.
     for read in (_as_text, _as_bytes):
         parts = [read(string.removesuffix("</w>")) for string in strings]
         if b"".join(parts) == "".join(words).encode():

@@ -93,6 +93,8 @@ class Engine:
 
     def begin(self, points: Float[Tensor, "n 2"], targets: Float[Tensor, "n 2"]) -> State:
         """The state before the first step."""
+        # In W all moving layers share one row; in W+ each layer has its own. Upper layers hold
+        # colours and textures and stay fixed.
         front = self.start[:, : 1 if self.settings.space == "w" else self.settings.layers].clone()
         points, targets = points.to(front), targets.to(front)
         return State(front, front, front, points, targets).fresh_moments()
@@ -109,6 +111,7 @@ class Engine:
         """Look, track, and (unless all handles arrived, or not `update`) move the latent once."""
         with torch.enable_grad():
             front = state.front.detach().requires_grad_()
+            # Features with gradients, computed once: tracking and supervision read the same ones.
             state, seen, search = self._look(state, front)
             anchor = cast(Anchor, state.anchor)
 
@@ -117,15 +120,20 @@ class Engine:
 
             followed = self._followed(front, state.places, search)
             look = seen.detached() if followed is None else followed
+            # Tracking compares with the features at the anchor, not with those of the last step:
+            # errors then do not add up over steps.
             sight = Sight(look, anchor.references(), picture, state.memory)
             tracks = self.tracker.track(sight, state.points, search)
             left = (state.targets - tracks.points).norm(dim=1)
+            # Kept on the device: reading it here would make the host wait.
             reached = (left <= self.stop_distance(len(left))).all()
             state = replace(state, points=tracks.points, memory=tracks.memory)
             total, terms = self._loss(state, front, seen)
             slope = torch.zeros_like(front)
+            # In the dead zone of all handles the loss has no gradient.
             if update and total.requires_grad:
                 (slope,) = torch.autograd.grad(total, front)
+        # All numbers of the step go to the host in one transfer.
         flags = (reached, tracks.unsure.any(), torch.isfinite(slope).all())
         losses = (terms["mask"], terms["latent"], total)
         found, finite = findings(front, state.points, left, terms["motion"], losses, flags)
@@ -152,14 +160,18 @@ class Engine:
     def stop_distance(self, handles: int) -> float:
         """How near, in pixels, every handle has to be."""
         near = self.settings.stop_distance
+        # As published: 1 pixel for up to five points, 2 for more.
         if near == 0:
             return 1.0 if handles <= 5 else 2.0
         return max(near * self.scale, near)
 
     def _look(self, state: State, front: Tensor) -> tuple[State, FeatureView, int]:
         """Features around the handles, the radius to search, and an anchor if there was none."""
+        # A handle that was lost in the last step may have moved further than one step can.
         search = self.search * (WIDER if state.doubtful else 1)
         seen = self._features(front, state.places, self._reach(search))
+        # The first step, or points moved by the user: the picture as it is now becomes the
+        # reference.
         if state.anchor is None:
             followed = self._followed(front, state.places, search)
             anchor = Anchor(front.detach().clone(), state.points, seen.detached(), followed)
@@ -188,7 +200,10 @@ class Engine:
         supervision = supervision_of(self.settings, self.disc, self.fixed is not None)
         motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)
         mask = latent = motion.new_zeros(())
+        # Handles in the dead zone have the term NaN, and no gradient.
         total = motion.nansum()
+        # The mask term of eq. 1: features outside the movable region stay those of the first
+        # picture.
         if self.fixed is not None and seen.box is not None:
             box = cast(Tensor, anchor.seen.box)
             how = cast(Any, self.settings.reduction)
@@ -202,6 +217,8 @@ class Engine:
     def _adam(self, state: State, slope: Tensor) -> State:
         """Kingma & Ba 2015, in the order of operations of torch.optim.Adam."""
         count = state.count + 1
+        # Written out instead of torch.optim.Adam, because a drag is a value: undo restores the
+        # moments, too.
         first = state.first.lerp(slope, 1 - BETAS[0])
         second = (state.second * BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
         scale = math.sqrt(1 - BETAS[1] ** count)

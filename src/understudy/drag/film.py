@@ -39,6 +39,7 @@ def marked(
 ) -> Pixels:
     """A picture with its handles and targets, (x, y) in its pixels, and the mask's held part."""
     if mask is not None:
+        # The fixed part is dimmed, so that the film shows where the edit is allowed.
         light = DIMMED + (1 - DIMMED) * mask[0, 0].float().cpu().numpy()[:, :, None]
         pixels = np.rint(pixels * light).astype(np.uint8)
     height, width = pixels.shape[:2]

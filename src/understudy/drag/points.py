@@ -62,6 +62,7 @@ def checked_pairs(pairs: Iterable[Pair], size: tuple[int, int]) -> tuple[Pair, .
                     "are to go to different places. Leave one of them out."
                 )
         found.append((handle, target))
+    # The same point twice would count twice in the loss.
     return tuple(dict.fromkeys(found))
 
 

@@ -31,6 +31,8 @@ class Grid:
         firsts, sizes = list[Tensor](), list[int]()
         for axis in (0, 1):
             scale = self.cells[axis] / self.picture[axis]
+            # Half-pixel centres: pixel x lies at (x + 0.5) * scale - 0.5 in cells. One cell more on
+            # either side for the bilinear neighbours.
             low = places[:, axis].floor().double() - radius
             firsts.append(((low + 0.5) * scale - 0.5).floor().long())
             sizes.append(math.ceil((2 * radius + 2) * scale) + 2)
@@ -59,6 +61,7 @@ class FeatureView:
 
     def sample(self, places: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p c"]:
         """Features at any places near each point; zeros outside the picture."""
+        # Bilinear weights are separable: one vector for the rows and one for the columns.
         rows, columns = (self._weights(places[..., axis], axis) for axis in (0, 1))
         weights = (rows[..., :, None] * columns[..., None, :]).flatten(2)
         return weights @ self.windows.flatten(2).transpose(1, 2)
@@ -90,6 +93,7 @@ class FeatureView:
         """The cells' weights for whole pixels: half-pixel centres, the edge cells repeated."""
         side, cells = self.grid.picture[axis], self.grid.cells[axis]
         count = self.windows.shape[2 + axis]
+        # F.interpolate(align_corners=False) clamps at 0 and repeats the last cell.
         source = ((pixels + 0.5) * (cells / side) - 0.5).clamp(min=0)
         first = source.floor().clamp(max=cells - 1)
         part = (source - first)[..., None]
@@ -124,6 +128,8 @@ def look(
         else:
             found = held.features(front, resolution, windows)
         return FeatureView(grid, found, windows.origins.to(found.device))
+    # The smallest rectangle with all windows and the mask's box: one call of the network instead of
+    # several.
     low = windows.origins.amin(dim=0).tolist()
     high = (windows.origins.amax(dim=0) + torch.tensor(windows.size)).tolist()
     top, left = (max(min(box[axis], low[axis]), 0) for axis in (0, 1))

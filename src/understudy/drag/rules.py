@@ -19,6 +19,8 @@ from understudy.settings.drag import DragSettings
 def feature_resolutions(generator: ImageGenerator, settings: DragSettings) -> tuple[int, int]:
     """The blocks that are supervised and tracked; InputError for one that is not there."""
     known = generator.feature_resolutions
+    # Half the picture's size: larger maps hold texture that does not tell points apart, smaller
+    # ones cannot place them.
     half = min(128, max(known[-1] // 2, known[0]))
     # The authors' program reads feature index 5, 128 x 128, whatever the size of the picture.
     published = settings.preset in ("official", "mirrored") and 128 in known
@@ -62,6 +64,8 @@ def supervision_of(settings: DragSettings, radius: float, masked: bool = False) 
     s = cast(Any, settings)
     reference = s.reference
     if reference == "auto":
+        # See the docstring: with a mask the surroundings hold the handle back, so its own features
+        # must be free to change.
         reference = "current" if masked else "original"
     return Supervision(
         radius,

@@ -47,6 +47,7 @@ class FlowTracker:
         still = points.new_zeros(len(points))
         if not isinstance(before, Tensor):
             return Tracks(points, still, still.bool(), now)
+        # Flow is given as (x, y), points are (y, x).
         went = sampled(self.flow(before, now).to(points.dtype), points).flip(1)
         lost = ~went.isfinite().all(dim=1)  # a flow that is no number moves nothing
         points = _inside(points + went.masked_fill(lost[:, None], 0), now)
@@ -136,6 +137,8 @@ class PointTracker:
     def _followed(self, chain: _Chain, first: int, rows: Tensor) -> Followed:
         """The network on the run that begins at the picture `first`."""
         run = chain.pictures[first : first + self.frames]
+        # The network takes a fixed number of frames; the last one is repeated until there are
+        # enough.
         run = torch.cat([run, run[-1:].expand(self.frames - len(run), -1, -1, -1)])
         known = None if chain.known is None else chain.known[rows]
         return self.network(run, chain.places[rows], known)

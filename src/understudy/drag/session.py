@@ -104,6 +104,7 @@ class DragSession:
             self.state,
             points=points.to(self.start),
             targets=targets.to(self.start),
+            # The new handles are defined on the picture of now, so tracking needs a new reference.
             anchor=None,
             doubtful=False,
         )
@@ -243,6 +244,7 @@ def drag(
 
 def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[DragStep]:
     settings = session.settings
+    # Moments of the last run would push towards its targets.
     state = session.state.fresh_moments() if settings.reset_optimiser else session.state
     session = session._moved(state)  # pyright: ignore[reportPrivateUsage]
     kept = tuple(one for one in session.kept if one.step < state.step)
@@ -251,6 +253,7 @@ def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[Drag
         number, last = state.step, index == settings.steps
         found, state = engine.step(state, update=not last)
         ways.append(float(found.left.mean()))
+        # Judged before the latent moves again: a result shows the points that were measured.
         stop = _stop(ways, found, last, settings.stall_steps, LEAST_PROGRESS * engine.scale)
         points = as_xy(found.points)
         if stop is not None or index % settings.keep_every == 0:
@@ -284,6 +287,8 @@ def _stop(
         return "reached"
     if last:
         return "cap"
+    # Stalled: the best of the last steps is no better than the best before them, by a visible
+    # amount.
     if patience and len(ways) > patience and min(ways[-patience:]) > min(ways[:-patience]) - least:
         return "stalled"
     return None

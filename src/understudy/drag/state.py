@@ -61,6 +61,7 @@ class State:
         """The points on the host, without asking the device again for what it has told."""
         if self.told is not None and self.told[0] is self.points:
             return self.told[1]
+        # A transfer that waits for the device: only where the points were changed outside the loop.
         return self.points.cpu()
 
     def fresh_moments(self) -> State:
@@ -120,6 +121,7 @@ def findings(
     """
     count = len(points)
     singles = torch.stack([one.to(left.dtype) for one in (*losses, *flags)])
+    # One transfer for all numbers of the step.
     host = torch.cat([points.flatten(), left, motion, singles]).cpu()
     places, (left, motion), rest = host[: 2 * count], host[2 * count : -6].chunk(2), host[-6:]
     mask, latent, total, reached, doubtful, finite = rest.tolist()

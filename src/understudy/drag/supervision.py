@@ -54,24 +54,31 @@ class Supervision:
 
         anchor, anchored: the look at the anchor, and where the handles were then.
         """
+        # d_i of eq. 1: the unit vector from the handle to its target.
         way = targets - points
         length = way.norm(dim=1, keepdim=True)
         step = way / (length + TINY)
+        # Without it the last step would pull beyond a target that is nearer than one pixel.
         if self.clamp_step:
             step = step * length.clamp(max=1.0)
         offsets, inside = self.offsets(points, look.grid.picture)
         disc = points[:, None] + offsets
         behind, ahead = disc, disc + step[:, None]
+        # The same difference one step back: there the gradient goes to the features at the handle.
         if self.form == "mirrored":
             behind, ahead = disc - step[:, None], disc
         if self.reference == "original":
             wanted = anchor.sample(anchored[:, None] + offsets)
         else:
+            # Eq. 1 stops the gradient here: the features ahead become those of the handle, not the
+            # reverse.
             wanted = look.detached().sample(behind)
+        # The L1 norm over channels, summed over the disc Omega_1(p, r1).
         apart = (look.sample(ahead) - wanted.detach()).abs().sum(dim=2) * inside
         terms = apart.sum(dim=1)
         if self.reduction == "mean":
             terms = terms / (inside.sum(dim=1).clamp(min=1) * wanted.shape[2])
+        # A handle that is there must not drift: NaN takes it out of the sum.
         pulled = length[:, 0] > self.dead_zone
         return torch.where(pulled, terms, torch.full_like(terms, math.nan))
 
@@ -85,6 +92,8 @@ class Supervision:
         offsets = torch.stack([rows.flatten(), columns.flatten()], dim=1).expand(len(points), -1, 2)
         pixels = points[:, None] + offsets
         sides = torch.tensor(picture, dtype=points.dtype, device=points.device)
+        # The published program builds its disc on a grid that is one pixel too long; "published"
+        # repeats this, so that results are comparable.
         measured = pixels * (sides / (sides - 1)) if self.disc == "published" else pixels
         near = (measured - points[:, None]).square().sum(dim=2).sqrt() < self.radius
         return offsets, near & ((pixels >= 0) & (pixels <= sides - 1)).all(dim=2)
@@ -101,6 +110,7 @@ def mask_term(
     if reduction == "sum":
         return total
     height, width = fixed.picture
+    # The mean over the enlarged map, as if it had been made.
     return total / (features.shape[1] * height * width)
 
 
@@ -137,12 +147,15 @@ class _Strayed(torch.autograd.Function):
         height, width = fixed.picture
         slope = torch.zeros_like(apart)
         total = apart.new_zeros(())
+        # As many channels at a time as fit into a fixed number of values, whatever the size of the
+        # picture.
         count = max(1, AT_ONCE // (height * width))
         if bool(apart.any()):
             for first in range(0, apart.shape[1], count):
                 some = slice(first, first + count)
                 part, slope[:, some] = _strayed(apart[:, some], fixed)
                 total = total + part
+        # The gradient of an absolute value is its sign: it is known in the forward pass.
         ctx.save_for_backward(slope)
         return total
 
@@ -162,6 +175,8 @@ def _strayed(apart: Tensor, fixed: MaskedBox) -> tuple[Tensor, Tensor]:
         whole = cells
         if not fixed.whole:
             height, width = fixed.cells
+            # The interpolation at the rim of the box reads the cells around it; their difference is
+            # zero.
             whole = F.pad(cells, (left, width - right, top, height - bottom))
         wide = F.interpolate(whole, fixed.picture, mode="bilinear")
         signs = wide.detach().sign().mul_(fixed.fixed)

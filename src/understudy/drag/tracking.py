@@ -87,21 +87,26 @@ class FeatureTracker:
         look, references, points = sight.look.only(some), sight.references[some], points[some]
         reach = radius if self.window == "closed" else radius - 1
         steps = torch.arange(-reach, reach + 1, device=points.device, dtype=points.dtype)
+        # Windows are centred on whole pixels, so that the candidates are pixel centres.
         centres = points.round()
         rows, columns = (centres[:, axis, None] + steps for axis in (0, 1))
         apart = look.pixels(rows, columns) - references[:, :, None, None]
         order = 1 if self.norm == "l1" else 2
+        # Eq. 2 of the paper: nearest in feature space within Omega_2(p, r2).
         distances = torch.linalg.vector_norm(apart, ord=order, dim=1)  # (n, r, r)
         height, width = look.grid.picture
         inside = ((rows >= 0) & (rows < height))[:, :, None]
         inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
+        # Outside the picture features are zeros, which may be nearer than any real feature.
         distances = distances.masked_fill(~inside, torch.inf)
+        # The first minimum in reading order, as argmin of the published program takes it.
         best = distances.flatten(1).argmin(dim=1)
         row, column = best // len(steps), best % len(steps)
         found = centres + torch.stack([steps[row], steps[column]], dim=1)
         nearest = distances.flatten(1).gather(1, best[:, None])[:, 0]
         if self.subpixel:
             found = found + _between(look, references, found)
+        # The distance is judged relative to the feature's own length, which differs between layers.
         size = torch.linalg.vector_norm(references, ord=order, dim=1)
         unsure = nearest > self.doubt * size if self.doubt else torch.zeros_like(row).bool()
         return Tracks(found, nearest, unsure)
@@ -114,11 +119,14 @@ def _between(look: FeatureView, references: Tensor, points: Tensor) -> Float[Ten
     """
     sides = points.new_tensor(look.grid.picture) - 1
     unit = torch.eye(2, dtype=points.dtype, device=points.device)
+    # Central differences, one-sided at the edge of the picture.
     after = torch.minimum(points[:, None] + unit, sides)  # (n, axis, 2)
     before = (points[:, None] - unit).clamp(min=0)
     apart = (after - before).abs().sum(dim=2)[..., None]
     slopes = (look.sample(after) - look.sample(before)) / apart  # (n, axis, c)
     missing = references - look.sample(points[:, None])[:, 0]
+    # The normal equations of the two-dimensional least-squares problem, slightly damped: flat
+    # features have no slope to solve by.
     normal = slopes @ slopes.transpose(1, 2)
     steep = normal.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
     offsets = torch.linalg.solve(normal + (1e-6 * steep + TINY) * unit, slopes @ missing[..., None])

@@ -137,7 +137,7 @@ def _output(
     if guides:
         latents, text = [target, *latents], [texts.uncond.expand(count), *text]
     if maps or injects:
-        # The source row reads the empty prompt, as in the authors' inversion (section 4).
+        # The source row reads the empty prompt, as the authors' code does.
         latents, text = [source, *latents], [texts.source, *text]
     batch = torch.cat(latents)
     control = InjectControl(len(batch), maps, injects) if maps or injects else None

@@ -166,7 +166,7 @@ def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
 
 
 def _inverted(case: BenchCase, setup: Setup, how: InvertSettings) -> Inversion:
-    """The source inverted by the model as it is dressed now; made once for all methods."""
+    """The source inverted by the model with its concepts applied; made once for all methods."""
     cache = setup.store / "inversions"
     return invert(setup.model, case.source, case.prompt, how, cache=cache)
 

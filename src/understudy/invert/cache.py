@@ -52,6 +52,7 @@ def cached_steps(
     """
     name = f"{key}.safetensors"
     file = cache.folder / name
+    # Two processes that invert the same photo would both spend minutes on it.
     with cache.making(name):
         kept = _recall(file, model)
         if kept is not None:
@@ -60,6 +61,7 @@ def cached_steps(
             return
         for step in make():
             if step.inversion is not None:
+                # A full disk must not cost the user an inversion that is already made.
                 with suppress(OutputError):
                     step.inversion.save(file)
                     step = replace(step, cached="saved")
@@ -74,4 +76,5 @@ def _recall(file: Path, model: DiffusionModel) -> Inversion | None:
         kept.check(model)
     except InputError:
         return None
+    # An entry of an interrupted machine may be readable and yet hold garbage.
     return kept if bool(kept.trajectory.isfinite().all()) else None

@@ -66,7 +66,7 @@ class Inversion:
     Attributes:
         method: one of METHODS; "seed" for a picture that was never inverted, only generated.
         prompt: the prompt the photo was inverted with; the source prompt of any swap.
-        model, fingerprint: name and weights of the model, as it was dressed.
+        model, fingerprint: name and weights of the model, applied concepts included.
         guidance: the scale a null-text inversion was optimised for; of no meaning to the others.
         times: the steps + 1 times of the sampling run, from noise to clean.
         picture: SHA-256 of what was inverted.
@@ -109,6 +109,7 @@ class Inversion:
         Direct inversion stays on the inversion's own trajectory (Ju et al. 2023,
         arXiv:2310.01506).
         """
+        # The trajectory runs from clean to noise, sampling from noise to clean.
         return self.trajectory.flip(0) if self.method == "direct" else self.replay
 
     @property
@@ -122,6 +123,7 @@ class Inversion:
         """The unconditional embedding of step `index`; None = that of the empty prompt."""
         if self.null_embeddings is None:
             return None
+        # Negative-prompt inversion has one embedding for all steps.
         return self.null_embeddings[min(index, len(self.null_embeddings) - 1)]
 
     def check(self, model: DiffusionModel, prompt: str | None = None) -> None:
@@ -131,12 +133,14 @@ class Inversion:
             InputError: naming both models, or the step counts that differ.
             PromptError: naming both prompts.
         """
+        # The fingerprint covers applied concepts: they change the weights that made the noise.
         if model.fingerprint != self.fingerprint:
             raise InputError(
                 f'this inversion was made with the model "{self.model}" '
                 f"({self.fingerprint[:12]}), not with {_named(model)}. Invert the photo again "
                 "with this model and with the same concepts applied as in the swap."
             )
+        # A changed scheduler configuration would replay other noise levels than were inverted.
         if times_of(model, self.steps, self.noise) != self.times:
             raise InputError(
                 f"this inversion walks times {self.times[0]} to {self.times[-1]}; "
@@ -170,6 +174,7 @@ class Inversion:
                 raise InputError(
                     f"{path} holds a {name} of {len(tensors[name])} entries for {steps} steps."
                 )
+        # Times that do not descend would let a replay run backwards without an error.
         if list(times) != sorted(times, reverse=True):
             raise InputError(f"{path} holds times that do not descend.")
         null = Text.of_tensors(tensors, "null_embeddings")
@@ -213,6 +218,8 @@ def ddim_inversion_steps(
     method, guidance and null_embeddings are passed on to the inversion.
     """
     walked = [latents]
+    # Conditional on the prompt and without guidance: with guidance the errors of the inversion are
+    # multiplied by its scale (Mokady et al. 2022, section 3.1).
     for step in invert_steps(model, latents, model.embed([prompt]), steps=steps):
         walked.append(step.latents)
         inversion = None
@@ -233,6 +240,7 @@ def ddim_inversion_steps(
 
 def digest(values: Tensor) -> str:
     """SHA-256 of a tensor's shape and values at float32."""
+    # float32 on the CPU: the digest is that of the picture, not of the device it lies on.
     flat = values.detach().float().cpu().contiguous()
     return hashlib.sha256(str(tuple(flat.shape)).encode() + flat.numpy().tobytes()).hexdigest()
 

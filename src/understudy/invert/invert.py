@@ -16,10 +16,11 @@ from understudy.files.cache import Cache
 from understudy.invert.cache import Setting, cache_key, cached_steps
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps, digest
+from understudy.invert.keeping import nothing
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.null_text import at_least_float32, null_text_steps
 from understudy.invert.rectified_flow import RFInversion, check_method, flow_inversion_steps
-from understudy.invert.source import Parts, SourceFeatures, nothing
+from understudy.invert.source import Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings
 
@@ -54,6 +55,8 @@ def inversion_steps(
 
     def make() -> Iterator[InvertStep]:
         with torch.no_grad():
+            # The trajectory is compared with later steps, so it is kept in float32 even where the
+            # model is not.
             latents = at_least_float32(model.encode(photo.to(model.device)))
         for step in method_steps(model, latents, prompt, settings, features, parts):
             found = step.inversion
@@ -63,6 +66,8 @@ def inversion_steps(
 
     if cache is None:
         return make()
+    # Only the settings that the method reads are part of the key: others would make a second, equal
+    # entry.
     key = cache_key(model, picture, prompt, _heard(settings))
     return cached_steps(Cache.at(cache), key, model, make)
 

@@ -32,6 +32,7 @@ def negative_prompt_steps(
     the two (trades faithfulness for room to edit).
     """
     text, empty = model.embed([prompt]), model.embed([""])
+    # The arc between equal texts has no direction: dividing by sin(0) gives NaN.
     alone = towards_empty == 0 or text.equals(empty)
     null = text if alone else on_arc(text, empty, towards_empty)
     yield from ddim_inversion_steps(
@@ -43,6 +44,8 @@ def on_arc(start: Text, end: Text, share: float) -> Text:
     """Spherical interpolation between two texts of one row, each taken as one long vector."""
     a, b = (torch.cat([values.flatten(1) for values in x.trainable], dim=1) for x in (start, end))
     a_hat, b_hat = a / a.norm(dim=1, keepdim=True), b / b.norm(dim=1, keepdim=True)
+    # Spherical, because embeddings of equal norm lie on a sphere, and the straight line would
+    # shorten them.
     angle = (a_hat * b_hat).sum(1, keepdim=True).acos()
     kept, taken = (part.sin() / angle.sin() for part in ((1 - share) * angle, share * angle))
     mixed = (kept * a + taken * b).split([values[0].numel() for values in start.trainable], dim=1)

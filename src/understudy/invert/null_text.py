@@ -25,7 +25,8 @@ from understudy.diffusion.sampler import advance, guided
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
 from understudy.invert.inversion import Inversion, InvertStep, ddim_inversion_steps
-from understudy.invert.source import NOTHING, Parts, SourceFeatures, keeping, nothing
+from understudy.invert.keeping import keeping, nothing
+from understudy.invert.source import NOTHING, Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings
 
@@ -81,6 +82,7 @@ def null_text_steps(
         inversion = step.inversion
         yield replace(step, total=2 * steps, inversion=None)
     assert inversion is not None
+    # Algorithm 1: DDIM inversion with guidance 1 gives the pivot trajectory z*_T ... z*_0.
     trajectory, text, z = inversion.trajectory, model.embed([prompt]), inversion.noise
     null, nulls, replay, first = _precise(model.embed([""])), list[Text](), [z], None
     for index, (start, end) in enumerate(pairwise(inversion.times)):
@@ -95,7 +97,10 @@ def null_text_steps(
             features=features,
             parts=parts(index),
         )
+        # The next timestep starts from this embedding, and from the latents that it really reached
+        # (z-bar), not from the pivot: errors are corrected as they arise.
         null, z = step.null, step.latents
+        # Every edit starts from z_T, so this output can be shared by all of them.
         first = step.uncond if index == 0 else first
         nulls.append(null)
         replay.append(z)
@@ -145,8 +150,11 @@ def null_text_step(
     """
     index, start, end = moment
     guidance = settings.guidance
+    # Stable Diffusion's last step can lie between equal noise levels: no embedding could change its
+    # result.
     if not moves(model.schedule, start, end):
         return NullStep(null, latents, (F.mse_loss(latents, wanted).item(),))
+    # The conditional output does not depend on the null embedding: computed once per timestep.
     cond = model.predict(latents, start, text, keeping(features, index, parts, cond=0))
 
     def step_with(uncond: Tensor) -> Tensor:
@@ -167,6 +175,8 @@ def null_text_step(
         enough=settings.epsilon + place * 2e-5,
         delay=reading_delay(latents.device),
     )
+    # The last pass is needed for the step in any case, and its features are those of the final
+    # embedding.
     uncond = model.predict(latents, start, null, keeping(features, index, parts, uncond=0))
     if features is not None:
         features.close_step(index, parts)
@@ -188,6 +198,7 @@ def tuned(
     Returns the embedding and the loss before each step. The loss of a step is looked at `delay`
     steps later; the steps taken meanwhile are undone.
     """
+    # A fresh Adam for each timestep, as published: moments of the last timestep do not carry over.
     leaves = [values.clone().requires_grad_() for values in null.trainable]
     null = null.with_trainable(leaves)
     adam = torch.optim.Adam(leaves, lr=rate)
@@ -200,10 +211,13 @@ def tuned(
         if delay:
             before.append([leaf.detach().clone() for leaf in leaves])
         adam.step()
+        # On a GPU a loss is read one step later, so the device is never idle.
         losses.append(Reading(loss))
         looked = done - delay
         if looked > 0 and losses[looked - 1].value < enough:
             losses = losses[:looked]
+            # The steps taken after the loss fell below the bound are undone, so that the result
+            # does not depend on the delay.
             null = null.with_trainable(before[looked]) if delay else null
             break
     return null.detach(), tuple(loss.value for loss in losses)

@@ -82,11 +82,14 @@ def flow_inversion_steps(
     """
     check_method(model, method)
     times = times_of(model, steps, latents)
+    # The inversion walks the sampler's own times, so that both discretise the same path.
     up, velocity = times[::-1], velocity_of(model, prompt)
     total = steps if method == "direct" else 2 * steps
     if method == "rf-inversion":
         shape = (latents.shape[1], latents.shape[2], latents.shape[3])
         noise = starting_noise([controlled.seed], shape, like=model)
+        # RF-Inversion walks up with the empty prompt, as published: the target prompt
+        # then has nothing to undo.
         there = towards_noise_steps(
             velocity_of(model, ""), latents, noise, up, gamma=controlled.gamma
         )
@@ -106,6 +109,8 @@ def flow_inversion_steps(
         )
     if method == "direct":
         return
+    # The walk back does not return exactly. Its latents, not those of the way up, are what the
+    # model draws from this noise: they are the source's path.
     back = [walked[-1]]
     for step in _back(method, velocity, latents, walked[-1], times, controlled):
         back.append(step.latents)
@@ -159,5 +164,7 @@ def _inversion(
         picture=digest(walked[0]),
         trajectory=torch.cat(walked),
         replay=replay,
+        # Direct inversion knows the path, so targets move relative to it and equal velocities keep
+        # the photo exactly.
         paired=method == "direct",
     )

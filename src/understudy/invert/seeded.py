@@ -13,7 +13,8 @@ import torch
 
 from understudy.diffusion.sampler import sample_steps, starting_noise, times_of
 from understudy.invert.inversion import Inversion, InvertStep, digest
-from understudy.invert.source import Parts, SourceFeatures, keeping, nothing
+from understudy.invert.keeping import keeping, nothing
+from understudy.invert.source import Parts, SourceFeatures
 from understudy.models.interface import DiffusionModel
 
 
@@ -42,6 +43,8 @@ def seeded_steps(
         features.forget()
 
     def control_at(index: int):
+        # Rows of the sampler's call: unconditional first, then conditional; guidance 1 has the
+        # conditional row alone.
         rows = {"cond": 0} if guidance == 1 else {"cond": 1, "uncond": 0}
         return keeping(features, index, parts(index), **rows)
 
@@ -69,6 +72,7 @@ def seeded_steps(
                 guidance=guidance,
                 times=times_of(model, steps, noise),
                 picture=digest(noise),
+                # The two ends only: the latents in between are in `replay`.
                 trajectory=torch.cat([step.latents, noise]),
                 replay=torch.cat(walked),
             )

@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, FeatureRequest, StoredRow
+from understudy.attention.plan import FeatureRequest, StoredRow
 from understudy.attention.site import AttentionSite
 from understudy.errors import InputError
 from understudy.files import spec
@@ -78,6 +78,7 @@ class SourceFeatures:
     def claim(self, inversion: Inversion, guidance: float) -> None:
         """Belong to the source of `inversion` from now on; what was another's is forgotten."""
         owner = source_key(inversion, guidance)
+        # Features of another photo, prompt or model would give a wrong picture without any error.
         if self.owner != owner:
             self.forget()
             self.owner = owner
@@ -95,6 +96,7 @@ class SourceFeatures:
     def has(self, index: int, parts: Parts) -> bool:
         """Whether all of `parts` of a step are here. A step's "cross" shows its words too."""
         there = self._parts.get(index, NOTHING)
+        # Cross-attention queries and keys give the words' maps again.
         return parts <= (there | WORDS if "cross" in there else there)
 
     def rows(self, index: int, site: AttentionSite) -> tuple[StoredRow, StoredRow]:
@@ -103,6 +105,7 @@ class SourceFeatures:
         cond, uncond = (
             StoredRow(*(step.get(f"{site.index}.{row}.{part}") for part in PARTS)) for row in ROWS
         )
+        # Negative-prompt inversion runs one row for both halves of guidance.
         one_row = "uncond" in self._parts[index] and uncond.output is None
         return cond, (cond if one_row else uncond)
 
@@ -120,11 +123,14 @@ class SourceFeatures:
         if self._too_much(parts):
             return None
         names = {row: name for row, name in ((uncond, "uncond"), (cond, "cond")) if row is not None}
+        # Maps act on the conditional row alone, so only its queries and keys are kept.
         only = () if cond is None else (cond,)
         if site.crosses:
             wanted = "cross" in parts or ("words" in parts and self._shows_words(index, site))
             output, maps = (), only if wanted else ()
         else:
+            # phi replaces outputs, so outputs are kept; M and A replace maps, for which queries and
+            # keys are smaller.
             halves = {"cond": "output" in parts, "uncond": "uncond" in parts}
             output = tuple(row for row, name in names.items() if halves[name])
             # Edits differ in their limit: what is kept serves all of up to the usual one.
@@ -142,6 +148,8 @@ class SourceFeatures:
         """All of a step's layers have been kept; or, where room ran out, none of them."""
         if self._too_much(parts):
             return
+        # A step is kept whole or not at all: an edit that found half of it would have to run the
+        # source anyway.
         if self.nbytes > self.room:
             self._refused.append(parts)
             self._steps.pop(index, None)
@@ -179,6 +187,7 @@ class SourceFeatures:
                 _PARTS.check(parts, "parts")
             except (InputError, spec.Unfit):
                 continue
+            # Only headers are read here; a step's tensors are loaded when it is replayed.
             found._parts[int(number)], found._files[int(number)] = frozenset(parts), file
         whole = folder / "source.safetensors"
         if _note(whole, found.owner) is not None:
@@ -208,6 +217,7 @@ class SourceFeatures:
     def _recalled(self, index: int) -> dict[str, Tensor]:
         if index in self._steps or index not in self._files:
             return self._steps.get(index, {})
+        # One step is held at a time: steps are replayed in order.
         if self._opened[0] != index:
             self._opened = index, _read(self._files[index])
         return self._opened[1]
@@ -215,52 +225,6 @@ class SourceFeatures:
 
 PARTS: tuple[Literal["output", "query", "key"], ...] = ("output", "query", "key")
 ROWS = ("cond", "uncond")
-
-
-def nothing(index: int) -> Parts:
-    """No part of any step."""
-    return NOTHING
-
-
-def keeping(
-    features: SourceFeatures | None,
-    index: int,
-    parts: Parts,
-    *,
-    cond: int | None = None,
-    uncond: int | None = None,
-) -> KeepingControl | None:
-    """The control that keeps `parts` of a step in a call that is made anyway; None for nothing."""
-    if features is None or not parts:
-        return None
-    return KeepingControl(features, index, parts, cond, uncond)
-
-
-@dataclass(frozen=True)
-class KeepingControl:
-    """Plain attention whose source features are kept: for a call that is made anyway.
-
-    cond, uncond: the row that is the source's conditional or unconditional one, or None.
-    """
-
-    features: SourceFeatures
-    index: int
-    parts: Parts
-    cond: int | None
-    uncond: int | None
-    map_tokens: int = MAP_TOKENS
-
-    def plan(self, site: AttentionSite) -> AttentionPlan | None:
-        """Nothing is changed; what edits read is handed over."""
-        request = self.features.request(
-            self.index,
-            site,
-            self.parts,
-            cond=self.cond,
-            uncond=self.uncond,
-            map_tokens=self.map_tokens,
-        )
-        return None if request is None else AttentionPlan(features=request)
 
 
 def best_grid(grids: Collection[Grid]) -> Grid:
@@ -274,6 +238,7 @@ def source_key(inversion: Inversion, guidance: float) -> str:
     The guidance counts where the source's path is not known but walked with it.
     """
     whole = hashlib.sha256()
+    # Where the path is stored, the guidance of the replay does not change the source.
     walked = guidance if inversion.path is None else None
     facts = [inversion.method, inversion.fingerprint, inversion.prompt, inversion.times, walked]
     whole.update(json.dumps(facts).encode())

@@ -14,8 +14,9 @@ from understudy.errors import InputError, OutputError
 from understudy.files.cache import Cache
 from understudy.invert import inversion_steps
 from understudy.invert.inversion import Inversion
+from understudy.invert.keeping import nothing
 from understudy.invert.seeded import seeded_steps
-from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, nothing, source_key
+from understudy.invert.source import GIGABYTE, Parts, SourceFeatures, source_key
 from understudy.jobs.events import Events, watched
 from understudy.jobs.framing import EditRegion, Wanted, frame_of
 from understudy.jobs.selecting import Selected

@@ -2,7 +2,7 @@
 
 The loss is that of DreamBooth (Ruiz et al. 2023, eq. 2) in the simple weighting of Ho et al.: the
 mean error of the photos plus lambda times the mean error of class images, in one
-forward pass. Without class pictures it is the loss of Textual Inversion and of HiPer. Several
+forward pass. Without class images it is the loss of Textual Inversion and of HiPer. Several
 subjects are learnt together by drawing from all their photos.
 """
 
@@ -22,8 +22,8 @@ from understudy.learn.loss import Rows
 
 @dataclass(frozen=True)
 class Prior:
-    """The class pictures: what each class is called, their latents, and the weight of their part of
-    the loss (lambda). prompts: one for each owner of the bank. by_output: the latents are the
+    """The class images: what each class is called, their latents, and the weight of their part of
+    the loss (lambda). prompts: one for each owner in the cache. by_output: the latents are the
     photos' own, and the untrained model's output for the class prompt is to stay."""
 
     prompts: tuple[str, ...]
@@ -59,6 +59,7 @@ class Batches:
     @property
     def prompts(self) -> tuple[str, ...]:
         """Every prompt there is; `Rows.prompts` counts in this order."""
+        # Class prompts follow those of the subjects: `draw` counts on this order.
         ours = [prompt for wording in self.wordings for prompt in wording]
         return (*ours, *(self.prior.prompts if self.prior else ()))
 
@@ -71,16 +72,21 @@ class Batches:
         prompts = [self._wording(photos.wordings(which), generator)]
         masks = [None if photos.mask is None else photos.mask[which.to(latents[0].device)]]
         if prior is not None:
+            # As many class images as photos: the two means of eq. 2 have the same number of terms.
             which = prior.latents.pick(count, generator)
             latents.append(prior.latents.draw(which, generator))
             first = len(self.prompts) - len(prior.prompts)
             prompts.append(first + prior.latents.owners(which))
+            # Class images count in full; masks are drawn on photos of the subject.
             masks.append(None if masks[0] is None else torch.ones_like(masks[0]))
         clean = torch.cat(latents)
+        # Drawn on the CPU in float32: a seed means the same on every device.
         noise = torch.randn(clean.shape, generator=generator).to(clean)
         cells = int(clean.shape[-2] * clean.shape[-1])
         times = self.schedule.draw_times(len(clean), generator, cells)
         part = torch.arange(len(clean)) // count
+        # Each part is a mean over `count` rows, the class part times lambda (Ruiz et al. 2023, eq.
+        # 2).
         weights = torch.tensor([1.0, prior.weight if prior else 0.0])[part] / count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
         here = clean.device
@@ -101,6 +107,7 @@ class Batches:
         """A prompt of each group; only where there is a choice is anything drawn."""
         counts = torch.tensor([len(wording) for wording in self.wordings])
         firsts = counts.cumsum(0) - counts
+        # Nothing is drawn without a choice, so that runs of earlier versions are repeated exactly.
         if bool((counts == 1).all()):
             return firsts[groups]
         drawn = torch.rand(len(groups), generator=generator)

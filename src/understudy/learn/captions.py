@@ -27,6 +27,7 @@ def prompt_of(caption: str, subject: str, noun: str, name: str, template: str) -
     {name} in the caption, else that of the first class noun. A caption without any of them follows
     the usual training prompt (`template`), after a comma. Raises PromptError for other braces.
     """
+    # A character that no caption has stands for the place, so that braces left over are an error.
     for place in ("{subject}", f"{{{name}}}"):
         caption = caption.replace(place, "\0")
     if set(caption) & set("{}"):
@@ -35,6 +36,7 @@ def prompt_of(caption: str, subject: str, noun: str, name: str, template: str) -
         )
     if "\0" in caption:
         return caption.replace("\0", subject)
+    # Whole words only, and the first one: a caption may mention the class again in the background.
     found, count = re.subn(
         rf"(?<![\w-]){re.escape(noun)}(?![\w-])", lambda _: subject, caption, count=1, flags=re.I
     )

@@ -108,6 +108,7 @@ class RunFolder:
             write_tensors(staged / TENSORS, state)
             manifest = {"format": FORMAT, "step": step, "facts": dict(self.facts)}
             (staged / STATE).write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+        # Only after the new one is whole: a full disk never leaves a run without a checkpoint.
         for old in self._folders()[: -self.keep]:
             if old != self.folder_of(protect):
                 remove_folder(old)
@@ -183,6 +184,8 @@ def claimed(folder: Path) -> Generator[None]:
     owner = folder / ".run.json"
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        # A lock of the operating system is released when its process dies; a file with a process id
+        # is not.
         lock = FileLock(folder / ".run.lock")
         lock.acquire(timeout=0)
     except Timeout as error:

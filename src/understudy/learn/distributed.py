@@ -54,6 +54,7 @@ class Distributed:
         if self.size == 1:
             return value
         said: list[Any] = [value]
+        # Each process might find other files in the cache; the first one decides for all.
         dist.broadcast_object_list(said)
         return said[0]
 
@@ -77,6 +78,7 @@ def process_group() -> Generator[Distributed]:
     cuda = torch.cuda.is_available()
     if cuda:
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+    # Numbers and file lists are exchanged on the CPU, gradients on the GPU.
     dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         yield Distributed(dist.get_rank(), dist.get_world_size())

@@ -28,6 +28,7 @@ def whole_model(model: DiffusionModel, *, train_text: bool) -> Generator[Trainab
     network = denoiser_part(model)
     _check_size(model, network)
     parts = [part for part in model.trainable_modules() if part == network or train_text]
+    # The originals are kept aside by reference; nothing is copied until a weight is trained.
     with untouched(model) as parameters:
         originals = {name: parameter.data for name, parameter in parameters.items()}
         trained = trainable(parameters, parts)
@@ -63,6 +64,7 @@ def trainable(
         parameter.grad = None
         parameter.requires_grad_(name.split(".")[0] in parts)
         if parameter.requires_grad:
+            # Half-precision weights would lose most updates to rounding.
             replace_weights(parameter, parameter.data.to(widest(parameter.dtype)))
             chosen[name] = parameter
     return chosen

@@ -41,6 +41,7 @@ def tail_of(model: DiffusionModel, prompt: str, count: int) -> Generator[Trainab
 
     def embed(prompts: Sequence[str]) -> Text:
         with torch.no_grad():
+            # The words stay fixed, so no gradient goes through the text encoder.
             text = model.embed(prompts).to(tail.dtype)
             text, places = opened(model, text, prompts, [count] * len(prompts))
         tokens = text.tokens.clone()

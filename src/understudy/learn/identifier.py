@@ -74,6 +74,7 @@ def choose_identifier(
     if not 1 <= tokens <= MOST_TOKENS:
         raise InputError(f"An identifier has 1 to {MOST_TOKENS} tokens. Got {tokens}.")
     used = {part for phrase in avoid for part in phrase.split()}
+    # Two subjects with one identifier could not be told apart in a prompt.
     words = [rare for rare in rare_words(model) if rare not in used]
     if len(words) < tokens and not _ends_words(model):
         free = [word for word in USUAL if word not in used]
@@ -111,6 +112,7 @@ def prior_of(model: DiffusionModel, phrases: Sequence[str], class_noun: str = ""
     prompts = [f"a photo of a {phrase} {class_noun}".strip() for phrase in phrases]
     ends = [one.first + one.length for one in map(model.tokenize, (plain, *prompts))]
     text = model.embed([plain, *prompts]).tokens
+    # CLIP is causal: the last token is the first one that has read the whole prompt.
     states = text[torch.arange(len(text)), ends].float()
     return (1 - F.cosine_similarity(states[1:], states[:1])).tolist()
 
@@ -158,6 +160,7 @@ def rare_words(model: DiffusionModel) -> list[str]:
         elif len(word) > LETTERS:
             latest[word[-LETTERS:]] = max(number, latest.get(word[-LETTERS:], number))
     whole = {word: number for word, number in words.items() if latest.get(word, -1) < number}
+    # BPE merges are ranked by frequency, so high ids are rare.
     rare = {word: number for word, number in whole.items() if number >= _rare_from(model)}
     pool = rare or whole
     return [word for word in sorted(pool, key=pool.__getitem__) if _survives(model, word)]

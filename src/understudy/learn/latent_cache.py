@@ -41,6 +41,7 @@ class LatentCache:
 
     def pick(self, count: int, generator: torch.Generator) -> Int[Tensor, " count"]:
         """`count` pictures chosen at random by their weights, with replacement."""
+        # Near-duplicates share the weight of one photo (see `photo_groups`).
         if self.weight is not None:
             return self.weight.multinomial(count, replacement=True, generator=generator)
         return torch.randint(len(self.mean), (count,), generator=generator)
@@ -52,6 +53,7 @@ class LatentCache:
         which = which.to(self.mean.device)
         if self.std is None:
             return self.mean[which]
+        # A new sample of the posterior each time, as if the photo had been encoded again.
         spread = torch.randn(len(which), *self.mean.shape[1:], generator=generator)
         return self.mean[which] + self.std[which] * spread.to(self.mean)
 
@@ -125,12 +127,14 @@ def encode_photos(
         boxes = _boxes(len(photos), photos.shape[-2:], generator)
         pictures.append(_cropped(photos, boxes))
         cut.append(None if masks is None else _cropped(masks, boxes))
+    # Pictures are mirrored before encoding: mirrored latents decode to other pictures.
     every = torch.cat(pictures + [x.flip(-1) for x in pictures if flip])
     batches = [model.posterior(batch.to(model.device)) for batch in every.split(ENCODE_BATCH)]
     wide = torch.promote_types(model.dtype, torch.float32)
     mean, std = (torch.cat(parts).to(wide) for parts in zip(*batches, strict=True))
     if masks is None:
         return LatentCache(mean, std)
+    # Masks go the same way as their photos: cropped and mirrored alike.
     kept = [mask for mask in cut if mask is not None]
     small = F.interpolate(
         torch.cat(kept + [x.flip(-1) for x in kept if flip]), mean.shape[-2:], mode="area"

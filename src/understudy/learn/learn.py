@@ -82,9 +82,10 @@ def learn_steps(
     settings = settings or LearnSettings.filled({}, model.name)
     if settings.precision == "auto":
         settings = replace(settings, precision=suited_precision(model.device))
-    _refuse_dressed(model)
+    _refuse_changed(model)
     taken = [word for concept in after for word in concept.identifier.split()]
     with ExitStack() as stack:
+        # They will be used together with the new concept, so it is learnt on top of them.
         stack.enter_context(applied(model, *after))
         distributed = stack.enter_context(process_group())
         learned = name_subjects(model, subjects, settings, taken=taken)
@@ -99,12 +100,12 @@ def learn_steps(
         kept = Preserving(model, settings, learned, after, cache, distributed)
         first, *more = yield from _buckets(photos, kept)
 
-        # Learn it: the method says what trains.
+        # All rows of the accumulated batches are drawn at once: accumulation changes memory only.
         count = settings.batch_size * settings.accumulate
         batches = Batches(
             first.photos, photos.wordings, first.prior, count, model.schedule, tuple(more)
         )
-        trainable = stack.enter_context(_pupil(model, learned, settings))
+        trainable = stack.enter_context(_trainable(model, learned, settings))
         stack.enter_context(gradient_checkpointing(model, settings.gradient_checkpointing))
         generator = torch.Generator().manual_seed(settings.seed)
         trainer = Trainer(model, trainable, batches, _options(settings), generator, distributed)
@@ -122,12 +123,13 @@ def _buckets(
     """The photos of each size with class images of that size, shared out by the photos' weights."""
     buckets: list[Bucket] = []
     for latents in photos.sizes:
+        # Class images must have the photos' size, so each size gets its share of them.
         kept = replace(preserving, share=latents.total / photos.total)
         buckets.append(Bucket(latents, (yield from kept.prior(latents))))
     return buckets
 
 
-def _pupil(
+def _trainable(
     model: DiffusionModel, learned: Sequence[NamedSubject], settings: LearnSettings
 ) -> AbstractContextManager[Trainable]:
     """What trains, by the method."""
@@ -143,6 +145,8 @@ def _pupil(
             return low_rank(
                 model,
                 rank=settings.rank,
+                # alpha = rank gives the scale 1: the learning rate then does not depend on the
+                # rank.
                 alpha=settings.alpha or float(settings.rank),
                 targets=[name.strip() for name in settings.targets.split(",") if name.strip()],
                 train_text=settings.train_text_encoder,
@@ -182,7 +186,7 @@ def _viewer(
     )
 
 
-def _refuse_dressed(model: DiffusionModel) -> None:
+def _refuse_changed(model: DiffusionModel) -> None:
     if model.fingerprint != model.base_fingerprint:
         raise ConceptError(
             f"The model {model.name!r} has a concept applied or was changed; a concept "

@@ -39,6 +39,7 @@ class Log:
     def __init__(self, folder: Path, since: int = 0) -> None:
         self.folder = folder
         self.file = folder / "learn.jsonl"
+        # A resumed run repeats the steps after its checkpoint, so their earlier lines go.
         self.lines = [line for line in read_log(self.file) if line["step"] <= since]
         with replacing(self.file) as staged:
             staged.write_text("".join(json.dumps(line) + "\n" for line in self.lines))
@@ -86,6 +87,7 @@ class Log:
         return path
 
     def _add(self, line: dict[str, Any]) -> None:
+        # JSON has no NaN: what was not measured is left out of the line.
         plain = {k: v for k, v in line.items() if not isinstance(v, float) or math.isfinite(v)}
         self.lines.append(plain)
         try:

@@ -83,6 +83,7 @@ def _wrap(
     config = LoraConfig(
         r=rank, lora_alpha=cast(Any, alpha), target_modules=found, init_lora_weights="gaussian"
     )
+    # peft freezes the layers it wraps; the caller's own flags are put back.
     needed = [parameter.requires_grad for parameter in module.parameters()]
     plain = list(module.parameters())
     with torch.random.fork_rng(devices=[]):  # peft draws A from the global generator
@@ -93,6 +94,8 @@ def _wrap(
     wrapped = {n: m for n, m in module.named_modules() if isinstance(m, LoraLayer)}
     for layer in wrapped.values():
         for factor in (layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]):
+            # Factors train in float32 even on half-precision weights: updates of 1e-4 would vanish
+            # in half precision.
             factor.to(dtype=widest(next(factor.parameters()).dtype))
     return {f"{part}.{name}": layer for name, layer in wrapped.items()}
 
@@ -111,6 +114,7 @@ def _without(layers: dict[str, Any]) -> Generator[None]:
     scales = {name: layer.scaling[ADAPTER] for name, layer in layers.items()}
     try:
         for layer in layers.values():
+            # A scale of zero leaves the base layer's output bit for bit, and needs no unwrapping.
             layer.scaling[ADAPTER] = 0.0
         yield
     finally:

@@ -46,6 +46,7 @@ class Rows:
 
     def share(self, number: int, count: int) -> Rows:
         """Share `number` of `count`: every count-th row. Losses of all shares sum to the whole."""
+        # Every count-th row, not a block: photos come first in a batch, class images behind them.
         some = slice(number, None, count)
         return Rows(
             self.latents[some],
@@ -69,6 +70,8 @@ def row_losses(
     """
     noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
     target = model.schedule.target(rows.latents, rows.noise, rows.times)
+    # Output preservation: the target of class rows is what the untrained network says, so no class
+    # images are needed.
     kept = (rows.part == 1).nonzero().flatten().tolist() if rows.by_base else []
     if kept and base is not None:
         with torch.no_grad(), base():
@@ -76,16 +79,19 @@ def row_losses(
             still = model.predict(noised[kept], rows.times[kept], text[kept])
             target[kept] = still.to(target)
     answer = model.predict(noised, rows.times, text)
+    # Squares of half-precision differences underflow.
     wide = torch.promote_types(rows.latents.dtype, torch.float32)
     error = (answer.to(wide) - target.to(wide)).square()
     if rows.mask is None:
         return error.flatten(1).mean(1)
     mask = rows.mask.to(wide).expand_as(error)
+    # Divided by the sum of the mask, so that a small subject does not weigh less than a large one.
     return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
 
 
 def part_means(losses: Float[Tensor, " r"], part: Int[Tensor, " r"]) -> tuple[float, float]:
     """The mean loss of photo rows, and of class rows; NaN for a part without rows."""
+    # The mean of no rows is NaN, which the log shows as "none".
     photo, klass = (losses[part == number].mean() for number in (0, 1))
     first, second = torch.stack([photo, klass]).tolist()
     return first, second

@@ -32,6 +32,7 @@ def adamw(
         except ImportError as error:
             raise ExtraMissing("eightbit", "--optimiser adamw8bit") from error
         return cast(torch.optim.Optimizer, AdamW8bit(list(parameters.values()), **how))
+    # One kernel for all parameters; other devices do not have it.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters.values())
     return torch.optim.AdamW(list(parameters.values()), **how, fused=fused)
 

@@ -35,6 +35,7 @@ def encoded_photos(
     places = {pair: len(learned) + number for number, pair in enumerate(captions)}
     by_size: dict[tuple[int, int], list[LatentCache]] = {}
     for owner, named in enumerate(learned):
+        # Mirrored writing would be learnt as part of the subject.
         flip = settings.flip and not named.subject.has_writing
         for group in named.subject.all_groups:
             cache = encode_photos(
@@ -48,6 +49,7 @@ def encoded_photos(
             )
             cache = _with_words(cache, group, owner, places)
             by_size.setdefault(group.size, []).append(cache)
+    # The most frequent size first: validation losses are measured on it.
     sizes = sorted((joined(some) for some in by_size.values()), key=lambda cache: -cache.total)
     said = [learned[owner].captioned[text] for owner, text in captions]
     return EncodedPhotos(
@@ -60,6 +62,7 @@ def _with_words(
 ) -> LatentCache:
     """The cache with owners, weights and groups of prompts; variants of a photo (crops, mirror
     images) follow each other in the order of the photos."""
+    # Crops and mirror images take the caption and the weight of their photo.
     variants = len(cache.mean) // len(group.photos)
     found = replace(cache, owner=torch.full((len(cache.mean),), owner))
     if any(group.captions):

@@ -53,6 +53,7 @@ class Preserving:
         if settings.prior_samples == 0 and not given:
             return None
         prompt = settings.prompt
+        # Earlier concepts are preserved like a class: by the model's own pictures of their phrases.
         known = [prompt.replace("{subject}", p) for c in self.after for p in c.phrases.values()]
         prompts = tuple(dict.fromkeys([named.class_prompt for named in self.learned] + known))
         caches: list[LatentCache] = []
@@ -61,6 +62,7 @@ class Preserving:
             if cache is None and settings.prior_samples:
                 cache = yield from self._drawn(one, photos)
             if cache is not None:
+                # The owner decides which class prompt goes with an image.
                 owner = torch.full((len(cache.mean),), number)
                 caches.append(LatentCache(cache.mean, cache.std, owner))
         return Prior(prompts, joined(caches), settings.prior_weight)
@@ -110,5 +112,6 @@ class Preserving:
             )
         if settings.prior_weight == 0:
             return None
+        # The photos themselves under the class prompt: no class images have to be drawn.
         prompts = tuple(named.class_prompt for named in self.learned)
         return Prior(prompts, photos, settings.prior_weight, by_output=True)

@@ -118,6 +118,7 @@ class Previewer:
         return self.model.latent_channels, height // scale, width // scale
 
     def _draw(self, text: Text, trainer: Trainer) -> Float[Tensor, "n 3 h w"]:
+        # Subject and class of a scene share their noise, so that differences are due to the prompt.
         streams = noise_streams([SEED + number for number in range(len(SCENES))] * 2)
         with autocasting(self.model.device, trainer.options.autocast):
             uncond = self.model.embed([""]).expand(len(text))
@@ -143,6 +144,7 @@ def validation(trainer: Trainer) -> tuple[float, float]:
     batches = Batches(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
     rows = batches.draw(torch.Generator().manual_seed(SEED))
     even = given.schedule.even_times(VALIDATION_ROWS)
+    # Random times would make the loss jump between previews for no reason.
     rows.times.copy_(even.repeat(len(rows) // VALIDATION_ROWS))
     parts: list[Tensor] = []
     with (
@@ -164,6 +166,7 @@ def alarms(preview: Preview, start: Preview) -> tuple[str, ...]:
     now, found = preview.scores, list[str]()
     if now.copy > COPY_ALARM:
         found.append(f"copies a training photo (similarity {now.copy:.2f})")
+    # The class has moved more than half of the way from where it was to the subject.
     halfway = (start.scores.drift + now.identity) / 2
     if now.drift > halfway and now.identity > start.scores.drift:
         found.append(f"the class is turning into the subject (drift {now.drift:.2f})")
@@ -174,6 +177,7 @@ def best(previews: Sequence[Preview]) -> Preview:
     """The best preview: without alarms if there is one, the highest harmonic mean of identity and
     prompt score; without a scorer, the lowest validation loss. previews[0]: before any step."""
     after = [preview for preview in previews if preview.step] or list(previews)
+    # A harmonic mean is high only where both scores are.
     quiet = [preview for preview in after if not alarms(preview, previews[0])]
     pool = quiet or after
     if all(math.isnan(preview.scores.identity) for preview in pool):

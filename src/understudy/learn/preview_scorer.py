@@ -23,6 +23,8 @@ class FeaturePreviewScorer:
     scale: float = 1.0
 
     def __call__(self, seen: PreviewPictures) -> PreviewScores:
+        # Features of the photos are the same in every preview, but cheap beside drawing the
+        # pictures.
         photos = self.subject.of(seen.photos)
         agreement = self.prompt.agreement(seen.subject, seen.prompts).nanmean().item()
         return PreviewScores(

@@ -123,10 +123,11 @@ def prior_steps(
 ) -> Iterator[PriorStep]:
     """Draw what `store` lacks of `count` samples, yielding after every step; nothing if it has all.
 
-    The model must be the frozen one, with no concept on. Of a team each process draws its share of
-    the samples, and at the end all have all.
+    The model must be the frozen one, with no concept on. Of several processes each draws its share
+    of the samples; at the end all have all of them.
     """
     missing = distributed.agree(store.missing(count))
+    # Each sample has its own seed, so it does not matter which process draws it.
     mine = missing[distributed.rank :: distributed.size]
     batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
     total = len(batches) * source.steps
@@ -155,6 +156,8 @@ def ancestral_samples(
             output = guided_output(model, latents, start, text, uncond, source.guidance)
         fresh = None
         if index < source.steps - 1:
+            # Below 1 the samples of a small model are cleaner; the training then learns less of its
+            # artefacts.
             fresh = source.temperature * drawn(streams, source.latent_size, like=model)
         latents = ancestral_step(model.schedule, latents, output, start, end, fresh)
         yield latents
@@ -180,5 +183,6 @@ def ancestral_step(
 
 def _seed(seed: int, number: int) -> int:
     """The seed of one sample, shared with no other seed and number."""
+    # A hash, because seed + number would repeat noise between neighbouring seeds.
     digest = hashlib.sha256(f"class sample {seed} {number}".encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1

@@ -71,6 +71,7 @@ class LearnRun:
 
     def concept(self) -> Concept:
         """What is learnt by now; the running average where one is kept."""
+        # The average, where one is kept: it varies less from step to step than the weights.
         with holding(self.trainer.trainable.parameters, self.trainer.averages):
             tensors = self.trainer.trainable.tensors()
         return replace(self.blank, tensors=tensors)
@@ -79,6 +80,7 @@ class LearnRun:
         """Keep a checkpoint; None where nothing is to be kept, or no step was taken."""
         if self.store is None or not self.trainer.done:
             return None
+        # The best checkpoint so far is never removed to make room for later ones.
         chosen = best(self.previews).step if self.previews else 0
         state = self.trainer.state()
         return self.store.save(self.trainer.done, self.concept(), state, protect=chosen)
@@ -91,6 +93,8 @@ class LearnRun:
             self.previews.append(found)
             if self.log:
                 self.log.preview(found, self.previews[0])
+        # Without the barrier the others would wait inside the next gradient sum, where a timeout
+        # ends the run.
         self.trainer.distributed.wait()
         return found
 
@@ -99,6 +103,7 @@ def run_steps(training: LearnRun, *, resume: bool) -> Generator[LearnStep, None,
     """Take all steps, yielding after each; return the concept. The folder is claimed already."""
     trainer, settings, total = training.trainer, training.settings, training.settings.steps
     _begin(training, resume)
+    # The preview before the first step is the reference for drift warnings.
     if settings.preview_every and not trainer.done:
         training.preview()
     try:
@@ -118,6 +123,7 @@ def run_steps(training: LearnRun, *, resume: bool) -> Generator[LearnStep, None,
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
+        # A half-made step has left gradients, and used random numbers of the next one.
         trainer.rewind()
         raise memory_advice(trainer.done, training.save(), settings.batch_size) from error
     if training.log:
@@ -131,6 +137,7 @@ def _begin(training: LearnRun, resume: bool) -> None:
     if training.folder is not None:
         run = RunFolder(training.folder, training.settings.keep_checkpoints, training.facts)
         if resume:
+            # Every process reads the same checkpoint, also those that do not write.
             trainer.restore(run.resume().state())
         elif training.store:
             training.store.begin()

@@ -112,8 +112,11 @@ def _named(
     if "{subject}" not in template:
         raise PromptError(f"--prompt must say where the {{subject}} is. Got {template!r}.")
     words, tokens, warnings = _words(model, subject, settings, used)
+    # Textual Inversion learns the whole subject in its words; the other methods learn "identifier
+    # noun".
     said = {"textual-inversion": words}.get(settings.method, f"{words} {noun}".strip())
     wordings = wordings_of(template, said, settings.varied_prompts)
+    # Over the token limit fails here, before minutes of class images.
     for wording in wordings:
         model.tokenize(wording)
     captioned: dict[str, str] = {}
@@ -143,6 +146,7 @@ def _words(
     tokens: list[str] = []
     warnings: list[str] = []
     for number in range(count):
+        # Further vectors take further rare words: each is one row of the embedding table.
         own = subject.identifier if number == 0 else None
         found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
         if settings.method == "textual-inversion" and len(found.strings) > 1:
@@ -202,6 +206,7 @@ def facts_of(
     digest = hashlib.sha256()
     for named in named_subjects:
         for group in named.subject.all_groups:
+            # The digest covers pixels, not file names: renamed photos are the same run.
             for pictures in (group.photos, group.masks):
                 if pictures is not None:
                     digest.update(pictures.cpu().contiguous().numpy().tobytes())

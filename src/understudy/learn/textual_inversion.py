@@ -37,6 +37,8 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
         torch.tensor([one for ours in both for one in ours]) for both in zip(*pairs, strict=True)
     )
     tables = embedding_tables(model)
+    # The initialiser's embedding is a point that the encoder understands; random ones take far more
+    # steps.
     rows = {name: _start(table, like) for name, table in tables.items()}
 
     def embed(prompts: Sequence[str]) -> Text:
@@ -87,6 +89,7 @@ def _replaced(
 
     def look_up(_: nn.Module, given: tuple[Tensor, ...], __: Tensor) -> Tensor:
         (tokens,) = given
+        # Rows are mixed in by a product instead of an assignment, so that gradients reach them.
         where = (tokens[..., None] == ids.to(tokens.device)).to(rows.dtype)  # ... n
         plain = F.embedding(tokens, table.weight).to(rows.dtype)
         found = where.sum(-1, keepdim=True)

@@ -45,6 +45,7 @@ def holding(
     own = {name: parameter.data for name, parameter in parameters.items()}
     try:
         for name, parameter in parameters.items():
+            # Tensors are swapped, not copied: no memory for a third set of weights.
             parameter.data = values[name]
         yield
     finally:
@@ -57,6 +58,8 @@ def average(
 ) -> None:
     """Move the EMA towards the parameters, quicker at the start: after step n (from 1)
     by at most 1 - (1 + n) / (10 + n)."""
+    # Without the ramp the average would be dominated by the untrained weights for 1 / (1 - decay)
+    # steps.
     keep = min(decay, (1 + step) / (10 + step))
     with torch.no_grad():
         for name, parameter in parameters.items():

@@ -56,10 +56,10 @@ class TrainOptions:
 
 
 class Trainer:
-    """The state of a training: the pupil's parameters, the optimiser, the random draws so far.
+    """The state of a training: parameters, optimiser, and the random draws so far.
 
-    generator: of all draws of rows. team: processes that share the rows of each step. `done`:
-    steps taken. Equal arguments give equal weights, bit for bit, on the same machine.
+    generator: of all draws of rows. distributed: the processes that share the rows of each step.
+    `done`: steps taken. Equal arguments give equal weights, bit for bit, on the same machine.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Trainer:
             weight_decay=options.weight_decay,
             eight_bit=options.eight_bit,
         )
+        # Only float16 needs loss scaling: bfloat16 has the range of float32.
         half = options.autocast is torch.float16
         self.scaler = torch.amp.GradScaler(model.device.type, enabled=half)
         self.averages: dict[str, Tensor] | None = None
@@ -97,9 +98,12 @@ class Trainer:
 
         # Gradients and losses of all processes, then one transfer of the numbers.
         gradients = self._gradients()
+        # Every process has computed some rows of the same batch; the sums are those of one process.
         self.distributed.sum([*gradients, losses])
+        # Before the norm is taken, or clipping would act on scaled gradients.
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.get_total_norm(gradients)
+        # One transfer for both numbers: each would make the host wait for the device.
         loss, size = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)]).tolist()
         self._check(loss, size)
 
@@ -128,6 +132,8 @@ class Trainer:
                 with torch.no_grad():
                     self._still = self.trainable.embed(self.batches.prompts)
             return self._still[which.to(self._still.device)]
+        # A batch has few different prompts: each passes the text encoder once, and its gradient is
+        # the sum over the rows that read it.
         numbers, place = which.unique(return_inverse=True)
         text = self.trainable.embed([self.batches.prompts[number] for number in numbers.tolist()])
         return text[place.to(text.device)]
@@ -169,6 +175,8 @@ class Trainer:
         wide = torch.promote_types(rows.latents.dtype, torch.float32)
         losses = torch.zeros(len(rows), dtype=wide, device=self.model.device)
         for piece in range(pieces):
+            # Rows are dealt out in turn over processes and pieces, so that each share has photos
+            # and class images.
             number, count = (
                 piece * self.distributed.size + self.distributed.rank,
                 pieces * self.distributed.size,
@@ -180,6 +188,7 @@ class Trainer:
                     found = row_losses(self.model, share, text, self.trainable.base)
                     found = found * self._emphasis(share)
                     total = found @ share.weights.to(found)
+                # Gradients add up over the pieces; weights of rows are those of the whole batch.
                 self.scaler.scale(total).backward()
                 losses[number::count] = found.detach()
         return losses
@@ -191,6 +200,8 @@ class Trainer:
             reached = torch.tensor([float(p.grad is not None) for p in parameters])
             self.distributed.sum([reached])
             for parameter, count in zip(parameters, reached.tolist(), strict=True):
+                # all_reduce needs the same tensors in every process, also where this share did not
+                # reach a parameter.
                 if count and parameter.grad is None:
                     parameter.grad = torch.zeros_like(parameter)
         return [p.grad for p in parameters if p.grad is not None]
@@ -203,6 +214,7 @@ class Trainer:
     def _check(self, loss: float, norm: float) -> None:
         finite = math.isfinite(loss) and math.isfinite(norm)
         self.overflows = 0 if finite else self.overflows + 1
+        # float16: the scaler tries large scales first and skips steps that overflow.
         searching = self.scaler.is_enabled() and math.isfinite(loss) and self.overflows < PATIENCE
         if not finite and not searching:
             self.rewind()

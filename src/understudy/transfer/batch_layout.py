@@ -72,6 +72,8 @@ def branched(
     found: dict[tuple[int, int, Swaps], list[int]] = {}
     for parent, branch in enumerate(branches):
         for member in branch.members:
+            # Two targets stay in one row only while everything that can tell them apart is equal:
+            # the latents they come from, prompt and mask, and the swaps of this step.
             found.setdefault((parent, alike[member], swaps[member]), []).append(member)
     return tuple(Branch(p, tuple(m), swap) for (p, _, swap), m in found.items())
 
@@ -114,6 +116,7 @@ class BatchLayout:
 
     def pointing(self, pairs: Mapping[int, int | None]) -> tuple[int, ...] | None:
         """Every row pointing to itself, but these to others; None where there are no others."""
+        # Rows without an entry point to themselves: their attention is computed as usual.
         pointers = list(range(self.rows))
         for row, other in pairs.items():
             pointers[row] = row if other is None else other
@@ -146,21 +149,28 @@ def lay_out(
         return len(latents) - 1
 
     source_cond = source_uncond = None
+    # Source rows come first, so that a control can refer to them by small, stable numbers.
     if needs.source_cond and source is not None and not stored:
         source_cond = add(source[0], texts.source)
     if needs.source_uncond and source is not None and not stored:
+        # Negative-prompt inversion: both source rows would have the same latent and the same text.
         one = source_cond is not None and texts.one_source_row
         source_uncond = source_cond if one else add(source[0], texts.uncond)
     shared: dict[object, int] = {}
+    # All runs start from the inversion's noise, so the unconditional rows of source and targets are
+    # one in the first step.
     if first and source_uncond is not None:
         shared[0] = source_uncond
     target_uncond = list[int]()
     for branch in branches if needs.target_uncond else ():
+        # phi changes the unconditional row as well, so rows with and without it differ.
         same = 0 if first else (branch.parent, branch.swaps.self_output)
         if same not in shared:
             shared[same] = add(targets[branch.parent], texts.uncond)
         target_uncond.append(shared[same])
     target_cond = [add(targets[b.parent], texts.targets[b.members[0]]) for b in branches]
+    # Rows of an earlier call are numbered on after those of this one: attention reads them from the
+    # features (`StoredRow`).
     if stored:
         source_cond, source_uncond = len(latents), len(latents) + 1
     rows = tuple(target_uncond), tuple(target_cond)

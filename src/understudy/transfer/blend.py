@@ -50,6 +50,7 @@ class Blend:
 
         blocks: of joint layers, those that show words well; None = all.
         """
+        # A given mask alone reads no attention, so nothing is recorded for it.
         if not self.source_places and not any(self.target_places):
             return None
         places = (self.source_places, *self.target_places)
@@ -82,6 +83,8 @@ class MapSums:
 
     def wants(self, site: AttentionSite) -> bool:
         """Whether this layer's maps are to be recorded."""
+        # The middle block is too coarse to show outlines (8 x 8 cells at 512 pixels), and the
+        # authors leave it out as well.
         if not site.crosses or site.block == "mid":
             return False
         if self.blocks is not None and site.kind == "joint":
@@ -101,6 +104,7 @@ class MapSums:
             site.grid, maps.new_zeros(len(kinds), site.cells, dtype=_precise(maps))
         )
         for row, row_maps in zip(rows, maps.to(sums.dtype).mean(1), strict=True):
+            # Row r of the second kind of words follows the rows of the first: indices r and r + n.
             for kind in range(row, len(kinds), len(self.places)):
                 wanted = [columns.index(place) for place in kinds[kind]]
                 sums[kind] += row_maps[:, wanted].sum(-1)
@@ -110,6 +114,8 @@ class MapSums:
     def close_step(self) -> None:
         """After the first step: keep the size that shows objects best, drop the others."""
         if self.grid is None and self._sums:
+            # Which grids a model has is known only after its first call. Sums of the other grids
+            # are dropped to free their memory.
             best = best_grid(self._sums)
             self._sums = {best: self._sums[best]}
             self.grid = best
@@ -147,10 +153,14 @@ def word_mask(
     without any attention (a word that is not there) has an empty mask.
     """
     maps = sums[:, None]
+    # Widening by one cell makes up for attention that covers the inside of an object more than its
+    # rim (max-pooling in the authors' LocalBlend).
     if widen:
         maps = F.max_pool2d(maps, 3, stride=1, padding=1)
+    # Nearest neighbour, as published: the threshold then compares values that attention really had.
     maps = F.interpolate(maps, size=size)[:, 0]
     strongest = maps.amax((1, 2), keepdim=True)
+    # Relative to the strongest cell, because absolute attention falls with the number of words.
     return (maps / strongest > threshold) & (strongest > 0)
 
 
@@ -162,6 +172,7 @@ def subject_mask(
     widen: bool = True,
 ) -> Bool[Tensor, "targets h w"]:
     """Where source or target subject is; row 0 of sums is the source, the rest are targets."""
+    # Union of both: the old subject must be free to vanish, and the new one to appear.
     masks = word_mask(sums, size, threshold, widen=widen)
     return masks[:1] | masks[1:]
 
@@ -176,6 +187,7 @@ def latent_mask(
             f"a mask must be at least as large as the latents, {size[1]} x {size[0]}. "
             f"Got {width} x {height}."
         )
+    # A cell that the mask covers in part may change in part, which avoids a hard seam of 8 pixels.
     return F.adaptive_avg_pool2d(mask.float().clamp(0, 1), size)
 
 
@@ -185,6 +197,7 @@ def blended(
     mask: Float[Tensor, "m 1 h w"],
 ) -> Float[Tensor, "k c h w"]:
     """The target inside the mask, the source outside."""
+    # Written as a difference, so that a mask of 0 gives the source exactly, bit for bit.
     return source + mask.to(target) * (target - source)
 
 

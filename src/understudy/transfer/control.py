@@ -40,11 +40,14 @@ class SwapControl:
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         """What passes between the rows in this layer."""
         where = self.layout
+        # Image and text share a softmax here, so M and A are swaps of logits instead of maps.
         if site.kind == "joint":
             record = self._recording(site)
             return joint_plan(where, self.branches, self.cross_maps, self.map_tokens, site, record)
         plan = self._exchange(site)
         if self.features is not None and where.stored:
+            # The source was computed by an earlier edit: only its stored outputs, queries and keys
+            # are read.
             return replace(plan, stored=self.features.rows(self.index, site))
         if self.features is None or where.source_cond is None:
             return plan
@@ -64,10 +67,15 @@ class SwapControl:
         where = self.layout
         outputs, maps = dict[int, int | None](), dict[int, int | None]()
         for number, branch in enumerate(self.branches):
+            # phi (Algorithm 1 of Photoswap) replaces the output of self-attention in both rows of
+            # guidance: its target is the layout, which both rows must share.
             if branch.swaps.self_output:
                 outputs[where.target_cond[number]] = where.source_cond
                 if where.target_uncond:
                     outputs[where.target_uncond[number]] = where.source_uncond
+            # M replaces the map only. The values stay the target's, so its appearance stays, too.
+            # Where phi is swapped M would have no effect. Large layers are left alone because their
+            # maps hold texture rather than layout.
             elif branch.swaps.self_map and site.cells <= self.map_tokens:
                 maps[where.target_cond[number]] = where.source_cond
         return AttentionPlan.maps(where.pointing(maps), where.pointing(outputs))
@@ -75,6 +83,7 @@ class SwapControl:
     def _crossed(self) -> dict[int, CrossMix]:
         found: dict[int, CrossMix] = {}
         for branch, row in zip(self.branches, self.layout.target_cond, strict=True):
+            # A acts on the conditional row: the unconditional prompt is empty and has no words.
             if branch.swaps.cross_map and self.layout.source_cond is not None:
                 mix = self.cross_maps[branch.members[0]]
                 if mix is not None:
@@ -87,6 +96,7 @@ class SwapControl:
             return None
         columns = sums.columns
         offset = site.text.start  # in a joint layer, words stand among other keys
+        # A branch computes one row for several targets; its maps count for each of them.
         members = [1 + member for branch in self.branches for member in branch.members]
         of = [1 + n for n, branch in enumerate(self.branches) for _ in branch.members]
 

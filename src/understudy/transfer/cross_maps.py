@@ -18,6 +18,7 @@ CrossMapsAt = Callable[[int], Sequence[CrossMix | None]]
 
 def steady(model: DiffusionModel, alignments: Sequence[Alignment]) -> CrossMapsAt:
     """The same maps in every step, by one alignment per target."""
+    # Built once per run and put on the device: the alignment does not depend on the step.
     maps = tuple(
         CrossMix.aligned(0, found.mapper, found.alphas, device=model.device, dtype=model.dtype)
         for found in alignments

@@ -46,13 +46,18 @@ def joint_plan(
     for number, branch in enumerate(branches):
         cond = where.target_cond[number]
         if branch.swaps.self_output:
+            # With the source's logits and values among pixels a token reads the picture as the
+            # source did: the joint-attention counterpart of swapping the output.
             logits[cond] = values[cond] = where.source_cond
             if where.target_uncond:
                 uncond = where.target_uncond[number]
                 logits[uncond] = values[uncond] = where.source_uncond
         elif branch.swaps.self_map and site.cells <= map_tokens:
+            # Logits among pixels only: values and all logits of words stay the target's.
             logits[cond] = where.source_cond
         mix = cross_maps[branch.members[0]] if branch.swaps.cross_map else None
+        # Logits of words are exchanged before the softmax, so that they compete with the pixels'
+        # logits as they did in the source.
         if mix is not None and where.source_cond is not None:
             words[cond] = mix.logits.of(where.source_cond, length)
     read, taken = Segments(image=where.pointing(logits)), Segments(image=where.pointing(values))

@@ -112,6 +112,7 @@ class Replay:
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
         self.how, self.reads_uncond = guidance_of(model), reads_unconditional(model, guidance)
+        # A model that reads its guidance scale needs it in every row, the source's included.
         said = (model.embed([""]), model.embed([inversion.prompt]), texts)
         self.empty, self.source_text, texts = with_scale(said, self.how, guidance)
         # Joint attention has no source rows that could be stored apart from the targets'.
@@ -128,6 +129,7 @@ class Replay:
         self.latents: Tensor = inversion.noise
         self.source: Tensor | None = inversion.noise
         self.branches = (Branch(0, tuple(range(len(texts))), Swaps(False, False, False)),)
+        # Without a blend the source is needed only as long as a schedule swaps anything.
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
         self.walked = [inversion.noise]
@@ -144,6 +146,7 @@ class Replay:
         output, source_output = self._outputs(index, start, end)
         self.latents = clean = self.latents[[branch.parent for branch in self.branches]]
         if output is not None:
+            # The prediction of the clean latents: previews and schedule searches look at it.
             clean, _ = self.model.schedule.denoised(self.latents, output, start)
             self.latents = self._moved(output, index, start, end)
             if self.inversion.paired:
@@ -153,26 +156,21 @@ class Replay:
         mask = self._mask(index)
         if mask is not None and self.source is not None:
             mask = mask[list(numbers)] if len(mask) > 1 else mask
+            # Latents are kept once per branch, masks once per target: take each branch's first
+            # target.
             firsts = [of.index(n) for n in range(len(self.branches))]
             each = mask[firsts] if len(mask) > 1 else mask
             self.latents = blended(self.source, self.latents, each)
-        return SwapStep(
-            index,
-            self.inversion.steps,
-            start,
-            numbers,
-            self.latents[of],
-            clean[of],
-            self.source,
-            tuple(swaps[number] for number in numbers),
-            mask,
-            self.model.nfe - before,
-        )
+        taken = tuple(swaps[number] for number in numbers)
+        after = (self.latents[of], clean[of], self.source)
+        nfe = self.model.nfe - before
+        return SwapStep(index, self.inversion.steps, start, numbers, *after, taken, mask, nfe)
 
     def _moved(self, output: Tensor, index: int, start: float, end: float) -> Tensor:
         """The targets after a step, with fresh noise in all but the last."""
         schedule = self.model.schedule
         eta = 0.0 if self.fresh is None else self.fresh.stochastic.eta
+        # No noise after the last step: nothing would remove it.
         if self.fresh is None or index == self.inversion.steps - 1:
             return advance(schedule, self.latents, output, start, end)
         firsts = [branch.members[0] for branch in self.branches]
@@ -210,6 +208,7 @@ class Replay:
         kept = None if self.features is None else self.features.path
         if self.inversion.path is not None or kept is None:
             return self.inversion.path
+        # A path kept by an earlier edit may be shorter, if that edit swapped in fewer steps.
         enough = len(kept) > needed - (self.blend is None)
         return kept.to(self.inversion.noise) if enough else None
 
@@ -241,6 +240,7 @@ class Replay:
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
         known = self._first_output() if index == 0 else None
         guides = moving and self.reads_uncond and known is None
+        # Where phi is swapped the unconditional row reads the source's as well.
         parts |= UNCOND if guides and "output" in parts else NOTHING
         parts |= WORDS if self.sums is not None else NOTHING
         stored = self.features is not None and bool(parts) and self.features.has(index, parts)
@@ -270,6 +270,7 @@ class Replay:
             self.features.close_step(index, parts)
             if index == 0 and where.source_uncond is not None:
                 self.features.first_output = output[where.source_uncond][None]
+        # Between equal noise levels the call only records attention.
         if not moving:
             return None, None
         return (

@@ -44,10 +44,12 @@ def alignment(model: DiffusionModel, source: str, target: str) -> Alignment:
         offset = len(mapper)
         if not _padded(old, new, offset):
             return _of_pieces(old, new, model.max_tokens)
+        # Up to and with the end token: behind it the padding of both prompts is aligned as a whole.
         before, after = (one.ids[: one.first - offset + one.length + 1] for one in (old, new))
         found = align(before, after, len(new.ids), own=own_padding(before, after))
         mapper += [place + offset if place >= 0 else -1 for place in found.mapper]
         alphas += found.alphas
+    # SD3 without T5 fills its place in the sequence with zeros: no words are there.
     behind = model.max_tokens - len(mapper)  # an encoder that the model lacks: zeros
     return Alignment((*mapper, *[-1] * behind), (*alphas, *[0.0] * behind))
 

@@ -58,6 +58,7 @@ class SwapSchedule:
         """What step `index` swaps."""
         return Swaps(
             self_output=index in self.self_output,
+            # phi replaces the whole output of the layer, so a swapped map would not show.
             self_map=index in self.self_map and index not in self.self_output,
             cross_map=index in self.cross_map,
         )
@@ -111,6 +112,7 @@ def _count(name: str, share: Share, steps: int, sigmas: Sequence[float] | None =
         )
     if isinstance(share, int):
         return min(share, steps)
+    # Steps of flow models are uneven: a share of the run is a share of the noise, not of the steps.
     if sigmas is not None:
         return sum(sigma > 1 - share + 1e-9 for sigma in sigmas[:steps])
     # A hair is added so that 0.58 of 50 steps is 29 of them, not 28.

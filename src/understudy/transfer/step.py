@@ -70,6 +70,7 @@ class StochasticNoise:
 
     def parted(self, alike: Sequence[int]) -> list[int]:
         """`alike` (equal numbers for targets that may share a branch), split by seed."""
+        # Targets of different seeds get different noise, so they cannot share a row.
         pairs = [(number, self.seed_of(target)) for target, number in enumerate(alike)]
         return [pairs.index(pair) for pair in pairs]
 
@@ -89,5 +90,6 @@ class FreshNoise:
         for seed in seeds:
             if seed not in self._streams:
                 (self._streams[seed],) = noise_streams([seed])
+        # Drawn once per seed and step: targets of one seed see the same noise, in any batch.
         noises = {seed: drawn([self._streams[seed]], shape, like=like) for seed in set(seeds)}
         return self.stochastic.temperature * torch.cat([noises[seed] for seed in seeds])
