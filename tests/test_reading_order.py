@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import runpy
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,18 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_the_package_imports_nothing_that_the_wheel_lacks(path: Path) -> None:
     named = {name.split(".")[0] for name in imports(ast.parse(path.read_text()))}
     assert not named & {"training", "tests", "benchmarks", "scripts"}
+
+
+MEASURES = runpy.run_path(str(Path(__file__).parent.parent / "scripts" / "structure"))
+
+
+def test_signatures_stay_short() -> None:
+    """Five functions have ten parameters or more: four of compiled code, one shape of a toy."""
+    assert len(MEASURES["wide_signatures"]()) <= 5
+
+
+@pytest.mark.parametrize("package", MEASURES["COMMENTED"])
+def test_algorithms_are_commented(package: str) -> None:
+    """The target is 5 to 15 % of lines; a package may fall a little below it for a while."""
+    share = MEASURES["comment_share"](sorted((SOURCE / package).glob("*.py")))
+    assert 0.04 <= share <= 0.15
