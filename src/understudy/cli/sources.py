@@ -38,6 +38,14 @@ RegionOption = Annotated[
         "in pixels. The result has the photo's size."
     ),
 ]
+SwapRegionOption = Annotated[
+    str,
+    typer.Option(
+        help="Part of the photo to edit: auto (around the mask or the subjects), each (one swap "
+        "after the other, each around its own subject), full, or X,Y,W,H in pixels. The result has "
+        "the photo's size."
+    ),
+]
 PhotosOption = Annotated[
     Path | None, typer.Option(help="Photos of the concept, to score results with.")
 ]

@@ -14,11 +14,11 @@ from understudy.cli.sources import (
     MaskOption,
     PhotoOption,
     PhotosOption,
-    RegionOption,
     SamOption,
     SeedOption,
     SelectOption,
     SuitedMethodOption,
+    SwapRegionOption,
 )
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings, SwapSettings
@@ -47,7 +47,7 @@ def swap(
     mask: MaskOption = None,
     select: SelectOption = [],  # noqa: B006
     sam: SamOption = None,
-    region: RegionOption = "auto",
+    region: SwapRegionOption = "auto",
     photos: PhotosOption = None,
     out: OutOption = Path("swapped.png"),
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

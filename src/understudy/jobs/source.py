@@ -22,6 +22,7 @@ from understudy.jobs.framing import EditRegion, Wanted, frame_of
 from understudy.jobs.selecting import Selected
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.photo import Photo
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
 
@@ -94,7 +95,18 @@ def source_of(
     check_source(photo, seed, selected)
     if photo is None:
         return Source(prompt, None, seed)
-    opened = work.photo(photo)
+    return source_in(work, model, prompt, work.photo(photo), selected, wanted)
+
+
+def source_in(
+    work: Work,
+    model: DiffusionModel,
+    prompt: str,
+    opened: Photo,
+    selected: Selected = NOTHING,
+    wanted: Wanted = Wanted(),  # noqa: B008
+) -> Source:
+    """The source of an edit of a photo that is open."""
     drawn = selected.mask(work, model, opened, prompt)
     frame = frame_of(work, model, opened, drawn, wanted)
     if frame is None:
