@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.drag.prior import LatentPrior
 from understudy.drag.region import FeatureView, Grid, look
 from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
 from understudy.drag.state import Anchor, Findings, State, findings
@@ -35,6 +36,7 @@ class Engine:
 
     start: the whole latent the drag began from. fixed: what may not change, with its cells.
     grid, resolution: of supervision's features; tracking: those of tracking, where they differ.
+    prior: how latents of W vary, where settings ask for it.
     """
 
     held: HeldLatent
@@ -45,6 +47,7 @@ class Engine:
     fixed: MaskedBox | None
     tracker: Tracker
     tracking: tuple[int, Grid] | None = None
+    prior: LatentPrior | None = None
 
     @classmethod
     def made(
@@ -74,6 +77,7 @@ class Engine:
             None if mask is None else fixed_part(mask, grid, start),
             tracker or feature_tracker(settings),
             None if resolutions[0] == resolutions[1] else (resolutions[1], followed),
+            LatentPrior.of(generator) if settings.principal or settings.prior_weight else None,
         )
 
     @property
@@ -212,10 +216,19 @@ class Engine:
         if self.settings.latent_weight:
             latent = (self.latent(front) - self.start).abs().mean()
             total = total + self.settings.latent_weight * latent
+        if self.settings.prior_weight and self.prior is not None:
+            change = self.layers(front) - self.start[:, : self.settings.layers]
+            total = total + self.settings.prior_weight * self.prior.distance(change)
         return total, {"motion": motion, "mask": mask, "latent": latent}
 
     def _adam(self, state: State, slope: Tensor) -> State:
-        """Kingma & Ba 2015, in the order of operations of torch.optim.Adam."""
+        """Kingma & Ba 2015, in the order of operations of torch.optim.Adam.
+
+        With `principal` in coordinates along the principal directions of W, so that directions in
+        which latents hardly vary hardly move.
+        """
+        prior = self.prior if self.settings.principal else None
+        slope = slope if prior is None else prior.inwards(slope)
         count = state.count + 1
         # Written out instead of torch.optim.Adam, because a drag is a value: undo restores the
         # moments, too.
@@ -224,6 +237,9 @@ class Engine:
         scale = math.sqrt(1 - BETAS[1] ** count)
         below = (second.sqrt() / scale).add_(EPSILON)
         size = self.settings.learning_rate / (1 - BETAS[0] ** count)
-        front = state.front.detach().addcdiv(first, below, value=-size)
+        if prior is None:
+            front = state.front.detach().addcdiv(first, below, value=-size)
+        else:
+            front = state.front.detach() - size * prior.outwards(first / below)
         step = state.step + 1
         return replace(state, front=front, first=first, second=second, count=count, step=step)

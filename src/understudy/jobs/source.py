@@ -22,6 +22,7 @@ from understudy.jobs.framing import EditRegion, Wanted, frame_of
 from understudy.jobs.selecting import Selected
 from understudy.jobs.work import Work
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.photo import Photo
 from understudy.pictures.tensors import to_tensor
 from understudy.settings import InvertSettings
 from understudy.settings.inputs import EditInputs, InvertInputs, MaskInputs, PhotoInputs
@@ -104,7 +105,18 @@ def source_of(
     if isinstance(given, PhotoInputs) and given.photo is None:
         return InputPicture(prompt, None, given.seed)
     assert given.photo is not None, "a photo or a seed was given"
-    opened = work.photo(given.photo)
+    return source_in(work, model, prompt, work.photo(given.photo), selected, wanted)
+
+
+def source_in(
+    work: Work,
+    model: DiffusionModel,
+    prompt: str,
+    opened: Photo,
+    selected: Selected,
+    wanted: Wanted,
+) -> InputPicture:
+    """The source of an edit of a photo that is open."""
     drawn = selected.mask(work, model, opened, prompt)
     frame = frame_of(work, model, opened, drawn, wanted)
     if frame is None:

@@ -6,28 +6,33 @@ around the result.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from pathlib import Path
 
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import applied
+from understudy.errors import InputError
 from understudy.files.cache import Cache
 from understudy.generate import generate
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import recipe_of, write_edited
+from understudy.jobs.selecting import Selected
 from understudy.jobs.source import (
     InputPicture,
     Inverted,
     inversions,
     inverted,
+    source_in,
     source_of,
 )
-from understudy.jobs.subjects import SwapSubjects, checked_swap
+from understudy.jobs.subjects import SwapSubjects, checked_swap, split, subjects_of
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.tensors import to_pixels
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
 from understudy.settings.inputs import SwapInputs
 from understudy.settings.marks import MarkSettings
@@ -38,6 +43,8 @@ from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.scorer import scorer_for
 from understudy.transfer.step import SwapStep
 
+EACH = "each"  # of --region: each swap in a region of its own
+FOUND = ("nothing", "inversion", "features")  # in the cache, from least to most
 DRAWN, DRAWING_STEPS = 2, 20  # pictures of the concept, where no photos of it are given
 
 
@@ -50,10 +57,16 @@ def swap(
     *,
     given: SwapInputs,
 ) -> Events[Result]:
-    """Swap concepts into a photo, or into the picture of a seed."""
+    """Swap concepts into a photo, or into the picture of a seed.
+
+    region "each": the swaps are made one after the other, each in a region of its own.
+    """
     settings.check_place(given.mask is not None or bool(given.select))
     subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model)
+    if given.region == EACH:
+        each = _Each(work, given, settings, run, asked, subjects.target)
+        return (yield from each.result(selected, marks))
     with work.model(run) as model:
         wanted = Wanted(given.region, given.prompt, (subjects.target,), subjects.concepts)
         source = source_of(work, model, given, selected, wanted)
@@ -77,6 +90,77 @@ def swap(
     made.inverted.save_features(asked.guidance)
     told = {key: value for key, value in facts.items() if key != "cache"}
     return Result({"picture": str(out), **told}, (f'{out}   "{subjects.target}"',), (str(out),))
+
+
+@dataclass(frozen=True)
+class _Each:
+    """Swaps of a photo one after the other, each in the region around its own subject.
+
+    A swap's source is the photo with the results of the swaps before it. target: the prompt of all
+    swaps together, for the recipe.
+    """
+
+    work: Work
+    given: SwapInputs
+    settings: SwapSettings
+    run: RunSettings
+    asked: InvertSettings
+    target: str
+
+    def result(self, selected: Selected, marks: MarkSettings | None) -> Events[Result]:
+        """Swap, write the photo. Raises InputError for a seed, a mask, and a selection that names
+        no swapped word."""
+        given, work, settings = self.given, self.work, self.settings
+        swaps, photo, prompt = given.swap, given.photo, given.prompt
+        _check_each(swaps, photo, selected)
+        assert photo is not None, "checked"
+        opened, found, chosen = work.photo(photo), list[str](), list[object]()
+        with work.model(self.run) as model:
+            shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
+            for swap in swaps:
+                word = split(swap).word
+                mine = replace(selected, texts=[word] if word in selected.texts else [])
+                subjects = subjects_of(work, [swap], prompt)
+                wanted = Wanted("auto", prompt, (subjects.target,), subjects.concepts)
+                source = source_in(work, model, prompt, opened, mine, wanted)
+                cache = inversions(work)
+                one = yield from swapped(
+                    model, source, subjects, settings, self.asked, shown, cache
+                )
+                pixels = (
+                    to_pixels(one.picture)
+                    if source.frame is None
+                    else source.frame.put_back(
+                        one.picture, source.picture if settings.paste else None
+                    )
+                )
+                opened = replace(opened, pixels=pixels)
+                found.append(one.inverted.found)
+                chosen.append(one.chosen)
+            facts: dict[str, object] = {"prompt": prompt, "target_prompt": self.target}
+            facts |= {"swap": swaps, "method": self.asked.method}
+            told = {**facts, "cache": max(found, key=FOUND.index), "chosen": chosen}
+            recipe = recipe_of(work, model, settings, self.run, self.asked, facts=told)
+        write_edited(
+            given.out, opened.pixels, recipe, marks, photo=photo, keeps_photo=settings.paste
+        )
+        values = {"picture": str(given.out), **facts, "chosen": chosen}
+        return Result(values, (f'{given.out}   "{self.target}"',), (str(given.out),))
+
+
+def _check_each(swaps: list[str], photo: Path | None, selected: Selected) -> None:
+    if photo is None or selected.file is not None:
+        raise InputError(
+            "--region each is for the swaps of a photo, and finds each subject itself. Leave out "
+            "--seed and --mask; --select may name swapped words."
+        )
+    words = {split(one).word for one in swaps}
+    for text in selected.texts:
+        if text not in words:
+            raise InputError(
+                f"--select with --region each must be a swapped word: {', '.join(sorted(words))}. "
+                f"Got {text!r}."
+            )
 
 
 @dataclass(frozen=True)

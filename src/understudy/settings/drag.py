@@ -71,6 +71,15 @@ class DragSettings(Settings):
     latent_weight: float = knob(
         0.0, "weight of the latent's distance from its initial value", at_least=0
     )
+    principal: bool = knob(
+        False, "take steps along the principal directions of W, in proportion to their spread"
+    )
+    prior_weight: float = knob(
+        0.0,
+        "weight of the latent's squared distance from its initial value in standard deviations "
+        "along the principal directions of W",
+        at_least=0,
+    )
     stop_distance: float = knob(
         0.5,
         "distance at which a drag stops, in pixels; 0: 1, or 2 with more than 5 points",

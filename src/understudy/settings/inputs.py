@@ -13,6 +13,10 @@ from understudy.settings.marks import CONSENT
 from understudy.settings.run import DTYPES
 
 NEEDED: Any = dataclasses.MISSING
+REGION = (
+    "Part of the photo to edit: auto (around the mask or the subject), full, or X,Y,W,H in pixels. "
+    "The result has the photo's size."
+)
 LATENT, INVERSION = ".latent.safetensors", ".inversion.safetensors"
 
 
@@ -58,11 +62,7 @@ class PhotoInputs(Inputs):
     photo: Path | None = given("The photo.", None, positional=True)
     prompt: str = given("Prompt that describes the photo, subjects included.")
     seed: int | None = given("Use the picture of this seed instead of a photo.", None, at_least=0)
-    region: str = given(
-        "Part of the photo to edit: auto (around the mask or the subject), full, or X,Y,W,H in "
-        "pixels. The result has the photo's size.",
-        "auto",
-    )
+    region: str = given(REGION, "auto")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -82,6 +82,12 @@ class MaskInputs(Inputs):
 class SwapInputs(MaskInputs, PhotoInputs):
     """Inputs of `swap`."""
 
+    region: str = given(
+        "Part of the photo to edit: auto (around the mask or the subjects), each (one swap after "
+        "the other, each around its own subject), full, or X,Y,W,H in pixels. The result has the "
+        "photo's size.",
+        "auto",
+    )
     swap: list[str] = given(
         "WORD=CONCEPT, like cat=rex: replace this word's subject by the concept. cat#2=rex means "
         "the second cat only. May be repeated."
@@ -94,6 +100,7 @@ class SwapInputs(MaskInputs, PhotoInputs):
 class SweepInputs(SwapInputs):
     """Inputs of `sweep`."""
 
+    region: str = given(REGION, "auto")
     vary: list[str] = given(
         "KNOB=V1,V2,.. of self-output, self-map, cross-map; once for a row, twice for a grid "
         "(rows, then columns). Without it: self-output by cross-map.",
@@ -130,11 +137,7 @@ class EditInputs(MaskInputs):
         "WORD or OLD=NEW: limit the change to the region of these words.", None
     )
     preserve: list[str] = given("With --blend: words whose region must not change.", [])
-    region: str = given(
-        "Part of the photo to edit: auto (around the mask or the subject), full, or X,Y,W,H in "
-        "pixels. The result has the photo's size.",
-        "auto",
-    )
+    region: str = given(REGION, "auto")
     seed: int | None = given(
         "hiper: start from the noise of this seed instead of the photo's.", None
     )
