@@ -1,7 +1,7 @@
 // Results of jobs as pictures with what one does with them.
 
 import { button, dialog, facts, h, icon } from "./dom.js";
-import { filesOf } from "./jobs.js";
+import { filesOf } from "./job_events.js";
 import { compareSlider } from "./slider.js";
 import { scheduleChart } from "./plot.js";
 import { pretty } from "./forms.js";
