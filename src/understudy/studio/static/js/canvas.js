@@ -80,7 +80,7 @@ export class PictureCanvas {
     const height = Math.min(
       (width * h) / w,
       width * ROOM,
-      Math.max(320, window.innerHeight * 0.78),
+      Math.max(280, window.innerHeight * (this.element.closest("dialog") ? 0.56 : 0.78)),
     );
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(width * ratio);

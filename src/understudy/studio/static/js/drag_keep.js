@@ -56,9 +56,9 @@ function shown(file, format) {
   const label = "Film of the drag";
   return [
     format === "gif"
-      ? h("img", { class: "result-picture", src: file.url, alt: label })
+      ? h("img", { class: "result-picture film", src: file.url, alt: label })
       : h("video", {
-          class: "result-picture",
+          class: "result-picture film",
           src: file.url,
           controls: true,
           loop: true,

@@ -193,7 +193,10 @@ export function makeView({ state, canvas, live, ctx, begin }) {
       h("span", { class: "sep" }),
       undo,
       redo,
-      h("span", { class: "sep" }),
+    ),
+    h(
+      "div",
+      { class: "toolbar", role: "group", "aria-label": "What a click does" },
       tools.map(([, one]) => one),
     ),
     painting,

@@ -6,7 +6,7 @@ const WIDTH = 420,
   HEIGHT = 190,
   LEFT = 44,
   BOTTOM = 26,
-  TOP = 10,
+  TOP = 20,
   RIGHT = 16;
 
 // curves: [{name, points: [[x, y], ...], smooth}]; marks: [{x, label}] vertical lines.
@@ -57,8 +57,8 @@ export function chart(title, curves, { marks = [], along = "step" } = {}) {
         y2: HEIGHT - BOTTOM,
       }),
       x(mark.x) > WIDTH - 60
-        ? svg("text", { x: x(mark.x) - 4, y: TOP + 10, "text-anchor": "end" }, mark.label)
-        : svg("text", { x: x(mark.x) + 4, y: TOP + 10 }, mark.label),
+        ? svg("text", { x: x(mark.x), y: TOP - 6, "text-anchor": "end" }, mark.label)
+        : svg("text", { x: x(mark.x), y: TOP - 6, "text-anchor": "middle" }, mark.label),
     );
   }
   shown.forEach((curve, number) => {

@@ -91,7 +91,7 @@ export function schedule(values, steps) {
   if (!rows.length) return null;
   return h(
     "figure",
-    {},
+    { class: "wide-cell" },
     h("h3", {}, "Schedule"),
     scheduleChart(rows, steps),
     h("figcaption", {}, "Steps in which the new picture uses features of the photo"),
