@@ -81,12 +81,29 @@ class Visit:
         self.page.goto(f"{self.address}#{tab}")
         self.page.wait_for_selector(f"#title-{tab}:visible")
 
-    def until(self, true: Callable[[], bool], seconds: float = 60, every: float = 0.05) -> None:
-        """Wait for something; the page's own policy forbids Playwright's way, which uses eval."""
-        ends = time.monotonic() + seconds
+    def until(
+        self,
+        true: Callable[[], bool],
+        seconds: float = 60,
+        every: float = 0.05,
+        moving: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Wait for something; the page's own policy forbids Playwright's way, which uses eval.
+
+        The time starts anew whenever `moving()` has another value: a busy machine is only slow.
+        """
+        ends, last = time.monotonic() + seconds, moving()
         while not true():
+            now = moving()
+            if now != last:
+                ends, last = time.monotonic() + seconds, now
             assert time.monotonic() < ends, "it did not happen in time"
             self.page.wait_for_timeout(1000 * every)
+
+    def painted(self) -> None:
+        """Wait until what the page has asked to be drawn is on the screen."""
+        two = "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(0))))"
+        self.page.evaluate(two)
 
     def axe(self) -> list[str]:
         """Serious findings of axe-core, one line each."""

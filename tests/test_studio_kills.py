@@ -100,7 +100,7 @@ def test_every_job_ends_once_however_often_server_and_worker_are_killed(
             told = server.client.get(f"/api/jobs/{job}/events").text
             assert told.count("event: result") == 1 and told.count('"state": "done"') == 1
         names = [one["id"] for one in server.client.get("/api/concepts").json()["concepts"]]
-        assert names == ["mia", "rex"]
+        assert names == ["mia", "rex", "toby"]
         print(kills, {row["verb"]: row["attempts"] for row in rows.values()})
     finally:
         server.close()

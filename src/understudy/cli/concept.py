@@ -12,7 +12,7 @@ from understudy.cli.loading import load_model
 from understudy.cli.results import JsonOption
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import check_folder_writable, check_writable
-from understudy.jobs.work import MANIFEST, STORE, concept_folder
+from understudy.jobs.work import MANIFEST, STORE, concept_folder, own_concept_folder
 from understudy.settings import RunSettings
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ def remove(
     json: JsonOption = False,
 ) -> None:
     """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""
-    folder = concept_folder(name)
+    folder = own_concept_folder(name)
     if not yes and not typer.confirm(f"Remove {folder} and what was learnt?", err=True):
         raise InputError(f"{folder} was left alone. Say --yes to remove it.")
     from understudy.concept.folder import remove as wipe

@@ -17,7 +17,7 @@ from understudy.files.atomic import cache_folder
 from understudy.files.cache import Entry
 from understudy.files.origins import Origin
 from understudy.files.reading import sha256
-from understudy.jobs.work import MANIFEST, concept_folder
+from understudy.jobs.work import MANIFEST, own_concept_folder
 from understudy.pictures.folders import list_folder
 
 SHARED = "classes"  # pictures of a class that the model drew: they show nothing of the subject
@@ -56,7 +56,7 @@ def plan(name: str, photos: Iterable[Path] = ()) -> Plan:
     """
     folder, problem = None, None
     try:
-        folder = concept_folder(name)
+        folder = own_concept_folder(name)
     except ConceptError as error:
         problem = error
     bare = Path(name).name

@@ -19,6 +19,7 @@ import numpy as np
 
 from understudy.errors import InputError, PictureError
 from understudy.files.atomic import replacing
+from understudy.files.builtin import builtin_concept
 from understudy.jobs.events import Event, Events, Result
 from understudy.jobs.request import Job, path_inputs
 from understudy.jobs.results import PLACES, check_place
@@ -95,6 +96,8 @@ def find(wanted: Ingredient, folders: Sequence[Path]) -> Path | str:
             candidates += [folder / wanted.name, folder / STORE / wanted.name]
         else:
             candidates += [folder / wanted.name, *sorted(folder.glob(f"*/{wanted.name}"))]
+    shipped = builtin_concept(wanted.name) if wanted.role == "concept" else None
+    candidates += [shipped] if shipped else []
     there = False
     for place in candidates:
         file = place / MANIFEST if wanted.role == "concept" else place

@@ -10,7 +10,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import ConceptError, listed
+from understudy.errors import ConceptError, InputError, listed
+from understudy.files.builtin import BUILT_IN_CONCEPTS, builtin_concept
 from understudy.files.origins import Origin
 from understudy.jobs.events import Note
 from understudy.jobs.pool import Pool
@@ -124,19 +125,30 @@ class Work:
 
 
 def concept_folder(name: str) -> Path:
-    """Where the concept `--concept NAME` lies: that folder, or concepts/NAME.
+    """Where the concept `--concept NAME` lies: that folder, concepts/NAME, or a built-in one.
 
     Raises ConceptError that lists what there is.
     """
-    for folder in (Path(name), STORE / name):
+    shipped = builtin_concept(name)
+    for folder in (Path(name), STORE / name, *([shipped] if shipped else [])):
         if (folder / MANIFEST).is_file():
             return folder
-    there = sorted(entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}"))
-    known = f"There are: {listed(there)}." if there else "None was learnt here yet."
+    learnt = {entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}")}
+    known = f"There are: {listed(sorted(learnt | {*BUILT_IN_CONCEPTS}))}."
     raise ConceptError(
         f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
         f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"
     )
+
+
+def own_concept_folder(name: str) -> Path:
+    """Likewise, for a concept that will be removed. Raises InputError for one that is built in."""
+    folder = concept_folder(name)
+    if folder == builtin_concept(name):
+        raise InputError(
+            f"{name} is a part of understudy. Remove only concepts that you have learnt."
+        )
+    return folder
 
 
 def decoded(model: DiffusionModel, latents: Tensor) -> Tensor:

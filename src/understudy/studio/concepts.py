@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, UnderstudyError, listed
+from understudy.files.builtin import CONCEPTS
 from understudy.files.reading import parse_json, read_bytes, read_json
 from understudy.jobs.work import MANIFEST
 from understudy.studio.config import Config
@@ -20,11 +21,11 @@ _TOLD = ("name", "identifier", "class_noun", "kind", "base_model", "also")
 
 
 class Concepts:
-    """The concepts of the data folder and of the folders the server was given."""
+    """Concepts of the data folder, of the folders the server was given, and the built-in ones."""
 
     def __init__(self, config: Config) -> None:
         self.store = config.store
-        self.folders = (config.store, *config.concepts)
+        self.folders = (config.store, *config.concepts, CONCEPTS)
         self.store.mkdir(parents=True, exist_ok=True)
 
     def all(self) -> list[dict[str, Any]]:
@@ -91,7 +92,8 @@ class Concepts:
         size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         phrase = f"{told['identifier']} {told['class_noun']}".strip()
         told |= {"id": folder.name, "phrase": phrase, "bytes": size, "checkpoints": steps}
-        return {**told, "previews": previews, "created": (folder / MANIFEST).stat().st_mtime}
+        told |= {"previews": previews, "created": (folder / MANIFEST).stat().st_mtime}
+        return {**told, "built_in": folder.parent == CONCEPTS}
 
 
 def curves(journal: Path) -> dict[str, list[list[float]]]:

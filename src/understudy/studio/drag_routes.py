@@ -55,6 +55,13 @@ class Film(BaseModel):
     format: Literal["gif", "mp4"] = "gif"
 
 
+class Save(BaseModel):
+    """How the picture of a drag is marked: the settings `mark` of the job."""
+
+    model_config = ConfigDict(extra="forbid")
+    mark: dict[str, Scalar] = Field(default_factory=dict)
+
+
 @router.post("", status_code=201)
 def begin(request: Request, asked: Begin) -> dict[str, Any]:
     """Begin a session; its id. The picture comes over the WebSocket."""
@@ -94,16 +101,17 @@ async def film(request: Request, session: str, asked: Film) -> dict[str, Any]:
 
 
 @router.post("/{session}/save", status_code=201)
-async def save(request: Request, session: str) -> dict[str, str]:
+async def save(request: Request, session: str, asked: Save | None = None) -> dict[str, str]:
     """Queue a job that writes the picture of the moment shown with its recipe; the job's id."""
     found = studio(request)
     body = _body(found, session)
+    mark = asked.mark if asked else {}
     path = _place(found, session, "drag.safetensors")
     await _answered(found, session, {"do": "save", "path": str(path)})
     file = await asyncio.to_thread(_kept, found, path)
     inputs = {"generator": body.generator, "session": file["id"]}
     inputs |= {"latent": body.latent, "into": body.into}
-    wish = {"verb": "drag", "settings": {"drag": {}}, "inputs": inputs, "seed": None}
+    wish = {"verb": "drag", "settings": {"drag": {}, "mark": mark}, "inputs": inputs}
     return {"id": await asyncio.to_thread(found.submit, wish)}
 
 

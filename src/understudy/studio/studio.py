@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, OutputError
+from understudy.files.builtin import CONCEPTS
 from understudy.jobs.work import MANIFEST
 from understudy.studio.bell import Bell
 from understudy.studio.concepts import Concepts
@@ -90,6 +91,8 @@ class Studio:
     def remove_concept(self, name: str) -> None:
         """Remove a concept that was learnt here. Raises InputError, OutputError."""
         place = self.concepts.folder(name)
+        if place.parent == CONCEPTS:
+            raise InputError(f"{name} is a part of understudy and cannot be removed.")
         if place.parent != self.concepts.store:
             raise InputError(f"{name} is not in the studio's data folder. Remove it there.")
         for row in self.jobs.list([RUNNING]):

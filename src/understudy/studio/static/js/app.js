@@ -2,7 +2,7 @@
 
 import { readRecipe } from "./api.js";
 import { append, button, dialog, h, icon, say, toast, typing } from "./dom.js";
-import { jobsPanel } from "./jobs.js";
+import { jobsPanel } from "./jobs_panel.js";
 import { load, save } from "./store.js";
 import { showShortcuts } from "./shortcuts.js";
 

@@ -4,8 +4,15 @@ import { get, post } from "./api.js";
 import { append, button, h, replace, say, toast } from "./dom.js";
 import { choiceField, settingsForm, showProblem } from "./forms.js";
 import { jobCard } from "./jobs.js";
-import { load } from "./store.js";
+import { load, save } from "./store.js";
 import { diffusion, models, settingsOf } from "./verbs.js";
+
+export const CONSENT = [
+  ["unstated", "Not stated, or no people"],
+  ["self", "It is me"],
+  ["permission", "They gave permission"],
+  ["public-domain", "Public domain"],
+];
 
 // form: element with the fields. build(): the job, or throws Error with one line. render(job): elements of a result.
 export function workbench({
@@ -95,6 +102,7 @@ export function workbench({
 }
 
 // Preset, method and all settings of a verb as fields that follow the chosen model. state: {model, settings: {}}.
+// helps(): texts below fields by name, in the place of the settings' own.
 export function settingsPart({
   state,
   verb,
@@ -102,6 +110,7 @@ export function settingsPart({
   basic = [],
   hidden = [],
   labels = {},
+  helps = () => ({}),
   onChange,
 }) {
   const place = h("div", { class: "stack" });
@@ -119,7 +128,13 @@ export function settingsPart({
       const focused = document.activeElement?.dataset?.name;
       replace(
         place,
-        settingsForm(groups[group] ?? [], given, { basic, hidden, labels, onChange: changed }),
+        settingsForm(groups[group] ?? [], given, {
+          basic,
+          hidden,
+          labels,
+          helps: helps(),
+          onChange: (name) => changed(name, given),
+        }),
       );
       if (focused) place.querySelector(`[data-name="${focused}"]`)?.focus();
     } catch (problem) {
@@ -133,13 +148,10 @@ export function settingsPart({
       replace(place, h("p", { class: "note bad" }, problem.message));
     }
   };
-  const changed = (name) => {
-    const given = { ...state.get("settings")?.[group] };
+  // The form changes `given` in place, so the state must hold this very object.
+  const changed = (name, given) => {
     for (const key of Object.keys(given)) if (given[key] === undefined) delete given[key];
-    state.set("settings", {
-      ...state.get("settings"),
-      [group]: { ...(state.get("settings")?.[group] ?? {}) },
-    });
+    state.set("settings", { ...state.get("settings"), [group]: given });
     if (name === "preset" || name === "method") draw();
     onChange?.(name);
   };
@@ -189,6 +201,21 @@ export function given(state, ...groups) {
   const marks = load("marks", {});
   if (Object.keys(marks).length) settings.mark = marks;
   return settings;
+}
+
+// Consent of people in the photos: one value for all forms, recorded in each result.
+export function consentField() {
+  return choiceField("People in the photos", CONSENT, {
+    value: load("marks", {}).consent ?? "unstated",
+    name: "consent",
+    help: "Only use photos of people with their consent. It is recorded in each result.",
+    onInput: (value) => {
+      const marks = load("marks", {});
+      if (value === "unstated") delete marks.consent;
+      else marks.consent = value;
+      save("marks", marks);
+    },
+  });
 }
 
 export function need(value, text) {

@@ -4,7 +4,8 @@
 // picture; whole numbers are pixel centres. Events go to `on`: place(x, y), paint(), move(x, y).
 
 import { h, say } from "./dom.js";
-import { line, dot, ring, label } from "./marks.js";
+import { pressed } from "./canvas_keys.js";
+import { paint } from "./canvas_draw.js";
 import { Mask } from "./mask.js";
 
 const ROOM = 1.6; // largest height of the canvas, in widths
@@ -45,7 +46,7 @@ export class PictureCanvas {
     for (const name of ["pointerup", "pointercancel"])
       canvas.addEventListener(name, (event) => this.up(event));
     canvas.addEventListener("wheel", (event) => this.wheel(event), { passive: false });
-    canvas.addEventListener("keydown", (event) => this.key(event));
+    canvas.addEventListener("keydown", (event) => pressed(this, event));
     canvas.addEventListener("blur", () => {
       this.pen = false;
       this.draw();
@@ -79,7 +80,7 @@ export class PictureCanvas {
     const height = Math.min(
       (width * h) / w,
       width * ROOM,
-      Math.max(320, window.innerHeight * 0.78),
+      Math.max(280, window.innerHeight * (this.element.closest("dialog") ? 0.56 : 0.78)),
     );
     const ratio = window.devicePixelRatio || 1;
     this.canvas.width = Math.round(width * ratio);
@@ -223,75 +224,6 @@ export class PictureCanvas {
     this.draw();
   }
 
-  key(event) {
-    if (!this.picture || event.ctrlKey || event.metaKey) return;
-    const far = event.shiftKey ? 10 : 1;
-    const moves = {
-      ArrowLeft: [-far, 0],
-      ArrowRight: [far, 0],
-      ArrowUp: [0, -far],
-      ArrowDown: [0, far],
-    };
-    if (moves[event.key]) {
-      event.preventDefault();
-      const [dx, dy] = moves[event.key];
-      if (event.altKey) {
-        this.view.x += dx * 4;
-        this.view.y += dy * 4;
-        return this.draw();
-      }
-      const before = this.cursor;
-      this.cursor = this.inside(Math.round(before.x + dx), Math.round(before.y + dy));
-      if (this.pen) {
-        this.drag(this.cursor);
-      }
-      this.on.move?.(this.cursor);
-      this.spoken();
-      return this.draw();
-    }
-    if (event.key === "Enter" || (event.key === " " && this.tool !== "points")) {
-      event.preventDefault();
-      if (["brush", "erase", "crop"].includes(this.tool)) {
-        this.pen = !this.pen;
-        if (this.pen) {
-          this.act(this.cursor);
-          say(
-            this.tool === "crop"
-              ? "First corner set. Move to the other corner and press Enter."
-              : "Painting. Move with the arrow keys; Enter lifts the brush.",
-          );
-        } else {
-          this.release();
-          say(this.tool === "crop" ? "Crop set." : "Brush lifted.");
-        }
-      } else if (this.tool === "points") this.on.place?.(this.cursor, true);
-      else this.act(this.cursor);
-      return this.draw();
-    }
-    if (event.key === "+" || event.key === "=") {
-      this.zoomBy(1.4);
-      event.preventDefault();
-    }
-    if (event.key === "-") {
-      this.zoomBy(1 / 1.4);
-      event.preventDefault();
-    }
-    if (event.key === "0") {
-      this.zoomBy(0);
-      event.preventDefault();
-    }
-    if (event.key === "[" || event.key === "]") {
-      this.setBrush(this.brush * (event.key === "]" ? 1.25 : 0.8));
-      event.preventDefault();
-    }
-    if (event.key === "Escape" && this.pen) {
-      this.pen = false;
-      this.release();
-      event.stopPropagation();
-      event.preventDefault();
-      this.draw();
-    }
-  }
   spoken() {
     clearTimeout(this.telling);
     this.telling = setTimeout(
@@ -310,74 +242,7 @@ export class PictureCanvas {
     this.waiting = true;
     requestAnimationFrame(() => {
       this.waiting = false;
-      this.paint();
+      paint(this);
     });
-  }
-  paint() {
-    const g = this.context,
-      [w, h] = this.size,
-      zoom = this.zoom;
-    g.setTransform(1, 0, 0, 1, 0, 0);
-    g.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    if (!this.picture) return;
-    const [left, top] = this.at(-0.5, -0.5);
-    g.imageSmoothingEnabled = zoom < 6;
-    g.imageSmoothingQuality = "high";
-    g.drawImage(this.picture, left, top, w * zoom, h * zoom);
-    if (this.mask && !this.mask.empty && this.showMask !== false)
-      this.mask.draw(g, left, top, zoom, this.dims);
-    if (this.box) this.drawBox(g);
-    this.drawPoints(g);
-    this.drawCursor(g);
-  }
-  drawBox(g) {
-    const { x0, y0, x1, y1 } = this.box;
-    const [left, top] = this.at(Math.min(x0, x1) - 0.5, Math.min(y0, y1) - 0.5),
-      [right, bottom] = this.at(Math.max(x0, x1) + 0.5, Math.max(y0, y1) + 0.5);
-    g.fillStyle = "rgb(0 0 0 / 50%)";
-    g.beginPath();
-    g.rect(0, 0, this.canvas.width, this.canvas.height);
-    g.rect(left, top, right - left, bottom - top);
-    g.fill("evenodd");
-    g.strokeStyle = "#fff";
-    g.lineWidth = 2;
-    g.strokeRect(left, top, right - left, bottom - top);
-  }
-  drawPoints(g) {
-    const unit = window.devicePixelRatio || 1;
-    const all = this.pending ? [...this.points, { handle: this.pending, open: true }] : this.points;
-    all.forEach((point, index) => {
-      const [hx, hy] = this.at(point.handle.x, point.handle.y);
-      const end = point.target ?? (point.open ? (this.hover ?? this.cursor) : null);
-      if (end) {
-        const [tx, ty] = this.at(end.x, end.y);
-        line(g, hx, hy, tx, ty, 4.5 * unit, "rgb(15 18 24 / 75%)");
-        line(g, hx, hy, tx, ty, 2 * unit, "#ffffff");
-        if (point.target) dot(g, tx, ty, 7 * unit, "#2f6bff");
-      }
-      dot(g, hx, hy, 7 * unit, "#e0362c");
-      if (all.length > 1 || index === this.active)
-        label(g, hx, hy - 15 * unit, String(index + 1), unit);
-    });
-  }
-  drawCursor(g) {
-    const unit = window.devicePixelRatio || 1,
-      painting = this.tool === "brush" || this.tool === "erase";
-    const keyed = document.activeElement === this.canvas,
-      place = this.hover && !keyed ? this.hover : this.cursor;
-    if (painting && place)
-      ring(g, ...this.at(place.x, place.y), Math.max(this.brush * this.zoom, 3), unit);
-    if (!keyed || !this.cursor || this.tool === "look") return;
-    const [x, y] = this.at(this.cursor.x, this.cursor.y),
-      arm = 11 * unit;
-    for (const [width, colour] of [
-      [4 * unit, "rgb(0 0 0 / 70%)"],
-      [1.6 * unit, this.pen ? "#ffd54a" : "#ffffff"],
-    ]) {
-      line(g, x - arm, y, x - 4 * unit, y, width, colour);
-      line(g, x + 4 * unit, y, x + arm, y, width, colour);
-      line(g, x, y - arm, x, y - 4 * unit, width, colour);
-      line(g, x, y + 4 * unit, x, y + arm, width, colour);
-    }
   }
 }

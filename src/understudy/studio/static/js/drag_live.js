@@ -94,6 +94,7 @@ export class LiveDrag {
       this.close();
       return this.on.gone?.(message.message);
     }
+    if (message.re > this.number) return; // the answer to a film or a save, which is shown there
     if (message.event === "error" || message.event === "note") {
       this.answered = Math.max(this.answered ?? 0, message.re ?? 0);
       return this.on.error?.(message.message);

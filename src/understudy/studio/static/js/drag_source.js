@@ -1,11 +1,14 @@
 // Where the picture of a drag comes from, and the settings of the drag.
 
 import { post } from "./api.js";
+import { consentField } from "./bench.js";
 import { button, h, replace, toast } from "./dom.js";
 import { choiceField, numberField, settingsForm } from "./forms.js";
 import { pictureInput } from "./inputs.js";
-import { jobCard, filesOf } from "./jobs.js";
+import { filesOf } from "./job_events.js";
+import { jobCard } from "./jobs.js";
 import { pictures, resultFigure } from "./results.js";
+import { load } from "./store.js";
 import { generators, models, settingsOf } from "./verbs.js";
 
 // The form: where the picture comes from, and the settings.
@@ -175,7 +178,7 @@ function photoPart(state, open) {
         (state.get("effort") ?? "fast") === "fast" ? { steps: 120, tune_steps: 60 } : {};
       const { id } = await post("/api/jobs", {
         verb: "project",
-        settings: { project: settings },
+        settings: { project: settings, mark: load("marks", {}) },
         inputs: { photo: state.get("photo").id, generator: state.get("generator") },
       });
       state.set("projecting", id);
@@ -195,6 +198,7 @@ function photoPart(state, open) {
       "The generator must know this kind of picture: the built-in one draws toy faces. The photo is cut to a square around its middle.",
     ),
     effort,
+    consentField(),
     h("div", { class: "row" }, button("Project the photo", project, { class: "primary" })),
     progress,
   );

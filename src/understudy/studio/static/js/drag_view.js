@@ -1,13 +1,13 @@
 // The picture that is dragged: tools, timeline, points, film and results.
 
-import { fileUrl, post } from "./api.js";
-import { button, confirm, dialog, h, replace, say, toast } from "./dom.js";
+import { fileUrl } from "./api.js";
+import { button, confirm, h, say, toast } from "./dom.js";
+import { filmDialog, savedList } from "./drag_keep.js";
+import { drawPoints, pixel } from "./drag_points.js";
 import { brushTools } from "./editors.js";
 import { uploadAll } from "./inputs.js";
-import { jobCard } from "./jobs.js";
-import { downloadLink, pictures, resultFigure } from "./results.js";
 
-export function makeView({ state, canvas, live, ctx }) {
+export function makeView({ state, canvas, live, ctx, begin }) {
   let chosen = -1,
     maskTimer = 0,
     uploading = null,
@@ -58,7 +58,7 @@ export function makeView({ state, canvas, live, ctx }) {
       title: "Redo one step (Ctrl Shift Z)",
     });
   const list = h("div", { class: "stack tight" });
-  const saved = h("div", { class: "stack" });
+  const saved = savedList(state, ctx);
   const send = (pairs) => {
     live.send("points", { pairs });
     if (live.running) live.send("run");
@@ -125,57 +125,6 @@ export function makeView({ state, canvas, live, ctx }) {
     send(pairs());
     say("Point removed.");
   };
-  const drawList = (head) =>
-    replace(
-      list,
-      canvas.points.length
-        ? h(
-            "table",
-            {},
-            h(
-              "thead",
-              {},
-              h(
-                "tr",
-                {},
-                ["Point", "From", "To", "Left", ""].map((one) => h("th", { scope: "col" }, one)),
-              ),
-            ),
-            h(
-              "tbody",
-              {},
-              canvas.points.map((point, index) =>
-                h(
-                  "tr",
-                  {},
-                  h("td", {}, String(index + 1)),
-                  h("td", {}, pixel(point.handle)),
-                  h("td", {}, pixel(point.target)),
-                  h(
-                    "td",
-                    {},
-                    head.left[index] === undefined ? "" : `${head.left[index].toFixed(1)} px`,
-                  ),
-                  h(
-                    "td",
-                    {},
-                    button("Remove", () => drop(index), {
-                      icon: "trash",
-                      only: true,
-                      class: "quiet small",
-                      "aria-label": `Remove point ${index + 1}`,
-                    }),
-                  ),
-                ),
-              ),
-            ),
-          )
-        : h(
-            "p",
-            { class: "muted small" },
-            "No points yet. Click the picture where something should move, then click where it should go.",
-          ),
-    );
   live.on.frame = async (head, bitmap) => {
     canvas.show(bitmap);
     if (!canvas.held?.point)
@@ -210,7 +159,7 @@ export function makeView({ state, canvas, live, ctx }) {
           : head.points.length
             ? "Press Run, or Space."
             : "Click the picture where something should move.");
-    drawList(head);
+    drawPoints(list, canvas.points, head.left, drop);
     body.hidden = false;
     waiting.hidden = true;
   };
@@ -221,65 +170,6 @@ export function makeView({ state, canvas, live, ctx }) {
   live.on.state = (text) => {
     waiting.hidden = !text;
     waiting.textContent = text;
-  };
-  const film = async () => {
-    const note = toast("The film is being written.");
-    try {
-      const file = await post(`/api/drag/sessions/${state.get("session")}/film`, {
-        marks: true,
-        format: "gif",
-      });
-      note.remove();
-      dialog("Film", () => [
-        h("img", { class: "result-picture", src: file.url, alt: "Film of the drag" }),
-        h("div", { class: "dialog-foot" }, downloadLink(file, "Download the film")),
-      ]);
-    } catch (problem) {
-      note.remove();
-      toast(problem.message, "bad");
-    }
-  };
-  const keep = async () => {
-    try {
-      const { id } = await post(`/api/drag/sessions/${state.get("session")}/save`);
-      ctx.refreshJobs();
-      attach(id);
-      state.set("saved", [id]);
-    } catch (problem) {
-      toast(problem.message, "bad");
-    }
-  };
-  const attach = (id) => {
-    const place = h("div", { class: "stack" });
-    saved.prepend(place);
-    replace(
-      place,
-      jobCard(id, {
-        onDone: (job) => {
-          const [file] = pictures(job);
-          if (file)
-            replace(
-              place,
-              h(
-                "section",
-                { class: "card" },
-                h("div", { class: "card-head" }, h("h2", {}, "Saved to the gallery")),
-                h(
-                  "div",
-                  { class: "fit" },
-                  resultFigure(file, {
-                    alt: "Dragged picture",
-                    use: [{ label: "Edit it", go: (one) => ctx.go("edit", { photo: one }) }],
-                  }),
-                ),
-              ),
-            );
-        },
-        onChange: (job) => {
-          if (job.state === "gone") place.remove();
-        },
-      }),
-    );
   };
   const again = async () => {
     if (
@@ -303,7 +193,10 @@ export function makeView({ state, canvas, live, ctx }) {
       h("span", { class: "sep" }),
       undo,
       redo,
-      h("span", { class: "sep" }),
+    ),
+    h(
+      "div",
+      { class: "toolbar", role: "group", "aria-label": "What a click does" },
       tools.map(([, one]) => one),
     ),
     painting,
@@ -314,8 +207,8 @@ export function makeView({ state, canvas, live, ctx }) {
     h(
       "div",
       { class: "row" },
-      button("Save to the gallery", keep, { icon: "gallery" }),
-      button("Film", film, { icon: "download" }),
+      button("Save to the gallery", saved.keep, { icon: "gallery" }),
+      button("Film", () => filmDialog(state.get("session")), { icon: "download" }),
       button("Remove all points", again, {}),
       button("Show all of the picture", () => canvas.zoomBy(0), { class: "quiet" }),
     ),
@@ -329,9 +222,9 @@ export function makeView({ state, canvas, live, ctx }) {
       {},
       "Open the picture of a seed, or project a photo of yours. Then set points by clicking twice: where something is, and where it should be.",
     ),
+    h("div", { class: "row center" }, button("Open a toy face", begin, { class: "primary" })),
   );
   pick("points");
-  for (const id of state.get("saved") ?? []) attach(id);
   const keys = {
     " ": () => live.send(live.running ? "pause" : "run"),
     ".": () => live.send("step"),
@@ -350,7 +243,7 @@ export function makeView({ state, canvas, live, ctx }) {
     },
   };
   return {
-    element: h("section", { class: "card stack" }, waiting, empty, body, saved),
+    element: h("section", { class: "card stack" }, waiting, empty, body, saved.element),
     idle: () => {
       body.hidden = true;
       empty.hidden = false;
@@ -393,8 +286,6 @@ function runLabel(run, running) {
   const fresh = button(running ? "Pause" : "Run", () => {}, { icon: running ? "pause" : "play" });
   run.replaceChildren(...fresh.childNodes);
 }
-
-const pixel = (point) => `${Math.round(point.x)}, ${Math.round(point.y)}`;
 
 const average = (values) =>
   values.length ? (values.reduce((sum, one) => sum + one, 0) / values.length).toFixed(1) : "0";

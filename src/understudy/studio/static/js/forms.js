@@ -166,6 +166,15 @@ const CHOICES = {
   w: "W, one latent for all layers",
 };
 
+// Texts that say more than the settings' own, which are written for the command line.
+const HELPS = {
+  method: "",
+  preset: "A named set of values to start from.",
+  steps: "More steps take longer.",
+  negative: "What the picture should not show.",
+  guidance: "How closely the picture follows the words.",
+};
+
 export const pretty = (name) => {
   const words = name.replace(/_/g, " ");
   return words.charAt(0).toUpperCase() + words.slice(1);
@@ -176,7 +185,7 @@ export const pretty = (name) => {
 export function settingsForm(
   settings,
   given,
-  { basic = [], hidden = [], labels = {}, onChange } = {},
+  { basic = [], hidden = [], labels = {}, helps = {}, onChange } = {},
 ) {
   const element = h("div", { class: "stack" });
   const more = h("details", { class: "more" }, h("summary", {}, "More settings"));
@@ -188,7 +197,7 @@ export function settingsForm(
   const order = [...shown].sort((a, b) => rank(basic, a.name) - rank(basic, b.name));
   for (const one of order)
     (basic.includes(one.name) ? element : inside).append(
-      settingField(one, given, labels[one.name], onChange),
+      settingField({ ...one, told: helps[one.name] }, given, labels[one.name], onChange),
     );
   if (inside.childElementCount) element.append(more);
   if (Object.keys(given).some((name) => !basic.includes(name) && !hidden.includes(name)))
@@ -277,7 +286,7 @@ function control(setting, label, value, set, extra) {
 }
 
 function helped(setting) {
-  const text = setting.help ?? "";
+  const text = setting.told ?? HELPS[setting.name] ?? setting.help ?? "";
   return text
     ? text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".")
     : "";

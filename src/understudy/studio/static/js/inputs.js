@@ -177,7 +177,9 @@ export function pictureInput({
 
 // The button of an empty page: choose an example photo, and use it.
 export function exampleButton(use) {
-  return button("Start from an example photo", () => chooseExample().then((one) => one && use(one)));
+  return button("Start from an example photo", () =>
+    chooseExample().then((one) => one && use(one)),
+  );
 }
 
 // Photos to start from; resolves to an upload with its prompt, or null.

@@ -6,8 +6,8 @@ const WIDTH = 420,
   HEIGHT = 190,
   LEFT = 44,
   BOTTOM = 26,
-  TOP = 10,
-  RIGHT = 10;
+  TOP = 20,
+  RIGHT = 16;
 
 // curves: [{name, points: [[x, y], ...], smooth}]; marks: [{x, label}] vertical lines.
 export function chart(title, curves, { marks = [], along = "step" } = {}) {
@@ -32,7 +32,15 @@ export function chart(title, curves, { marks = [], along = "step" } = {}) {
   }
   for (const value of ticks(x0, x1)) {
     picture.append(
-      svg("text", { x: x(value), y: HEIGHT - 8, "text-anchor": "middle" }, short(value)),
+      svg(
+        "text",
+        {
+          x: x(value) > WIDTH - RIGHT - 12 ? WIDTH - 2 : x(value),
+          y: HEIGHT - 8,
+          "text-anchor": x(value) > WIDTH - RIGHT - 12 ? "end" : "middle",
+        },
+        short(value),
+      ),
     );
   }
   picture.append(
@@ -48,7 +56,9 @@ export function chart(title, curves, { marks = [], along = "step" } = {}) {
         y1: TOP,
         y2: HEIGHT - BOTTOM,
       }),
-      svg("text", { x: x(mark.x) + 4, y: TOP + 10 }, mark.label),
+      x(mark.x) > WIDTH - 60
+        ? svg("text", { x: x(mark.x), y: TOP - 6, "text-anchor": "end" }, mark.label)
+        : svg("text", { x: x(mark.x), y: TOP - 6, "text-anchor": "middle" }, mark.label),
     );
   }
   shown.forEach((curve, number) => {

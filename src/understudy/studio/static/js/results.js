@@ -1,7 +1,7 @@
 // Results of jobs as pictures with what one does with them.
 
 import { button, dialog, facts, h, icon } from "./dom.js";
-import { filesOf } from "./jobs.js";
+import { filesOf } from "./job_events.js";
 import { compareSlider } from "./slider.js";
 import { scheduleChart } from "./plot.js";
 import { pretty } from "./forms.js";
@@ -91,7 +91,7 @@ export function schedule(values, steps) {
   if (!rows.length) return null;
   return h(
     "figure",
-    {},
+    { class: "wide-cell" },
     h("h3", {}, "Schedule"),
     scheduleChart(rows, steps),
     h("figcaption", {}, "Steps in which the new picture uses features of the photo"),

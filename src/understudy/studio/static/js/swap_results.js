@@ -49,6 +49,12 @@ export async function render(done, ctx) {
   return parts;
 }
 
+// "dog replaced by toby" of dog=toby.
+const told = (job) =>
+  job.wish.inputs.swap
+    .map((pair) => pair.replace("=", " replaced by ").replace("@step-", " after step "))
+    .join(", ");
+
 export async function swapped(jobs, ctx) {
   const card = h("section", { class: "card stack" });
   const show = async (job) => {
@@ -70,7 +76,12 @@ export async function swapped(jobs, ctx) {
     };
     replace(
       card,
-      h("div", { class: "card-head" }, h("h2", {}, `"${job.result.values.target_prompt}"`)),
+      h(
+        "div",
+        { class: "card-head" },
+        h("h2", {}, told(job)),
+        h("span", { class: "muted" }, job.wish.inputs.prompt),
+      ),
       jobs.length > 1 &&
         h(
           "div",

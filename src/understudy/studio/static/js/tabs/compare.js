@@ -1,15 +1,15 @@
 // Compare: methods side by side, judged by the questions of the study, names hidden until one has answered.
 
-import { fileUrl, post } from "../api.js";
+import { post } from "../api.js";
 import { given, need } from "../bench.js";
+import { drawJudging, shuffled } from "../compare_judge.js";
 import { button, h, replace, say, toast } from "../dom.js";
 import { checkField, choiceField, textField } from "../forms.js";
 import { chooseFromGallery, pictureInput } from "../inputs.js";
 import { likelySubject } from "../prompt_words.js";
-import { ENDED, follow } from "../jobs.js";
+import { ENDED, follow } from "../job_events.js";
 import { pictures } from "../results.js";
 import { state as stateOf } from "../store.js";
-import { saveBlob } from "../zip.js";
 import { concepts } from "../verbs.js";
 
 export const title = "Compare";
@@ -25,12 +25,6 @@ const WAYS = {
     ["Prompt-to-prompt", { method: "p2p" }],
     ["Plug-and-play", { method: "pnp" }],
   ],
-};
-const QUESTIONS = {
-  subject: "Which picture reproduces the learnt subject best (what it is, and its details)?",
-  prompt: "Which picture is best described by the text?",
-  background: "Which picture keeps the background of the photo best?",
-  overall: "Which picture does best what was asked for, overall?",
 };
 const START = {
   task: "swap",
@@ -257,98 +251,7 @@ export function create(ctx) {
         );
     });
   };
-  const drawRows = () => {
-    const rows = state.get("rows"),
-      order = state.get("order"),
-      answers = state.get("answers"),
-      about = state.get("about") ?? {};
-    const ready = rows.every((row) => row.file || (row.state && row.state !== "running")),
-      asked = Object.keys(QUESTIONS).filter(
-        (one) =>
-          (one !== "background" || about.photo) &&
-          (one !== "prompt" || about.text) &&
-          (one !== "subject" || state.get("task") === "swap"),
-      );
-    const open = asked.every((one) => answers[one]);
-    const letter = (place) => String.fromCharCode(65 + place);
-    replace(
-      output,
-      h(
-        "section",
-        { class: "card stack" },
-        h("div", { class: "card-head" }, h("h2", {}, about.text || "Results of the gallery")),
-        h(
-          "div",
-          { class: "pictures few" },
-          about.photo &&
-            h(
-              "figure",
-              {},
-              h("img", { src: fileUrl(about.photo), alt: "The photo" }),
-              h("figcaption", {}, "Photo"),
-            ),
-          order.map((number, place) => {
-            const row = rows[number];
-            return h(
-              "figure",
-              {},
-              row.file
-                ? h("img", { src: fileUrl(row.file), alt: `Picture ${letter(place)}` })
-                : h("p", { class: "note" }, row.told ?? "Waiting"),
-              h("figcaption", {}, `Picture ${letter(place)}${open ? `: ${row.label}` : ""}`),
-            );
-          }),
-        ),
-        ready &&
-          asked.map((one) =>
-            h(
-              "fieldset",
-              { class: "field" },
-              h("legend", {}, QUESTIONS[one]),
-              h(
-                "div",
-                { class: "row" },
-                [...order.map((_, place) => letter(place)), "No difference"].map((choice) =>
-                  button(
-                    choice,
-                    () => {
-                      state.set("answers", { ...state.get("answers"), [one]: choice });
-                      drawRows();
-                      say(`Answered: ${choice}`);
-                      output.querySelector(`[data-question=${one}][aria-pressed=true]`)?.focus();
-                    },
-                    {
-                      "aria-pressed": String(answers[one] === choice),
-                      "data-question": one,
-                      class: "small",
-                    },
-                  ),
-                ),
-              ),
-            ),
-          ),
-        ready &&
-          open &&
-          h(
-            "div",
-            { class: "row" },
-            button(
-              "Save the answers",
-              () =>
-                saveBlob(
-                  new Blob([csv(state, asked, letter)], { type: "text/csv" }),
-                  "comparison.csv",
-                ),
-              { icon: "download" },
-            ),
-            button("Answer again", () => {
-              state.assign({ answers: {}, order: shuffled(rows.length) });
-              drawRows();
-            }),
-          ),
-      ),
-    );
-  };
+  const drawRows = () => drawJudging(output, state);
   draw();
   return {
     element,
@@ -368,32 +271,4 @@ export function create(ctx) {
       }
     },
   };
-}
-
-function csv(state, asked, letter) {
-  const rows = state.get("rows"),
-    order = state.get("order");
-  const name = (choice) => {
-    const place = choice.length === 1 ? choice.charCodeAt(0) - 65 : -1;
-    return place < 0 ? "no difference" : rows[order[place]].label;
-  };
-  const cell = (text) => `"${String(text).replaceAll('"', '""')}"`;
-  return (
-    [
-      "question,answer",
-      ...asked.map((one) => `${cell(QUESTIONS[one])},${cell(name(state.get("answers")[one]))}`),
-      ...order.map(
-        (number, place) => `${cell(`picture ${letter(place)}`)},${cell(rows[number].label)}`,
-      ),
-    ].join("\r\n") + "\r\n"
-  );
-}
-
-function shuffled(count) {
-  const order = Array.from({ length: count }, (_, i) => i);
-  for (let i = count - 1; i > 0; i--) {
-    const j = Math.floor(Math.random() * (i + 1));
-    [order[i], order[j]] = [order[j], order[i]];
-  }
-  return order;
 }

@@ -37,7 +37,8 @@ export function create(ctx) {
   const canvas = new PictureCanvas({ label: "Picture to drag", hint: HINT });
   canvas.dims = true;
   const live = new LiveDrag();
-  const view = makeView({ state, canvas, live, ctx });
+  const begin = () => open({ generator: state.get("generator"), seed: state.get("seed") });
+  const view = makeView({ state, canvas, live, ctx, begin });
   const open = async (wanted) => {
     try {
       if (state.get("session"))

@@ -1,14 +1,16 @@
 // Edit: a photo is changed by changing the words that describe it.
 
-import { fileUrl } from "../api.js";
-import { given, modelField, need, settingsPart, workbench } from "../bench.js";
-import { button, h, replace } from "../dom.js";
-import { choiceField, rangeField, textField } from "../forms.js";
+import { selectField, selected } from "../area.js";
+import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
+import { h, replace } from "../dom.js";
+import { render } from "../edit_results.js";
+import { drawStrength } from "../edit_strength.js";
+import { targetFields } from "../edit_targets.js";
+import { choiceField, textField } from "../forms.js";
 import { exampleButton, pictureInput } from "../inputs.js";
 import { wordDiff } from "../prompt_words.js";
-import { beforeAfter, changedArea, pictures, resultFigure, valuesTable } from "../results.js";
 import { state as stateOf } from "../store.js";
-import { concepts, settingsOf } from "../verbs.js";
+import { concepts } from "../verbs.js";
 
 export const title = "Edit";
 export const lead =
@@ -16,6 +18,7 @@ export const lead =
 const START = {
   photo: null,
   mask: null,
+  select: "",
   prompt: "",
   to: [""],
   blend: "",
@@ -38,14 +41,19 @@ export function create(ctx) {
   let photo, bench;
 
   const draw = () => {
+    const area = selectField(state);
     photo = pictureInput({
       label: "Photo",
       value: state.get("photo"),
       mask: state.get("mask"),
       maskLead: "Paint over what may change. Everything else keeps the photo's own pixels.",
-      onMask: (mask) => state.set("mask", mask),
+      onMask: (mask) => {
+        state.set("mask", mask);
+        area.draw();
+      },
       onChange: (found) => {
-        state.set("photo", found);
+        state.assign({ photo: found, select: "" });
+        area.draw();
         if (found?.prompt) {
           state.assign({ prompt: found.prompt, to: [found.prompt] });
           draw();
@@ -72,60 +80,7 @@ export function create(ctx) {
         drawDiff();
       },
     });
-    const targets = h("div", { class: "stack tight" });
-    const drawTargets = () =>
-      replace(
-        targets,
-        state.get("to").map((text, number) =>
-          textField(number ? `Or (${number + 1})` : "It should show", {
-            value: text,
-            rows: 2,
-            name: `to-${number}`,
-            required: !number,
-            placeholder: "a photo of a red cat standing on a meadow",
-            extra: number
-              ? button(
-                  "Remove",
-                  () => {
-                    state.set(
-                      "to",
-                      state.get("to").filter((_, i) => i !== number),
-                    );
-                    drawTargets();
-                    drawDiff();
-                  },
-                  { class: "quiet" },
-                )
-              : button(
-                  "Copy from above",
-                  () => {
-                    state.set("to", [state.get("prompt"), ...state.get("to").slice(1)]);
-                    drawTargets();
-                    drawDiff();
-                    targets.querySelector("textarea").focus();
-                  },
-                  { class: "quiet" },
-                ),
-            onInput: (value) => {
-              const to = [...state.get("to")];
-              to[number] = value;
-              state.set("to", to);
-              drawDiff();
-            },
-          }),
-        ),
-        state.get("to").length < 6 &&
-          button(
-            "Another version",
-            () => {
-              state.set("to", [...state.get("to"), state.get("to").at(-1) || state.get("prompt")]);
-              drawTargets();
-              targets.querySelectorAll("textarea")[state.get("to").length - 1].focus();
-            },
-            { class: "small" },
-          ),
-      );
-    drawTargets();
+    const targets = targetFields(state, drawDiff);
     drawDiff();
     const strength = h("div", {});
     const settings = settingsPart({
@@ -133,19 +88,14 @@ export function create(ctx) {
       verb: "edit",
       basic: ["method", "preset"],
       labels: {},
+      helps: () => ({ method: METHODS[state.get("settings").edit?.method ?? "p2p"] }),
       onChange: (name) => {
         if (name === "method" || name === "preset") {
           state.set("strength", null);
           drawStrength(strength, state, settings);
-          drawMethod();
         }
       },
     });
-    const told = h("p", { class: "small muted" });
-    const drawMethod = () => {
-      told.textContent = METHODS[state.get("settings").edit?.method ?? "p2p"] ?? "";
-    };
-    drawMethod();
     drawStrength(strength, state, settings);
     const blend = textField("Change only", {
       value: state.get("blend"),
@@ -171,17 +121,17 @@ export function create(ctx) {
       targets,
       diff,
       settings,
-      told,
       strength,
       h(
         "details",
         {
           class: "more",
-          open: Boolean(state.get("blend") || state.get("reweight") || state.get("concept")),
+          open: ["blend", "reweight", "concept", "select"].some((one) => state.get(one)),
         },
-        h("summary", {}, "Words and subjects"),
-        h("div", { class: "stack" }, blend, weight, concept),
+        h("summary", {}, "Words, subjects, area"),
+        h("div", { class: "stack" }, blend, weight, concept, area),
       ),
+      consentField(),
       modelField(state, () => {
         settings.draw();
         drawStrength(strength, state, settings);
@@ -219,68 +169,12 @@ export function create(ctx) {
     take: (files) => photo.take(files),
     shown: () => drawConcepts(element.concept, state, true),
     receive: async (gift) => {
-      if (gift.photo) state.assign({ photo: gift.photo, mask: null });
+      if (gift.photo) state.assign({ photo: gift.photo, mask: null, select: "" });
       if (gift.concept) state.set("concept", gift.concept);
       if (gift.form) fill(state, gift.form);
       draw();
     },
   };
-}
-
-// How much of the photo is kept: scales the step counts that use its features.
-const COUNTS = {
-  p2p: ["cross_map_steps", "self_map_steps"],
-  hiper: ["cross_map_steps", "self_map_steps"],
-  pnp: ["feature_steps", "self_map_steps"],
-};
-async function drawStrength(place, state, settings) {
-  const chosen = state.get("settings").edit ?? {},
-    method = chosen.method ?? "p2p";
-  const found =
-    (
-      await settingsOf("edit", {
-        model: state.get("model") ?? "",
-        preset: chosen.preset ?? "",
-        method,
-      }).catch(() => ({}))
-    ).edit ?? [];
-  const resolved = Object.fromEntries(found.map((one) => [one.name, one.value])),
-    steps = chosen.steps ?? resolved.steps ?? 50;
-  const names = (COUNTS[method] ?? []).filter((name) => resolved[name] > 0);
-  if (!names.length) return replace(place);
-  replace(
-    place,
-    rangeField("Strength of the change", {
-      name: "strength",
-      value: state.get("strength") ?? 0,
-      min: -1,
-      max: 1,
-      step: 0.1,
-      show: (value) =>
-        value === 0
-          ? "as the method"
-          : value > 0
-            ? `+${Math.round(value * 100)} %`
-            : `${Math.round(value * 100)} %`,
-      help: "To the right the photo changes more, to the left it stays closer to itself.",
-      onInput: (value) => {
-        state.set("strength", value || null);
-        const edit = { ...state.get("settings").edit };
-        for (const name of names) {
-          if (value)
-            edit[name] = Math.round(
-              value > 0
-                ? resolved[name] * (1 - value)
-                : resolved[name] + (steps - resolved[name]) * -value,
-            );
-          else delete edit[name];
-        }
-        state.set("settings", { ...state.get("settings"), edit });
-        clearTimeout(place.timer);
-        place.timer = setTimeout(() => settings.draw(), 250);
-      },
-    }),
-  );
 }
 
 async function drawConcepts(place, state, again = false) {
@@ -310,6 +204,8 @@ function job(state) {
       .filter(Boolean),
     "Describe what the photo should show.",
   );
+  if (to.length === 1 && to[0] === prompt && !state.get("reweight"))
+    throw new Error("Both descriptions are the same. Change the words of the second one.");
   const list = (text) =>
     text
       .split(",")
@@ -321,6 +217,7 @@ function job(state) {
     inputs: {
       photo: photo.id,
       mask: state.get("mask")?.id,
+      select: selected(state),
       prompt,
       to,
       blend: state.get("blend").trim() || undefined,
@@ -329,45 +226,6 @@ function job(state) {
     },
   };
 }
-
-async function render(done, ctx) {
-  const cards = [];
-  for (const job of done) {
-    const before = fileUrl(job.wish.inputs.photo),
-      made = pictures(job),
-      several = made.length > 1;
-    const use = [{ label: "Edit it again", go: (one) => ctx.go("edit", { photo: one }) }];
-    const card = h("section", { class: "card stack" });
-    for (const [number, file] of made.entries()) {
-      const to = job.wish.inputs.to[number] ?? "";
-      append(
-        card,
-        wordDiff(job.wish.inputs.prompt, to),
-        beforeAfter(before, file, { labels: ["Photo", "Edit"], alt: to, use }),
-      );
-      if (!several)
-        card.append(
-          h(
-            "div",
-            { class: "pictures few" },
-            (await changedArea(before, file.url).catch(() => null)) ?? "",
-          ),
-        );
-    }
-    if (!made.length) card.append(resultFigure({ url: before, name: "photo" }));
-    card.append(
-      h(
-        "details",
-        { class: "more" },
-        h("summary", {}, "Details"),
-        valuesTable(job.result.values, ["pictures", "target_prompts"]),
-      ),
-    );
-    cards.push(card);
-  }
-  return cards;
-}
-const append = (card, ...parts) => card.append(...parts);
 
 function fill(state, { settings, inputs }) {
   state.assign({
@@ -379,6 +237,7 @@ function fill(state, { settings, inputs }) {
     strength: null,
     photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
     mask: inputs.mask ? { id: inputs.mask } : null,
+    select: (inputs.select ?? []).join("; "),
     settings: { edit: settings.edit ?? {} },
     model: settings.run?.model ?? state.get("model"),
     jobs: [],

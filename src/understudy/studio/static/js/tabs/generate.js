@@ -1,8 +1,9 @@
 // Generate: pictures from words, with learnt subjects in them.
 
-import { given, modelField, need, settingsPart, workbench } from "../bench.js";
+import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace } from "../dom.js";
-import { numberField, textField } from "../forms.js";
+import { numberField, rangeField, textField } from "../forms.js";
+import { pictureInput } from "../inputs.js";
 import { pictures, resultFigure, valuesTable } from "../results.js";
 import { state as stateOf } from "../store.js";
 import { concepts } from "../verbs.js";
@@ -10,19 +11,30 @@ import { concepts } from "../verbs.js";
 export const title = "Generate";
 export const lead =
   "Draw pictures from words. Name learnt subjects in braces: a photo of a {rex} in the snow.";
-const START = { prompt: "", concepts: [], count: 4, seed: 0, model: null, settings: {}, jobs: [] };
+const START = {
+  prompt: "",
+  concepts: [],
+  count: 4,
+  seed: 0,
+  init: null,
+  model: null,
+  settings: {},
+  jobs: [],
+};
+const EXAMPLE = "a photo of a duck on the beach";
+const STRENGTH = 0.6; // share of the steps that change a photo to start from
 
 export function create(ctx) {
   const state = stateOf("generate", START);
   const element = h("div", {});
-  let chips;
+  let chips, photo;
   const draw = () => {
     const prompt = textField("Description", {
       value: state.get("prompt"),
       rows: 3,
       name: "prompt",
       required: true,
-      placeholder: "a photo of a duck on the beach",
+      placeholder: EXAMPLE,
       onInput: (text) => state.set("prompt", text),
     });
     chips = h("div", { class: "field" });
@@ -31,7 +43,10 @@ export function create(ctx) {
       state,
       verb: "generate",
       basic: ["steps", "guidance", "negative"],
+      hidden: ["strength"],
     });
+    const begin = startPart(state);
+    photo = begin.photo;
     const form = h(
       "div",
       { class: "stack" },
@@ -64,6 +79,7 @@ export function create(ctx) {
           ),
         }),
       ),
+      begin.element,
       settings,
       modelField(state, () => settings.draw()),
     );
@@ -76,21 +92,29 @@ export function create(ctx) {
       render: (done) => render(done, ctx),
       empty: h(
         "div",
-        { class: "empty" },
+        { class: "empty stack tight" },
         h("h2", {}, "Nothing drawn yet"),
         h(
           "p",
           {},
           "Describe a picture and press Generate. The built-in model draws toys: animals, birds and things in simple scenes.",
         ),
+        h("div", { class: "row center" }, button(`Draw "${EXAMPLE}"`, example)),
       ),
     });
     replace(element, bench.element);
     element.prompt = prompt;
+    element.bench = bench;
+  };
+  const example = () => {
+    state.set("prompt", EXAMPLE);
+    draw();
+    element.bench.start(() => job(state));
   };
   draw();
   return {
     element,
+    take: (files) => photo.take(files),
     shown: () => drawConcepts(chips, state, element.prompt, true),
     receive: async (gift) => {
       if (gift.concept)
@@ -103,6 +127,51 @@ export function create(ctx) {
       draw();
     },
   };
+}
+
+// A photo to start from (image to image), and how much of it is changed.
+function startPart(state) {
+  const more = h("div", { class: "stack" });
+  const drawMore = () =>
+    replace(
+      more,
+      state.get("init") &&
+        rangeField("Change of the photo", {
+          name: "strength",
+          value: state.get("settings").generate?.strength ?? STRENGTH,
+          min: 0.05,
+          max: 1,
+          step: 0.05,
+          show: (value) => `${Math.round(100 * value)} %`,
+          help: "Share of the steps that are done on the photo with noise. 100 % keeps nothing of it.",
+          onInput: (strength) => setStrength(state, strength),
+        }),
+      state.get("init") && consentField(),
+    );
+  const photo = pictureInput({
+    label: "Photo to start from",
+    value: state.get("init"),
+    onChange: (found) => {
+      state.set("init", found);
+      setStrength(state, found ? STRENGTH : undefined);
+      drawMore();
+    },
+  });
+  drawMore();
+  const element = h(
+    "details",
+    { class: "more", open: Boolean(state.get("init")) },
+    h("summary", {}, "Start from a photo"),
+    h("div", { class: "stack" }, photo, more),
+  );
+  return { element, photo: { take: (files) => ((element.open = true), photo.take(files)) } };
+}
+
+function setStrength(state, strength) {
+  const generate = state.get("settings").generate;
+  if (strength === undefined) delete generate.strength;
+  else generate.strength = strength;
+  state.set("settings", { ...state.get("settings"), generate });
 }
 
 async function drawConcepts(place, state, prompt, again = false) {
@@ -147,7 +216,12 @@ function job(state) {
     verb: "generate",
     settings: given(state, "generate"),
     seed: state.get("seed") ?? 0,
-    inputs: { prompt, concept: chosen, count: state.get("count") ?? 1 },
+    inputs: {
+      prompt,
+      concept: chosen,
+      init: state.get("init")?.id,
+      count: state.get("count") ?? 1,
+    },
   };
 }
 
@@ -195,6 +269,7 @@ function fill(state, { settings, inputs, seed }) {
     concepts: (inputs.concept ?? []).map((one) => one.split("/").pop()),
     count: inputs.count ?? 1,
     seed: seed ?? 0,
+    init: inputs.init ? { id: inputs.init, name: "Photo of the recipe" } : null,
     settings: { generate: settings.generate ?? {} },
     model: settings.run?.model ?? state.get("model"),
     jobs: [],

@@ -1,15 +1,14 @@
 // Photos & Learn: a few photos become a subject that swaps, edits and pictures can use.
 
-import { fileUrl, forget, once, post, thumbUrl } from "../api.js";
-import { given, modelField, need, settingsPart, workbench } from "../bench.js";
-import { button, dialog, h, replace, say, toast } from "../dom.js";
-import { cropDialog, maskDialog } from "../editors.js";
-import { choiceField, showProblem, textField } from "../forms.js";
-import { droppable, fileButton, uploadAll, uploadExamples } from "../inputs.js";
+import { forget } from "../api.js";
+import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
+import { button, h, replace } from "../dom.js";
+import { choiceField, textField } from "../forms.js";
+import { photoList } from "../learn_photos.js";
 import { learnt } from "../learnt.js";
+import { library } from "../learnt_list.js";
 import { chart } from "../plot.js";
-import { state as stateOf } from "../store.js";
-import { concepts } from "../verbs.js";
+import { load, state as stateOf } from "../store.js";
 
 export const title = "Photos & Learn";
 export const lead =
@@ -33,224 +32,30 @@ const METHODS = {
 export function create(ctx) {
   const state = stateOf("learn", START);
   const element = h("div", {});
-  const photos = h("div", { class: "stack tight" });
-  let reports = {},
-    checking = 0;
-
-  const take = async (files) => {
-    add(await uploadAll(files));
-  };
-  const add = (found) => {
-    state.set("photos", [...state.get("photos"), ...found]);
-    drawPhotos();
-    check();
-    if (found.length) say(`${found.length} photos added`);
-  };
-  const check = async () => {
-    const mine = ++checking,
-      held = state.get("photos");
-    if (!held.length) {
-      reports = {};
-      return drawPhotos();
-    }
-    try {
-      const found = await post("/api/preflight", {
-        photos: held.map((one) => one.id),
-        model: state.get("model") ?? "toybox",
-        method: state.get("settings").learn?.method ?? "dreambooth",
-      });
-      if (mine !== checking) return;
-      reports = found;
-      drawPhotos();
-      const many = found.photos.filter((one) => one.error || one.warnings.length).length;
-      say(
-        many
-          ? `${many} of ${found.photos.length} photos have warnings.`
-          : "All photos are fit for learning.",
-      );
-    } catch (problem) {
-      if (problem.status === 404) {
-        state.set("photos", []);
-        drawPhotos();
-      }
-      toast(problem.message, "bad");
-    }
-  };
-  const change = (number, found) => {
-    const held = [...state.get("photos")];
-    if (found) held[number] = found;
-    else held.splice(number, 1);
-    state.set("photos", held);
-    drawPhotos();
-    check();
-  };
-  const crop = async (number) => {
-    const photo = state.get("photos")[number],
-      made = await cropDialog(fileUrl(photo.id));
-    if (!made) return;
-    const [taken] = await uploadAll([
-      new File([made], photo.name.replace(/\.\w+$/, "") + "-crop.png", { type: "image/png" }),
-    ]);
-    if (taken) change(number, taken);
-  };
-  const paint = async (number) => {
-    const photo = state.get("photos")[number];
-    const made = await maskDialog(fileUrl(photo.id), {
-      existing: photo.mask ? fileUrl(photo.mask.id) : null,
-      lead: "Paint over the subject. Learning then gives the rest of the photo less weight. A mask is needed for all photos or none.",
-    });
-    if (!made) return;
-    if (made === "none") return change(number, { ...photo, mask: null });
-    const [mask] = await uploadAll([new File([made], "mask.png", { type: "image/png" })], {
-      mask: true,
-    });
-    if (mask) change(number, { ...photo, mask });
-  };
-  const drawPhotos = () => {
-    const held = state.get("photos"),
-      place = h(
-        "div",
-        { class: "drop" },
-        h(
-          "p",
-          {},
-          held.length
-            ? "Drop or paste more photos"
-            : "Drop photos of one subject here, or paste them",
-        ),
-        h(
-          "div",
-          { class: "row" },
-          fileButton("Choose photos", take, { multiple: true }),
-          button("Example subjects", () => examples(), {}),
-        ),
-      );
-    droppable(place, take);
-    replace(
-      photos,
-      place,
-      (reports.warnings ?? []).map((line) => h("p", { class: "note warn" }, capital(line))),
-      held.length > 0 &&
-        h(
-          "ul",
-          { class: "thumbs plain" },
-          held.map((photo, number) =>
-            tile(
-              photo,
-              (reports.photos ?? []).find((one) => one.id === photo.id),
-              number,
-            ),
-          ),
-        ),
-    );
-  };
-  const tile = (photo, report, number) =>
-    h(
-      "li",
-      { class: "thumb" },
-      h("img", { src: thumbUrl(photo.id), alt: photo.name }),
-      h("span", { class: "name" }, photo.name),
-      report &&
-        h(
-          "ul",
-          { class: "findings" },
-          report.error
-            ? h("li", { class: "bad" }, report.error)
-            : report.warnings.map((line) => h("li", {}, capital(line))),
-          !report.error &&
-            !report.warnings.length &&
-            h("li", { class: "plain" }, "Fit for learning"),
-        ),
-      photo.mask && h("span", { class: "badge good" }, "mask"),
-      h(
-        "div",
-        { class: "row" },
-        button("Crop", () => crop(number), { "aria-label": `Crop ${photo.name}` }),
-        button("Mask", () => paint(number), { "aria-label": `Mask of ${photo.name}` }),
-        button("Remove", () => change(number, null), {
-          icon: "trash",
-          only: true,
-          class: "quiet",
-          "aria-label": `Remove ${photo.name}`,
-        }),
-      ),
-    );
-  const examples = () =>
-    dialog(
-      "Example subjects",
-      (close) => {
-        const list = h("div", { class: "stack" }, h("p", { class: "muted" }, "Loading..."));
-        once("/examples/examples.json").then(
-          ({ subjects }) =>
-            replace(
-              list,
-              subjects.map((one) =>
-                h(
-                  "section",
-                  { class: "card stack tight" },
-                  h(
-                    "div",
-                    { class: "row spread" },
-                    h("h3", {}, `${one.name}, a ${one.noun}`),
-                    button(
-                      "Use these photos",
-                      async () => {
-                        close();
-                        state.assign({ photos: [], name: one.name, noun: one.noun });
-                        draw();
-                        add(await uploadExamples(one.files));
-                      },
-                      { class: "primary small" },
-                    ),
-                  ),
-                  h(
-                    "div",
-                    { class: "strip" },
-                    one.files.map((file) =>
-                      h("img", {
-                        src: `/examples/${file}`,
-                        alt: `${one.name}, ${one.noun}`,
-                        loading: "lazy",
-                      }),
-                    ),
-                  ),
-                ),
-              ),
-            ),
-          (problem) => replace(list, h("p", { class: "note bad" }, problem.message)),
-        );
-        return [list];
-      },
-      { wide: true },
-    );
+  const {
+    check,
+    take,
+    add,
+    examples,
+    draw: drawPhotos,
+    element: photos,
+  } = photoList(state, () => draw());
 
   const draw = () => {
-    const told = h("p", { class: "small muted" });
-    const method = () => {
-      told.textContent = METHODS[state.get("settings").learn?.method ?? "dreambooth"] ?? "";
-    };
     const settings = settingsPart({
       state,
       verb: "learn",
       basic: ["method", "preset", "steps"],
       hidden: ["preview_every"],
+      helps: () => ({ method: METHODS[state.get("settings").learn?.method ?? "dreambooth"] }),
       onChange: (name) => {
-        method();
         if (name === "method") check();
       },
     });
-    method();
     const form = h(
       "div",
       { class: "stack" },
       h("fieldset", { class: "field" }, h("legend", {}, "Photos"), photos),
-      h(
-        "p",
-        { class: "small muted" },
-        "Photos of people need their consent. State it in ",
-        h("a", { href: "#settings" }, "Settings"),
-        "; it is recorded in each result.",
-      ),
       h(
         "div",
         { class: "two" },
@@ -272,7 +77,6 @@ export function create(ctx) {
         }),
       ),
       settings,
-      told,
       choiceField(
         "Sample previews",
         [
@@ -287,6 +91,7 @@ export function create(ctx) {
           onInput: (value) => state.set("previews", value),
         },
       ),
+      consentField(),
       modelField(state, () => {
         settings.draw();
         check();
@@ -305,7 +110,12 @@ export function create(ctx) {
         { class: "empty stack tight" },
         h("h2", {}, "Nothing learnt in this form yet"),
         h("p", {}, "Add photos, give the subject a name, and press Learn."),
-        h("div", { class: "row center" }, button("Start from an example subject", examples)),
+        h(
+          "div",
+          { class: "row center" },
+          button("Start from an example subject", examples),
+          button("Try a ready subject in a swap", () => ctx.go("swap", { tryIt: true })),
+        ),
       ),
     });
     replace(element, h("div", { class: "stack" }, bench.element, library(ctx, element)));
@@ -334,9 +144,6 @@ export function create(ctx) {
     },
   };
 }
-
-const capital = (text) =>
-  text.charAt(0).toUpperCase() + text.slice(1) + (/[.!?]$/.test(text) ? "" : ".");
 
 async function job(state) {
   const photos = need(state.get("photos"), "Add photos of the subject first.");
@@ -368,7 +175,13 @@ async function job(state) {
   return {
     verb: "learn",
     settings,
-    inputs: { photos: photos.map((one) => one.id), masks, name, class_noun: noun },
+    inputs: {
+      photos: photos.map((one) => one.id),
+      masks,
+      name,
+      class_noun: noun,
+      consent: load("marks", {}).consent,
+    },
   };
 }
 
@@ -398,89 +211,4 @@ function live() {
 async function finished(done, ctx) {
   forget("/api/concepts");
   return Promise.all(done.map((job) => learnt(job.wish.inputs.name, ctx)));
-}
-
-// The subjects that were learnt, below the form.
-function library(ctx, element) {
-  const list = h("div", { class: "stack" });
-  const card = h(
-    "section",
-    { class: "card", "aria-label": "Learnt subjects" },
-    h("div", { class: "card-head" }, h("h2", {}, "Learnt subjects")),
-    list,
-  );
-  element.refresh = async () => {
-    const found = await concepts(true).catch(() => []);
-    replace(
-      list,
-      found.length
-        ? h(
-            "div",
-            { class: "table-scroll" },
-            h(
-              "table",
-              {},
-              h(
-                "thead",
-                {},
-                h(
-                  "tr",
-                  {},
-                  ["Name", "Reads as", "Method", "Model", ""].map((one) =>
-                    h("th", { scope: "col" }, one),
-                  ),
-                ),
-              ),
-              h(
-                "tbody",
-                {},
-                found.map((one) =>
-                  h(
-                    "tr",
-                    {},
-                    h("td", {}, h("strong", {}, one.id)),
-                    h("td", {}, one.phrase),
-                    h("td", {}, one.kind),
-                    h("td", {}, one.base_model),
-                    h(
-                      "td",
-                      {},
-                      h(
-                        "div",
-                        { class: "row" },
-                        button(
-                          "Details",
-                          () =>
-                            dialog(
-                              `Subject ${one.id}`,
-                              () => {
-                                const place = h("div", { class: "stack" });
-                                learnt(one.id, ctx).then(
-                                  (found) => replace(place, found),
-                                  (problem) => showProblem(place, problem.message),
-                                );
-                                return [place];
-                              },
-                              { wide: true },
-                            ),
-                          { class: "small" },
-                        ),
-                        button("Swap", () => ctx.go("swap", { concept: one.id }), {
-                          class: "small",
-                        }),
-                        button("Generate", () => ctx.go("generate", { concept: one.id }), {
-                          class: "small",
-                        }),
-                      ),
-                    ),
-                  ),
-                ),
-              ),
-            ),
-          )
-        : h("p", { class: "muted" }, "None yet."),
-    );
-  };
-  element.refresh();
-  return card;
 }

@@ -1,8 +1,8 @@
 // Models: what can be used, how much disk it takes, checks and conversion.
 
-import { get, post } from "../api.js";
+import { forget, get, post } from "../api.js";
 import { bytes, button, h, replace, toast } from "../dom.js";
-import { forget } from "../api.js";
+import { jobCard } from "../jobs.js";
 
 export const title = "Models";
 export const lead =
@@ -76,7 +76,7 @@ function checkButton(model) {
       const found = await post(`/api/models/${encodeURIComponent(model.id)}/check`, {
         kind: model.kind,
       });
-      told.textContent = found.message;
+      told.textContent = found.ok ? `Complete: ${found.message}` : found.message;
       told.className = `small ${found.ok ? "good" : "danger"}-text`;
     } catch (problem) {
       told.textContent = problem.message;
@@ -92,12 +92,12 @@ function checkButton(model) {
 }
 
 function files(found, ctx, load) {
+  const progress = h("div", { class: "stack" });
   const convert = async (file) => {
     try {
-      await post(`/api/models/convert`, { file: file.id });
+      const { id } = await post(`/api/models/convert`, { file: file.id });
       ctx.refreshJobs();
-      toast(`${file.id} is being converted; no code in it is run.`, "good");
-      setTimeout(load, 3000);
+      replace(progress, jobCard(id, { onDone: load }));
     } catch (problem) {
       toast(problem.message, "bad");
     }
@@ -137,6 +137,7 @@ function files(found, ctx, load) {
           ),
         )
       : h("p", { class: "muted" }, "There are none."),
+    progress,
   );
 }
 

@@ -1,6 +1,7 @@
 // Settings: theme, default model, marks of results, consent, keys, what this browser keeps.
 
 import { get } from "../api.js";
+import { consentField } from "../bench.js";
 import { button, confirm, facts, h, replace, say } from "../dom.js";
 import { checkField, choiceField } from "../forms.js";
 import { showShortcuts } from "../shortcuts.js";
@@ -16,6 +17,7 @@ export function create(ctx) {
   const marks = load("marks", {}),
     run = load("run", {});
   const mark = (name, value, plain) => {
+    const marks = load("marks", {});
     if (value === plain) delete marks[name];
     else marks[name] = value;
     save("marks", marks);
@@ -88,21 +90,9 @@ export function create(ctx) {
       h(
         "p",
         { class: "small muted" },
-        "Only use photos of people with their consent. What you state here is recorded in the marks of each result.",
+        "The forms show the same field. Its value is recorded in the marks of each result.",
       ),
-      choiceField(
-        "Consent of the people in my photos",
-        [
-          ["unstated", "Not stated"],
-          ["self", "It is me"],
-          ["permission", "They gave permission"],
-          ["public-domain", "Public domain"],
-        ],
-        {
-          value: marks.consent ?? "unstated",
-          onInput: (value) => mark("consent", value, "unstated"),
-        },
-      ),
+      consentField(),
     ),
     card(
       "Marks of results",

@@ -1,13 +1,14 @@
 // Swap: a learnt subject takes the place of another one in a photo.
 
-import { given, modelField, need, settingsPart, workbench } from "../bench.js";
-import { button, h, replace } from "../dom.js";
+import { selectField, selected } from "../area.js";
+import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
+import { button, h, replace, toast } from "../dom.js";
 import { choiceField, textField } from "../forms.js";
 import { exampleButton, pictureInput } from "../inputs.js";
 import { likelySubject, wordButtons } from "../prompt_words.js";
 import { state as stateOf } from "../store.js";
+import { drawConcepts, readyCard, readySwap } from "../swap_concept.js";
 import { render } from "../swap_results.js";
-import { concepts } from "../verbs.js";
 
 export const title = "Swap";
 
@@ -17,6 +18,7 @@ export const lead =
 const START = {
   photo: null,
   mask: null,
+  select: "",
   prompt: "",
   word: "",
   concept: "",
@@ -32,15 +34,20 @@ export function create(ctx) {
   let photo;
 
   const draw = () => {
+    const area = selectField(state);
     photo = pictureInput({
       label: "Photo",
       value: state.get("photo"),
       mask: state.get("mask"),
       maskLead:
         "Paint over the subject that will be replaced, or click it with Select area. Without a mask the model finds it by its word.",
-      onMask: (mask) => state.set("mask", mask),
+      onMask: (mask) => {
+        state.set("mask", mask);
+        area.draw();
+      },
       onChange: (found) => {
-        state.set("photo", found);
+        state.assign({ photo: found, select: "" });
+        area.draw();
         if (found?.prompt) {
           state.assign({ prompt: found.prompt, word: found.word ?? likelySubject(found.prompt) });
           draw();
@@ -104,10 +111,15 @@ export function create(ctx) {
       photo,
       prompt,
       words,
+      area,
       concept,
       count,
       settings,
-      modelField(state, () => settings.draw()),
+      consentField(),
+      modelField(state, () => {
+        settings.draw();
+        drawConcepts(concept, state, ctx);
+      }),
     );
     const bench = workbench({
       state,
@@ -122,7 +134,7 @@ export function create(ctx) {
           build: () => ({
             ...base(state),
             verb: "explain",
-            inputs: { ...base(state).inputs, mask: undefined },
+            inputs: { ...base(state).inputs, mask: undefined, select: undefined },
           }),
         },
         {
@@ -134,9 +146,8 @@ export function create(ctx) {
       render: (done) => render(done, ctx),
       empty: emptyNote(
         ctx,
-        (found) => {
-          photo.set(found);
-        },
+        (found) => photo.set(found),
+        tryIt,
         () => element.benched.start(() => ({ verb: "demo", settings: {}, inputs: {} })),
       ),
     });
@@ -144,58 +155,28 @@ export function create(ctx) {
     replace(element, bench.element);
     element.concept = concept;
   };
+  const tryIt = async () => {
+    try {
+      state.assign({ ...(await readySwap()), model: "toybox", settings: {}, jobs: [] });
+      draw();
+      await element.benched.start(() => jobs(state));
+    } catch (problem) {
+      toast(problem.message, "bad");
+    }
+  };
   draw();
   return {
     element,
     take: (files) => photo.take(files),
     shown: () => drawConcepts(element.concept, state, ctx, true),
     receive: async (gift) => {
+      if (gift.tryIt) return tryIt();
       if (gift.concept) state.set("concept", gift.concept);
-      if (gift.photo) state.assign({ photo: gift.photo, mask: null });
+      if (gift.photo) state.assign({ photo: gift.photo, mask: null, select: "" });
       if (gift.form) fill(state, gift.form);
       draw();
     },
   };
-}
-
-async function drawConcepts(place, state, ctx, again = false) {
-  try {
-    const found = await concepts(again);
-    const known = found.flatMap((one) => [
-      [one.id, `${one.id} (${one.phrase})`],
-      ...(one.id === state.get("concept")?.split("@")[0]
-        ? (one.checkpoints ?? []).map((step) => [
-            `${one.id}@${step}`,
-            `${one.id} after ${Number(step.slice(5))} steps`,
-          ])
-        : []),
-    ]);
-    if (!known.length)
-      return replace(
-        place,
-        h(
-          "div",
-          { class: "field" },
-          h("span", { class: "label" }, "Replace it by"),
-          h("p", { class: "help" }, "No subject has been learnt yet."),
-          button("Learn a subject", () => ctx.go("learn"), { class: "small" }),
-        ),
-      );
-    if (!known.some(([id]) => id === state.get("concept"))) state.set("concept", known[0][0]);
-    replace(
-      place,
-      choiceField("Replace it by", known, {
-        value: state.get("concept"),
-        name: "concept",
-        onInput: (value) => {
-          state.set("concept", value);
-          drawConcepts(place, state, ctx);
-        },
-      }),
-    );
-  } catch (problem) {
-    replace(place, h("p", { class: "note bad" }, problem.message));
-  }
 }
 
 function base(state) {
@@ -209,7 +190,13 @@ function base(state) {
   return {
     verb: "swap",
     settings: given(state, "swap"),
-    inputs: { photo: photo.id, mask: state.get("mask")?.id, prompt, swap: [`${word}=${concept}`] },
+    inputs: {
+      photo: photo.id,
+      mask: state.get("mask")?.id,
+      select: selected(state),
+      prompt,
+      swap: [`${word}=${concept}`],
+    },
   };
 }
 
@@ -237,21 +224,24 @@ function fill(state, { settings, inputs }) {
       .pop(),
     photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
     mask: inputs.mask ? { id: inputs.mask } : null,
+    select: (inputs.select ?? []).join("; "),
     settings: { swap: settings.swap ?? {} },
     model: settings.run?.model ?? state.get("model"),
     jobs: [],
   });
 }
 
-function emptyNote(ctx, use, demo) {
+function emptyNote(ctx, use, tryIt, demo) {
   return h(
     "div",
-    { class: "empty stack tight" },
+    { class: "empty stack" },
     h("h2", {}, "Nothing swapped yet"),
+    h("p", {}, "Try it with a subject that is ready: it takes about a minute on a laptop."),
+    readyCard(tryIt),
     h(
       "p",
-      {},
-      "Choose a photo, describe it, choose a learnt subject, and press Swap. The photo is inverted first; a second swap of the same photo skips that step.",
+      { class: "small" },
+      "Or choose a photo, describe it, choose a learnt subject, and press Swap. The photo is inverted first; a second swap of the same photo skips that step.",
     ),
     h(
       "div",
