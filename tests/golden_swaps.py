@@ -20,9 +20,10 @@ from understudy.diffusion.sampler import guided_output
 from understudy.diffusion.text import Text
 from understudy.diffusion.words import Alignment, align, exact_places
 from understudy.invert.inversion import Inversion
+from understudy.settings.swap import published_counts
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import SwapStep, replay_steps, steady
-from understudy.transfer.schedule import SwapSchedule, as_published
+from understudy.transfer.schedule import SwapSchedule
 
 START_BLEND, THRESHOLD = 0.2, 0.3  # of Photoswap's authors, where a record does not say
 _AT = r"(?:final|after_step_(?P<step>\d+))(?:_sub(?P<every>\d+))?"
@@ -48,6 +49,12 @@ def prompts_of(case: GoldenCase) -> tuple[str, str]:
         case.prompt(text="source_prompt", emb="source_emb"),
         case.prompt(text="target_prompt", emb="target_emb"),
     )
+
+
+def as_published(steps: int, self_output: float, self_map: float, cross_map: float) -> SwapSchedule:
+    """The schedule of Photoswap's authors' code, from its fractions."""
+    counts = published_counts(steps, self_output, self_map, cross_map).values()
+    return SwapSchedule(steps, *map(range, counts))
 
 
 def schedule_of(case: GoldenCase) -> SwapSchedule:

@@ -67,14 +67,5 @@ def test_masks_follow_their_photo(tmp_path: Path) -> None:
         tensors.read_mask(empty, (40, 80), (20, 20))
 
 
-def test_points_must_lie_in_the_photo() -> None:
-    assert torch.equal(tensors.check_points([(0, 0), (4, 3.5)], (4, 5))[1], torch.tensor([4, 3.5]))
-    for bad in ((5.1, 0.0), (-0.1, 0.0), (math.nan, 1.0), (0.0, math.inf)):
-        with pytest.raises(InputError, match="Point 2"):
-            tensors.check_points([(1, 1), bad], (4, 5))
-    with pytest.raises(InputError, match="at least one point"):
-        tensors.check_points([], (4, 5))
-
-
 def test_to_mask() -> None:
     assert tensors.to_mask(np.ones((3, 4))).shape == (1, 1, 3, 4)

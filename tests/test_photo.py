@@ -247,21 +247,19 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
         folders.list_folder(pictures.save(tmp_path / "a.png"))
 
 
-def test_fit_keeps_the_centre_and_the_points(tmp_path: Path) -> None:
+def test_fit_keeps_the_centre(tmp_path: Path) -> None:
     pixels = np.zeros((60, 100, 3), dtype=np.uint8)
     pixels[28:33, 48:53] = 255  # a spot in the very middle
     fitted = photo.fit(pixels, (30, 30))
     assert fitted.shape == (30, 30, 3)
     assert fitted[15, 15].min() > 200
-    same = photo.fit_points(np.array([[50.0, 30.0], [20.0, 0.0]]), (60, 100), (30, 30))
-    assert np.allclose(same, [[15, 15], [0, 0]])
     assert photo.fit(pixels, (60, 100)) is pixels
 
 
 def test_png_is_written_with_text_and_same_bytes(tmp_path: Path) -> None:
     pixels = pictures.gradient()
     path = photo.write_pixels(tmp_path / "deep" / "a.png", pixels, {"key": "über 日本"})
-    assert photo.png_text(path) == {"key": "über 日本"}
+    assert photo.texts(path)[0] == {"key": "über 日本"}
     assert np.array_equal(photo.read_photo(path).pixels, pixels)
     assert photo.png_bytes(pixels, {"key": "x"}) == photo.png_bytes(pixels, {"key": "x"})
     with Image.open(io.BytesIO(path.read_bytes())) as image:

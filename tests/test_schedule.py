@@ -3,9 +3,9 @@
 import pytest
 
 from golden_model import GoldenCase, golden_cases
-from golden_swaps import schedule_of
+from golden_swaps import as_published, schedule_of
 from understudy.errors import InputError
-from understudy.transfer.schedule import as_published, first_steps
+from understudy.transfer.schedule import first_steps
 
 
 @golden_cases("c_photoswap", where=lambda case: "derived" in case.settings)

@@ -97,7 +97,6 @@ def test_headers() -> None:
 def test_finite() -> None:
     tensors = {"a": torch.ones(3), "ids": torch.tensor([1])}
     spec.check_finite(tensors)
-    assert spec.headers_of(tensors) == {"a": ("float32", (3,)), "ids": ("int64", (1,))}
     for value in (math.nan, math.inf, -math.inf):
         with pytest.raises(spec.Unfit, match="'a' holds numbers that are not finite"):
             spec.check_finite({"a": torch.tensor([1.0, value])})

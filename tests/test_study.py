@@ -27,7 +27,7 @@ from understudy.evaluate.study.questions import Contest, Question, Study, make, 
 from understudy.evaluate.study.server import VOTES, StudyServer
 from understudy.evaluate.study.tally import raters, report, scores
 from understudy.evaluate.study.votes import Votes
-from understudy.pictures.photo import png_text, write_pixels
+from understudy.pictures.photo import texts, write_pixels
 from understudy.settings.evaluate import StudySettings
 
 METHODS = ("method-of-ada", "method-of-bob")
@@ -71,7 +71,7 @@ def test_questions_are_blind_balanced_and_the_same_for_a_seed(study: Path, tmp_p
             shown = json.dumps(question.shown())
             assert not any(word in shown for word in (*METHODS, "good", "wrong", "catch", "case"))
     pictures = list((study / "pictures").iterdir())
-    assert not any(png_text(file) for file in pictures)
+    assert not any(texts(file)[0] for file in pictures)
     with pytest.raises(OutputError, match="a study already"):
         make(study, toys(), TASKS, WISH)
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from benchmarks.plain import Plain, plain_swap
+from golden_swaps import as_published
 from tiny import tiny_model
 from understudy.diffusion.sampler import starting_noise
 from understudy.errors import InputError, PromptError
@@ -20,7 +21,7 @@ from understudy.swap.photoswap import swap, swap_steps
 from understudy.swap.subjects import with_replacements
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import alignment, replay_steps
-from understudy.transfer.schedule import SwapSchedule, as_published, first_steps
+from understudy.transfer.schedule import SwapSchedule, first_steps
 from understudy.transfer.source_target import Replacement, Target
 
 PAPER = SwapSettings.filled({"preset": "paper"})

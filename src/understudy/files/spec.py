@@ -239,14 +239,6 @@ def check_finite(tensors: Mapping[str, Any]) -> None:
             raise Unfit(f"{shown(name)} holds numbers that are not finite (NaN, infinity)")
 
 
-def headers_of(tensors: Mapping[str, Any]) -> dict[str, Told]:
-    """What a header would tell of tensors in memory."""
-    return {
-        name: (str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
-        for name, tensor in tensors.items()
-    }
-
-
 def shown(value: Any, most: int = 60) -> str:
     """A value of a file for a message: short, on one line, without control characters."""
     if isinstance(value, (dict, list, tuple)):

@@ -120,13 +120,6 @@ def self_fidelity(photos: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     return (pairs.sum() - pairs.diagonal().sum()) / (len(photos) * (len(photos) - 1))
 
 
-def prompt_fidelity(
-    generated: Float[Tensor, "n d"], prompts: Float[Tensor, "n d"]
-) -> Float[Tensor, ""]:
-    """Mean cosine of each picture with its own prompt (DreamBooth, section 4.2): CLIP-T."""
-    return identity_score(generated, prompts).mean()
-
-
 def class_drift(plain: Float[Tensor, "n d"], photos: Float[Tensor, "m d"]) -> Float[Tensor, ""]:
     """PRES (DreamBooth, section 4.4): mean cosine of samples of the *plain* class prompt, drawn
     by the tuned model, with the subject's photos. Lower is better: high means that the class has

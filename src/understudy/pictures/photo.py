@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 from PIL import Image, ImageOps, PngImagePlugin, UnidentifiedImageError
 
 from understudy.errors import ExtraMissing, InputError, PictureError
@@ -110,15 +110,6 @@ def shortest_side(pixels: Pixels, side: int) -> UInt8[np.ndarray, "h2 w2 3"]:
     return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC))
 
 
-def fit_points(
-    points: Float[np.ndarray, "n 2"], photo_size: tuple[int, int], size: tuple[int, int]
-) -> Float[np.ndarray, "n 2"]:
-    """Where `fit` moves points (x, y) in pixels of a picture of `photo_size` (height, width)."""
-    scale = max(size[0] / photo_size[0], size[1] / photo_size[1])
-    centre = np.array([photo_size[1] / 2, photo_size[0] / 2])
-    return (points - centre) * scale + np.array([size[1] / 2, size[0] / 2])
-
-
 def png_bytes(pixels: Pixels, text: Mapping[str, str] | None = None) -> bytes:
     """The picture as a PNG file, with `text` in iTXt chunks; the same input, the same bytes."""
     info = PngImagePlugin.PngInfo()
@@ -146,11 +137,6 @@ def check_png_name(path: str | os.PathLike[str]) -> Path:
     if file.suffix.lower() != ".png":
         raise InputError(f"A result is written as PNG. Got {file.name!r}; end it in .png.")
     return file
-
-
-def png_text(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The text chunks of a PNG; empty for any other picture."""
-    return texts(path)[0]
 
 
 def texts(path: str | os.PathLike[str]) -> tuple[dict[str, str], str]:

@@ -6,9 +6,8 @@ here pixels become numbers a model takes, and back.
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -101,24 +100,3 @@ def read_mask(
 def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:
     """An array in [0, 1] (1 is the subject) as a mask."""
     return torch.from_numpy(array.astype(np.float32))[None, None]
-
-
-def check_points(
-    points: Iterable[tuple[float, float]], size: tuple[int, int]
-) -> Float[Tensor, "n 2"]:
-    """Points (x, y) in pixels of a picture of `size` (height, width), centres at +0.5.
-
-    Raises InputError, naming the point, for NaN and for points outside.
-    """
-    height, width = size
-    checked: list[tuple[float, float]] = []
-    for number, (x, y) in enumerate(points, start=1):
-        inside = math.isfinite(x) and math.isfinite(y) and 0 <= x <= width and 0 <= y <= height
-        if not inside:
-            raise InputError(
-                f"Point {number} ({x}, {y}) lies outside the {width} x {height} photo."
-            )
-        checked.append((x, y))
-    if not checked:
-        raise InputError("Wanted at least one point (x, y). Got none.")
-    return torch.tensor(checked, dtype=torch.float32)

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from understudy.errors import InputError
 from understudy.invert.source import Part, Parts
-from understudy.settings.swap import published_counts
 
 Share = int | float
 
@@ -94,15 +93,6 @@ def first_steps(
         _count("cross_map", cross_map, steps, sigmas),
     )
     return SwapSchedule(steps, *(range(count) for count in counts))
-
-
-def as_published(steps: int, self_output: float, self_map: float, cross_map: float) -> SwapSchedule:
-    """The schedule of Photoswap's authors' code, from its fractions.
-
-    It differs from the paper: see `settings.swap.published_counts`.
-    """
-    counts = published_counts(steps, self_output, self_map, cross_map).values()
-    return SwapSchedule(steps, *map(range, counts))
 
 
 def _count(name: str, share: Share, steps: int, sigmas: Sequence[float] | None = None) -> int:
