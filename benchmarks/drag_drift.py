@@ -41,7 +41,7 @@ class Ran:
     """Tracks, the moving layers after the last step, and the slope of the first."""
 
     points: list[list[tuple[int, int]]]
-    front: Tensor
+    moving_ws: Tensor
     slope: Tensor
 
 
@@ -53,27 +53,27 @@ def ours(task: Task) -> Ran:
         points.append([(int(y), int(x)) for y, x in found.points.tolist()])
         if step == 0:
             slope = state.first / 0.1  # Adam's first moment of a first step
-    return Ran(points, state.front, slope)
+    return Ran(points, state.moving_ws, slope)
 
 
 def plain(task: Task) -> Ran:
     steps = list(plain_run(task))
-    return Ran([step.points for step in steps], steps[-1].front, steps[0].slope)
+    return Ran([step.points for step in steps], steps[-1].moving_ws, steps[0].slope)
 
 
 def drift(task: Task) -> Row:
     """One case, both programs, both precisions."""
     wide = replace(task, precision="float64")
     ours32, plain32, ours64, plain64 = ours(task), plain(task), ours(wide), plain(wide)
-    apart = (ours32.front - plain32.front).abs()
+    apart = (ours32.moving_ws - plain32.moving_ws).abs()
     beyond, size = apart > 1e-5, plain64.slope.abs()
     return {
         "slope": largest(ours32.slope, plain32.slope) / float(size.max()),
         "slope 64": largest(ours64.slope, plain64.slope) / float(size.max()),
         "w": float(apart.max()),
-        "w 64": largest(ours64.front, plain64.front),
-        "ours": largest(ours32.front, ours64.front),
-        "plain": largest(plain32.front, plain64.front),
+        "w 64": largest(ours64.moving_ws, plain64.moving_ws),
+        "ours": largest(ours32.moving_ws, ours64.moving_ws),
+        "plain": largest(plain32.moving_ws, plain64.moving_ws),
         "beyond": f"{int(beyond.sum())} of {beyond.numel()}",
         "small": float(size[beyond].median() / size.median()) if bool(beyond.any()) else None,
         "alike": ours32.points == plain32.points == ours64.points == plain64.points,

@@ -127,7 +127,7 @@ def ours(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     engine, state = begun(task)
     for _ in range(task.steps):
         found, state = engine.step(state)
-        yield [(int(y), int(x)) for y, x in found.points.tolist()], state.front
+        yield [(int(y), int(x)) for y, x in found.points.tolist()], state.moving_ws
 
 
 def begun(task: Task) -> tuple[Engine, State]:
@@ -147,21 +147,21 @@ def region(task: Task, times: int = 3) -> dict[str, float]:
     engine, state = begun(task)
     cuda, box = task.device != "cpu", None if engine.fixed is None else engine.fixed.box
     radius = engine.search + math.ceil(engine.disc) + 3
-    front = state.front.clone().requires_grad_()
+    moving_ws = state.moving_ws.clone().requires_grad_()
 
     def looked() -> Tensor:
-        seen = look(engine.held, front, 128, engine.grid, state.points.cpu(), radius, box)
+        seen = look(engine.held, moving_ws, 128, engine.grid, state.points.cpu(), radius, box)
         return seen.windows.abs().mean() + (0 if seen.box is None else seen.box.abs().mean())
 
     def whole() -> Tensor:
-        return engine.held.features(front, 128).abs().mean()
+        return engine.held.features(moving_ws, 128).abs().mean()
 
     found = dict[str, float]()
     for name, compute in (("region", looked), ("map", whole)):
         seconds = list[float]()
         for _ in range(times + 1):
             started = _clock(cuda)
-            torch.autograd.grad(compute(), front)
+            torch.autograd.grad(compute(), moving_ws)
             seconds.append(_clock(cuda) - started)
         found[name] = sorted(seconds[1:])[times // 2]
     return found
@@ -170,7 +170,7 @@ def region(task: Task, times: int = 3) -> dict[str, float]:
 def plain(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
     """The straightforward loop."""
     for step in plain_run(task):
-        yield step.points, step.front
+        yield step.points, step.moving_ws
 
 
 def plain_run(task: Task) -> Iterator[PlainStep]:
@@ -194,10 +194,10 @@ def measured(side: Callable[[Task], Iterator[Any]], task: Task) -> dict[str, Any
         torch.cuda.reset_peak_memory_stats()
     seconds, points, fronts = list[float](), list[Any](), list[Any]()
     started = _clock(cuda)
-    for where, front in side(task):
+    for where, moving_ws in side(task):
         seconds.append(_clock(cuda) - started)
         points.append(where)
-        fronts.append(front.cpu().flatten().tolist())
+        fronts.append(moving_ws.cpu().flatten().tolist())
         started = _clock(cuda)
     peak = torch.cuda.max_memory_allocated() if cuda else _resident()
     later = sorted(seconds[1:])

@@ -22,7 +22,7 @@ class PlainStep:
     slope before it."""
 
     points: list[tuple[int, int]]
-    front: Tensor
+    moving_ws: Tensor
     slope: Tensor
 
 
@@ -43,12 +43,12 @@ def plain_steps(
     """movable: (h, w), 1 where the picture may change. Radii in pixels of this picture."""
     model.requires_grad_(True)
     size, net = model.picture_size[0], model.synthesis
-    front = ws[:, :6].clone().requires_grad_()
-    optimiser = torch.optim.Adam([front], lr=learning_rate)
+    moving_ws = ws[:, :6].clone().requires_grad_()
+    optimiser = torch.optim.Adam([moving_ws], lr=learning_rate)
     references, first = list[Tensor](), torch.empty(0)
     line = torch.linspace(0, size, size, device=ws.device, dtype=ws.dtype)
     for step in range(steps):
-        latent = torch.cat([front, ws[:, 6:]], dim=1)
+        latent = torch.cat([moving_ws, ws[:, 6:]], dim=1)
         run = net.plain(latent, "const")
         partway = net.begin(latent, resolution, run)
         net.go_on(latent, partway, run)  # the picture, as it is shown every step
@@ -76,8 +76,8 @@ def plain_steps(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        slope = torch.zeros_like(front) if front.grad is None else front.grad.clone()
-        yield PlainStep(points, front.detach().clone(), slope)
+        slope = torch.zeros_like(moving_ws) if moving_ws.grad is None else moving_ws.grad.clone()
+        yield PlainStep(points, moving_ws.detach().clone(), slope)
 
 
 @torch.no_grad()

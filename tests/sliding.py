@@ -47,17 +47,17 @@ class Slid:
     def __init__(self, ws: Tensor, moving: int) -> None:
         self._ws, self.moving = ws, moving
 
-    def ws(self, front: Tensor) -> Tensor:
-        return torch.cat([front, self._ws[:, self.moving :]], dim=1)
+    def ws(self, moving_ws: Tensor) -> Tensor:
+        return torch.cat([moving_ws, self._ws[:, self.moving :]], dim=1)
 
-    def features(self, front: Tensor, resolution: int, windows: Any = None) -> Tensor:
+    def features(self, moving_ws: Tensor, resolution: int, windows: Any = None) -> Tensor:
         scale = SIDE / resolution
         line = (torch.arange(resolution) + 0.5) * scale - 0.5
-        slid = front[0].mean(dim=0)
+        slid = moving_ws[0].mean(dim=0)
         y, x = (line - slid[0])[:, None], (line - slid[1])[None, :]
         whole = torch.stack([(a * y + b * x + n).sin() for n, (a, b) in enumerate(WAVES)])[None]
         return whole if windows is None else windows.cut_out(whole)
 
-    def picture(self, front: Tensor) -> Tensor:
+    def picture(self, moving_ws: Tensor) -> Tensor:
         with torch.no_grad():
-            return self.features(front, SIDE)[:, :3]
+            return self.features(moving_ws, SIDE)[:, :3]

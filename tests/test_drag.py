@@ -157,7 +157,7 @@ def test_a_small_fixed_part_is_looked_at_alone(model: StyleGAN2, latent: Tensor)
         looks = [engine.step(state) for engine, state in zip((one, other), states, strict=True)]
         states = [state for _, state in looks]
         assert abs(looks[0][0].mask - looks[1][0].mask) < 1e-6
-    assert (states[0].front - states[1].front).abs().max() < 1e-4
+    assert (states[0].moving_ws - states[1].moving_ws).abs().max() < 1e-4
 
 
 def test_reasons_to_stop() -> None:
@@ -217,7 +217,7 @@ def test_kept_moments_can_be_gone_back_to() -> None:
     done = last_of(begun(model, latent, steps=7, keep_every=3).run(model)).session
     assert [kept.step for kept in done.kept] == [0, 3, 6, 7]
     back = done.at(3)
-    assert torch.equal(back.latent, done.latent_of(done.kept[1].front))
+    assert torch.equal(back.latent, done.latent_of(done.kept[1].moving_ws))
     assert back.pairs[0][0] == done.kept[1].points[0]
     with pytest.raises(InputError, match="Step 4 was not kept. Kept steps: 0, 3, 6, 7"):
         done.at(4)

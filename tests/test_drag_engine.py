@@ -78,17 +78,19 @@ def test_golden_drag(case: DragCase) -> None:
         event = case.get("events", default={}).get(str(index))
         if event:
             engine, state = changed(case, engine, state, event)
-        anchor = state.front if state.anchor is None else state.anchor.front
-        relative = loss_tolerance(case, index, state.front - anchor, engine.fixed is not None)
+        anchor = state.moving_ws if state.anchor is None else state.anchor.moving_ws
+        relative = loss_tolerance(case, index, state.moving_ws - anchor, engine.fixed is not None)
         found, state = engine.step(state)
         n = len(found.points)
         assert torch.equal(found.points.int(), gold["points"][index, :n]), f"points at {index}"
         if "stop" in gold:
             assert found.reached == bool(gold["stop"][index])
         tolerance = max(3e-6, 5 * spread_of(case, index))
-        reported = engine.latent(found.front)[0]
+        reported = engine.latent(found.moving_ws)[0]
         after = gold["w_after"][index].reshape(1, -1, start.shape[1])
-        assert (state.front - after[:, : state.front.shape[1]]).abs().max() <= tolerance, index
+        assert (state.moving_ws - after[:, : state.moving_ws.shape[1]]).abs().max() <= tolerance, (
+            index
+        )
         if "ws_reported" in gold:
             assert (reported - gold["ws_reported"][index]).abs().max() <= tolerance
         if "motion_loss" in gold:
@@ -175,8 +177,8 @@ def test_drag_in_double_precision(space: str) -> None:
         ours = torch.tensor([found.mask, found.total, *found.motion.tolist()]).double()
         theirs = torch.tensor([plain.mask, plain.total, *plain.motion]).double()
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12, equal_nan=True)
-        rows = plain.after.reshape(1, -1, 16)[:, : state.front.shape[1]]
-        assert (state.front - rows).abs().max() < 1e-10
+        rows = plain.after.reshape(1, -1, 16)[:, : state.moving_ws.shape[1]]
+        assert (state.moving_ws - rows).abs().max() < 1e-10
     assert expected[-1].mask > 0 and (space == "w" or expected[-1].points != points)
 
 
@@ -188,13 +190,13 @@ class Maps:
     def __init__(self, features: Tensor) -> None:
         self.map = features
 
-    def ws(self, front: Tensor) -> Tensor:
-        return front
+    def ws(self, moving_ws: Tensor) -> Tensor:
+        return moving_ws
 
-    def features(self, front: Tensor, resolution: int, windows: Any = None) -> Tensor:
+    def features(self, moving_ws: Tensor, resolution: int, windows: Any = None) -> Tensor:
         return self.map if windows is None else windows.cut_out(self.map)
 
-    def picture(self, front: Tensor) -> Tensor:
+    def picture(self, moving_ws: Tensor) -> Tensor:
         return self.map
 
 

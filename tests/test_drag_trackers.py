@@ -150,7 +150,9 @@ def test_no_picture_is_drawn_unless_a_tracker_wants_it(monkeypatch: pytest.Monke
     drawn = list[int]()
     whole = sliding.Slid.picture
     monkeypatch.setattr(
-        sliding.Slid, "picture", lambda self, front: (drawn.append(1), whole(self, front))[1]
+        sliding.Slid,
+        "picture",
+        lambda self, moving_ws: (drawn.append(1), whole(self, moving_ws))[1],
     )
     model = Sliding()
     settings = DragSettings.filled({"steps": 5, "r2": 40.0})
@@ -201,8 +203,8 @@ def test_runs_begin_where_a_point_was_seen_well() -> None:
     memory: Any = None
     points = POINTS
     for number, held in enumerate(pictures):
-        front = torch.full((1, 6, 2), 0.3 * number)
-        tracks = tracker.track(sight(lambda h=held, f=front: h.picture(f), memory), points, 9)
+        moving_ws = torch.full((1, 6, 2), 0.3 * number)
+        tracks = tracker.track(sight(lambda h=held, f=moving_ws: h.picture(f), memory), points, 9)
         points, memory = tracks.points, tracks.memory
         torch.testing.assert_close(points, POINTS + 0.3 * number, atol=0.02, rtol=0)
         assert (

@@ -116,8 +116,8 @@ def load_latent(file: Path) -> object:
 
 def session(folder: Path) -> Path:
     def state(rows: int = 2) -> State:
-        front, points = torch.randn(1, rows, 8), torch.rand(3, 2) * 30
-        return State(front, front.abs(), front.abs(), points, points + 1, 4, 4)
+        moving_ws, points = torch.randn(1, rows, 8), torch.rand(3, 2) * 30
+        return State(moving_ws, moving_ws.abs(), moving_ws.abs(), points, points + 1, 4, 4)
 
     kept = (Snapshot(5, torch.randn(1, 2, 8), ((1.0, 2.0), (3.0, 4.0), (5.0, 6.0))),)
     made = DragSession(
@@ -130,7 +130,7 @@ def session(folder: Path) -> Path:
 
 def load_session(file: Path) -> object:
     found = DragSession.load(file)
-    return found.pairs, found.latent, [found.latent_of(kept.front) for kept in found.kept]
+    return found.pairs, found.latent, [found.latent_of(kept.moving_ws) for kept in found.kept]
 
 
 # Concepts

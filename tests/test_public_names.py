@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -12,6 +13,7 @@ import pytest
 
 import understudy
 
+SOURCE = Path(understudy.__file__).parent
 VERBS = ("generate", "learn", "invert", "swap", "edit", "project", "drag")
 
 
@@ -70,3 +72,40 @@ def test_modules_are_described() -> None:
         if not ast.get_docstring(ast.parse(path.read_text()))
     ]
     assert not bare
+
+
+# Former names: one word for one thing, and the literature's where there is one.
+FORMER = set(
+    "audition auditions casting lesson lessons bank team pupil journal stirring stirred waves worn "
+    "wear mixes front judge ruler actor dressed".split()
+)
+
+
+def words_of(name: str) -> set[str]:
+    """ "moving_ws" -> moving, ws; "SwapStep" -> swap, step."""
+    return {word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)}
+
+
+@pytest.mark.parametrize("package", sorted(p.name for p in SOURCE.iterdir() if p.is_dir()))
+def test_no_former_name_is_public(package: str) -> None:
+    """Classes, functions, their parameters, and fields; the toy world has eyes with pupils."""
+    allowed = {"toybox": {"pupil", "front"}, "batch": {"actor"}, "evaluate": {"actor"}}
+    for path in sorted((SOURCE / package).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names: list[str] = []
+            if isinstance(node, ast.ClassDef):
+                names = [node.name]
+            elif isinstance(node, ast.FunctionDef):
+                args = (*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs)
+                names = [node.name, *(one.arg for one in args)]
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names = [node.target.id]
+            for name in names:
+                found = words_of(name) & (FORMER - allowed.get(package, set()))
+                assert not found, f"{path.name}: {name}"
+
+
+def test_no_former_name_is_in_the_help() -> None:
+    text = (SOURCE.parent.parent / "docs" / "cli.txt").read_text()
+    found = set(re.findall(r"[a-z]+", text.lower())) & (FORMER - {"front"})
+    assert not found

@@ -118,8 +118,8 @@ def test_held_is_the_whole(architecture: str, changes: dict[str, object]) -> Non
         whole = net.begin(ws, resolution, net.plain(ws, "const")).features
         close(held.features(ws[:, :6], resolution), whole, 1e-5)
     other = ws[:, :6] + 0.1
-    for front in (ws[:, :6], other):  # after a walk to 64, without one, and after one to 16
-        close(held.picture(front), model.pictures(held.ws(front)), 1e-5)
+    for moving_ws in (ws[:, :6], other):  # after a walk to 64, without one, and after one to 16
+        close(held.picture(moving_ws), model.pictures(held.ws(moving_ws)), 1e-5)
         held.features(other, 16)
         close(held.picture(other), model.pictures(held.ws(other)), 1e-5)
 
@@ -129,17 +129,17 @@ def test_held_is_the_whole(architecture: str, changes: dict[str, object]) -> Non
 def test_windows_are_cut_out_of_the_whole(changes: dict[str, object], resolution: int) -> None:
     model = small(**changes)
     ws = model.latents(model.draw_z(1))
-    held, front = model.held(ws, 6), ws[:, :6].clone().requires_grad_()
+    held, moving_ws = model.held(ws, 6), ws[:, :6].clone().requires_grad_()
     height, width = model.feature_size(resolution)
     places = [(0, 0), (-2, 3), (height - 5, width - 3), (3, 2), (height // 2, width // 2 - 1)]
     for count in (1, 2, 5):
         windows = Windows(torch.tensor(places[-count:]), (5, 4))
-        found = held.features(front, resolution, windows)
-        wide = torch.nn.functional.pad(held.features(front, resolution), (9, 9, 9, 9))
+        found = held.features(moving_ws, resolution, windows)
+        wide = torch.nn.functional.pad(held.features(moving_ws, resolution), (9, 9, 9, 9))
         pull = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
         cut = torch.cat([wide[:, :, 9 + y : 14 + y, 9 + x : 13 + x] for y, x in places[-count:]])
         close(found.detach(), cut.detach(), 2e-6)
-        slopes = [torch.autograd.grad((one * pull).sum(), front)[0] for one in (found, cut)]
+        slopes = [torch.autograd.grad((one * pull).sum(), moving_ws)[0] for one in (found, cut)]
         close(slopes[0], slopes[1], 1e-5 * float(slopes[1].abs().max()))
 
 

@@ -372,9 +372,9 @@ def test_held_is_the_whole(kind: dict[str, Any]) -> None:
         assert tuple(found.shape[2:]) == model.feature_size(resolution)
         wanted = model.features(held.ws(other), name)
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-5)
-        for front in (other, ws[:, :6]):  # from where the walk stopped, and from the start
-            drawn = model.pictures(held.ws(front))
-            torch.testing.assert_close(held.picture(front), drawn, rtol=0, atol=1e-5)
+        for moving_ws in (other, ws[:, :6]):  # from where the walk stopped, and from the start
+            drawn = model.pictures(held.ws(moving_ws))
+            torch.testing.assert_close(held.picture(moving_ws), drawn, rtol=0, atol=1e-5)
     windows = Windows(torch.tensor([[-2, 5], [20, 27]]), (7, 9))
     cut = held.features(other, 32, windows)
     wide = torch.nn.functional.pad(held.features(other, 32), (9, 9, 9, 9))[0]
@@ -427,10 +427,12 @@ def test_precisions(dtype: str, near: int) -> None:
     drawn = model.pictures(ws)
     assert drawn.dtype == torch.float32 and str(model.dtype) == f"torch.{dtype}"
     assert decibels(drawn.double(), exact.pictures(ws)) > near
-    held, front = model.held(ws.float(), 6), ws[:, :6].float().requires_grad_()
-    held.features(front, 32).square().mean().backward()
+    held, moving_ws = model.held(ws.float(), 6), ws[:, :6].float().requires_grad_()
+    held.features(moving_ws, 32).square().mean().backward()
     assert (
-        front.grad is not None and bool(front.grad.isfinite().all()) and front.grad.abs().max() > 0
+        moving_ws.grad is not None
+        and bool(moving_ws.grad.isfinite().all())
+        and moving_ws.grad.abs().max() > 0
     )
 
 

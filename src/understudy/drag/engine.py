@@ -99,30 +99,32 @@ class Engine:
         """The state before the first step."""
         # In W all moving layers share one row; in W+ each layer has its own. Upper layers hold
         # colours and textures and stay fixed.
-        front = self.start[:, : 1 if self.settings.space == "w" else self.settings.layers].clone()
-        points, targets = points.to(front), targets.to(front)
-        return State(front, front, front, points, targets).fresh_moments()
+        moving_ws = self.start[
+            :, : 1 if self.settings.space == "w" else self.settings.layers
+        ].clone()
+        points, targets = points.to(moving_ws), targets.to(moving_ws)
+        return State(moving_ws, moving_ws, moving_ws, points, targets).fresh_moments()
 
-    def layers(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 moving w_dim"]:
+    def layers(self, moving_ws: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 moving w_dim"]:
         """The moving layers of the latent: in W, one row for all of them."""
-        return front.expand(-1, self.settings.layers, -1)
+        return moving_ws.expand(-1, self.settings.layers, -1)
 
-    def latent(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
+    def latent(self, moving_ws: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
         """The whole latent."""
-        return self.held.ws(self.layers(front))
+        return self.held.ws(self.layers(moving_ws))
 
     def step(self, state: State, update: bool = True) -> tuple[Findings, State]:
         """Look, track, and (unless all handles arrived, or not `update`) move the latent once."""
         with torch.enable_grad():
-            front = state.front.detach().requires_grad_()
+            moving_ws = state.moving_ws.detach().requires_grad_()
             # Features with gradients, computed once: tracking and supervision read the same ones.
-            state, seen, search = self._look(state, front)
+            state, seen, search = self._look(state, moving_ws)
             anchor = cast(Anchor, state.anchor)
 
             def picture() -> Tensor:
-                return self.held.picture(self.layers(front).detach())
+                return self.held.picture(self.layers(moving_ws).detach())
 
-            followed = self._followed(front, state.places, search)
+            followed = self._followed(moving_ws, state.places, search)
             look = seen.detached() if followed is None else followed
             # Tracking compares with the features at the anchor, not with those of the last step:
             # errors then do not add up over steps.
@@ -132,15 +134,15 @@ class Engine:
             # Kept on the device: reading it here would make the host wait.
             reached = (left <= self.stop_distance(len(left))).all()
             state = replace(state, points=tracks.points, memory=tracks.memory)
-            total, terms = self._loss(state, front, seen)
-            slope = torch.zeros_like(front)
+            total, terms = self._loss(state, moving_ws, seen)
+            slope = torch.zeros_like(moving_ws)
             # In the dead zone of all handles the loss has no gradient.
             if update and total.requires_grad:
-                (slope,) = torch.autograd.grad(total, front)
+                (slope,) = torch.autograd.grad(total, moving_ws)
         # All numbers of the step go to the host in one transfer.
         flags = (reached, tracks.unsure.any(), torch.isfinite(slope).all())
         losses = (terms["mask"], terms["latent"], total)
-        found, finite = findings(front, state.points, left, terms["motion"], losses, flags)
+        found, finite = findings(moving_ws, state.points, left, terms["motion"], losses, flags)
         state = replace(state, doubtful=found.doubtful, told=(state.points, found.points))
         if found.reached or not update:
             return found, state
@@ -157,8 +159,8 @@ class Engine:
         if anchor is None or anchor.look is not None:
             return state
         with torch.no_grad():
-            seen = self._features(anchor.front, anchor.points.cpu(), self._reach(self.search))
-        followed = self._followed(anchor.front, anchor.points.cpu(), self.search)
+            seen = self._features(anchor.moving_ws, anchor.points.cpu(), self._reach(self.search))
+        followed = self._followed(anchor.moving_ws, anchor.points.cpu(), self.search)
         return replace(state, anchor=replace(anchor, look=seen, tracked=followed))
 
     def stop_distance(self, handles: int) -> float:
@@ -169,37 +171,37 @@ class Engine:
             return 1.0 if handles <= 5 else 2.0
         return max(near * self.scale, near)
 
-    def _look(self, state: State, front: Tensor) -> tuple[State, FeatureView, int]:
+    def _look(self, state: State, moving_ws: Tensor) -> tuple[State, FeatureView, int]:
         """Features around the handles, the radius to search, and an anchor if there was none."""
         # A handle that was lost in the last step may have moved further than one step can.
         search = self.search * (WIDER if state.doubtful else 1)
-        seen = self._features(front, state.places, self._reach(search))
+        seen = self._features(moving_ws, state.places, self._reach(search))
         # The first step, or points moved by the user: the picture as it is now becomes the
         # reference.
         if state.anchor is None:
-            followed = self._followed(front, state.places, search)
-            anchor = Anchor(front.detach().clone(), state.points, seen.detached(), followed)
+            followed = self._followed(moving_ws, state.places, search)
+            anchor = Anchor(moving_ws.detach().clone(), state.points, seen.detached(), followed)
             return replace(state, anchor=anchor, memory=None), seen, search
         return self.anchored(state), seen, search
 
-    def _features(self, front: Tensor, places: Tensor, radius: int) -> FeatureView:
+    def _features(self, moving_ws: Tensor, places: Tensor, radius: int) -> FeatureView:
         """places: the points, on the host."""
         box = None if self.fixed is None else self.fixed.box
-        layers = self.layers(front)
+        layers = self.layers(moving_ws)
         return look(self.held, layers, self.resolution, self.grid, places, radius, box)
 
     @torch.no_grad()
-    def _followed(self, front: Tensor, places: Tensor, radius: int) -> FeatureView | None:
+    def _followed(self, moving_ws: Tensor, places: Tensor, radius: int) -> FeatureView | None:
         """The features that are tracked, where they are not those of supervision."""
         if self.tracking is None:
             return None
-        return look(self.held, self.layers(front), *self.tracking, places, self._reach(radius))
+        return look(self.held, self.layers(moving_ws), *self.tracking, places, self._reach(radius))
 
     def _reach(self, search: int) -> int:
         """How far from a handle a step may look: tracked, then the disc, then a step."""
         return search + math.ceil(self.disc) + 3
 
-    def _loss(self, state: State, front: Tensor, seen: FeatureView) -> tuple[Tensor, Terms]:
+    def _loss(self, state: State, moving_ws: Tensor, seen: FeatureView) -> tuple[Tensor, Terms]:
         anchor = cast(Anchor, state.anchor)
         supervision = supervision_of(self.settings, self.disc, self.fixed is not None)
         motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)
@@ -214,10 +216,10 @@ class Engine:
             mask = mask_term(seen.box, box, self.fixed, how)
             total = total + self.settings.mask_weight * mask
         if self.settings.latent_weight:
-            latent = (self.latent(front) - self.start).abs().mean()
+            latent = (self.latent(moving_ws) - self.start).abs().mean()
             total = total + self.settings.latent_weight * latent
         if self.settings.prior_weight and self.prior is not None:
-            change = self.layers(front) - self.start[:, : self.settings.layers]
+            change = self.layers(moving_ws) - self.start[:, : self.settings.layers]
             total = total + self.settings.prior_weight * self.prior.distance(change)
         return total, {"motion": motion, "mask": mask, "latent": latent}
 
@@ -238,8 +240,10 @@ class Engine:
         below = (second.sqrt() / scale).add_(EPSILON)
         size = self.settings.learning_rate / (1 - BETAS[0] ** count)
         if prior is None:
-            front = state.front.detach().addcdiv(first, below, value=-size)
+            moving_ws = state.moving_ws.detach().addcdiv(first, below, value=-size)
         else:
-            front = state.front.detach() - size * prior.outwards(first / below)
+            moving_ws = state.moving_ws.detach() - size * prior.outwards(first / below)
         step = state.step + 1
-        return replace(state, front=front, first=first, second=second, count=count, step=step)
+        return replace(
+            state, moving_ws=moving_ws, first=first, second=second, count=count, step=step
+        )

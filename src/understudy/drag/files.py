@@ -24,6 +24,7 @@ from understudy.settings.drag import DragSettings
 
 FORMAT = "understudy drag 1"
 STOPS = ("stopped", "reached", "cap", "stalled")
+# Tensors of a state; "front" is the name of moving_ws in files.
 _PARTS = ("front", "first", "second", "points", "targets")
 _STATE = r"(state|past\.\d{1,6}|future\.\d{1,6})"
 _COUNT = spec.Number(0, 1e6, whole=True)
@@ -64,7 +65,7 @@ class Snapshot:
     """One saved step of a drag: moving rows of the latent; handles as (x, y) in pixels."""
 
     step: int
-    front: Float[Tensor, "1 rows w_dim"]
+    moving_ws: Float[Tensor, "1 rows w_dim"]
     points: tuple[Point, ...]
 
 
@@ -82,7 +83,7 @@ def save_session(path: str | os.PathLike[str], session: Mapping[str, Any]) -> Pa
     for name, state in states.items():
         tensors |= _tensors_of(name, state)
     for number, kept in enumerate(session["kept"]):
-        tensors[f"kept.{number}.front"] = kept.front
+        tensors[f"kept.{number}.front"] = kept.moving_ws
         tensors[f"kept.{number}.points"] = tensor(kept.points)
     body = {
         "model": session["model"],
@@ -162,9 +163,10 @@ def _session(
 
 
 def _tensors_of(name: str, state: State) -> dict[str, Tensor]:
-    found = {f"{name}.{part}": getattr(state, part) for part in _PARTS}
+    first = {f"{name}.front": state.moving_ws}
+    found = first | {f"{name}.{part}": getattr(state, part) for part in _PARTS[1:]}
     if state.anchor is not None:
-        found[f"{name}.anchor.front"] = state.anchor.front
+        found[f"{name}.anchor.front"] = state.anchor.moving_ws
         found[f"{name}.anchor.points"] = state.anchor.points
     return found
 

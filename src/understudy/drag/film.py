@@ -62,7 +62,9 @@ def frames(session: DragSession, generator: ImageGenerator, marks: bool = True) 
     """The kept moments of a drag as pictures, drawn now; nothing is drawn while dragging."""
     targets = [target for _, target in session.pairs]
     for kept in session.kept:
-        drawn = to_pixels(generator.pictures(session.latent_of(kept.front).to(generator.device)))
+        drawn = to_pixels(
+            generator.pictures(session.latent_of(kept.moving_ws).to(generator.device))
+        )
         same = len(kept.points) == len(targets)
         yield marked(drawn, kept.points, targets, session.mask) if marks and same else drawn
 

@@ -106,7 +106,7 @@ class FeatureView:
 
 def look(
     held: HeldLatent,
-    front: Float[Tensor, "1 moving w_dim"],
+    moving_ws: Float[Tensor, "1 moving w_dim"],
     resolution: int,
     grid: Grid,
     places: Float[Tensor, "n 2"],
@@ -121,12 +121,12 @@ def look(
     windows = grid.windows(places, radius)
     # A GPU is kept busy by the whole map, and waits for the many small kernels of windows: on an
     # H200 at 512 pixels windows take 1.5 times as long as the whole map.
-    whole = front.device.type == "cuda"
+    whole = moving_ws.device.type == "cuda"
     if box is None:
         if whole:
-            found = windows.cut_out(held.features(front, resolution))
+            found = windows.cut_out(held.features(moving_ws, resolution))
         else:
-            found = held.features(front, resolution, windows)
+            found = held.features(moving_ws, resolution, windows)
         return FeatureView(grid, found, windows.origins.to(found.device))
     # The smallest rectangle with all windows and the mask's box: one call of the network instead of
     # several.
@@ -137,10 +137,10 @@ def look(
     if whole:
         top, left, bottom, right = 0, 0, *grid.cells
     if (bottom - top, right - left) == grid.cells:
-        area = held.features(front, resolution)
+        area = held.features(moving_ws, resolution)
     else:
         around = Windows(torch.tensor([[top, left]]), (bottom - top, right - left))
-        area = held.features(front, resolution, around)
+        area = held.features(moving_ws, resolution, around)
     shift = torch.tensor([top, left])
     around_points = Windows(windows.origins - shift, windows.size).cut_out(area)
     inner = area[:, :, box[0] - top : box[2] - top, box[1] - left : box[3] - left]

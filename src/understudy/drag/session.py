@@ -89,12 +89,14 @@ class DragSession:
     @property
     def latent(self) -> Float[Tensor, "1 num_ws w_dim"]:
         """The whole latent as it stands."""
-        return self.latent_of(self.state.front)
+        return self.latent_of(self.state.moving_ws)
 
-    def latent_of(self, front: Float[Tensor, "1 rows w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
+    def latent_of(
+        self, moving_ws: Float[Tensor, "1 rows w_dim"]
+    ) -> Float[Tensor, "1 num_ws w_dim"]:
         """The whole latent of a kept moment."""
         layers = self.settings.layers
-        moved = front.to(self.start).expand(-1, layers, -1)
+        moved = moving_ws.to(self.start).expand(-1, layers, -1)
         return torch.cat([moved, self.start[:, layers:]], dim=1)
 
     def with_pairs(self, pairs: Iterable[Pair]) -> DragSession:
@@ -142,7 +144,9 @@ class DragSession:
         for kept in self.kept:
             if kept.step == step and len(kept.points) == len(self.state.points):
                 points = tensor(kept.points).to(self.start)
-                state = replace(self.state, front=kept.front, points=points, step=step, memory=None)
+                state = replace(
+                    self.state, moving_ws=kept.moving_ws, points=points, step=step, memory=None
+                )
                 return self._moved(state.fresh_moments())
         known = ", ".join(str(kept.step) for kept in self.kept) or "none"
         raise InputError(f"Step {step} was not kept. Kept steps: {known}.")
@@ -257,10 +261,10 @@ def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[Drag
         stop = _stop(ways, found, last, settings.stall_steps, LEAST_PROGRESS * engine.scale)
         points = as_xy(found.points)
         if stop is not None or index % settings.keep_every == 0:
-            kept = (*kept, Snapshot(number, found.front, points))
+            kept = (*kept, Snapshot(number, found.moving_ws, points))
         session = replace(session, state=state, kept=kept, stop=stop or "stopped")
         if stop is not None:  # the latent that was looked at, not the one after it
-            session = replace(session, state=replace(state, front=found.front, step=number))
+            session = replace(session, state=replace(state, moving_ws=found.moving_ws, step=number))
         drawn = draw_every and (stop is not None or index % draw_every == 0)
         yield DragStep(
             index=index,
@@ -272,9 +276,9 @@ def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[Drag
             loss=found.total,
             doubtful=found.doubtful,
             stop=stop,
-            latent=engine.latent(found.front),
+            latent=engine.latent(found.moving_ws),
             session=session,
-            picture=engine.held.picture(engine.layers(found.front)) if drawn else None,
+            picture=engine.held.picture(engine.layers(found.moving_ws)) if drawn else None,
         )
         if stop is not None:
             return

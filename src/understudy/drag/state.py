@@ -17,7 +17,7 @@ class Anchor:
     """Where references come from: a latent, the handles then, and (once computed) the features;
     tracked: those that are followed, where they are of another resolution."""
 
-    front: Float[Tensor, "1 rows w_dim"]
+    moving_ws: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
     look: FeatureView | None = None
     tracked: FeatureView | None = None
@@ -38,13 +38,13 @@ class Anchor:
 class State:
     """All that a drag changes.
 
-    front: the part of the latent that moves, one row a layer, or one for all of them in W.
+    moving_ws: the part of the latent that moves, one row per layer, or one for all of them in W.
     first, second, count: Adam's moments and steps. points, targets: (y, x) in pixels. anchor: None
     asks the next step to anchor itself. doubtful: whether the last tracking was; memory: its own.
     told: points that the host has read, and its copy of them.
     """
 
-    front: Float[Tensor, "1 rows w_dim"]
+    moving_ws: Float[Tensor, "1 rows w_dim"]
     first: Float[Tensor, "1 rows w_dim"]
     second: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
@@ -66,22 +66,22 @@ class State:
 
     def fresh_moments(self) -> State:
         """The same with an optimiser that never stepped."""
-        zeros = torch.zeros_like(self.front)
+        zeros = torch.zeros_like(self.moving_ws)
         return replace(self, first=zeros, second=zeros.clone(), count=0)
 
     def to(self, device: torch.device) -> State:
         """The same on a device; a session that was saved comes back on the CPU."""
-        if self.front.device == self.points.device == device:
+        if self.moving_ws.device == self.points.device == device:
             return self
-        names = ("front", "first", "second", "points", "targets")
+        names = ("moving_ws", "first", "second", "points", "targets")
         moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
         anchor = self.anchor
-        anchor = anchor and Anchor(anchor.front.to(device), anchor.points.to(device))
+        anchor = anchor and Anchor(anchor.moving_ws.to(device), anchor.points.to(device))
         return replace(self, anchor=anchor, memory=None, told=None, **moved)
 
     def light(self) -> State:
         """The same without its anchor's features, which can be computed again, and pictures."""
-        anchor = self.anchor and Anchor(self.anchor.front, self.anchor.points)
+        anchor = self.anchor and Anchor(self.anchor.moving_ws, self.anchor.points)
         return replace(self, anchor=anchor, memory=None, told=None)
 
 
@@ -89,12 +89,12 @@ class State:
 class Findings:
     """What a step saw, before it moved anything.
 
-    front: the latent that was looked at. points, left and motion are on the host. motion: a term a
-    handle, NaN where it was not pulled.
+    moving_ws: the latent that was measured. points, left and motion are on the host. motion: the
+    term of each handle, NaN where it was not pulled.
     reached: whether all handles are near enough. left: pixels to the targets.
     """
 
-    front: Float[Tensor, "1 rows w_dim"]
+    moving_ws: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
     left: Float[Tensor, " n"]
     motion: Float[Tensor, " n"]
@@ -107,7 +107,7 @@ class Findings:
 
 @torch.no_grad()
 def findings(
-    front: Tensor,
+    moving_ws: Tensor,
     points: Tensor,
     left: Tensor,
     motion: Tensor,
@@ -126,7 +126,7 @@ def findings(
     places, (left, motion), rest = host[: 2 * count], host[2 * count : -6].chunk(2), host[-6:]
     mask, latent, total, reached, doubtful, finite = rest.tolist()
     found = Findings(
-        front.detach(), places.reshape(-1, 2), left, motion, mask, latent, total,
+        moving_ws.detach(), places.reshape(-1, 2), left, motion, mask, latent, total,
         bool(reached), bool(doubtful),
     )  # fmt: skip
     return found, bool(finite)

@@ -17,27 +17,27 @@ Noise = Literal["const", "random", "none"]
 class HeldLatent(Protocol):
     """A latent whose layers from `moving` on stay: what depends on them is computed once.
 
-    `front` is w of the first `moving` layers; everything is differentiable in it.
+    `moving_ws` is w of the first `moving` layers; everything is differentiable in it.
     """
 
     @property
     def moving(self) -> int: ...
 
-    def ws(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
+    def ws(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
         """The whole latent."""
         ...
 
     def features(
         self,
-        front: Float[Tensor, "1 moving w_dim"],
+        moving_ws: Float[Tensor, "1 moving w_dim"],
         resolution: int,
         windows: Windows | None = None,
     ) -> Float[Tensor, "n c h w"]:
         """The features of a resolution: the whole map (n = 1), or the windows alone."""
         ...
 
-    def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
-        """The picture, not clamped; goes on from the last whole map where that is of `front`."""
+    def picture(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
+        """The picture, not clamped; continues from the last whole map if that is of `moving_ws`."""
         ...
 
 

@@ -106,8 +106,8 @@ class HeldLayers:
         self.moving = moving
         self._ws = ws.detach().to(model.mapping.w_avg)
 
-    def ws(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
-        return torch.cat([front, self._ws[:, self.moving :]], dim=1)
+    def ws(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
+        return torch.cat([moving_ws, self._ws[:, self.moving :]], dim=1)
 
 
 Network = TypeVar("Network", bound=nn.Module)

@@ -67,7 +67,7 @@ def learn(
             after=concepts,
             run=folder,
             resume=given.resume,
-            scorer=_judge(model, seeing, given.dino_model) if settings.preview_every else None,
+            scorer=_scorer(model, seeing, given.dino_model) if settings.preview_every else None,
         )
         last = yield from watched(steps, _title)
     assert last.concept is not None, "the last step carries the concept"
@@ -127,7 +127,7 @@ def _look_over(
 def _seeing(clip_model: str | None, dino_model: str | None, wanted: bool) -> ClipFeatures | None:
     """CLIP, where it was given and somebody will ask it."""
     if clip_model is None and dino_model is not None:
-        raise InputError("--dino-model judges pictures; prompts need --clip-model beside it.")
+        raise InputError("--dino-model scores pictures; prompts need --clip-model beside it.")
     return looker(clip_model) if clip_model and wanted else None
 
 
@@ -141,7 +141,7 @@ def _proposed(work: Work, photos: Path, seeing: ClipFeatures | None) -> str:
     return noun
 
 
-def _judge(
+def _scorer(
     model: DiffusionModel, seeing: ClipFeatures | None, dino: str | None
 ) -> PreviewScorer | None:
     """CLIP and DINO where they are given, else the recogniser in the toy world, else nobody."""

@@ -15,7 +15,7 @@ from understudy.studio.config import Config
 
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,79}")
 CHECKPOINT = re.compile(r"step-[0-9]{6}")
-JOURNAL, MAX_JOURNAL, MAX_POINTS = "learn.jsonl", 64 * 2**20, 400
+JOURNAL, MAX_LOG, MAX_POINTS = "learn.jsonl", 64 * 2**20, 400
 CURVES = ("loss", "validation", "identity", "prompt", "drift", "copy")
 _TOLD = ("name", "identifier", "class_noun", "kind", "base_model", "also")
 
@@ -96,11 +96,11 @@ class Concepts:
         return {**told, "built_in": folder.parent == CONCEPTS}
 
 
-def curves(journal: Path) -> dict[str, list[list[float]]]:
-    """Curve -> [step, value] of a run's journal, thinned to MAX_POINTS; a torn line is left out."""
-    if not journal.is_file():
+def curves(log: Path) -> dict[str, list[list[float]]]:
+    """Curve -> [step, value] of a run's log, thinned to MAX_POINTS; a torn line is left out."""
+    if not log.is_file():
         return {}
-    text = read_bytes(journal, most=MAX_JOURNAL).decode(errors="replace")
+    text = read_bytes(log, most=MAX_LOG).decode(errors="replace")
     found: dict[str, list[list[float]]] = {name: [] for name in CURVES}
     for line in text.splitlines():
         try:

@@ -142,9 +142,9 @@ class LiveDrag:
 
     def _take(self, step: DragStep, fresh: bool) -> None:
         onward = replace(_light(step.session), settings=self.settings)
-        rows = onward.state.front.shape[1]
+        rows = onward.state.moving_ws.shape[1]
         number = onward.state.step - (step.stop is None)
-        state = replace(onward.state, front=step.latent[:, :rows].clone(), step=number)
+        state = replace(onward.state, moving_ws=step.latent[:, :rows].clone(), step=number)
         shown = replace(onward, state=state)
         end = step.stop or ""
         start = self._begun if step.index == 0 else self.moment.onward
@@ -250,7 +250,9 @@ def _light(session: DragSession) -> DragSession:
 def _kept(session: DragSession) -> list[DragSession]:
     """The kept moments of a session that was saved, oldest first."""
     return [
-        replace(session, state=replace(session.state.light(), front=kept.front, step=kept.step))
+        replace(
+            session, state=replace(session.state.light(), moving_ws=kept.moving_ws, step=kept.step)
+        )
         for kept in session.kept
         if kept.step < session.state.step
     ]

@@ -55,7 +55,7 @@ def show_preview(request: Request, name: str, step: int) -> Response:
 
 @router.delete("/concepts/{name}", status_code=204, tags=["concepts"])
 def delete_concept(request: Request, name: str) -> None:
-    """Remove a concept with its checkpoints, previews and journal."""
+    """Remove a concept with its checkpoints, previews and log."""
     studio(request).remove_concept(name)
 
 

@@ -24,7 +24,7 @@ from understudy.generators.windows import Windows
 class _Walked:
     """The last whole walk: what it started from, and what left each block."""
 
-    front: Tensor
+    moving_ws: Tensor
     outputs: tuple[Tensor, ...]
 
 
@@ -46,23 +46,23 @@ class StyleGAN2Held(HeldLayers):
 
     def features(
         self,
-        front: Float[Tensor, "1 moving w_dim"],
+        moving_ws: Float[Tensor, "1 moving w_dim"],
         resolution: int,
         windows: Windows | None = None,
     ) -> Float[Tensor, "n c h w"]:
         if windows is None:
-            return self._whole(front, resolution)
+            return self._whole(moving_ws, resolution)
         plan = self._plan(resolution, windows)
-        whole = self._whole(front, resolution >> len(plan))
+        whole = self._whole(moving_ws, resolution >> len(plan))
         if not plan:
             return windows.cut_out(whole)
-        return self._windows(front, whole, plan)
+        return self._windows(moving_ws, whole, plan)
 
     @torch.no_grad()
-    def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
-        net, ws = self.synthesis, self.ws(front)
-        if self._walked is None or not torch.equal(self._walked.front, front):
-            self._whole(front, self.config.img_resolution)
+    def picture(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
+        net, ws = self.synthesis, self.ws(moving_ws)
+        if self._walked is None or not torch.equal(self._walked.moving_ws, moving_ws):
+            self._whole(moving_ws, self.config.img_resolution)
         assert self._walked is not None
         outputs, rgb = self._walked.outputs, None
         last = 4 << (len(outputs) - 1)
@@ -78,9 +78,9 @@ class StyleGAN2Held(HeldLayers):
         assert whole.rgb is not None, "the last block always paints"
         return whole.rgb
 
-    def _whole(self, front: Tensor, resolution: int) -> Tensor:
+    def _whole(self, moving_ws: Tensor, resolution: int) -> Tensor:
         """The whole map of a resolution, every block's output kept for a picture."""
-        net, ws = self.synthesis, self.ws(front)
+        net, ws = self.synthesis, self.ws(moving_ws)
 
         def run(layer: StyleConv, index: int, x: Tensor) -> Tensor:
             return self._run(ws, layer, index, x)
@@ -90,7 +90,7 @@ class StyleGAN2Held(HeldLayers):
             x = block.features(x, run, net.fir, 1, net.precision(block.resolution))
             outputs.append(x.detach())
         assert x is not None, "there is a block of every resolution"
-        self._walked = _Walked(front.detach().clone(), tuple(outputs))
+        self._walked = _Walked(moving_ws.detach().clone(), tuple(outputs))
         return x.to(ws.dtype)
 
     def _run(
@@ -147,8 +147,8 @@ class StyleGAN2Held(HeldLayers):
         height, width = self.config.size(resolution)
         return len(windows.origins) * windows.size[0] * windows.size[1] >= height * width
 
-    def _windows(self, front: Tensor, whole: Tensor, plan: list[Windows]) -> Tensor:
-        net, ws = self.synthesis, self.ws(front)
+    def _windows(self, moving_ws: Tensor, whole: Tensor, plan: list[Windows]) -> Tensor:
+        net, ws = self.synthesis, self.ws(moving_ws)
         x, first = whole, True
         last = len(plan) - 1
         height = self.config.start[0]

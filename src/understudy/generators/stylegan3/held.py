@@ -23,7 +23,7 @@ from understudy.generators.windows import Windows
 class _Walked:
     """The last walk: what it started from, and where it stopped."""
 
-    front: Tensor
+    moving_ws: Tensor
     reached: Reached
 
 
@@ -45,26 +45,28 @@ class StyleGAN3Held(HeldLayers):
 
     def features(
         self,
-        front: Float[Tensor, "1 moving w_dim"],
+        moving_ws: Float[Tensor, "1 moving w_dim"],
         resolution: int,
         windows: Windows | None = None,
     ) -> Float[Tensor, "n c h w"]:
-        reached = self._walk(front, self.synthesis.layer_at(resolution), None)
+        reached = self._walk(moving_ws, self.synthesis.layer_at(resolution), None)
         kept = Reached(reached.index, reached.features.detach())
-        self._walked = _Walked(front.detach().clone(), kept)
-        whole = self.synthesis.inside(reached).to(front.dtype)
+        self._walked = _Walked(moving_ws.detach().clone(), kept)
+        whole = self.synthesis.inside(reached).to(moving_ws.dtype)
         return whole if windows is None else windows.cut_out(whole)
 
     @torch.no_grad()
-    def picture(self, front: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
+    def picture(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
         walked = self._walked
-        known = walked is not None and torch.equal(walked.front, front)
+        known = walked is not None and torch.equal(walked.moving_ws, moving_ws)
         start = walked.reached if walked is not None and known else None
         net = self.synthesis
-        return net.colours(self._walk(front, net.plans[-1].index, start).features, front.dtype)
+        return net.colours(
+            self._walk(moving_ws, net.plans[-1].index, start).features, moving_ws.dtype
+        )
 
-    def _walk(self, front: Tensor, until: int, start: Reached | None) -> Reached:
-        net, ws = self.synthesis, self.ws(front)
+    def _walk(self, moving_ws: Tensor, until: int, start: Reached | None) -> Reached:
+        net, ws = self.synthesis, self.ws(moving_ws)
         x = net.input(ws[:, 0]) if start is None else start.features
         for layer in net.layers(start, until):
             x = self._run(layer, x.to(net.precision(layer.plan)), ws)
