@@ -1,4 +1,4 @@
-"""Attention plans: what a row of a batch records, shares with, or takes from another row.
+"""Attention plans: what a row of a batch records, or takes from another row.
 
 A control is an argument of one model call, never a patch. It is asked once a layer for a plan;
 `attend.py` carries plans out.

@@ -1,4 +1,4 @@
-"""All commands, and what they raise as one line and an exit code; no mathematics.
+"""All commands; errors become one line and an exit code.
 
 Every command imports what it runs on when it runs, so that ``--help`` answers at once. Exit
 codes: 0 done, 1 failed, 2 something given is wrong, 130 stopped by Ctrl-C. Errors are one line on

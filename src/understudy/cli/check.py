@@ -1,4 +1,4 @@
-"""`understudy check`: what a folder of photos is, before anything is learnt from it."""
+"""`understudy check`: checks a folder of photos before learning."""
 
 from __future__ import annotations
 

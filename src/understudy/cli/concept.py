@@ -1,4 +1,4 @@
-"""`understudy concept`: what was learnt, shown, exported, imported, removed."""
+"""`understudy concept`: shows, exports, imports and removes concepts."""
 
 from __future__ import annotations
 

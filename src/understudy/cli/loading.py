@@ -1,4 +1,4 @@
-"""A model for the commands that are no jobs; what there is to say of it is said."""
+"""Loads a model for commands that are not jobs, and prints its notes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`understudy models`: what can be loaded, and strangers' checkpoints made safe to load."""
+"""`understudy models`: lists, converts and checks models."""
 
 from __future__ import annotations
 

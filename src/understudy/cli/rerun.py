@@ -1,4 +1,4 @@
-"""`understudy rerun`: a picture made again from its recipe."""
+"""`understudy rerun`: makes a picture again from its recipe."""
 
 from __future__ import annotations
 

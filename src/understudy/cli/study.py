@@ -1,4 +1,4 @@
-"""`understudy evaluate study`: people compare results, without knowing whose they are."""
+"""`understudy evaluate study`: blind comparisons of results by people."""
 
 from __future__ import annotations
 

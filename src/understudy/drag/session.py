@@ -1,4 +1,4 @@
-"""A drag from its first click to its film: a value that runs, goes back, and is saved.
+"""`DragSession`: a drag as a value that runs, can be undone, and is saved.
 
 `DragSession` never changes: adding points, undoing and every step of a run give a new one. Points
 are (x, y) in pixels of the picture, whole numbers being pixel centres; a mask is 1 where the

@@ -1,4 +1,4 @@
-"""HiPer editing: the learnt embeddings follow the prompt, and the words change.
+"""HiPer editing: learnt embeddings are appended to the prompt of the edit.
 
 HiPer (Han et al. 2023, arXiv:2303.08767): the last n text embeddings are a learnt tail, so the
 target is "the target's words, then the tail". The authors sample from noise of any seed; here it

@@ -1,4 +1,4 @@
-"""Plug-and-play: a text gives the look, the source's features and self-attention give the layout.
+"""Plug-and-play: appearance from a prompt, layout from the source's features and self-attention.
 
 Tumanyan et al. 2023, arXiv:2211.12572, in the arrangement of the authors' second code, which runs
 the source beside the target. The source is never sampled: its latents are those of the inversion,

@@ -1,4 +1,4 @@
-"""Results that can be made again, kept in one folder up to a size; least recently used first out.
+"""A size-limited cache of results that can be recomputed; the least recently used go first.
 
 The cache has a folder for each kind of entry. An entry is a file or a folder in it:
 

@@ -1,4 +1,4 @@
-"""Files that a user names, except pictures, are opened here: regular, bounded, or one clear line.
+"""Opens all files that a user names, except pictures: regular, bounded, or one clear error.
 
 Devices, FIFOs, links that never end, names that are too long and folders without permission
 raise the caller's error, never an OSError. JSON has a depth and a size limit.

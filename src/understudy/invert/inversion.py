@@ -1,4 +1,4 @@
-"""What an inversion is, as a value that is saved and loaded, and the plain one: DDIM backwards.
+"""`Inversion`, a value that is saved and loaded, and DDIM inversion.
 
 Knows models through their protocol and latents; knows no pictures, swaps or caches.
 DDIM inversion: Song et al. 2020, arXiv:2010.02502, section 4.3, conditional on the prompt, without

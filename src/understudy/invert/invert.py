@@ -1,4 +1,4 @@
-"""The verb: a photo and what it shows to an inversion, by any method, from the cache if there."""
+"""The verb `invert`: inverts a photo by any method, or reads the inversion from the cache."""
 
 from __future__ import annotations
 

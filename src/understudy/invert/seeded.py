@@ -1,4 +1,4 @@
-"""A picture that was never taken: what a seed and a prompt give, as the source of edits.
+"""The generated picture of a seed and a prompt as the source of edits.
 
 Nothing is inverted. The picture is sampled once, by DDIM with guidance (Song et al. 2020,
 arXiv:2010.02502), and its latents are kept, so that an edit starts from the same noise and runs

@@ -1,4 +1,4 @@
-"""What edits read of a source, kept: the next edit of the same photo runs no source rows at all.
+"""Attention features of a source, kept so that later edits of the photo need not evaluate it.
 
 A source's rows never depend on a target's, so what attention gave in them once is good for every
 later edit: self-attention outputs (phi), self- and cross-attention queries and keys (M, A, and the

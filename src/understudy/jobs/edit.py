@@ -1,4 +1,4 @@
-"""The job `edit`: new words for a photo, by any of the editing methods.
+"""The job `edit`: edits a photo by text, with any of the editing methods.
 
 Invert the photo with the concepts applied (FlowEdit and FlowAlign need no inversion), edit, write a
 picture for each target prompt.

@@ -1,4 +1,4 @@
-"""The job `explain`: what a model attends to in a photo, and what a swap would take from it."""
+"""The job `explain`: attention on a photo, and the region that a swap would change."""
 
 from __future__ import annotations
 

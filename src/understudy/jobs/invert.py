@@ -1,4 +1,4 @@
-"""The job `invert`: a photo to what the model can replay."""
+"""The job `invert`: finds the noise from which a model draws a photo."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The picture that swap, sweep, explain and edit begin with: given or drawn, then inverted."""
+"""The source picture of swap, sweep, explain and edit: read or generated, then inverted."""
 
 from __future__ import annotations
 

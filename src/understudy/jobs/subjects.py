@@ -1,4 +1,4 @@
-"""Who takes whose place: `WORD=CONCEPT` read, concepts loaded, the target prompt made."""
+"""Parses `WORD=CONCEPT`, loads the concepts, and makes the target prompt."""
 
 from __future__ import annotations
 

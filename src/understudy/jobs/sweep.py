@@ -1,4 +1,4 @@
-"""The job `sweep`: what each number of swapped steps does, as one picture."""
+"""The job `sweep`: swaps with a grid of step counts, as one picture."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job at work: what it notes, the files that went in, the model it was lent.
+"""The state of a running job: its notes, its input files, its model.
 
 Every file that a verb reads is opened here, so that its hash is in the recipe of the results.
 """

@@ -1,4 +1,4 @@
-"""A run that survives: checkpoints that are whole or not there, one run a folder, resuming.
+"""Checkpoints of a training run: complete or absent; one run per folder; resuming.
 
     run/concept.json, weights-*.safetensors     the finished concept
     run/checkpoints/step-000100/                a concept of its own, usable as it is, and beside it

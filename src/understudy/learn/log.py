@@ -1,4 +1,4 @@
-"""The log of a run: one JSON line a step, a strip of previews, one plot.
+"""The log of a run: one JSON line per step, strips of previews, one plot.
 
 run/learn.jsonl · run/previews/step-000100.png · run/learn.png
 """

@@ -1,4 +1,4 @@
-"""The rows of a step, and the mathematics of its loss.
+"""The batch rows of a training step, and its loss.
 
 This module does not know photos, prompts, optimisers nor concepts.
 """

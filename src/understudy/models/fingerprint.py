@@ -1,4 +1,4 @@
-"""Who a model is: SHA-256 over configuration and weights, and whether the weights still are those.
+"""Fingerprint of a model: SHA-256 over configuration and weights; detects changed weights.
 
 The identity is that of the files, so the same model at another precision, in another folder or from
 the hub has the same fingerprint. While the weights differ (a concept is applied), the fingerprint

@@ -1,4 +1,4 @@
-"""Whether a picture file holds all of its pixels: decoders fill in for what a file leaves out.
+"""Whether a picture file holds all of its pixels: decoders silently fill in missing ones.
 
 A PNG whose zlib stream ends early, a JPEG whose scan ends early and a TIFF without one of its
 strips decode without an error, to black, to grey or to bytes of the header. Only `photo` calls it.

@@ -1,4 +1,4 @@
-"""Where an edit changed nothing the picture is the photo itself: a feathered composite of pixels.
+"""Pastes the photo's own pixels where an edit changed nothing, with a feathered edge.
 
 Blending latents keeps the photo's latent, but what passes an autoencoder is never quite the photo,
 and a cell of latents holds many pixels: beside the subject they are background, drawn anew.

@@ -1,4 +1,4 @@
-"""The only door for untrusted pictures, and the only way out: files <-> upright sRGB pixels.
+"""Decodes untrusted pictures to upright sRGB pixels, and writes pictures. Nothing else does.
 
 Pixels are uint8 arrays (h, w, 3). Whatever a camera, editor or attacker wrote, a picture that
 passes is turned upright (EXIF), in sRGB (ICC, CMYK), opaque (on white), 8 bit, a single frame; a

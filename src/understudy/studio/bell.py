@@ -1,4 +1,4 @@
-"""Wakes whoever waits for news: threads ring, coroutines wait."""
+"""Wakes coroutines when a thread reports new events."""
 
 from __future__ import annotations
 

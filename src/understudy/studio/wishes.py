@@ -1,4 +1,4 @@
-"""What a page asks for, checked and turned into a job: ids become paths of the data folder.
+"""Checks requests of the page and turns them into jobs: ids become paths of the data folder.
 
 A wish is {verb, settings, inputs, seed}, like a job, but files are ids, concepts and models are
 names of the lists, and places of results are chosen here.

@@ -1,4 +1,4 @@
-"""A learnt subject takes another's place: photoswap.py the verb, replay.py how it is done."""
+"""Photoswap: the verb in photoswap.py, its schedule search, sweep and explanation."""
 
 from understudy.swap.photoswap import swap, swap_steps
 from understudy.transfer.step import SwapStep

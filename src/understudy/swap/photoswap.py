@@ -1,4 +1,4 @@
-"""Photoswap: another subject takes the place of a photo's, in its pose and on its stage.
+"""Photoswap: replaces the subject of a photo by another one in the same pose and scene.
 
 Gu et al. 2023, arXiv:2305.18286, Algorithm 1. Source and target are denoised side by side from the
 photo's noise; in the first steps the target takes self-attention outputs (phi), self-attention

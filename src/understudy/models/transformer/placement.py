@@ -1,4 +1,4 @@
-"""Where the parts of a flow model wait, and where they work, when a GPU is smaller than the model.
+"""Moves the parts of a flow model between CPU and GPU when the GPU is smaller than the model.
 
     all      every part stays on the device
     parts    the transformer stays; text encoders and autoencoder come for their work and go back
