@@ -25,7 +25,7 @@ from tests.studio_browser import DESKTOP, PHONE, StudioProcess, Visit, chromium 
 FOLDER = ROOT / "docs/how-to/studio"
 QUALITY = 84  # of the pictures in the docs
 LONG = 1_800_000  # milliseconds that learning may take
-STEPS = "80"  # of learning
+STEPS = "40"  # of learning
 
 
 def shoot(visit: Visit, name: str) -> None:
@@ -47,7 +47,7 @@ def learn(visit: Visit) -> None:
     visit.open("learn")
     button(visit, "Example subjects").click()
     button(visit, "Use these photos", "dialog").click()
-    visit.page.wait_for_selector(".thumb:nth-child(4) .findings")
+    visit.page.wait_for_selector(".thumb:nth-child(4) .findings", timeout=LONG)
     visit.page.locator(".tab:visible").get_by_label("Method").select_option("lora")
     visit.page.wait_for_timeout(1500)
     shoot(visit, "learn")
@@ -83,12 +83,12 @@ def edit(visit: Visit) -> None:
 
 
 def drag(visit: Visit) -> None:
-    """An ear that is pulled up."""
+    """A face that is turned."""
     visit.open("drag")
     button(visit, "Open this picture").click()
     visit.page.wait_for_selector(".drag canvas[data-moment='0']", timeout=LONG)
-    visit.click_pixel(60, 60)
-    visit.click_pixel(60, 72)
+    visit.click_pixel(74, 80)
+    visit.click_pixel(62, 80)
     visit.page.wait_for_selector(".drag canvas[data-points='1']")
     button(visit, "Run").click()
     visit.until(lambda: int(visit.canvas()["moment"]) >= 40, 600)
