@@ -60,6 +60,35 @@ class StudioProcess:
             self.kill()
 
 
+class Tab:
+    """A browser with one page, in a process group of its own: to be killed as a whole."""
+
+    def __init__(self, address: str, profile: Path) -> None:
+        self.address, self.profile = address, profile
+        self.process: subprocess.Popen[bytes] | None = None
+        self.open()
+
+    def open(self) -> None:
+        """Open the page; nothing where there is no Chromium."""
+        if not CHROMIUM.exists():
+            return
+        flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+        words = [str(CHROMIUM), *flags, "--remote-debugging-port=0"]  # the page stays open
+        self.process = subprocess.Popen(
+            [*words, f"--user-data-dir={self.profile}", self.address],
+            start_new_session=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
+    def kill(self) -> None:
+        """kill -9 of the browser with all its processes."""
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+        self.process = None
+
+
 class Visit:
     """A page of the studio. requests: every address it asked for; faults: errors in its console."""
 

@@ -162,6 +162,21 @@ def test_a_job_from_form_to_gallery_and_again(client: TestClient) -> None:
     assert client.get(f"/api/jobs/{job}").status_code == 404
 
 
+def test_the_example_of_the_docs_runs(
+    client: TestClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (Path(__file__).parent.parent / "docs/how-to/studio.md").read_text()
+    code = text.split("```python\n")[1].split("```")[0]
+    body = '"inputs": inputs}'
+    assert body in code and len(code.splitlines()) <= 14
+    quick = {"swap": {"steps": 2, "budget": 0}, "invert": {"steps": 2, "guidance": 4.0}}
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("httpx.Client", lambda **_: client)
+    Path("photo.png").write_bytes(png(size=(64, 64)))
+    exec(code.replace(body, f'"inputs": inputs, "settings": {quick}}}'), {})
+    assert Path("swapped.png").read_bytes()[:4] == b"\x89PNG"
+
+
 def test_uploads_pass_the_photo_opener_only(client: TestClient) -> None:
     one = upload(client, png(), "My cat.png")
     assert (one["width"], one["height"], one["name"]) == (64, 70, "My cat.png")

@@ -1,13 +1,20 @@
-"""kill -9 of server and worker at random moments: every job ends once, nothing lost or doubled."""
+"""kill -9 of server, worker and browser at random moments: every job ends once, nothing lost or
+doubled. Memory of a server with many tabs, jobs and edits.
+
+UNDERSTUDY_KILLS and UNDERSTUDY_EDITS make the tests shorter or longer.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import time
 from pathlib import Path
 
 import pytest
+
+from tests.studio_browser import Tab, Visit, chromium
 
 pytest.importorskip("fastapi")
 pytest.importorskip("multipart")
@@ -17,7 +24,9 @@ from studio_server import Server
 from test_studio import png
 from tiny import tiny_folder
 
-KILLS, LARGEST, GROWTH = 30, 1200, 50.0  # kills; seconds; MB
+KILLS = int(os.environ.get("UNDERSTUDY_KILLS", "30"))
+EDITS = int(os.environ.get("UNDERSTUDY_EDITS", "500"))  # of the test of memory; 2/5 wait at once
+LARGEST, GROWTH, TABS = 1200, 50.0, 20  # seconds; MB; tabs that are open
 
 
 def served(folder: Path) -> Server:
@@ -73,13 +82,19 @@ def test_every_job_ends_once_however_often_server_and_worker_are_killed(
     server, chance = served(tmp_path), random.Random(16)
     server.start()
     jobs = submitted(server)
-    kills = {"server": 0, "worker": 0}
+    tab = Tab(f"http://127.0.0.1:{server.port}/#generate", tmp_path / "browser")
+    kills = {"server": 0, "worker": 0, "browser": 0}
     try:
         while sum(kills.values()) < KILLS:
             if chance.random() < 0.8:  # in the middle of a job; else at any moment
                 at_work(server)
             time.sleep(chance.uniform(0.0, 2.0))
-            if chance.random() < 0.5:
+            drawn = chance.random()
+            if drawn < 0.2:
+                tab.kill()
+                tab.open()
+                kills["browser"] += 1
+            elif drawn < 0.6:
                 server.kill()
                 server.start()
                 kills["server"] += 1
@@ -101,14 +116,15 @@ def test_every_job_ends_once_however_often_server_and_worker_are_killed(
             assert told.count("event: result") == 1 and told.count('"state": "done"') == 1
         names = [one["id"] for one in server.client.get("/api/concepts").json()["concepts"]]
         assert names == ["mia", "rex", "toby"]
-        print(kills, {row["verb"]: row["attempts"] for row in rows.values()})
+        print(kills, [(row["verb"], row["attempts"]) for row in rows.values()])
     finally:
+        tab.kill()
         server.close()
 
 
 @pytest.mark.slow
 def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """200 queued jobs and 500 small edits in one server."""
+    """20 tabs in a browser, 200 queued jobs and 500 small edits in one server."""
     monkeypatch.undo()
     server = served(tmp_path)
     server.start()
@@ -116,10 +132,10 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     run = {"run": {"model": "toy", "device": "cpu"}}
     settings = {"edit": {"method": "pnp", "steps": 1, "negative": ""}, **run}
     inputs = {"photo": photo, "prompt": "a cat", "to": ["a dog"], "region": "0,0,64,70"}
+    batch = EDITS // 10
 
-    def edits(many: int) -> None:
-        for _ in range(many):
-            server.submit(verb="edit", settings=settings, inputs=inputs)
+    def edits(many: int) -> list[str]:
+        return [server.submit(verb="edit", settings=settings, inputs=inputs) for _ in range(many)]
 
     def finished() -> int:
         server.client.get("/api/gallery").raise_for_status()
@@ -128,21 +144,36 @@ def test_memory_does_not_grow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         return counts.get("done", 0)
 
     try:
-        edits(50)
-        while finished() < 50:
-            time.sleep(1)
-        warm = server.memory()
-        edits(200)
-        queued = server.memory()
-        more = 0
-        while (done := finished()) < 550:
-            waits = 50 + 200 + more - done
-            if more < 300 and waits < 150:
-                edits(50)
-                more += 50
-            time.sleep(1)
-        last = server.memory()
-        print(f"warm {warm:.0f} MB, 200 queued {queued:.0f} MB, after 500 edits {last:.0f} MB")
+        with chromium() as browser:
+            address = f"http://127.0.0.1:{server.port}/"
+            context = browser.new_context()
+            first = Visit(context.new_page(), address)
+            first.open("edit")
+            held = {"jobs": edits(batch)[-1:]}  # all tabs follow this job
+            keep = "held => localStorage.setItem('understudy.edit', JSON.stringify(held))"
+            first.page.evaluate(keep, held)
+            tabs = [first] + [Visit(context.new_page(), address) for _ in range(TABS - 1)]
+            for one in tabs:
+                one.open("edit")
+                one.page.reload()
+            while finished() < batch:
+                time.sleep(1)
+            warm = server.memory()
+            edits(4 * batch)
+            queued = server.memory()
+            more = 0
+            while (done := finished()) < 11 * batch:
+                waits = 5 * batch + more - done
+                if more < 6 * batch and waits < 3 * batch:
+                    edits(batch)
+                    more += batch
+                first.page.wait_for_timeout(1000)
+            last = server.memory()
+            assert not any(one.faults for one in tabs)
+        print(
+            f"{TABS} tabs, warm {warm:.0f} MB, {4 * batch} queued {queued:.0f} MB, "
+            f"after {EDITS} edits {last:.0f} MB"
+        )
         assert last - warm < GROWTH and queued - warm < GROWTH
     finally:
         server.close()

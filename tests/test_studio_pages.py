@@ -76,10 +76,12 @@ def test_forms_are_kept_over_a_reload(browser: Any, studio: StudioProcess) -> No
     page.open("generate")
     page.page.get_by_label("Description").fill("a photo of a duck on the beach")
     page.page.get_by_label("Steps", exact=True).fill("7")
+    page.page.get_by_label("Guidance", exact=True).fill("3")
     page.page.reload()
     page.page.wait_for_selector("#title-generate:visible")
     assert page.page.get_by_label("Description").input_value() == "a photo of a duck on the beach"
     assert page.page.get_by_label("Steps", exact=True).input_value() == "7"
+    assert page.page.get_by_label("Guidance", exact=True).input_value() == "3"
     page.page.get_by_role("button", name="Reset Steps").click()
     assert page.page.get_by_label("Steps", exact=True).input_value() == "50"
     page.page.context.close()
@@ -140,8 +142,52 @@ def test_photos_are_dropped_pasted_masked_and_kept(browser: Any, studio: StudioP
     assert white[:, :46].all() and not white[:, 52:].any()
     page.page.reload()
     page.page.wait_for_selector("text=A mask is set")
+    # A mask and a selection exclude each other: the field comes back when the mask is removed.
+    area = page.page.get_by_label("Area that may change", exact=True)
+    assert area.count() == 0
+    page.page.get_by_role("button", name="Change the mask").click()
+    page.page.get_by_role("button", name="Remove the mask").click()
+    page.page.get_by_role("button", name="Pick in the photo").click()
+    page.page.wait_for_selector("dialog canvas:focus")
+    page.page.keyboard.press("Enter")  # a point in the middle, then a box from there
+    page.page.get_by_role("button", name="Box", exact=True).click()
+    page.page.locator("dialog canvas").focus()
+    for key in ("Enter", "Shift+ArrowRight", "Shift+ArrowDown", "Enter"):
+        page.page.keyboard.press(key)
+    page.page.get_by_role("button", name="Use this area").click()
+    assert area.input_value() == "48,32; 48,32,11,11"
     assert not page.faults
     page.page.context.close()
+
+
+def test_a_newcomer_swaps_with_one_click(browser: Any, studio: StudioProcess) -> None:
+    page = visit(browser, studio)
+    asked: list[dict[str, Any]] = []
+
+    def queued(route: Any) -> None:
+        asked.append(route.request.post_data_json)
+        route.fulfill(status=201, json={"id": "later"})
+
+    page.page.route(
+        "**/api/jobs", lambda r: queued(r) if r.request.method == "POST" else r.continue_()
+    )
+    page.open("learn")
+    page.page.get_by_role("button", name="Try a ready subject in a swap").click()
+    page.page.wait_for_selector("#title-swap:visible")
+    page.until(lambda: bool(asked))
+    (job,) = asked
+    assert (job["verb"], job["inputs"]["swap"]) == ("swap", ["dog=toby"])
+    assert page.page.request.get(f"{studio.address}api/files/{job['inputs']['photo']}").ok
+    assert page.page.locator(".tab:visible .picked .name").inner_text() == "photo-5.png"
+    assert page.page.locator(".tab:visible .strip.small img").count() == 4
+    assert not page.faults
+    page.page.context.close()
+
+
+def test_scripts_are_short() -> None:
+    static = Path(__file__).parent.parent / "src/understudy/studio/static"
+    long = {p.name: n for p in static.rglob("*.js") if (n := len(p.read_text().splitlines())) > 300}
+    assert not long, "make two files of it"
 
 
 def test_a_drag_is_live_in_order_and_undone_exactly(browser: Any, studio: StudioProcess) -> None:

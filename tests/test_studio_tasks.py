@@ -198,7 +198,7 @@ def test_a_picture_is_dragged_and_saved(hand: Mouse) -> None:
     hand.page.set_viewport_size(PHONE)
     assert hand.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     hand.page.set_viewport_size(DESKTOP)
-    hand.press("Drag dragged.png", exact=False)
+    hand.press("dragged.png", exact=False)
     hand.page.wait_for_selector("dialog h3:has-text('Recipe')")
     hand.press("Fill the form")  # the drag goes on from where it was saved
     hand.page.wait_for_selector(".drag canvas[data-moment][data-points='1']", timeout=WAIT)

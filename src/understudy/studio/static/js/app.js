@@ -19,6 +19,7 @@ const TABS = [
   ["settings", "Settings"],
 ];
 const made = new Map();
+const making = new Map(); // name -> promise of a tab
 let current = null;
 
 export function applyTheme(theme) {
@@ -28,27 +29,35 @@ export function applyTheme(theme) {
   save("theme", theme);
 }
 
-async function tab(name) {
-  if (!made.has(name)) {
-    const module = await import(`./tabs/${name}.js`);
-    const element = h("section", {
-      class: "tab",
-      "aria-labelledby": `title-${name}`,
-      hidden: true,
-    });
-    const content = module.create({ go, refreshJobs, applyTheme });
-    append(element, [
-      h(
-        "header",
-        { class: "tab-head" },
-        h("h1", { id: `title-${name}`, tabindex: -1 }, module.title),
-        h("p", { class: "lead" }, module.lead),
-      ),
-      content.element,
-    ]);
-    document.getElementById("main").append(element);
-    made.set(name, { ...content, frame: element });
+// A tab is made when it is first asked for, once, even if it is asked for twice meanwhile.
+function tab(name) {
+  if (!making.has(name)) {
+    const one = make(name);
+    making.set(name, one);
+    one.catch(() => making.delete(name));
   }
+  return making.get(name);
+}
+
+async function make(name) {
+  const module = await import(`./tabs/${name}.js`);
+  const element = h("section", {
+    class: "tab",
+    "aria-labelledby": `title-${name}`,
+    hidden: true,
+  });
+  const content = module.create({ go, refreshJobs, applyTheme });
+  append(element, [
+    h(
+      "header",
+      { class: "tab-head" },
+      h("h1", { id: `title-${name}`, tabindex: -1 }, module.title),
+      h("p", { class: "lead" }, module.lead),
+    ),
+    content.element,
+  ]);
+  document.getElementById("main").append(element);
+  made.set(name, { ...content, frame: element });
   return made.get(name);
 }
 

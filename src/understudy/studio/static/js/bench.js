@@ -2,7 +2,8 @@
 
 import { get, post } from "./api.js";
 import { append, button, h, replace, say, toast } from "./dom.js";
-import { choiceField, settingsForm, showProblem } from "./forms.js";
+import { choiceField, showProblem } from "./forms.js";
+import { settingsForm } from "./settings_form.js";
 import { jobCard } from "./jobs.js";
 import { load, save } from "./store.js";
 import { diffusion, models, settingsOf } from "./verbs.js";

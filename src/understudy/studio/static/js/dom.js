@@ -133,6 +133,7 @@ export function dialog(title, build, { wide = false } = {}) {
   });
   document.body.append(box);
   box.showModal();
+  box.querySelector(".dialog-foot .primary:not(:disabled)")?.focus();
   return done;
 }
 

@@ -3,7 +3,8 @@
 import { post } from "./api.js";
 import { consentField } from "./bench.js";
 import { button, h, replace, toast } from "./dom.js";
-import { choiceField, numberField, settingsForm } from "./forms.js";
+import { choiceField, numberField } from "./forms.js";
+import { settingsForm } from "./settings_form.js";
 import { pictureInput } from "./inputs.js";
 import { filesOf } from "./job_events.js";
 import { jobCard } from "./jobs.js";

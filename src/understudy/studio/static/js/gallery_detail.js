@@ -164,6 +164,14 @@ export function detail(file, ctx, load) {
   );
 }
 
+// A list or an object of a recipe in words.
+function told(value) {
+  if (Array.isArray(value)) return value.map(String).join(", ");
+  return Object.entries(value)
+    .map(([name, one]) => `${name} ${one}`)
+    .join(", ");
+}
+
 function recipeOf({ recipe, missing }) {
   const rows = (values) =>
     Object.entries(values ?? {})
@@ -172,7 +180,7 @@ function recipeOf({ recipe, missing }) {
       )
       .map(([name, value]) => [
         pretty(name),
-        typeof value === "object" ? JSON.stringify(value) : String(value),
+        typeof value === "object" ? told(value) : String(value),
       ]);
   return [
     h("h3", {}, "Recipe"),

@@ -211,8 +211,8 @@ export async function uploadExamples(names) {
   return uploadAll(files);
 }
 
-// Results of the gallery.
-export function chooseFromGallery() {
+// Results of the gallery: one, or with `many` a list of two to four.
+export function chooseFromGallery({ many = false } = {}) {
   return picker(
     "Pictures in the gallery",
     async () => {
@@ -223,13 +223,28 @@ export function chooseFromGallery() {
       }));
     },
     "The gallery is empty. What you make appears there.",
+    many,
   );
 }
 
-function picker(title, load, none) {
+function picker(title, load, none, many = false) {
   return dialog(
     title,
     (close) => {
+      const chosen = [];
+      const use = button("Choose two to four", () => close(chosen), {
+        class: "primary",
+        disabled: true,
+      });
+      const pick = (found, tile) => {
+        if (!many) return close(found);
+        const at = chosen.indexOf(found);
+        if (at >= 0) chosen.splice(at, 1);
+        else if (chosen.length < 4) chosen.push(found);
+        tile.setAttribute("aria-pressed", String(chosen.includes(found)));
+        use.disabled = chosen.length < 2;
+        use.textContent = use.disabled ? "Choose two to four" : `Use ${chosen.length} pictures`;
+      };
       const grid = h("div", { class: "thumbs" }, h("p", { class: "muted" }, "Loading..."));
       load().then(
         (found) =>
@@ -237,7 +252,10 @@ function picker(title, load, none) {
             grid,
             found.length
               ? found
-                  .map((one) => button(null, () => close(one), { class: "tile" }))
+                  .map((one) => {
+                    const tile = button(null, () => pick(one, tile), { class: "tile" });
+                    return tile;
+                  })
                   .map((tile, i) =>
                     append(tile, [
                       h("img", { src: one(found[i]), alt: "", loading: "lazy" }),
@@ -248,7 +266,7 @@ function picker(title, load, none) {
           ),
         (problem) => replace(grid, h("p", { class: "note bad" }, problem.message)),
       );
-      return [grid];
+      return [grid, many && h("div", { class: "dialog-foot" }, use)];
     },
     { wide: true },
   );

@@ -5,8 +5,24 @@ import { fileUrl, get } from "./api.js";
 
 export const ENDED = ["done", "failed", "cancelled"];
 
-const STREAMS = 2; // of a page at once: browsers open six connections to a server over all tabs
+// Browsers open six connections to a server over all tabs, so streams are few: of a page, and of all.
+const STREAMS = 2,
+  SEATS = 3;
 let streams = 0;
+
+// A place for a stream among those of all tabs; a function that gives it back, or null where all are taken.
+async function seat() {
+  if (!navigator.locks) return () => {}; // plain HTTP on a network has none
+  for (let number = 0; number < SEATS; number++) {
+    const leave = await new Promise((resolve) => {
+      navigator.locks.request(`understudy-stream-${number}`, { ifAvailable: true }, (lock) =>
+        lock ? new Promise((done) => resolve(done)) : resolve(null),
+      );
+    });
+    if (leave) return leave;
+  }
+  return null;
+}
 
 // Follow one job. Calls `seen(job)` with the whole picture of it at each change. Returns a function that stops.
 // Events are read from a stream while the page is visible; more than STREAMS jobs are asked for once a second.
@@ -25,6 +41,7 @@ export function follow(id, seen) {
   };
   const path = `/api/jobs/${encodeURIComponent(id)}`;
   let source = null,
+    leave = null,
     timer = 0,
     closed = false,
     last = 0;
@@ -37,6 +54,7 @@ export function follow(id, seen) {
       source.close();
       source = null;
       streams--;
+      leave();
     }
   };
   const stop = () => {
@@ -54,7 +72,8 @@ export function follow(id, seen) {
     }
     change();
   };
-  const stream = () => {
+  const stream = (place) => {
+    leave = place;
     streams++;
     source = new EventSource(`${path}/events?after=${last}`);
     for (const name of ["note", "progress", "finished", "result", "state"])
@@ -84,7 +103,9 @@ export function follow(id, seen) {
       }
     }
     if (closed || source) return;
-    if (streams < STREAMS && !document.hidden) stream();
+    const place = streams < STREAMS && !document.hidden ? await seat() : null;
+    if (closed || source) return place?.();
+    if (place) stream(place);
     else timer = setTimeout(look, document.hidden ? 5000 : 1000);
   };
   document.addEventListener("visibilitychange", look);

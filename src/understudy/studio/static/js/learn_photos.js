@@ -135,6 +135,7 @@ export function photoList(state, redraw) {
             !report.warnings.length &&
             h("li", { class: "plain" }, "Fit for learning"),
         ),
+      !report && h("p", { class: "small muted" }, "Checking..."),
       photo.mask && h("span", { class: "badge good" }, "mask"),
       h(
         "div",

@@ -3,7 +3,7 @@
 import { post } from "../api.js";
 import { given, need } from "../bench.js";
 import { drawJudging, shuffled } from "../compare_judge.js";
-import { button, h, replace, say, toast } from "../dom.js";
+import { button, h, replace } from "../dom.js";
 import { checkField, choiceField, textField } from "../forms.js";
 import { chooseFromGallery, pictureInput } from "../inputs.js";
 import { likelySubject } from "../prompt_words.js";
@@ -201,16 +201,10 @@ export function create(ctx) {
     attach();
   };
   const fromGallery = async () => {
-    const rows = [];
-    for (;;) {
-      const one = await chooseFromGallery();
-      if (!one) break;
-      rows.push({ label: `${one.verb ?? ""} ${one.name}`, file: one.id });
-      say(`${rows.length} chosen`);
-      if (rows.length === 4) break;
-    }
-    if (rows.length > 1) begin(rows, { text: "", photo: null });
-    else if (rows.length) toast("Choose at least two results.", "bad");
+    const found = await chooseFromGallery({ many: true });
+    if (!found) return;
+    const rows = found.map((one) => ({ label: `${one.verb ?? ""} ${one.name}`, file: one.id }));
+    begin(rows, { text: "", photo: null });
   };
 
   const attach = () => {

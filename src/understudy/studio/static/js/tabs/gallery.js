@@ -62,7 +62,7 @@ export function create(ctx) {
         button(null, () => (selecting ? toggle(one.id) : detail(one, ctx, load)), {
           class: "tile",
           "aria-pressed": selecting ? String(selected.has(one.id)) : undefined,
-          "aria-label": `${pretty(one.verb ?? "picture")} ${one.name}, ${when(one.created)}`,
+          "aria-label": `${pretty(one.verb ?? "picture")}, ${when(one.created)}, ${one.name}`,
         }),
         [
           h("img", { src: one.thumb ?? thumbUrl(one.id), alt: "", loading: "lazy" }),
