@@ -4,7 +4,12 @@ Tumanyan et al. 2023, arXiv:2211.12572, in the arrangement of the authors' secon
 the source beside the target. The source is never sampled: its latents are those of the inversion,
 which may have more steps than the edit (999 as published). In the first steps targets take, in both
 halves of guidance, the self-attention maps (queries and keys) of all decoder transformers but the
-first, and the convolutional features in front of the second. Knows models through their protocol.
+first, and the convolutional features in front of the second.
+
+Flow transformers have neither decoder nor convolutions. There, image tokens take the maps of image
+tokens in every layer (text is read with their own queries), and the image's residual after a block
+a third of the way through is the source's, where ReFlex (Kim et al. 2025, arXiv:2507.01496) finds
+the layout of FLUX. Knows models through their protocol.
 """
 
 from __future__ import annotations
@@ -17,9 +22,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan
+from understudy.attention.plan import AttentionPlan, Segments
 from understudy.attention.site import AttentionSite
-from understudy.diffusion.sampler import advance, guided, times_of
+from understudy.diffusion.guidance import guidance_of, reads_unconditional
+from understudy.diffusion.sampler import advance, times_of
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
@@ -57,15 +63,20 @@ class InjectControl:
     injects: bool
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
-        """Queries and keys of row 0 for all rows, in the decoder's later self-attentions."""
+        """Queries and keys of row 0 for all rows: of image tokens in joint layers; of U-Nets in the
+        decoder's later self-attentions."""
+        everywhere = site.block in ("double", "single")
         later = site.block == "up" and site.transformer >= FIRST
-        if not self.maps or site.kind != "self" or not later:
+        if not self.maps or site.kind == "cross" or not (everywhere or later):
             return None
+        if site.kind == "joint":
+            source = Segments(image=(0,) * self.rows)
+            return AttentionPlan(query_from=source, key_from=source)
         return AttentionPlan.maps((0,) * self.rows)
 
     @property
     def feature_plan(self) -> FeaturePlan | None:
-        """The convolutional features of row 0 for all rows."""
+        """The features of row 0 for all rows."""
         return FeaturePlan(FIRST, (0,) * self.rows) if self.injects else None
 
 
@@ -92,10 +103,14 @@ def plug_and_play_steps(
         mask: of the latents' size, 1 = may change.
 
     Raises:
-        InputError: the inversion lacks a time of the edit, or has kept no trajectory.
+        InputError: the inversion lacks a time of the edit, or has kept no trajectory; a negative
+            prompt or a guidance scale that the model would ignore.
     """
     path = source_path(model, inversion, steps)
     empty = model.embed([""])
+    reads_unconditional(model, guidance, "" if negative is None else "negative")
+    if guidance_of(model).kind == "embedded":
+        texts, empty = texts.guided(guidance), empty.guided(1.0)
     target = path[:1].expand(len(texts), -1, -1, -1)
     times = times_of(model, steps, inversion.noise)
     for index, (start, end) in enumerate(pairwise(times)):
@@ -132,7 +147,8 @@ def _output(
     injects: bool,
 ) -> Float[Tensor, "k c h w"]:
     """Guided output of the targets, from one call: the source if it is read, then the targets."""
-    count, guides = len(target), guidance != 1
+    count, how = len(target), guidance_of(model)
+    guides = how.kind == "cfg" and guidance != 1
     latents, text = [target], [texts.targets]
     if guides:
         latents, text = [target, *latents], [texts.uncond.expand(count), *text]
@@ -143,7 +159,7 @@ def _output(
     control = InjectControl(len(batch), maps, injects) if maps or injects else None
     output = model.predict(batch, time, Text.cat(text), control)
     cond = output[-count:]
-    return guided(output[-2 * count : -count], cond, guidance) if guides else cond
+    return how.combined(output[-2 * count : -count], cond, guidance) if guides else cond
 
 
 def source_path(

@@ -26,6 +26,7 @@ from understudy.models.transformer.assemble import (
     network_of,
     reader_of,
 )
+from understudy.models.transformer.injection import injecting
 from understudy.models.transformer.load import FlowParts, load_flow_parts
 from understudy.models.transformer.networks import rows_of_time
 from understudy.models.transformer.placement import (
@@ -227,7 +228,7 @@ class FlowTransformer:
         if control is not None:
             call = network.call(control, (height, width), text)
         sigma = rows_of_time(time, latents)
-        with network.calls.during(call, network.sites):
+        with network.calls.during(call, network.sites), injecting(network.module, call):
             output = network.velocity(latents.to(self.dtype), sigma, text.to(self.dtype))
         self._evaluated += len(latents)
         return output.to(latents.dtype)
