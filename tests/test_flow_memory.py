@@ -14,9 +14,11 @@ from test_flow_models import PROMPTS, embedded, noise
 from tiny import tiny_folder
 from understudy.concept import Concept, applied
 from understudy.errors import ConceptError, InputError
+from understudy.learn import learn
 from understudy.models.registry import load
 from understudy.models.transformer.placement import suited_memory
 from understudy.models.transformer.quantised import QuantisedLinear, quantise
+from understudy.settings import LearnSettings
 
 NAME = "transformer.transformer_blocks.0.attn.to_q.weight"
 
@@ -128,3 +130,41 @@ def test_the_first_arrangement_that_fits_is_taken() -> None:
     assert suited_memory(sizes, 80e9) == "all"
     assert suited_memory(sizes, 32e9) == "parts"
     assert suited_memory(sizes, 16e9) == "blocks"
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_gradients_pass_through_the_codes(bits: Any) -> None:
+    dense = torch.nn.Linear(70, 6)
+    layer = QuantisedLinear(dense, bits)
+    x = torch.randn(3, 2, 70, requires_grad=True)
+    told = torch.randn(3, 2, 6)
+    (found,) = torch.autograd.grad(layer(x), x, told)
+    (wanted,) = torch.autograd.grad(
+        torch.nn.functional.linear(x, layer.weight, dense.bias), x, told
+    )
+    assert torch.allclose(found, wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sd35", "flux"])
+def test_a_lora_is_learnt_beside_quantised_weights(kind: str) -> None:
+    """QLoRA: the codes stay as they are, and the concept fits the dense model, too."""
+    folder = str(tiny_flow.tiny_flow_folder(kind))
+    model = load(folder, device="cpu", dtype="nf4")
+    codes = {name: layer.codes.clone() for name, layer in model.unmerged.items()}
+    before = model.fingerprint
+    given = {"method": "lora", "steps": 2, "batch_size": 1, "prior_samples": 0,
+             "preservation": "output", "learning_rate": 1e-2}  # fmt: skip
+    settings = LearnSettings.filled(given, folder)
+    photo = torch.rand(1, 3, 32, 32) * 2 - 1
+    rex = learn(model, photo, name="rex", class_noun="dog", settings=settings)
+    assert rex.tensors[f"{NAME}.lora_B"].abs().max() > 0
+    assert model.fingerprint == before and not any(one.changes for one in model.unmerged.values())
+    assert all(torch.equal(model.unmerged[n].codes, old) for n, old in codes.items())
+    x, text = torch.randn(1, model.latent_channels, 8, 8), model.embed(["a sks dog"])
+    with torch.no_grad():
+        plain = model.predict(x, 0.5, text)
+        with applied(model, rex):
+            assert not torch.equal(model.predict(x, 0.5, text), plain)
+    dense = tiny_flow.tiny_flow(kind)
+    with torch.no_grad(), applied(dense, rex):
+        assert dense.predict(x, 0.5, text).isfinite().all()

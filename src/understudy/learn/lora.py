@@ -2,12 +2,13 @@
 
 Each chosen layer W gets A (rank x inputs, random) and B (outputs x rank, zero) and computes
 W x + alpha / rank * B A x. The layers are wrapped while they train, and unwrapped afterwards: the
- very same modules as before.
+very same modules as before. Quantised layers keep their codes, and A and B are learnt beside them
+(QLoRA, Dettmers et al. 2023, arXiv:2305.14314).
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Collection, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, cast
@@ -42,9 +43,11 @@ def low_rank(
     if train_text:
         wanted |= {p: TEXT_TARGETS for p in model.trainable_modules() if p.startswith("text")}
     layers: dict[str, Any] = {}
+    beside = _beside(model, tuple(targets), rank, alpha, seed)
     try:
         for part, names in wanted.items():
-            layers |= _wrap(part, model.trainable_modules()[part], names, rank, alpha, seed)
+            module = model.trainable_modules()[part]
+            layers |= _wrap(part, module, names, rank, alpha, seed, beside)
         parameters = {
             f"{layer}.weight.{letter}": _factor(layers[layer], letter)
             for layer in layers
@@ -52,14 +55,18 @@ def low_rank(
         }
         for parameter in parameters.values():
             parameter.requires_grad_(True)
+        for name, factors in beside.items():
+            parameters |= {f"{name}.{letter}": factors[letter] for letter in factors}
         yield Trainable(
             parameters,
             model.embed,
             train_text,
-            lambda: _tensors(layers, alpha),
-            partial(_without, layers),
+            lambda: _tensors(layers, alpha) | _tensors_beside(beside, alpha),
+            partial(_without, model, layers),
         )
     finally:
+        for name in beside:
+            _unmerged(model)[name].changes.pop()
         for part, module in model.trainable_modules().items():
             _unwrap(module)
             if part in wanted and hasattr(module, "peft_config"):
@@ -67,21 +74,33 @@ def low_rank(
 
 
 def _wrap(
-    part: str, module: nn.Module, targets: Sequence[str], rank: int, alpha: float, seed: int
+    part: str,
+    module: nn.Module,
+    targets: Sequence[str],
+    rank: int,
+    alpha: float,
+    seed: int,
+    beside: Collection[str],
 ) -> dict[str, Any]:
-    """Wrap the layers of one part; the wrapped ones by "part.layer"."""
+    """Wrap the layers of one part; the wrapped ones by "part.layer".
+
+    beside: weights that are quantised, whose layers are left alone.
+    """
     from peft import LoraConfig, inject_adapter_in_model
     from peft.tuners.lora.layer import LoraLayer
 
     modules = dict(module.named_modules())
     found = [name for name in modules if name.endswith(tuple(f".{t}" for t in targets))]
+    dense = [name for name in found if f"{part}.{name}.weight" not in beside]
+    if found and not dense:
+        return {}
     if not found:
         raise InputError(
             f"--targets must name layers of the {part}, such as to_q. None of its layers ends in "
             f"{', '.join(targets)}."
         )
     config = LoraConfig(
-        r=rank, lora_alpha=cast(Any, alpha), target_modules=found, init_lora_weights="gaussian"
+        r=rank, lora_alpha=cast(Any, alpha), target_modules=dense, init_lora_weights="gaussian"
     )
     # peft freezes the layers it wraps; the caller's own flags are put back.
     needed = [parameter.requires_grad for parameter in module.parameters()]
@@ -100,6 +119,38 @@ def _wrap(
     return {f"{part}.{name}": layer for name, layer in wrapped.items()}
 
 
+def _unmerged(model: DiffusionModel) -> Mapping[str, Any]:
+    """Layers of a quantised model by the name of their weight."""
+    return getattr(model, "unmerged", {})
+
+
+def _beside(
+    model: DiffusionModel, targets: tuple[str, ...], rank: int, alpha: float, seed: int
+) -> dict[str, dict[str, nn.Parameter]]:
+    """A and B beside the quantised layers that are named; empty for other models."""
+    draws = torch.Generator().manual_seed(seed)
+    found: dict[str, dict[str, nn.Parameter]] = {}
+    for name, layer in _unmerged(model).items():
+        if name.removesuffix(".weight").endswith(tuple(f".{target}" for target in targets)):
+            a = torch.randn(rank, layer.in_features, generator=draws) / rank
+            a, b = a.to(model.device), torch.zeros(layer.out_features, rank, device=model.device)
+            factors = {"lora_A": nn.Parameter(a), "lora_B": nn.Parameter(b)}
+            layer.changes.append((*factors.values(), alpha / rank))
+            found[name] = factors
+    return found
+
+
+def _tensors_beside(
+    beside: Mapping[str, Mapping[str, nn.Parameter]], alpha: float
+) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, factors in beside.items():
+        for letter, factor in factors.items():
+            tensors[f"{name}.{letter}"] = factor.detach().float().cpu().clone()
+        tensors[f"{name}.alpha"] = torch.tensor(float(alpha))
+    return tensors
+
+
 def _unwrap(module: nn.Module) -> None:
     """Put every wrapped layer of a module back in its place."""
     for parent in list(module.modules()):
@@ -109,10 +160,13 @@ def _unwrap(module: nn.Module) -> None:
 
 
 @contextmanager
-def _without(layers: dict[str, Any]) -> Generator[None]:
+def _without(model: DiffusionModel, layers: dict[str, Any]) -> Generator[None]:
     """The layers compute what they did before, inside the block."""
     scales = {name: layer.scaling[ADAPTER] for name, layer in layers.items()}
+    beside = {name: list(layer.changes) for name, layer in _unmerged(model).items()}
     try:
+        for name, changes in beside.items():
+            _unmerged(model)[name].changes[:] = changes[:-1]
         for layer in layers.values():
             # A scale of zero leaves the base layer's output bit for bit, and needs no unwrapping.
             layer.scaling[ADAPTER] = 0.0
@@ -120,6 +174,8 @@ def _without(layers: dict[str, Any]) -> Generator[None]:
     finally:
         for name, layer in layers.items():
             layer.scaling[ADAPTER] = scales[name]
+        for name, changes in beside.items():
+            _unmerged(model)[name].changes[:] = changes
 
 
 def _factor(layer: Any, letter: str) -> nn.Parameter:

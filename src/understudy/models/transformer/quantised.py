@@ -2,7 +2,8 @@
 
 8 bits: one scale for each output (absolute maximum / 127). 4 bits: NormalFloat in blocks of 64
 weights, one scale a block (Dettmers et al. 2023, arXiv:2305.14314, appendix E). Low-rank changes
-stay beside such a layer: merged into the codes they would be rounded away.
+stay beside such a layer: merged into the codes they would be rounded away. They can be learnt there
+(QLoRA, same paper).
 """
 
 from __future__ import annotations
@@ -71,10 +72,26 @@ class QuantisedLinear(nn.Module):
         """x (.., in) to (.., out)."""
         bias = cast("Tensor | None", self.bias)
         bias = None if bias is None else bias.to(x.dtype)
-        found = F.linear(x, self.restored(x.dtype), bias)
+        found = cast(Tensor, _Product.apply(x, self))
+        found = found if bias is None else found + bias
         for a, b, factor in self.changes:
             found = found + factor * F.linear(F.linear(x, a.to(x)), b.to(x))
         return found
+
+
+class _Product(torch.autograd.Function):
+    """x times the weights, which are made anew for the gradient: kept, they would fill the memory
+    that their codes save."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, layer: QuantisedLinear) -> Tensor:
+        ctx.layer = layer
+        return F.linear(x, layer.restored(x.dtype))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        return gradient @ ctx.layer.restored(gradient.dtype), None
 
 
 def quantise(network: nn.Module, bits: Bits) -> dict[str, QuantisedLinear]:
