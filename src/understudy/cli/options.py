@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 from understudy.cli import show
 from understudy.settings import RunSettings
 from understudy.settings.inputs import Inputs
-from understudy.settings.knobs import Settings, count_or_share, option
+from understudy.settings.knobs import SWITCH, Settings, count_or_share, option
 from understudy.settings.resolve import Value
 
 
@@ -144,16 +144,18 @@ def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Param
 
     default: the value that --help shows.
     """
-    name, share = option(field.name), field.metadata["share"]
-    spelling = f"{name}/--no-{name[2:]}" if isinstance(field.default, bool) else name
+    name, share, choices = option(field.name), field.metadata["share"], field.metadata["choices"]
+    switch = choices == SWITCH or isinstance(field.default, bool)
+    spelling = f"{name}/--no-{name[2:]}" if switch else name
     info: Any = typer.Option(
         spelling,
         help=f"{field.metadata['help']} [default: {said(default)}]",
-        metavar="|".join(field.metadata["choices"]) or ("COUNT|SHARE" if share else None),
+        metavar=None if switch else "|".join(choices) or ("COUNT|SHARE" if share else None),
         show_default=False,
         parser=count_or_share if share else None,
     )
-    annotation = Annotated[Any if share else type(field.default) | None, info]
+    taken: Any = Any if share else (bool if switch else type(field.default)) | None
+    annotation = Annotated[taken, info]
     kind = inspect.Parameter.KEYWORD_ONLY
     return inspect.Parameter(field.name, kind, default=None, annotation=annotation)
 
@@ -186,7 +188,10 @@ def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:
 
     Raises InputError, naming the option, for a value out of bounds.
     """
-    names = [field.name for field in dataclasses.fields(group)]
-    values = {name: given.pop(name) for name in names}
+    fields = {field.name: field for field in dataclasses.fields(group)}
+    values = {name: given.pop(name) for name in fields}
     chosen = {name: value for name, value in values.items() if value is not None}
+    for name, value in chosen.items():
+        if fields[name].metadata["choices"] == SWITCH:
+            chosen[name] = "on" if value else "off"
     return group.filled(chosen, model)

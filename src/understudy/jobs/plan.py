@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from understudy.jobs.request import Job
 from understudy.settings import RunSettings
 
 GB = 1e9
@@ -25,9 +26,11 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     model is guided by an unconditional row and guidance is not 1. Raises ModelError for a folder
     that is damaged.
     """
+    from understudy.jobs.execution import suited
     from understudy.models.plan import plan_of
     from understudy.models.registry import here
 
+    run = suited(run, Job(verb="generate"))
     plan = plan_of(run.model, here(run.model), run.dtype)
     steps, pictures = int(values.get("steps") or 0), int(values.get("count") or 1)
     halves = 2 if plan.family in GUIDED and values.get("guidance", 1) != 1 else 1

@@ -10,10 +10,11 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import ConceptError, InputError, listed
+from understudy.errors import ConceptError, InputError, listed, sentence
 from understudy.files.builtin import BUILT_IN_CONCEPTS, builtin_concept
 from understudy.files.origins import Origin
 from understudy.jobs.events import Note
+from understudy.jobs.execution import running, suited
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
@@ -68,9 +69,14 @@ class Work:
         """The model of `--model` on `--device` in `--dtype`, until the block ends."""
         from understudy.models.registry import told
 
-        with self.pool.model(run) as model:
+        with (
+            self.pool.model(suited(run, self.job)) as model,
+            running(model, run, self.job) as compiled,
+        ):
             self.note(*told(run.model))
             yield model
+            if compiled is not None and compiled.failure:
+                self.note(f"The network was run uncompiled: {sentence(compiled.failure)}")
 
     def generator(self, name: str, device: str, dtype: str = "float32") -> StyleGAN2 | StyleGAN3:
         """A StyleGAN generator by name or folder, until the job is done."""

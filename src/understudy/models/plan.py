@@ -16,6 +16,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.diffusion.text import Text
+from understudy.files.builtin import BUILT_IN
 from understudy.models.family import Family, family_named
 from understudy.models.folder import family_in, parameter_counts
 from understudy.models.transformer.assemble import NETWORKS
@@ -97,7 +98,8 @@ def empty_flow_network(family: Family, base: Base | None, folder: Path | None) -
 
 
 def _facts(model: str, base: Base | None) -> tuple[str, bool, str]:
-    return (base.licence if base else "", bool(base and base.gated), trained_instead(model))
+    licence = "Apache-2.0" if model in BUILT_IN else base.licence if base else ""
+    return (licence, bool(base and base.gated), trained_instead(model))
 
 
 def _weights(network: FlowNetwork, base: Base | None, folder: Path | None) -> dict[str, float]:

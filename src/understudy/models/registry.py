@@ -111,7 +111,8 @@ def load(
 ) -> DiffusionModel:
     """Load a diffusion model by built-in name, folder, checkpoint file or hub id (cached).
 
-    device: "auto" takes a GPU if there is one. dtype: precision of the weights, or "int8" or "nf4":
+    device: "auto" takes a GPU if there is one. dtype: precision of the weights ("auto" is float32:
+    only a job knows what suits it, see jobs/execution.py), or "int8" or "nf4":
     a flow transformer's blocks in 8 or 4 bits (arithmetic in bfloat16 where that is quick). Latents
     are float32 or finer whatever it is. Raises ModelError when there is no such model or it is
     incomplete, InputError for a device or dtype that is not there.
@@ -278,6 +279,8 @@ def dtype_of(dtype: str | torch.dtype) -> torch.dtype:
 
     if isinstance(dtype, torch.dtype):
         return dtype
+    if dtype == "auto":
+        return torch.float32
     if dtype not in _DTYPES:
         raise InputError(f"--dtype must be one of {', '.join(_DTYPES)}. Got {dtype!r}.")
     return getattr(torch, dtype)

@@ -16,6 +16,7 @@ from understudy.settings.resolve import Layers, Value, resolve
 from understudy.settings.suits import suits
 
 T = TypeVar("T", bound="Settings")
+SWITCH = ("auto", "on", "off")  # choices of a knob that the command line spells --x and --no-x
 
 
 def knob(

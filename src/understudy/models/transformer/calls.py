@@ -13,6 +13,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+import torch
+
 from understudy.attention.plan import AttentionControl, AttentionPlan
 from understudy.attention.site import NOWHERE, AttentionSite
 from understudy.errors import ModelError
@@ -73,6 +75,8 @@ class Calls:
     @property
     def current(self) -> Call | None:
         """The call that the processors are in; None = no control."""
+        if torch.compiler.is_compiling():  # only calls without a control are compiled
+            return None
         return self._current.get()
 
     @contextmanager

@@ -19,6 +19,7 @@ from understudy.attention.site import AttentionSite
 from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text, Tokens
 from understudy.errors import InputError
+from understudy.models.compiled import Compiled, recompiled
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.transformer.assemble import (
     codec_of,
@@ -150,6 +151,17 @@ class FlowTransformer:
     def text_multiple(self) -> int:
         """The network rounds a prompt's number of tokens up to a multiple of this."""
         return int(getattr(self.text, "multiple", 1))
+
+    def compile(self, on: bool = True, *, backend: str | None = None) -> Compiled | None:
+        """Run the transformer compiled from now on where no control takes part, or as it is.
+
+        A transformer whose blocks come and go between devices is never compiled. backend: as of
+        torch.compile. Returns what runs it; None = as it is.
+        """
+        module = self.networks["transformer"]
+        on = on and self.memory == "all"
+        self.network.compiled = recompiled(self.network.compiled, module, on, backend)
+        return self.network.compiled
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """The parts that learning may change: the transformer and CLIP's text encoders."""

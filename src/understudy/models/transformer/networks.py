@@ -17,6 +17,7 @@ from understudy.attention.plan import AttentionControl
 from understudy.attention.site import AttentionSite, Block, Kind
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
+from understudy.models.compiled import Compiled
 from understudy.models.transformer.calls import Call, Calls, Order
 from understudy.models.transformer.packing import packed, places, unpacked
 from understudy.models.transformer.processors import (
@@ -48,6 +49,7 @@ class FlowNetwork:
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.calls = module, Calls()
+        self.compiled: Compiled | None = None
         self.config = cast(Any, module).config
         self.embeds = bool(getattr(self.config, "guidance_embeds", False))
         sites: list[AttentionSite] = []
@@ -60,6 +62,12 @@ class FlowNetwork:
             layer.set_processor(processor(site, self.calls))
             sites.append(site)
         self.sites = tuple(sites)
+
+    @property
+    def forward(self) -> Any:
+        """The network's call: compiled where that is wanted and no control takes part."""
+        controlled = self.calls.current is not None
+        return self.module if controlled or self.compiled is None else self.compiled
 
     def layers(self) -> Layers:
         """Path, kind, block, number and module of every attention layer, with our processor."""
@@ -101,7 +109,7 @@ class SD3Network(FlowNetwork):
         self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork. The network is told sigma times 1000."""
-        return cast(Any, self.module)(
+        return self.forward(
             hidden_states=latents,
             encoder_hidden_states=text.tokens,
             pooled_projections=text.pooled,
@@ -124,7 +132,7 @@ class FluxNetwork(FlowNetwork):
         self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork."""
-        output = cast(Any, self.module)(
+        output = self.forward(
             hidden_states=packed(latents),
             encoder_hidden_states=text.tokens,
             timestep=sigma,
@@ -175,7 +183,7 @@ class Flux2Network(FluxNetwork):
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork."""
         words = text.tokens.shape[1]
-        output = cast(Any, self.module)(
+        output = self.forward(
             hidden_states=latents.flatten(2).transpose(1, 2),
             encoder_hidden_states=text.tokens,
             timestep=sigma,
@@ -204,7 +212,7 @@ class QwenNetwork(FlowNetwork):
         """See FlowNetwork."""
         rows, _, height, width = latents.shape
         whole = text.mask is None or bool(text.mask.all())
-        output = cast(Any, self.module)(
+        output = self.forward(
             hidden_states=packed(latents),
             timestep=sigma,
             encoder_hidden_states=text.tokens,
@@ -240,7 +248,7 @@ class ZImageNetwork(FlowNetwork):
         self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork."""
-        rows = cast(Any, self.module)(
+        rows = self.forward(
             list(latents.unsqueeze(2).unbind(0)), 1 - sigma, _unpadded(text), return_dict=False
         )[0]
         return -torch.stack(list(rows)).squeeze(2)

@@ -21,7 +21,8 @@ from understudy.attention.site import AttentionSite, Kind
 from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
-from understudy.models.unet.injection import injecting
+from understudy.models.compiled import Compiled
+from understudy.models.unet.injection import feature_plan, injecting
 from understudy.models.unet.planned_call import PlannedCall
 
 BLOCKS: dict[str, Literal["down", "mid", "up"]] = {
@@ -50,7 +51,8 @@ class Denoiser:
     """A U-Net, and a count of its evaluations.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
-    downscale: pixels of a latent's side. Raises ModelError when an attention layer cannot
+    downscale: pixels of a latent's side. compiled: the network's call as torch.compile makes it;
+    None = it runs as it is. Raises ModelError when an attention layer cannot
     take a control.
     """
 
@@ -58,6 +60,7 @@ class Denoiser:
         self.unet = unet
         self.downscale = downscale
         self.nfe = 0
+        self.compiled: Compiled | None = None
         self.sites, self.levels = install(unet)
         self._times: dict[tuple[float, torch.device], Tensor] = {}
 
@@ -80,8 +83,10 @@ class Denoiser:
         if control is not None:
             size = (int(height), int(width))
             call = PlannedCall(control, self.sites, self.levels, size, tokens.shape[1])
+        # A hook that is set later is not seen by a compiled network.
+        network = self.unet if feature_plan(control) else self.compiled or self.unet
         with injecting(self.unet, self.sites, control):
-            output = self.unet(
+            output = network(
                 latents.to(parameter.dtype),
                 self._told(time, latents.device),
                 encoder_hidden_states=tokens,

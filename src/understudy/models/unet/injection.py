@@ -43,6 +43,11 @@ class FeatureControl(Protocol):
         ...
 
 
+def feature_plan(control: AttentionControl | None) -> FeaturePlan | None:
+    """What passes between rows in a call with this control; None = nothing."""
+    return control.feature_plan if isinstance(control, FeatureControl) else None
+
+
 @contextmanager
 def injecting(
     unet: nn.Module, sites: Sequence[AttentionSite], control: AttentionControl | None
@@ -51,7 +56,7 @@ def injecting(
 
     Raises ModelError where the U-Net has no such place.
     """
-    plan = control.feature_plan if isinstance(control, FeatureControl) else None
+    plan = feature_plan(control)
     if plan is None:
         yield
         return

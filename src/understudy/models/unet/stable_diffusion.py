@@ -17,6 +17,7 @@ from understudy.attention.plan import AttentionControl
 from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
+from understudy.models.compiled import Compiled, recompiled
 from understudy.models.family import tokenizer_of
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import empty_is_zero
@@ -112,6 +113,14 @@ class StableDiffusion:
     def nfe(self) -> int:
         """Network evaluations so far, one for each latent."""
         return self.denoiser.nfe
+
+    def compile(self, on: bool = True, *, backend: str | None = None) -> Compiled | None:
+        """Run the U-Net compiled from now on, or as it is. backend: as of torch.compile.
+
+        Returns what runs it; None = as it is.
+        """
+        self.denoiser.compiled = recompiled(self.denoiser.compiled, self.unet, on, backend)
+        return self.denoiser.compiled
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """The parts that learning may change."""

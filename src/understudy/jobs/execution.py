@@ -1,0 +1,96 @@
+"""How a job's network runs on its device: precision of the weights, TF32, compiled or not.
+
+Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands whose result it
+leaves alike (measured by `scripts/bench precision`); commands that optimise through the network
+(null-text inversion, learning) keep float32 weights and let products run in TF32. Latents and
+optimiser state are float32 or finer in every case.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from understudy.jobs.request import Job
+from understudy.settings import RunSettings
+from understudy.settings.resolve import Value
+from understudy.settings.run import AUTO
+
+if TYPE_CHECKING:
+    import torch
+
+    from understudy.models.compiled import Compiled
+    from understudy.models.interface import DiffusionModel
+
+Groups = Mapping[str, Mapping[str, Value]]
+MANY = 10_000  # calls of a verb that runs case after case
+LONG = ("evaluate", "demo", "sweep")  # such verbs, by the start of their names
+OPTIMISES = ("learn", "project", "evaluate", "demo")  # verbs that need gradients of the network
+
+
+def suited(run: RunSettings, job: Job) -> RunSettings:
+    """`run` with the precision that suits the job where it is "auto".
+
+    Flow transformers are trained and published in half precision: on a GPU they get it for every
+    command but those that optimise.
+    """
+    if run.dtype != AUTO:
+        return run
+    from understudy.models.precision import half_precision
+    from understudy.models.registry import device_of
+
+    device = device_of(run.device)
+    half = half_precision(device) if device.type == "cuda" and not optimises(job) else None
+    return replace(run, dtype="float32" if half is None else str(half).removeprefix("torch."))
+
+
+def optimises(job: Job) -> bool:
+    """Whether the job follows gradients through the network."""
+    methods = {str(group.get("method")) for group in job.settings.values()}
+    return job.verb.startswith(OPTIMISES) or bool(methods & {"null-text", "hiper"})
+
+
+def network_calls(job: Job) -> int:
+    """About how often the job calls the network: steps of every group, inner steps included."""
+    if job.verb.startswith(LONG):
+        return MANY
+    total = 0.0
+    for group in job.settings.values():
+        steps: Any = group.get("steps") or 0
+        inner: Any = group.get("inner_steps", 0) if group.get("method") == "null-text" else 0
+        total += steps * (1 + 2 * inner)
+    return round(total)
+
+
+@contextmanager
+def running(model: DiffusionModel, run: RunSettings, job: Job) -> Generator[Compiled | None]:
+    """Inside the block the model's network is compiled if that is wanted or pays, and float32
+    products of a GPU are TF32 where the precision is "auto"."""
+    from understudy.models.compiled import Compilable, compiling_pays
+
+    compiled = None
+    if isinstance(model, Compilable):
+        auto = run.compile == AUTO and compiling_pays(model.device, network_calls(job))
+        compiled = model.compile(auto or run.compile == "on")
+    with tf32(model.device, run.dtype == AUTO):
+        yield compiled
+
+
+@contextmanager
+def tf32(device: torch.device, allowed: bool) -> Generator[None]:
+    """Inside the block, float32 products of a GPU may round their inputs to 10 bits of mantissa."""
+    import torch
+
+    if device.type != "cuda" or not allowed:
+        yield
+        return
+    products: Any = torch.backends.cuda.matmul
+    convolutions: Any = torch.backends.cudnn
+    before = products.allow_tf32, convolutions.allow_tf32
+    products.allow_tf32 = convolutions.allow_tf32 = True
+    try:
+        yield
+    finally:
+        products.allow_tf32, convolutions.allow_tf32 = before

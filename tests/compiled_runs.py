@@ -1,0 +1,105 @@
+"""Runs of models whose network is compiled; prints what was found as JSON.
+
+A program of its own, without run-time type checks: see `test_compiled.py`. The backend traces as
+the real one does and computes as the network does, so results are equal to the last bit.
+"""
+
+import json
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tiny import tiny_model
+from tiny_flow import tiny_flow
+from understudy.edit import edit_steps
+from understudy.invert.inversion import ddim_inversion_steps
+from understudy.invert.null_text import null_text_steps
+from understudy.learn import Subject, learn_steps
+from understudy.models.compiled import Compiled
+from understudy.settings import EditSettings, LearnSettings
+
+PROMPTS = ("a photo of cat", "a photo of sks cat")
+
+
+def inverted(model: Any) -> Any:
+    photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    *_, last = ddim_inversion_steps(model, photo, PROMPTS[0], steps=3)
+    return last.inversion
+
+
+def edited(model: Any, method: str) -> Tensor:
+    settings = EditSettings.filled({"method": method, "steps": 3, "guidance": 5.0})
+    *_, last = edit_steps(model, inverted(model), *PROMPTS, settings)
+    return last.target
+
+
+def null_text(model: Any) -> Tensor:
+    photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    steps = null_text_steps(model, photo, PROMPTS[0], steps=2, guidance=7.5, inner_steps=2)
+    *_, last = steps
+    return last.inversion.replay[-1:]
+
+
+def learnt(model: Any) -> Tensor:
+    pictures = torch.rand(2, 3, *model.picture_size, generator=torch.Generator().manual_seed(1))
+    given = {"method": "lora", "steps": 2, "prior_samples": 0, "precision": "float32", "rank": 2}
+    how = LearnSettings.filled({**given, "train_text_encoder": False})
+    *_, last = learn_steps(model, Subject("rex", "cat", pictures * 2 - 1), settings=how)
+    return torch.cat(
+        [last.concept.tensors[name].flatten() for name in sorted(last.concept.tensors)]
+    )
+
+
+RUNS = {
+    "null-text": null_text,
+    "p2p": lambda model: edited(model, "p2p"),
+    "pnp": lambda model: edited(model, "pnp"),
+    "learn": learnt,
+}
+
+
+def unet() -> dict[str, Any]:
+    """For each run: whether a compiled network gives the same, and whether it was compiled."""
+    found: dict[str, Any] = {}
+    model = tiny_model("sd15")
+    for name, run in RUNS.items():
+        plain = run(model)
+        compiled = model.compile(backend="eager")
+        again = run(model)
+        assert compiled is not None
+        found[name] = {"equal": torch.equal(plain, again), "failure": compiled.failure}
+        model.compile(False)
+    return found
+
+
+def flow(kind: str) -> dict[str, Any]:
+    """A call of a tiny flow model, plain and compiled."""
+    model: Any = tiny_flow(kind)
+    text = model.embed(["a cat"])
+    latents = torch.randn(1, model.latent_channels, 8, 8)
+    with torch.no_grad():
+        plain = model.predict(latents, 0.5, text)
+        compiled = model.compile(backend="eager")
+        again = model.predict(latents, 0.5, text)
+    return {"equal": torch.equal(plain, again), "failure": compiled.failure}
+
+
+class Reads(nn.Module):
+    """Cannot be compiled as one graph: it asks for a number on the way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if float(x.sum()) > 0 else x
+
+
+def refused() -> dict[str, Any]:
+    """A network that cannot be compiled runs as it is, and says why."""
+    compiled = Compiled(Reads(), "eager")
+    right = torch.equal(compiled(torch.ones(2)), torch.full((2,), 2.0))
+    return {"right": right and torch.equal(compiled(-torch.ones(2)), -torch.ones(2)),
+            "failure": compiled.failure}  # fmt: skip
+
+
+if __name__ == "__main__":
+    kinds = ("sd35", "flux")
+    print(json.dumps({**unet(), **{kind: flow(kind) for kind in kinds}, "refused": refused()}))

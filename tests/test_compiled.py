@@ -1,0 +1,95 @@
+"""Compiled networks give what the networks give, in every verb; what cannot be compiled still runs.
+
+Also how a job chooses precision and compilation for its device.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tiny import tiny_folder
+from understudy.jobs.execution import network_calls, optimises, running, suited
+from understudy.jobs.pool import Pool
+from understudy.jobs.request import Job
+from understudy.models.compiled import PAYS_FROM, compiling_pays
+from understudy.settings import GenerateSettings, InvertSettings, RunSettings
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def found():
+    """What `compiled_runs.py` finds, in a process without run-time type checks."""
+    search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests" / "compiled_runs.py")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": search},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("run", ["null-text", "p2p", "pnp", "learn", "sd35", "flux"])
+def test_a_compiled_network_gives_the_same(found, run):
+    assert found[run] == {"equal": True, "failure": ""}
+
+
+def test_a_network_that_cannot_be_compiled_runs_as_it_is(found):
+    assert found["refused"]["right"] and found["refused"]["failure"]
+
+
+def test_a_cpu_never_compiles_by_itself():
+    assert not compiling_pays(torch.device("cpu"), 10 * PAYS_FROM)
+
+
+def test_a_gpu_compiles_for_long_jobs_only():
+    device = torch.device("cuda")
+    assert compiling_pays(device, PAYS_FROM) and not compiling_pays(device, PAYS_FROM - 1)
+
+
+def test_calls_of_the_network_count_inner_steps_and_gradients():
+    plain = Job.of("generate", GenerateSettings(steps=50))
+    tuned = Job.of("invert", InvertSettings(method="null-text", steps=50, inner_steps=10))
+    assert network_calls(plain) == 50
+    assert network_calls(tuned) == 50 * 21
+    assert network_calls(Job(verb="evaluate swap")) > PAYS_FROM
+
+
+@pytest.mark.parametrize(
+    "job", [Job(verb="learn"), Job.of("swap", InvertSettings(method="null-text"))]
+)
+def test_jobs_with_gradients_keep_float32(job, monkeypatch):
+    on_gpu(monkeypatch)
+    assert optimises(job) and suited(RunSettings(), job).dtype == "float32"
+
+
+def test_other_jobs_get_half_precision_on_a_gpu(monkeypatch):
+    job = Job.of("generate", GenerateSettings())
+    assert suited(RunSettings(), job).dtype == "float32"
+    on_gpu(monkeypatch)
+    assert suited(RunSettings(), job).dtype == "bfloat16"
+    assert suited(RunSettings(dtype="float16"), job).dtype == "float16"
+
+
+def on_gpu(monkeypatch):
+    """Pretend a GPU with bfloat16."""
+    where, half = torch.device("cuda"), torch.bfloat16
+    monkeypatch.setattr("understudy.models.registry.device_of", lambda device: where)
+    monkeypatch.setattr("understudy.models.precision.half_precision", lambda device: half)
+
+
+def test_a_model_of_the_pool_is_compiled_for_the_job_that_asks_only():
+    pool, job = Pool(), Job(verb="generate")
+    run = RunSettings(model=str(tiny_folder()), device="cpu", compile="on")
+    with pool.model(run) as model, running(model, run, job) as compiled:
+        assert compiled is not None and model.denoiser.compiled is compiled
+    plain = RunSettings(model=run.model, device="cpu")
+    with pool.model(plain) as again, running(again, plain, job) as compiled:
+        assert again is model and compiled is None and model.denoiser.compiled is None
