@@ -47,9 +47,16 @@ COLUMNS = (
     "region, times quicker than the map",
 )
 # name: handles > targets in fractions of the side, and whether a mask is given
-PLACES = ((0.42, 0.45, 0.42, 0.55), (0.6, 0.35, 0.52, 0.35), (0.7, 0.66, 0.7, 0.74),
-          (0.25, 0.5, 0.3, 0.5), (0.5, 0.8, 0.5, 0.74))  # fmt: skip
+PLACES = (
+    (0.42, 0.45, 0.42, 0.55), (0.6, 0.35, 0.52, 0.35), (0.7, 0.66, 0.7, 0.74),
+    (0.25, 0.5, 0.3, 0.5), (0.5, 0.8, 0.5, 0.74),
+    *(
+        (0.2 + 0.15 * (i // 5), 0.15 + 0.17 * (i % 5), 0.2 + 0.15 * (i // 5), 0.19 + 0.17 * (i % 5))
+        for i in range(15)
+    ),
+)  # fmt: skip
 CASES = {"1 point": (1, False), "3 points": (3, False), "5 points": (5, False),
+         "20 points": (20, False),
          "2 points, mask": (2, True), "5 points, mask": (5, True)}  # fmt: skip
 
 
