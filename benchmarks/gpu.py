@@ -36,7 +36,7 @@ from understudy.jobs.execution import tf32
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.lora import low_rank
 from understudy.models.compiled import Compiled
-from understudy.swap.photoswap import schedule_of, swap_steps
+from understudy.swap.photoswap import blend_of, schedule_of, swap_steps
 from understudy.transfer.loop import alignment
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
@@ -73,6 +73,7 @@ class Size:
     pictures: tuple[int, ...] = (512, 1024)
     width: float = 1.0
     photo: int = 512
+    backend: str | None = None  # of torch.compile
 
 
 @dataclass
@@ -167,7 +168,7 @@ def reached(device: str, dtype: torch.dtype) -> float:
 def prepared(size: Size, way: Way) -> Shaped:
     """A model that runs this way."""
     model = Shaped(size.shape, size.device, way.dtype)
-    model.denoiser.compiled = Compiled(model.unet) if way.compiled else None
+    model.denoiser.compiled = Compiled(model.unet, size.backend) if way.compiled else None
     return model
 
 
@@ -190,10 +191,11 @@ def swaps(table: Table) -> None:
             model, bench.photo(), SOURCE, steps=size.steps, guidance=7.5, inner_steps=size.inner
         )
     plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
+    spots = blended(bench, model, settings, start)
     with measured(size.device) as swapped:
         right = plain_swap(
             model, start, nulls, (SOURCE, TARGET), plan, guidance=7.5,
-            times=model.schedule.times(size.steps),
+            times=model.schedule.times(size.steps), blend=spots,
         )  # fmt: skip
     table.add("null-text", "plain", inverted.seconds, inverted.gigabytes)
     table.add("swap", "plain", swapped.seconds, swapped.gigabytes)
@@ -212,6 +214,16 @@ def swaps(table: Table) -> None:
                   quicker_with_null_text=both)  # fmt: skip
         table.add("later swap", way.name, later.seconds, later.gigabytes,
                   quicker=swapped.seconds / later.seconds)  # fmt: skip
+
+
+def blended(bench: Bench, model: Shaped, settings: Any, start: Tensor) -> Any:
+    """What the plain loop needs to blend as the preset does; None where it does not."""
+    noise = Inversion("seed", SOURCE, model.name, model.fingerprint, 7.5, (), "", start)
+    blend = blend_of(model, noise, (SOURCE, TARGET), settings, WORDS, None)
+    if blend is None:
+        return None
+    cells = min(256, bench.side**2 // 16)
+    return blend.start, cells, blend.source_places, blend.target_places[0]
 
 
 def job(
@@ -287,7 +299,7 @@ def learning(table: Table) -> None:
             model = random_model(size.width, size.device)
             photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
             if way.endswith("compiled"):
-                model.compile()
+                model.compile(backend=size.backend)
             low = kind == "LoRA"
             method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
                 model, train_text=False
@@ -342,7 +354,7 @@ def main() -> None:
     wish = parser.parse_args()
     size = Size(wish.device)
     if wish.miniature:
-        size = Size(wish.device, "small", 8, 2, 1, (64,), 0.1, 64)
+        size = Size(wish.device, "small", 8, 2, 1, (64,), 0.1, 64, "eager")
     table = Table(size, time.monotonic() + 60 * wish.minutes, [], [])
     torch.backends.cudnn.allow_tf32 = False  # off unless a way asks for it
     for part in (evaluations, swaps, drags, learning, profile):

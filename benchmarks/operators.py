@@ -172,20 +172,23 @@ def null_text(side: int = 16, steps: int = 4, inner: int = 3) -> Compared:
     return _compared(f"null-text, {inner} inner steps: a timestep", ours, plain, steps)
 
 
-def drag(case: str = "3 points", size: int = 128) -> Compared:
-    """A step of a drag after the first."""
-    task = Task(case, size, 2, "cpu")
-    engine, state = begun(task)
-    _, state = engine.step(state)
-    with counted() as ours:
-        engine.step(state)
+def drag(case: str = "3 points", size: int = 128, *, whole: bool = True) -> Compared:
+    """A step of a drag after the first. whole: the whole map is computed, as on a GPU; else
+    windows around the points, as on a CPU."""
+    with patch("understudy.drag.region.prefers_whole_map", lambda device: whole):
+        task = Task(case, size, 2, "cpu")
+        engine, state = begun(task)
+        _, state = engine.step(state)
+        with counted() as ours:
+            engine.step(state)
     model = task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
     steps = plain_steps(model, ws, *task.points(), steps=2, movable=task.movable(), resolution=128)
     next(steps)
     with counted() as plain:
         next(steps)
-    return _compared(f"drag, {case}: a step", ours, plain, 1)
+    how = "as on a GPU" if whole else "as on a CPU"
+    return _compared(f"drag, {case}, {how}: a step", ours, plain, 1)
 
 
 def drag_reads(case: str, size: int = 64) -> int:
@@ -207,7 +210,11 @@ def main() -> None:
     parser.add_argument("--side", type=int, default=16, help="of the latents")
     wish = parser.parse_args()
     rows = [*swaps(wish.side), null_text(wish.side, inner=3), null_text(wish.side, inner=10)]
-    rows += [drag(case) for case in ("1 point", "3 points", "2 points, mask")]
+    rows += [
+        drag(case, whole=whole)
+        for whole in (True, False)
+        for case in ("1 point", "3 points", "2 points, mask")
+    ]
     heads = ("", "kernels, ours", "plain", "share", "syncs, ours", "plain")
     cells = (
         [r.what, str(r.ours), str(r.plain), f"{r.share:.2f}", str(r.syncs), str(r.plain_syncs)]

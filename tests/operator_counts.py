@@ -30,6 +30,9 @@ def main() -> None:
             for which, row in (("first", first), ("later", later))
         },
         "null-text": {"share": null_text.share},
+        "drag": {
+            case: operators.drag(case).share for case in ("1 point", "3 points", "2 points, mask")
+        },
         "drag reads": {case: operators.drag_reads(case) for case in ("3 points", "2 points, mask")},
     }
     print(json.dumps(found | graphs()))

@@ -64,6 +64,11 @@ def test_null_text_launches_half_as_much_as_the_plain_way(found):
     assert found["null-text"]["share"] <= 0.5
 
 
+@pytest.mark.parametrize("case", ["1 point", "3 points", "2 points, mask"])
+def test_a_drag_launches_half_as_much_as_the_plain_way(found, case):
+    assert found["drag"][case] <= 0.5
+
+
 @pytest.mark.parametrize("case", ["3 points", "2 points, mask"])
 def test_a_drag_is_read_once_a_step(found, case):
     assert found["drag reads"][case] == 1

@@ -133,7 +133,7 @@ def test_windows_are_cut_out_of_the_whole(changes: dict[str, object], resolution
     height, width = model.feature_size(resolution)
     places = [(0, 0), (-2, 3), (height - 5, width - 3), (3, 2), (height // 2, width // 2 - 1)]
     for count in (1, 2, 5):
-        windows = Windows(torch.tensor(places[-count:]), (5, 4))
+        windows = Windows(tuple(places[-count:]), (5, 4))
         found = held.features(moving_ws, resolution, windows)
         wide = torch.nn.functional.pad(held.features(moving_ws, resolution), (9, 9, 9, 9))
         pull = torch.randn(found.shape, generator=torch.Generator().manual_seed(1))
@@ -157,7 +157,7 @@ def test_a_window_costs_what_it_is_worth(monkeypatch: pytest.MonkeyPatch) -> Non
     held.features(torch.zeros(1, 6, 16), 128)
     whole = sum(cells)
     cells.clear()
-    held.features(torch.zeros(1, 6, 16), 128, Windows(torch.tensor([[60, 60]]), (11, 11)))
+    held.features(torch.zeros(1, 6, 16), 128, Windows(((60, 60),), (11, 11)))
     assert sum(cells) < whole / 20
 
 

@@ -375,7 +375,7 @@ def test_held_is_the_whole(kind: dict[str, Any]) -> None:
         for moving_ws in (other, ws[:, :6]):  # from where the walk stopped, and from the start
             drawn = model.pictures(held.ws(moving_ws))
             torch.testing.assert_close(held.picture(moving_ws), drawn, rtol=0, atol=1e-5)
-    windows = Windows(torch.tensor([[-2, 5], [20, 27]]), (7, 9))
+    windows = Windows(((-2, 5), (20, 27)), (7, 9))
     cut = held.features(other, 32, windows)
     wide = torch.nn.functional.pad(held.features(other, 32), (9, 9, 9, 9))[0]
     for one, (top, left) in zip(cut, windows.origins.tolist(), strict=True):

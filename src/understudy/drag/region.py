@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from understudy.generators.interface import HeldLatent
@@ -28,15 +29,16 @@ class Grid:
 
     def windows(self, places: Float[Tensor, "n 2"], radius: int) -> Windows:
         """The cells that pixels up to `radius` away from each place depend on."""
-        firsts, sizes = list[Tensor](), list[int]()
-        for axis in (0, 1):
-            scale = self.cells[axis] / self.picture[axis]
-            # Half-pixel centres: pixel x lies at (x + 0.5) * scale - 0.5 in cells. One cell more on
-            # either side for the bilinear neighbours.
-            low = places[:, axis].floor().double() - radius
-            firsts.append(((low + 0.5) * scale - 0.5).floor().long())
-            sizes.append(math.ceil((2 * radius + 2) * scale) + 2)
-        return Windows(torch.stack(firsts, dim=1), (sizes[0], sizes[1]))
+        # Half-pixel centres: pixel x lies at (x + 0.5) * scale - 0.5 in cells. One cell more on
+        # either side for the bilinear neighbours.
+        scales = [self.cells[axis] / self.picture[axis] for axis in (0, 1)]
+        origins = list[tuple[int, int]]()
+        for place in places.tolist():
+            low = [math.floor(value) - radius for value in place]
+            top, left = (math.floor((low[a] + 0.5) * scales[a] - 0.5) for a in (0, 1))
+            origins.append((top, left))
+        rows, columns = (math.ceil((2 * radius + 2) * scale) + 2 for scale in scales)
+        return Windows(tuple(origins), (rows, columns))
 
     def box(self, fixed: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
         """The cells (top, left, bottom, right; ends not included) under what a mask holds fixed."""
@@ -62,17 +64,14 @@ class FeatureView:
     def sample(self, places: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p c"]:
         """Features at any places near each point; zeros outside the picture."""
         # Bilinear weights are separable: one vector for the rows and one for the columns.
-        rows, columns = (self._weights(places[..., axis], axis) for axis in (0, 1))
+        rows, columns = self._weights(places)
         weights = (rows[..., :, None] * columns[..., None, :]).flatten(2)
         return weights @ self.windows.flatten(2).transpose(1, 2)
 
-    def pixels(
-        self, rows: Float[Tensor, "n r"], columns: Float[Tensor, "n k"]
-    ) -> Float[Tensor, "n c r k"]:
-        """Features at all crossings of rows and columns near each point."""
-        down = self._weights(rows, 0)[:, None]  # (n, 1, r, sh)
-        across = self._weights(columns, 1)[:, None].transpose(2, 3)  # (n, 1, sw, k)
-        return down @ self.windows @ across
+    def pixels(self, lines: Float[Tensor, "n r 2"]) -> Float[Tensor, "n c r r"]:
+        """Features at all crossings of r rows and r columns near each point."""
+        down, across = self._weights(lines)
+        return down[:, None] @ self.windows @ across[:, None].transpose(2, 3)
 
     def only(self, points: slice) -> FeatureView:
         """The look at some of the points."""
@@ -83,25 +82,44 @@ class FeatureView:
         box = None if self.box is None else self.box.detach()
         return FeatureView(self.grid, self.windows.detach(), self.origins, box)
 
-    def _weights(self, places: Tensor, axis: int) -> Tensor:
-        """Weights of a window's cells along one axis for each place, (n, p, cells)."""
-        low = places.floor()
-        part = (places - low)[..., None]
-        return (1 - part) * self._row(low, axis) + part * self._row(low + 1, axis)
+    def inside(self, pixels: Float[Tensor, "*some 2"]) -> Bool[Tensor, "*some 2"]:
+        """By axis, whether a pixel is in the picture."""
+        return (pixels >= 0) & (pixels <= constants(self.grid, pixels.device, pixels.dtype)[2])
 
-    def _row(self, pixels: Tensor, axis: int) -> Tensor:
-        """The cells' weights for whole pixels: half-pixel centres, the edge cells repeated."""
-        side, cells = self.grid.picture[axis], self.grid.cells[axis]
-        count = self.windows.shape[2 + axis]
+    def _weights(
+        self, places: Float[Tensor, "n p 2"]
+    ) -> tuple[Float[Tensor, "n p sh"], Float[Tensor, "n p sw"]]:
+        """Weights of a window's rows and of its columns of cells for each place.
+
+        A place lies between two whole pixels; a pixel lies between two cells, with half-pixel
+        centres and the edge cells repeated. Both interpolations are linear, so a cell's weight is
+        that of the two pixels, each 1 - distance in cells where that is positive. Both axes at
+        once, to launch half the kernels.
+        """
+        scale, cells, _ = constants(self.grid, places.device, places.dtype)
+        height, width = self.windows.shape[-2:]
+        low = places.floor()
+        pixels = torch.stack([low, low + 1])  # (2, n, p, axis)
         # F.interpolate(align_corners=False) clamps at 0 and repeats the last cell.
-        source = ((pixels + 0.5) * (cells / side) - 0.5).clamp(min=0)
-        first = source.floor().clamp(max=cells - 1)
-        part = (source - first)[..., None]
-        here = torch.arange(count, device=pixels.device) + self.origins[:, axis, None, None]
-        one = (here == first[..., None]).to(pixels.dtype)
-        next_one = (here == (first + 1).clamp(max=cells - 1)[..., None]).to(pixels.dtype)
-        inside = ((pixels >= 0) & (pixels <= side - 1))[..., None]
-        return ((1 - part) * one + part * next_one) * inside
+        source = (pixels * scale + (0.5 * scale - 0.5)).clamp(min=0).minimum(cells)
+        here = torch.arange(max(height, width), device=places.device, dtype=places.dtype)
+        here = (self.origins[..., None] + here)[:, None]  # (n, 1, axis, cells)
+        hats = (1 - (source[..., None] - here).abs()).clamp(min=0)
+        low_hat, high_hat = hats * self.inside(pixels)[..., None]
+        rows, columns = torch.lerp(low_hat, high_hat, (places - low)[..., None]).unbind(2)
+        return rows[..., :height], columns[..., :width]
+
+
+@lru_cache(maxsize=64)
+def constants(
+    grid: Grid, device: torch.device, dtype: torch.dtype
+) -> tuple[Float[Tensor, " axes"], Float[Tensor, " axes"], Float[Tensor, " axes"]]:
+    """By axis: cells a pixel, the last cell, the last pixel. Made once: each is a copy to the
+    device."""
+    both = zip(grid.cells, grid.picture, strict=True)
+    values = [(cells / side, cells - 1.0, side - 1.0) for cells, side in both]
+    scale, cells, sides = torch.tensor(values, dtype=dtype, device=device).unbind(1)
+    return scale, cells, sides
 
 
 def look(
@@ -119,29 +137,44 @@ def look(
     rectangle that holds box and windows. On a GPU the whole map is.
     """
     windows = grid.windows(places, radius)
-    # A GPU is kept busy by the whole map, and waits for the many small kernels of windows: on an
-    # H200 at 512 pixels windows take 1.5 times as long as the whole map.
-    whole = moving_ws.device.type == "cuda"
+    whole = prefers_whole_map(moving_ws.device)
+    origins = windows.tensor(moving_ws.device)
     if box is None:
         if whole:
             found = windows.cut_out(held.features(moving_ws, resolution))
         else:
             found = held.features(moving_ws, resolution, windows)
-        return FeatureView(grid, found, windows.origins.to(found.device))
+        return FeatureView(grid, found, origins)
     # The smallest rectangle with all windows and the mask's box: one call of the network instead of
     # several.
-    low = windows.origins.amin(dim=0).tolist()
-    high = (windows.origins.amax(dim=0) + torch.tensor(windows.size)).tolist()
-    top, left = (max(min(box[axis], low[axis]), 0) for axis in (0, 1))
-    bottom, right = (min(max(box[2 + a], high[a]), grid.cells[a]) for a in (0, 1))
+    spans = [_span(windows, box, axis, grid.cells[axis]) for axis in (0, 1)]
     if whole:
-        top, left, bottom, right = 0, 0, *grid.cells
+        spans = [(0, grid.cells[0]), (0, grid.cells[1])]
+    (top, bottom), (left, right) = spans
     if (bottom - top, right - left) == grid.cells:
         area = held.features(moving_ws, resolution)
     else:
-        around = Windows(torch.tensor([[top, left]]), (bottom - top, right - left))
+        around = Windows(((top, left),), (bottom - top, right - left))
         area = held.features(moving_ws, resolution, around)
-    shift = torch.tensor([top, left])
-    around_points = Windows(windows.origins - shift, windows.size).cut_out(area)
+    shifted = tuple((row - top, column - left) for row, column in windows.origins)
+    around_points = Windows(shifted, windows.size).cut_out(area)
     inner = area[:, :, box[0] - top : box[2] - top, box[1] - left : box[3] - left]
-    return FeatureView(grid, around_points, windows.origins.to(area.device), inner)
+    return FeatureView(grid, around_points, origins, inner)
+
+
+def prefers_whole_map(device: torch.device) -> bool:
+    """Whether the whole map takes less time than windows of it.
+
+    A GPU is kept busy by the whole map, and waits for the many small kernels of windows: on an
+    H200 at 512 pixels windows take 1.5 times as long as the whole map.
+    """
+    return device.type == "cuda"
+
+
+def _span(
+    windows: Windows, box: tuple[int, int, int, int], axis: int, cells: int
+) -> tuple[int, int]:
+    """First cell and end, along an axis, of the rectangle that holds box and windows."""
+    firsts = [origin[axis] for origin in windows.origins]
+    first = max(min(box[axis], *firsts), 0)
+    return first, min(max(box[2 + axis], max(firsts) + windows.size[axis]), cells)

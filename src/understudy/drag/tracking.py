@@ -89,26 +89,26 @@ class FeatureTracker:
         steps = torch.arange(-reach, reach + 1, device=points.device, dtype=points.dtype)
         # Windows are centred on whole pixels, so that the candidates are pixel centres.
         centres = points.round()
-        rows, columns = (centres[:, axis, None] + steps for axis in (0, 1))
-        apart = look.pixels(rows, columns) - references[:, :, None, None]
+        window = centres[:, None] + steps[:, None]  # (n, r, axis): rows, and columns
+        apart = look.pixels(window) - references[:, :, None, None]
         order = 1 if self.norm == "l1" else 2
         # Eq. 2 of the paper: nearest in feature space within Omega_2(p, r2).
         distances = torch.linalg.vector_norm(apart, ord=order, dim=1)  # (n, r, r)
-        height, width = look.grid.picture
-        inside = ((rows >= 0) & (rows < height))[:, :, None]
-        inside = inside & ((columns >= 0) & (columns < width))[:, None, :]
         # Outside the picture features are zeros, which may be nearer than any real feature.
+        within = look.inside(window)
+        inside = within[:, :, None, 0] & within[:, None, :, 1]
         distances = distances.masked_fill(~inside, torch.inf)
         # The first minimum in reading order, as argmin of the published program takes it.
         best = distances.flatten(1).argmin(dim=1)
-        row, column = best // len(steps), best % len(steps)
-        found = centres + torch.stack([steps[row], steps[column]], dim=1)
+        found = centres + steps[torch.stack([best // len(steps), best % len(steps)], dim=1)]
         nearest = distances.flatten(1).gather(1, best[:, None])[:, 0]
         if self.subpixel:
             found = found + _between(look, references, found)
         # The distance is judged relative to the feature's own length, which differs between layers.
         size = torch.linalg.vector_norm(references, ord=order, dim=1)
-        unsure = nearest > self.doubt * size if self.doubt else torch.zeros_like(row).bool()
+        unsure = (
+            nearest > self.doubt * size if self.doubt else torch.zeros_like(best, dtype=torch.bool)
+        )
         return Tracks(found, nearest, unsure)
 
 

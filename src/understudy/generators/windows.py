@@ -14,18 +14,36 @@ from torch import Tensor
 class Windows:
     """Equal rectangles of a feature map, which may reach over its edge (zeros there).
 
-    origins: first (row, column) of each, in cells; size: (rows, columns).
+    origins: first (row, column) of each, in cells; size: (rows, columns). Numbers of the host: a
+    tensor's arithmetic would be a kernel launch each.
     """
 
-    origins: Int[Tensor, "n 2"]
+    origins: tuple[tuple[int, int], ...]
     size: tuple[int, int]
+
+    def tensor(self, device: torch.device) -> Int[Tensor, "n 2"]:
+        """The origins on a device."""
+        return torch.tensor(self.origins, device=device)
+
+    def grown(self, cells: int) -> Windows:
+        """The windows with a margin of so many cells on each side."""
+        origins = tuple((top - cells, left - cells) for top, left in self.origins)
+        return Windows(origins, (self.size[0] + 2 * cells, self.size[1] + 2 * cells))
+
+    def inside(self, size: tuple[int, int]) -> bool:
+        """Whether no window reaches over the edge of a map of this size."""
+        return all(
+            0 <= first and first + length <= side
+            for origin in self.origins
+            for first, length, side in zip(origin, self.size, size, strict=True)
+        )
 
     def cut_out(self, features: Float[Tensor, "1 c h w"]) -> Float[Tensor, "n c sh sw"]:
         """These windows of a whole map."""
         height, width = features.shape[-2:]
         rows, columns = self.size
         cut: list[Tensor] = []
-        for top, left in self.origins.tolist():
+        for top, left in self.origins:
             y0, y1 = max(top, 0), min(top + rows, height)
             x0, x1 = max(left, 0), min(left + columns, width)
             if y0 >= y1 or x0 >= x1:

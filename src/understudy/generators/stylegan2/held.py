@@ -11,11 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from understudy.generators.style_based import HeldLayers, StyleBased
-from understudy.generators.stylegan2.layers import HeldWeights, StyleConv
+from understudy.generators.stylegan2.layers import HeldWeights, ReadyWeights, StyleConv
 from understudy.generators.stylegan2.synthesis import Partway, StyleBlock, StyleGAN2Synthesis
 from understudy.generators.windows import Windows
 
@@ -41,7 +41,7 @@ class StyleGAN2Held(HeldLayers):
         super().__init__(model, ws, moving)
         self.synthesis, self.config = synthesis, synthesis.config
         self._weights: dict[int, HeldWeights] = {}
-        self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
+        self._ready: dict[int, ReadyWeights] = {}
         self._walked: _Walked | None = None
 
     def features(
@@ -109,7 +109,7 @@ class StyleGAN2Held(HeldLayers):
             added = windows.cut_out(added)
         if index >= self.moving:
             return layer.forward_held(x, replace(held, added=added), fir, cut)
-        return layer(x, ws[:, index], added, fir, cut=cut, kernel=self._kernels[index])
+        return layer(x, ws[:, index], added, fir, cut=cut, ready=self._ready[index])
 
     @torch.no_grad()
     def _layer(self, layer: StyleConv, index: int, dtype: torch.dtype) -> HeldWeights:
@@ -122,9 +122,9 @@ class StyleGAN2Held(HeldLayers):
                     held, weight=held.weight.to(dtype), bias=held.bias.to(dtype)
                 )
             else:
-                weight, energy = layer.kernel(dtype)
-                self._kernels[index] = weight.contiguous(), energy
-                self._weights[index] = HeldWeights(weight, layer.bias, noise)
+                ready = layer.ready(dtype)
+                self._ready[index] = replace(ready, weight=ready.weight.contiguous())
+                self._weights[index] = HeldWeights(ready.weight, layer.bias, noise)
         return self._weights[index]
 
     # Windows
@@ -164,10 +164,13 @@ class StyleGAN2Held(HeldLayers):
         """x: what `_below(windows)` asked for -> what leaves the block, cut to windows."""
         size = self.config.size(block.resolution)
         below = _below(windows)
-        wide = Windows(2 * (below.origins + 1), (2 * below.size[0] - 4, 2 * below.size[1] - 4))
+        wide = Windows(
+            tuple((2 * (top + 1), 2 * (left + 1)) for top, left in below.origins),
+            (2 * below.size[0] - 4, 2 * below.size[1] - 4),
+        )
         x = self._run(ws, block.conv0, block.first, x, wide)
-        margin = Windows(windows.origins - 1, (windows.size[0] + 2, windows.size[1] + 2))
-        x = _inside(_crop(x, margin.origins - wide.origins, margin.size), margin, size)
+        margin = windows.grown(1)
+        x = _inside(_crop(x, wide, margin), margin, size)
         x = self._run(ws, block.conv1, block.first + 1, x, windows)
         return _inside(x, windows, size)
 
@@ -179,29 +182,27 @@ def _below(windows: Windows) -> Windows:
     lies), needs one input cell more on each side.
     """
     rows, columns = windows.size
-    return Windows(
-        torch.div(windows.origins - 1, 2, rounding_mode="floor") - 1,
-        ((rows + 4) // 2 + 2, (columns + 4) // 2 + 2),
-    )
+    origins = tuple(((top - 1) // 2 - 1, (left - 1) // 2 - 1) for top, left in windows.origins)
+    return Windows(origins, ((rows + 4) // 2 + 2, (columns + 4) // 2 + 2))
 
 
-def _crop(x: Tensor, offsets: Int[Tensor, "n 2"], size: tuple[int, int]) -> Tensor:
-    """Each window's own part of x."""
-    rows, columns = size
-    places = offsets.tolist()
-    return torch.stack(
-        [one[:, y : y + rows, z : z + columns] for one, (y, z) in zip(x, places, strict=True)]
-    )
+def _crop(x: Tensor, given: Windows, wanted: Windows) -> Tensor:
+    """Each wanted window out of the given one that holds it."""
+    rows, columns = wanted.size
+    pairs = zip(x, given.origins, wanted.origins, strict=True)
+    places = ((one, y - top, z - left) for one, (top, left), (y, z) in pairs)
+    return torch.stack([one[:, y : y + rows, z : z + columns] for one, y, z in places])
 
 
 def _inside(x: Tensor, windows: Windows, size: tuple[int, int]) -> Tensor:
     """Zeros where a window reaches over the edge, as the padding of the next layer has it."""
+    if windows.inside(size):
+        return x
+    origins = windows.tensor(x.device)
     spans = [
-        torch.arange(length) + windows.origins[:, axis, None]
+        torch.arange(length, device=x.device) + origins[:, axis, None]
         for axis, length in enumerate(windows.size)
     ]
     within = [(span >= 0) & (span < side) for span, side in zip(spans, size, strict=True)]
-    if all(bool(one.all()) for one in within):
-        return x
     mask = (within[0][:, :, None] & within[1][:, None, :])[:, None]
     return x * mask.to(x)

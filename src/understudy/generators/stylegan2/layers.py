@@ -30,20 +30,46 @@ class Linear(nn.Module):
         self.gain, self.multiplier = multiplier / math.sqrt(inputs), multiplier
 
     def forward(self, x: Float[Tensor, "b i"]) -> Float[Tensor, "b o"]:
-        return F.linear(x, self.weight * self.gain, self.bias * self.multiplier)
+        return F.linear(x, *self.scaled())
+
+    def scaled(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias times their gains."""
+        return self.weight * self.gain, self.bias * self.multiplier
 
 
 @dataclass(frozen=True)
 class HeldWeights:
     """A layer whose style stays: modulated weights, the activation's gain already in them.
 
-    weight: as the convolution takes it, see `StyleConv.kernel`. bias: (out). added: the noise,
+    weight: as the convolution takes it, see `ReadyWeights`. bias: (out). added: the noise,
     (1, 1, h, w), or nothing.
     """
 
     weight: Tensor
     bias: Tensor
     added: Tensor | None
+
+
+@dataclass(frozen=True)
+class ReadyWeights:
+    """A layer's weights as its arithmetic takes them, for a style that moves.
+
+    weight: as the convolution takes it, (out, in, 3, 3), or (in, out, 3, 3) where the size is
+    doubled. energy: squared norms of the filters, (out, in), over the square of the activation's
+    gain; floor: what keeps a demodulation finite, (out), likewise. affine: weight (in, w_dim) and
+    bias (in) of the style. bias: (out), times the gain.
+    """
+
+    weight: Tensor
+    energy: Tensor
+    floor: Tensor
+    affine: tuple[Tensor, Tensor]
+    bias: Tensor
+
+    def strength(self, style: Float[Tensor, "b in"]) -> Float[Tensor, "b out"]:
+        """The gain over the norm of every filter after modulation."""
+        squares = style.to(self.energy.dtype).square()
+        return F.linear(squares, self.energy, self.floor).rsqrt().to(style.dtype)
 
 
 class StyleConv(nn.Module):
@@ -85,32 +111,35 @@ class StyleConv(nn.Module):
         fir: Tensor,
         *,
         cut: int = 0,
-        kernel: tuple[Tensor, Tensor] | None = None,
+        ready: ReadyWeights | None = None,
     ) -> Tensor:
         """x: (n, in, h, w) with n = b, or any n with b = 1; noise: see `noise_map`.
 
-        With cut = 1 the outer cells of x are neighbours only and nothing is padded. kernel: what
-        `self.kernel` gives, where it is known already.
+        With cut = 1 the outer cells of x are neighbours only and nothing is padded. ready: what
+        `self.ready` gives, where it is known already.
         """
-        style = self.affine(w.to(self.weight.dtype)).to(x.dtype)
+        ready = ready or self.ready(x.dtype)
+        style = F.linear(w.to(self.weight.dtype), *ready.affine).to(x.dtype)
         if x.dtype == torch.float16:
             style = style / style.abs().amax(1, keepdim=True)
-        weight, energy = kernel or self.kernel(x.dtype)
-        strength = self.gain * demodulation(energy, style)
-        x = self.convolved(x * style[:, :, None, None], weight, fir, cut)
-        return self.activated(x * strength[:, :, None, None], noise, self.gain * self.bias)
+        strength = ready.strength(style)
+        x = self.convolved(x * style[:, :, None, None], ready.weight, fir, cut)
+        return self.activated(x * strength[:, :, None, None], noise, ready.bias)
 
-    def kernel(self, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """The weights as the convolution takes them, and their squared norms (out, in).
+    def ready(self, dtype: torch.dtype) -> ReadyWeights:
+        """The weights as the arithmetic takes them.
 
-        (out, in, 3, 3), or (in, out, 3, 3) where the size is doubled. In float16 they are scaled,
-        as the style is, to keep products inside the range; demodulation cancels both.
+        In float16 those of the convolution are scaled, as the style is, to keep products inside
+        the range; demodulation cancels both.
         """
         weight = self.weight.to(dtype)
         if dtype == torch.float16:
             weight = weight / (weight.abs().amax((1, 2, 3), keepdim=True) * _fan_in(weight))
         energy = weight.to(torch.promote_types(dtype, torch.float32)).square().sum((2, 3))
-        return (weight.transpose(0, 1) if self.up else weight), energy
+        weight = weight.transpose(0, 1) if self.up else weight
+        energy = energy / self.gain**2
+        floor = energy.new_full((len(energy),), EPSILON / self.gain**2)
+        return ReadyWeights(weight, energy, floor, self.affine.scaled(), self.gain * self.bias)
 
     def convolved(
         self, x: Tensor, weight: Tensor, fir: Tensor, cut: int = 0, bias: Tensor | None = None
@@ -123,7 +152,7 @@ class StyleConv(nn.Module):
     def held(self, w: Float[Tensor, "1 w_dim"], noise: Tensor | None) -> HeldWeights:
         """What stays the same while w does."""
         style = self.affine(w)
-        strength = self.gain * demodulation(self.kernel(w.dtype)[1], style)
+        strength = self.ready(w.dtype).strength(style)
         weight = self.weight * style[0, None, :, None, None] * strength.reshape(-1, 1, 1, 1)
         weight = weight.transpose(0, 1) if self.up else weight
         return HeldWeights(weight.detach().contiguous(), (self.gain * self.bias).detach(), noise)
@@ -197,21 +226,21 @@ def doubled(x: Tensor, weight: Tensor, fir: Tensor, cut: int = 0) -> Tensor:
     wide = F.conv_transpose2d(x, weight, stride=2)
     if cut:
         wide = wide[:, :, 1:-1, 1:-1]
-    kernel = (4 * fir).to(x.dtype).expand(wide.shape[1], 1, 4, 4)
+    kernel = fir.to(x.dtype).expand(wide.shape[1], 1, 4, 4)
     return F.conv2d(wide, kernel, padding=1 - cut, groups=wide.shape[1])
 
 
 def upsampled(x: Tensor, fir: Tensor) -> Tensor:
     """Twice the size, by the resampling filter alone."""
-    kernel = (4 * fir).to(x.dtype).expand(x.shape[1], 1, 4, 4)
+    kernel = fir.to(x.dtype).expand(x.shape[1], 1, 4, 4)
     return F.conv_transpose2d(x, kernel, stride=2, padding=1, groups=x.shape[1])
 
 
 def fir_filter(taps: tuple[float, ...]) -> Float[Tensor, "4 4"]:
-    """The resampling filter from its four taps, of sum 1."""
+    """The filter of up-sampling from its four taps: of sum 4, since a cell becomes four."""
     row = torch.tensor(taps, dtype=torch.float32)
     square = row[:, None] * row[None, :]
-    return square / square.sum()
+    return 4 * (square / square.sum())
 
 
 def _affine(w_dim: int, outputs: int) -> Linear:
