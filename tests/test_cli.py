@@ -443,3 +443,13 @@ def test_show_settings_prints_what_a_run_would_use(capsys: pytest.CaptureFixture
     assert run("learn", "--show-settings", "--lora") == 2
     assert run("swap", "--show-settings") == 0
     assert re.search(r"^guidance +4.0$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_a_phase_may_end_with_the_job(capsys: pytest.CaptureFixture[str]) -> None:
+    """Progress, then the result, with no end of the phase told in between: as `mask` does."""
+    from understudy.cli import show
+    from understudy.jobs.events import Note, Progress, Result
+
+    events = [Progress("Looking", 0, 1), Note("found"), Result({"mask": "mask.png"})]
+    assert show.drawn(iter(events)).values == {"mask": "mask.png"}
+    assert "found" in capsys.readouterr().err

@@ -143,3 +143,46 @@ def test_a_mask_is_cut_like_the_photo() -> None:
     picture = (frame.picture((SIDE, SIDE))[:, :1] + 1) / 2
     assert torch.allclose(drawn, picture, atol=1 / 255)
     assert to_tensor(frame.photo).shape == (1, 3, 200, 300)
+
+
+def test_a_named_subject_is_looked_at_until_the_region_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each look finds the subject a third smaller than it was shown; it ends at its true size."""
+    true = (300, 260, 40, 40)
+    shown: list[tuple[int, int]] = []
+
+    def find(_model: object, pixels: Pixels, *_: object) -> np.ndarray:
+        """A mask around the subject, which the first pixel of a part tells the place of."""
+        height, width = pixels.shape[:2]
+        shown.append((height, width))
+        left, top = int(pixels[0, 0, 0]) * 4, int(pixels[0, 0, 1]) * 4
+        mask = np.zeros((height, width), np.float32)
+        x, y, rim = true[0] - left, true[1] - top, max(0, (width - 100) // 6)
+        mask[max(0, y - rim) : y + true[3] + rim, max(0, x - rim) : x + true[2] + rim] = 1
+        return mask
+
+    monkeypatch.setattr(framing, "find_mask", find)
+    rows, columns = np.mgrid[0:800, 0:1000]
+    pixels = np.stack([columns // 4, rows // 4, 0 * rows], axis=2).astype(np.uint8)
+    wanted = Wanted("auto", "a cat", ("a dog",), words=("cat",))
+    frame = frame_of(work(), tiny_model("toy"), Photo(Path("a.png"), pixels), None, wanted)
+    assert frame is not None and len(shown) >= 3
+    region = frame.region
+    assert region.width < 130 and region.x <= true[0] and region.y <= true[1]
+    assert region.x + region.width >= true[0] + true[2]
+    assert region.y + region.height >= true[1] + true[3]
+
+
+def test_a_word_that_is_not_found_falls_back_to_predictions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def nothing(*_: object) -> np.ndarray:
+        raise InputError("nothing was found")
+
+    monkeypatch.setattr(framing, "find_mask", nothing)
+    opened = Photo(Path("a.png"), pictures.gradient(100, 160))
+    frame = frame_of(
+        work(), tiny_model("toy"), opened, None, Wanted("auto", "a cat", ("a dog",), words=("cat",))
+    )
+    assert frame is not None

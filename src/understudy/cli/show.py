@@ -142,7 +142,7 @@ def finishing_steps(events: Iterator[Event]) -> Iterator[Event]:
 
 def drawn(events: Iterator[Event], kept: Callable[[], str] | None = None) -> Result:
     """Draw a job's progress and print its notes; returns its result. Ctrl-C raises `Stopped`."""
-    left = ""
+    left, ends = "", list[Result]()
     try:
         for event in events:
             if isinstance(event, Result):
@@ -151,15 +151,17 @@ def drawn(events: Iterator[Event], kept: Callable[[], str] | None = None) -> Res
                 note(event.text)
             elif isinstance(event, Progress):
                 left = event.kept
-                deque(follow(_phase(event, events), attrgetter("phase")), maxlen=0)
+                deque(follow(_phase(event, events, ends), attrgetter("phase")), maxlen=0)
+                if ends:  # a phase may end with the job
+                    return ends[0]
     except KeyboardInterrupt as stop:
         noted = " ".join(getattr(stop, "__notes__", [left]))
         raise Stopped(noted if kept is None else kept()) from stop
     raise AssertionError("a job ends with its result")
 
 
-def _phase(first: Progress, events: Iterator[Event]) -> Iterator[Progress]:
-    """The progress of one phase; notes in between are printed."""
+def _phase(first: Progress, events: Iterator[Event], ends: list[Result]) -> Iterator[Progress]:
+    """The progress of one phase; notes in between are printed, a result goes to `ends`."""
     yield first
     for event in events:
         if isinstance(event, Progress):
@@ -167,6 +169,7 @@ def _phase(first: Progress, events: Iterator[Event]) -> Iterator[Progress]:
         elif isinstance(event, Note):
             note(event.text)
         else:
+            ends += [event] if isinstance(event, Result) else []
             return
 
 

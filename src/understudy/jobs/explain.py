@@ -45,7 +45,7 @@ def explain(
     asked = invert or inversion_for(settings, run.model, "direct")
     with work.model(run) as model:
         targets = (subjects.target,) if swap else ()
-        wanted = Wanted(given.region, prompt, targets, subjects.concepts)
+        wanted = Wanted(given.region, prompt, targets, subjects.concepts, words=subjects.words)
         source = source_of(work, model, given, selected, wanted)
         with applied(model, *subjects.concepts):
             found = yield from inverted(model, source, asked, cache=inversions(work))

@@ -16,8 +16,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, applied
+from understudy.errors import InputError
 from understudy.jobs.selecting import inside
 from understudy.jobs.work import Work
+from understudy.masks.find import find_mask
+from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
 from understudy.pictures.paste import changed
@@ -26,6 +29,7 @@ from understudy.pictures.region import Region
 from understudy.pictures.tensors import to_mask, to_pixels, to_tensor
 from understudy.swap.difference import difference_mask, differences
 
+LOOKS, SHRINKS = 4, 0.8  # at a named subject; what a look must take off the region's side
 NEARLY_ALL = 0.8  # a region with this share of the whole one's side gains nothing
 
 
@@ -71,8 +75,10 @@ class EditRegion:
 class Wanted:
     """What an edit says of the region: the option's text, and how the subject is found.
 
-    targets: prompts of the result. concepts: what they speak of. A photo's subject is where the
-    model's predictions for `prompt` and the targets differ. Without targets nothing is looked for.
+    targets: prompts of the result. concepts: what they speak of. words: of the prompt, that name
+    the subject. A photo's subject is where the model's attention finds the words; without words, or
+    where they are not found, where its predictions for `prompt` and the targets differ. Without
+    targets nothing is looked for.
     exact: whether a masked photo of the model's size, too, is put back pixel by pixel.
     """
 
@@ -81,6 +87,7 @@ class Wanted:
     targets: Sequence[str] = ()
     concepts: tuple[Concept, ...] = ()
     exact: bool = False
+    words: Sequence[str] = ()
 
 
 def frame_of(
@@ -123,6 +130,9 @@ def _around_subject(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Re
     whole = regions.whole(size, shape)
     if not wanted.targets:
         return whole
+    named = _around_words(model, pixels, wanted)
+    if named is not None:
+        return named if named.width < NEARLY_ALL * whole.width else whole
     view = EditRegion(pixels, whole)
     with applied(model, *wanted.concepts):
         latents = model.encode(view.picture(shape).to(model.device))
@@ -139,3 +149,30 @@ def _around_subject(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Re
         return whole
     region = regions.around((left, top, right - left, bottom - top), size, shape)
     return region if region.width < NEARLY_ALL * whole.width else whole
+
+
+def _around_words(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Region | None:
+    """The region around what the words name; None without words, or where they are not found.
+
+    What is found is looked at again by itself, LOOKS times at most, as long as the region shrinks:
+    a subject of a few cells is found too large at first.
+    """
+    if not wanted.words:
+        return None
+    size, shape = (pixels.shape[0], pixels.shape[1]), model.picture_size
+    selection, found = Selection(words=tuple(wanted.words)), None
+    top, bottom, left, right = 0, size[0], 0, size[1]
+    for _ in range(LOOKS):
+        try:
+            mask = find_mask(model, pixels[top:bottom, left:right], wanted.prompt, selection)
+        except InputError:
+            break
+        x, y, width, height = regions.mask_box(mask)
+        region = regions.around((x + left, y + top, width, height), size, shape)
+        if found is not None and region.width >= SHRINKS * found.width:
+            break
+        found = region
+        top, bottom, left, right = region.within(size)
+        if min(bottom - top, right - left) < regions.SMALLEST:
+            break
+    return found

@@ -32,6 +32,11 @@ class SwapSubjects:
     concepts: tuple[Concept, ...] = ()
     target: str = ""
 
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words of the prompt that are replaced, each once."""
+        return tuple(dict.fromkeys(one.word for one in self.replacements))
+
     def wanted(self, mask: Float[Tensor, "1 1 h w"] | None = None) -> Target:
         """The target of the swap. mask: where the photo may change."""
         return Target(self.target, self.replacements, mask)

@@ -68,7 +68,9 @@ def swap(
         each = _Each(work, given, settings, run, asked, subjects.target)
         return (yield from each.result(selected, marks))
     with work.model(run) as model:
-        wanted = Wanted(given.region, given.prompt, (subjects.target,), subjects.concepts)
+        wanted = Wanted(
+            given.region, given.prompt, (subjects.target,), subjects.concepts, words=subjects.words
+        )
         source = source_of(work, model, given, selected, wanted)
         shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
         made = yield from swapped(model, source, subjects, settings, asked, shown, inversions(work))
@@ -121,7 +123,9 @@ class _Each:
                 word = split(swap).word
                 mine = replace(selected, texts=[word] if word in selected.texts else [])
                 subjects = subjects_of(work, [swap], prompt)
-                wanted = Wanted("auto", prompt, (subjects.target,), subjects.concepts)
+                wanted = Wanted(
+                    "auto", prompt, (subjects.target,), subjects.concepts, words=subjects.words
+                )
                 source = source_in(work, model, prompt, opened, mine, wanted)
                 cache = inversions(work)
                 one = yield from swapped(

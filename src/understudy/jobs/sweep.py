@@ -57,7 +57,9 @@ def sweep(
     subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model, "null-text")
     with work.model(run) as model:
-        wanted = Wanted(given.region, given.prompt, (subjects.target,), subjects.concepts)
+        wanted = Wanted(
+            given.region, given.prompt, (subjects.target,), subjects.concepts, words=subjects.words
+        )
         source = source_of(work, model, given, selected, wanted)
         shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
         cache = inversions(work)
