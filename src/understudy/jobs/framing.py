@@ -173,6 +173,6 @@ def _around_words(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Regi
             break
         found = region
         top, bottom, left, right = region.within(size)
-        if min(bottom - top, right - left) < regions.SMALLEST:
+        if min(bottom - top, right - left) < min(shape) // 2:  # nothing more is to be seen
             break
     return found

@@ -168,7 +168,12 @@ class _Look:
         else:
             things = sorted(parts.parts_of(cells), key=lambda one: -heat[one].sum())[:THINGS]
         found = [self._around(thing, shape) for thing in things if thing.any()]
-        return [region for region in found if region is not None]
+        return [one for one in found if one is not None and self._large(one)]
+
+    def _large(self, region: Region) -> bool:
+        """Whether the region shows enough of the photo to find edges in."""
+        top, bottom, left, right = region.within((self.pixels.shape[0], self.pixels.shape[1]))
+        return min(bottom - top, right - left) >= regions.SMALLEST
 
     def _around(self, cells: Bool[np.ndarray, "_ _"], shape: tuple[int, int]) -> Region | None:
         """A region around some cells; None where they are beyond the photo."""
