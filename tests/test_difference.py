@@ -8,9 +8,11 @@ from understudy.diffusion.sampler import starting_noise
 from understudy.diffusion.text import Text
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
+from understudy.swap import where
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.photoswap import blend_of, swap
 from understudy.swap.subjects import subjects_named
+from understudy.swap.where import may_change
 from understudy.transfer.source_target import Replacement, Source, Target
 
 
@@ -114,3 +116,29 @@ def test_how_many_subjects_a_prompt_names() -> None:
         [],
     ]
     assert [subjects_named(prompt, replacements) for replacements in named] == [2, 1, None, None]
+
+
+def test_a_swap_may_change_the_subject_and_what_differs_near_it() -> None:
+    old = torch.zeros(1, 1, 64, 64)
+    old[..., 16:32, 16:32] = 1  # cells 4 to 7 of 16
+    difference = torch.zeros(1, 1, 16, 16)
+    difference[..., 2, 5], difference[..., 5, 13] = 1, 1  # a hat, and a neighbour
+    cells = may_change(old, difference)[0, 0]
+    wanted = torch.zeros(16, 16)
+    wanted[3:9, 3:9], wanted[2, 5] = 1, 1
+    assert torch.equal(cells, wanted)
+
+
+def test_the_photo_stays_beside_both_subjects(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
+    old[..., 40:60, 40:60], new[..., 20:60, 45:55] = 1, 1
+    shown, redrawn = torch.zeros(2, 3, 100, 100), torch.zeros(1, 3, 100, 100)
+    shown[..., 48:50, 60:75] = shown[..., 80:90, 80:90] = 1  # a tail that was missed, a neighbour
+    found = iter([new, None])
+    monkeypatch.setattr(where, "found_by_words", lambda *given: next(found))
+    targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))] * 2
+    masks = where.around_both(tiny_model(), old, shown, redrawn, targets)
+    assert masks[0, 0, 18, 50] == 1 and masks[0, 0, 36, 38] == 1  # edges of the new and the old
+    assert masks[0, 0, 48, 74] == 1 and masks[0, 0, 85, 85] == 0
+    assert masks[0, 0, 30, 30] == 0 and masks[0, 0, 70, 50] == 0
+    assert masks[1].min() == 1  # nothing was found: anything may have changed

@@ -230,8 +230,8 @@ def replaced(
         steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
     )
     picture = decoded(model, last.target)
-    whole = found.source(source.picture)
-    picture = framed(model, whole, picture, last, settings, source.mask).cpu()
+    whole, target = found.source(source.picture), subjects.wanted(source.mask)
+    picture = framed(model, whole, picture, last, settings, source.mask, (target,)).cpu()
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from understudy.learn.latent_cache import LatentCache, encode_photos, joined
+from understudy.learn.photo_masks import found_masks
 from understudy.learn.subject import NamedSubject, PhotoGroup
 from understudy.models.interface import DiffusionModel
 from understudy.settings import LearnSettings
@@ -38,12 +39,16 @@ def encoded_photos(
         # Mirrored writing would be learnt as part of the subject.
         flip = settings.flip and not named.subject.has_writing
         for group in named.subject.all_groups:
+            masks = group.masks
+            if masks is None and settings.find_masks:
+                noun = named.subject.class_noun
+                masks = found_masks(model, group.photos, named.class_prompt, noun)
             cache = encode_photos(
                 model,
                 group.photos,
                 flip=flip,
                 crops=settings.crops,
-                masks=group.masks,
+                masks=masks,
                 outside=settings.mask_weight,
                 seed=settings.seed,
             )

@@ -17,6 +17,7 @@ from understudy.learn.distributed import Distributed
 from understudy.learn.latent_cache import LatentCache, encode_photos, joined
 from understudy.learn.prior import PriorSource, PriorStore, prior_steps
 from understudy.learn.run import LearnStep
+from understudy.learn.shipped import shipped_latents
 from understudy.learn.subject import NamedSubject
 from understudy.models.interface import DiffusionModel
 from understudy.settings import LearnSettings
@@ -58,7 +59,7 @@ class Preserving:
         prompts = tuple(dict.fromkeys([named.class_prompt for named in self.learned] + known))
         caches: list[LatentCache] = []
         for number, one in enumerate(prompts):
-            cache = self._given(one, photos)
+            cache = self._given(one, photos) or self._shipped(one, photos)
             if cache is None and settings.prior_samples:
                 cache = yield from self._drawn(one, photos)
             if cache is not None:
@@ -76,6 +77,17 @@ class Preserving:
             if images is not None and named.class_prompt == prompt:
                 return encode_photos(self.model, images)
         return None
+
+    def _shipped(self, prompt: str, photos: LatentCache) -> LatentCache | None:
+        """The class latents that come with the model, where they are wanted and are enough."""
+        count = max(1, round(self.share * self.settings.prior_samples))
+        nouns = [n.subject.class_noun for n in self.learned if n.class_prompt == prompt]
+        if self.settings.prior_source != "shipped" or not nouns or not self.settings.prior_samples:
+            return None
+        found = shipped_latents(self.model.name, nouns[0], photos.size)
+        if found is None or len(found) < count:
+            return None
+        return LatentCache(found[:count].to(photos.mean))
 
     def _drawn(self, prompt: str, photos: LatentCache) -> Generator[LearnStep, None, LatentCache]:
         """Yield the sampling of a class's latents at the size of the photos, return them."""

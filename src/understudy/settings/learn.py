@@ -6,7 +6,7 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.settings.knobs import Settings, knob
-from understudy.settings.resolve import Layers, Value
+from understudy.settings.resolve import Layers, Value, Values
 from understudy.settings.run import DTYPES
 
 LEARN_METHODS = ("dreambooth", "lora", "textual-inversion", "hiper")
@@ -18,7 +18,12 @@ LEARN_PRESET_NAMES = ("best", "paper", "photoswap")
 # values of common trainers; no paper learns subjects by it. Textual Inversion: Gal et al. 2022,
 # section 4, at the batch of one GPU. HiPer: Han et al. 2023; its authors' code scales the tail by
 # 0.8 in use, the paper does not. "photoswap": what Gu et al. 2023 learnt their subjects with.
-_PLAIN: dict[str, Value] = {"batch_size": 1, "flip": False}
+_PLAIN: dict[str, Value] = {
+    "batch_size": 1,
+    "flip": False,
+    "prior_source": "drawn",
+    "find_masks": False,
+}
 _ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
 _METHODS: dict[str, dict[str, Value]] = {
     "dreambooth": {},
@@ -81,11 +86,21 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
 }
 
 
+# What says how class images are drawn: where it is given, they are drawn.
+_DRAWING = ("prior_steps", "prior_guidance", "prior_temperature")
+
+
+def _rule(values: Values, given: Values) -> Values:
+    """Whoever says how class images are to be drawn wants them drawn."""
+    drawn = "prior_source" not in given and any(name in given for name in _DRAWING)
+    return {**values, "prior_source": "drawn"} if drawn else values
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnSettings(Settings):
     """Photos of a subject to a concept: DreamBooth, LoRA, Textual Inversion or HiPer."""
 
-    filling: ClassVar[Layers] = Layers(verb="learn", methods=_METHODS, presets=PRESETS)
+    filling: ClassVar[Layers] = Layers(verb="learn", methods=_METHODS, presets=PRESETS, rule=_rule)
 
     method: str = knob("dreambooth", "learning method", choices=LEARN_METHODS)
     preset: str = knob("best", "preset: a named set of values", choices=LEARN_PRESET_NAMES)
@@ -117,6 +132,11 @@ class LearnSettings(Settings):
     prior_samples: int = knob(
         200, "class images for prior preservation, drawn by the model; 0: none", at_least=0
     )
+    prior_source: str = knob(
+        "drawn",
+        "where class images come from: drawn by the model, or shipped with it if it has enough",
+        choices=("drawn", "shipped"),
+    )
     prior_steps: int = knob(25, "sampling steps of a class image", at_least=1, at_most=1000)
     prior_guidance: float = knob(7.5, "guidance scale of the class images", at_least=0)
     prior_temperature: float = knob(
@@ -145,6 +165,9 @@ class LearnSettings(Settings):
         True, "near-duplicate photos together count as much as one photo"
     )
     crops: int = knob(0, "number of random crops of each photo to train on as well", at_least=0)
+    find_masks: bool = knob(
+        False, "find the subject in photos without a mask, by attention to its class noun"
+    )
     mask_weight: float = knob(
         0.1, "loss weight outside the mask, for photos with a mask", at_least=0, at_most=1
     )

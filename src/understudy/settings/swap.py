@@ -113,7 +113,10 @@ class SwapSettings(Settings):
     )
     blend: bool = knob(True, "keep the photo's latent outside the subject")
     where: str = knob(
-        "difference", "how --blend locates the subject", choices=("attention", "difference")
+        "subject",
+        "how --blend locates the subject: by attention while swapping, by the difference of the "
+        "prompts, or by both beforehand (subject)",
+        choices=("attention", "difference", "subject"),
     )
     budget: int = knob(
         300,

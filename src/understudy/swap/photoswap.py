@@ -25,6 +25,7 @@ from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.subjects import source_places, subjects_named, target_places
+from understudy.swap.where import around_both, may_change, old_subject
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
@@ -101,7 +102,7 @@ def swap(
     *_, last = swap_steps(model, source, targets, settings, search=search)
     with torch.no_grad():
         swapped = model.decode(last.target)
-    return framed(model, source, swapped, last, settings, mask_of(targets))
+    return framed(model, source, swapped, last, settings, mask_of(targets), targets)
 
 
 @torch.no_grad()
@@ -112,10 +113,12 @@ def framed(
     last: SwapStep,
     settings: SwapSettings,
     mask: Float[Tensor, "m 1 h w"] | None = None,
+    targets: Sequence[Target] = (),
 ) -> Float[Tensor, "k 3 h w"]:
     """The swapped pictures inside the photo's own pixels where the settings ask to paste.
 
-    last: the last step of the swap. mask: of the targets; see `mask_of`.
+    last: the last step of the swap. mask: of the targets; see `mask_of`. targets: of the pictures,
+    to find the old and the new subject by their words.
     """
     if not settings.paste:
         return swapped
@@ -128,6 +131,10 @@ def framed(
     where = F.interpolate(last.mask.to(swapped), size=size)
     if mask is not None:
         where = where.minimum(F.interpolate(mask.to(swapped), size=size))
+    if settings.where == "subject" and targets:
+        old = old_subject(model, photo, source.prompt, targets[0].words)
+        if old is not None:
+            where = where.minimum(around_both(model, old, swapped, redrawn, targets).to(swapped))
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
 
@@ -189,11 +196,17 @@ def blend_of(
         # Steps of flow models are uneven: the moment is a level of noise, not a share of steps.
         start = sum(sigma > BLEND_SIGMA for sigma in sigmas[:-1])
     where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
-    if settings.blend and settings.where == "difference" and inversion.clean is not None:
-        prompts = [target.prompt for target in targets]
-        found = differences(model, inversion.clean, source.prompt, prompts)
+    if settings.blend and settings.where != "attention" and inversion.clean is not None:
+        clean, prompts = inversion.clean, [target.prompt for target in targets]
+        found = differences(model, clean, source.prompt, prompts)
         found = difference_mask(found, parts=subjects_named(source.prompt, words))
-        return Blend(start=start, mask=found if where is None else found * where)
+        if settings.where == "difference":
+            return Blend(start=start, mask=found if where is None else found * where)
+        with torch.no_grad():
+            old = old_subject(model, model.decode(clean), source.prompt, words)
+        found = found if old is None else may_change(old.to(found), found)
+        around = None if sigmas is not None else clean
+        return Blend(start=0, mask=found if where is None else found * where, clean=around)
     if settings.blend and not words and mask is None:
         raise InputError(
             "--blend needs to know where the subject is. Name its words, or give a mask."

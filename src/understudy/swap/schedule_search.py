@@ -195,7 +195,8 @@ def scoring_step(settings: SwapSettings) -> int:
 def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targets: int = 1) -> int:
     """At most how many network evaluations the candidates take for so many targets.
 
-    That is for a photo whose path is known: its source and the mask of its blend included.
+    That is for a photo whose path is known: its source and the difference of the prompts included;
+    the masks of words come on top.
     """
     halves, nothing = 1 if settings.guidance == 1 else 2, Swaps(False, False, False)
     branches = (Branch(0, tuple(range(len(found))), nothing),)

@@ -35,6 +35,9 @@ class Blend:
         kept_places: places of words whose cells stay the source's after all, of the source and
             of each target; () for none.
         kept_threshold: the same share for these words.
+        clean: the photo's latents. Outside the mask a step that adds fresh noise takes them with
+            as much noise as is left (Avrahami et al. 2023, arXiv:2206.02779), which is what the
+            network was trained on; None = the source's own latents.
     """
 
     start: int
@@ -44,6 +47,7 @@ class Blend:
     mask: Float[Tensor, "k 1 h w"] | None = None
     kept_places: tuple[tuple[int, ...], ...] = ()
     kept_threshold: float = 0.3
+    clean: Float[Tensor, "1 c h w"] | None = None
 
     def sums(self, size: tuple[int, int], blocks: frozenset[int] | None = None) -> MapSums | None:
         """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none.

@@ -34,7 +34,7 @@ from understudy.transfer.cross_maps import CrossMapsAt, alignment, steady
 from understudy.transfer.joint import word_blocks
 from understudy.transfer.schedule import Swaps, SwapSchedule
 from understudy.transfer.source_target import Source, Target
-from understudy.transfer.step import FreshNoise, StochasticNoise, SwapStep
+from understudy.transfer.step import FreshNoise, StochasticNoise, SwapStep, around
 
 
 def replay_steps(
@@ -156,11 +156,12 @@ class Replay:
         mask = self._mask(index)
         if mask is not None and self.source is not None:
             mask = mask[list(numbers)] if len(mask) > 1 else mask
-            # Latents are kept once per branch, masks once per target: take each branch's first
-            # target.
+            # Latents are kept once per branch, masks once per target: take its first target.
             firsts = [of.index(n) for n in range(len(self.branches))]
             each = mask[firsts] if len(mask) > 1 else mask
-            self.latents = blended(self.source, self.latents, each)
+            left = None if index == self.inversion.steps - 1 else end
+            kept = around(self.fresh, self.blend, self.source, left, self.model)
+            self.latents = blended(kept, self.latents, each)
         taken = tuple(swaps[number] for number in numbers)
         after = (self.latents[of], clean[of], self.source)
         nfe = self.model.nfe - before

@@ -11,7 +11,10 @@ from torch import Tensor
 
 from understudy.diffusion.sampler import drawn, noise_streams
 from understudy.models.interface import DiffusionModel
+from understudy.transfer.blend import Blend
 from understudy.transfer.schedule import Swaps
+
+AROUND = 1_000_003  # added to the seed for the noise around the targets
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ class FreshNoise:
     def __init__(self, stochastic: StochasticNoise) -> None:
         self.stochastic = stochastic
         self._streams: dict[int, torch.Generator] = {}
+        self._around: torch.Generator | None = None
 
     def next(
         self, targets: Sequence[int], shape: Sequence[int], like: DiffusionModel
@@ -93,3 +97,29 @@ class FreshNoise:
         # Drawn once per seed and step: targets of one seed see the same noise, in any batch.
         noises = {seed: drawn([self._streams[seed]], shape, like=like) for seed in set(seeds)}
         return self.stochastic.temperature * torch.cat([noises[seed] for seed in seeds])
+
+    def noised(
+        self, clean: Float[Tensor, "1 c h w"], time: float, model: DiffusionModel
+    ) -> Float[Tensor, "1 c h w"]:
+        """A photo's latents at a time, with noise from a stream of its own: for what surrounds the
+        targets."""
+        if self._around is None:
+            (self._around,) = noise_streams([self.stochastic.seed + AROUND])
+        noise = drawn([self._around], clean.shape[1:], like=model)
+        return model.schedule.noised(clean, noise, time)
+
+
+def around(
+    fresh: FreshNoise | None,
+    blend: Blend | None,
+    source: Float[Tensor, "1 c h w"],
+    time: float | None,
+    model: DiffusionModel,
+) -> Float[Tensor, "1 c h w"]:
+    """What a blend keeps outside its mask after a step that ends at `time`: see `Blend.clean`.
+
+    time: None after the last step.
+    """
+    if fresh is None or blend is None or blend.clean is None or time is None:
+        return source
+    return fresh.noised(blend.clean, time, model)
