@@ -117,9 +117,12 @@ def test_more_samples_draw_the_missing_ones_only(tmp_path: Path) -> None:
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     model = tiny_model()
     store = PriorStore(SOURCE.latent_size, tmp_path / SOURCE.key(model))
+    kept: list[int] = []
     for step in prior_steps(model, SOURCE, store, 6, batch=3):
+        kept.append(step.kept)
         if step.index == 5:  # in the middle of the second batch
             break
+    assert kept == [0, 0, 0, 3, 3, 3]
     latents, steps, rows = drawn(model, 6, tmp_path)
     assert steps == 4 and rows == 3 * 4 * 2
     assert torch.equal(latents, drawn(model, 6)[0])
@@ -160,4 +163,6 @@ def test_a_cache_that_cannot_be_written_loses_nothing_but_the_cache(tmp_path: Pa
     file.write_text("")
     kept, lost = (drawn(tiny_model(), 1, place)[0] for place in (tmp_path / "folder", file))
     assert torch.equal(kept, lost)
+    store = PriorStore(SOURCE.latent_size, file / "below")
+    assert {step.kept for step in prior_steps(tiny_model(), SOURCE, store, 1)} == {0}
     assert file.read_text() == ""

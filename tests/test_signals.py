@@ -80,6 +80,17 @@ def test_ctrl_c_at_any_import_is_one_line(number: int, tmp_path: Path) -> None:
     assert ended.stdout == "" and not list(tmp_path.iterdir())
 
 
+def test_hardly_anything_is_imported_before_the_handler() -> None:
+    """The command's file imports re and sys, then `script`. What that adds takes a millisecond."""
+    code = "import re, sys; known = {*sys.modules}; from understudy.cli import script; "
+    ended = subprocess.run(
+        [sys.executable, "-c", f"{code}print(*({{*sys.modules}} - known))"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    ours = {"understudy", "understudy._version", "understudy.cli"}
+    assert ours <= {*ended.stdout.split()} <= ours | {"__future__", "signal"}, ended
+
+
 def interruptible() -> None:
     """A process in the background may have been started with Ctrl-C ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -99,7 +110,7 @@ def test_an_ignored_ctrl_c_stays_ignored(tmp_path: Path) -> None:
 def stopping(count: int) -> Iterator[LearnStep]:
     """Steps that are interrupted after `count` of them."""
     for index in range(count):
-        yield LearnStep("prior", index, count + 1)
+        yield LearnStep("prior", index, count + 1, kept=3 * index)
     raise KeyboardInterrupt
 
 
@@ -108,7 +119,7 @@ def stopping(count: int) -> Iterator[LearnStep]:
     [
         (("learn", "photos", "--class", "cat", "--name", "rex"),
          "understudy.jobs.learn.learn_steps",
-         "Class images drawn so far are in the cache"),
+         "3 class images are in the cache: the same command begins with them."),
         (("edit", "photos/0.png", "--prompt", "a photo of a cat", "--to", "a photo of a dog"),
          "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
         (("evaluate", "swap", "--methods", "no-swap"),
@@ -138,6 +149,21 @@ def test_a_stop_does_not_name_a_cache_that_took_nothing(
     monkeypatch.setattr("understudy.jobs.edit.edit_steps", lambda *_, **__: stopping(2))
     words = "edit photo.png --prompt cat --to dog --steps 1 --model"
     assert cli.main([*words.split(), str(tiny_folder("toy"))]) == 130
+    *_, line = capsys.readouterr().err.splitlines()
+    assert line == f"understudy: {LAST_WORDS}"
+
+
+def test_a_stop_before_training_names_neither_a_full_cache_nor_an_older_run(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(2):
+        pictures.save(here / f"photos/{number}.png", pictures.gradient(80, 90))
+    words = "learn photos --class cat --name rex --method lora --rank 2 --steps 1 --prior-samples 0"
+    words = f"{words} --save-every 1 --model {tiny_folder('toy')}"
+    assert cli.main(words.split()) == 0
+    assert Path("concepts/rex/checkpoints/step-000001").is_dir()
+    monkeypatch.setattr("understudy.jobs.learn.learn_steps", lambda *_, **__: stopping(1))
+    assert cli.main(words.split()) == 130  # no class image was kept
     *_, line = capsys.readouterr().err.splitlines()
     assert line == f"understudy: {LAST_WORDS}"
 

@@ -11,30 +11,29 @@ The values and the errors are here; each verb is in the module of its name::
     from understudy.project import project
     from understudy.drag import drag
 
-Heavy modules are imported when one of their names is first used, so ``import understudy`` is
-quick and needs no model.
+Modules are imported when one of their names is first used, so ``import understudy`` is quick and
+needs no model. It imports nothing at all, because it comes before the command's interrupt handler.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
 from understudy._version import __version__
-from understudy.errors import (
-    ConceptError,
-    ExtraMissing,
-    InputError,
-    ModelError,
-    OutputError,
-    PictureError,
-    PromptError,
-    UnderstudyError,
-)
+
+TYPE_CHECKING = False  # type checkers take it for True; `typing` takes milliseconds to import
 
 if TYPE_CHECKING:
     from understudy.concept import Concept, applied, spelled, with_strengths
     from understudy.drag.session import DragSession
+    from understudy.errors import (
+        ConceptError,
+        ExtraMissing,
+        InputError,
+        ModelError,
+        OutputError,
+        PictureError,
+        PromptError,
+        UnderstudyError,
+    )
     from understudy.generators.folder import load_generator
     from understudy.generators.interface import ImageGenerator
     from understudy.invert.inversion import Inversion
@@ -92,19 +91,27 @@ __all__ = [
 
 _LAZY = {
     "Concept": "concept.Concept",
+    "ConceptError": "errors.ConceptError",
     "DiffusionModel": "models.interface.DiffusionModel",
     "DragSession": "drag.session.DragSession",
     "DragSettings": "settings.drag.DragSettings",
     "EditSettings": "settings.EditSettings",
+    "ExtraMissing": "errors.ExtraMissing",
     "GenerateSettings": "settings.GenerateSettings",
     "ImageGenerator": "generators.interface.ImageGenerator",
+    "InputError": "errors.InputError",
     "Inversion": "invert.inversion.Inversion",
     "InvertSettings": "settings.InvertSettings",
     "Latent": "project.latent.Latent",
     "LearnSettings": "settings.LearnSettings",
+    "ModelError": "errors.ModelError",
+    "OutputError": "errors.OutputError",
+    "PictureError": "errors.PictureError",
     "ProjectSettings": "settings.project.ProjectSettings",
+    "PromptError": "errors.PromptError",
     "Recipe": "pictures.recipe.Recipe",
     "SwapSettings": "settings.SwapSettings",
+    "UnderstudyError": "errors.UnderstudyError",
     "applied": "concept.applied",
     "available_models": "models.registry.available",
     "load_generator": "generators.folder.load_generator",
@@ -119,7 +126,9 @@ _LAZY = {
 
 
 def __getattr__(name: str) -> object:
-    """A name of a heavy module, imported now that somebody wants it."""
+    """A name of a module that is imported now that somebody wants it."""
+    from importlib import import_module
+
     if name not in _LAZY:
         raise AttributeError(f"module 'understudy' has no attribute {name!r}")
     module, attribute = _LAZY[name].rsplit(".", 1)

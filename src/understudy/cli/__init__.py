@@ -1,7 +1,9 @@
 """The command line. Ctrl-C is handled before anything else is imported.
 
-This file imports nothing but the standard library's smallest modules, so that the handler is in
-place a few milliseconds after Python has started. The commands are in `understudy.cli.app`.
+This file and `understudy/__init__.py` import nothing but the standard library's smallest modules,
+so that the handler is in place a few milliseconds after Python has started. While Python itself
+starts, Ctrl-C shows a traceback of Python's own: no program can change that. The commands are in
+`understudy.cli.app`.
 """
 
 from __future__ import annotations
@@ -9,9 +11,13 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
-from types import FrameType
-from typing import NoReturn
+
+TYPE_CHECKING = False  # type checkers take it for True; `typing` takes milliseconds to import
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+    from typing import NoReturn
 
 STOPPED, LAST_WORDS = 130, "stopped; no half-written result was left."
 

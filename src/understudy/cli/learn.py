@@ -8,6 +8,7 @@ from pathlib import Path
 from understudy.cli import show
 from understudy.cli.options import knobs
 from understudy.cli.results import JsonOption
+from understudy.jobs.events import Progress
 from understudy.jobs.request import Job
 from understudy.settings import LearnSettings, RunSettings
 from understudy.settings.inputs import LearnInputs
@@ -27,14 +28,20 @@ def learn(
     """
     folder = given.out or Path("concepts") / given.name
     job = Job.of("learn", given, settings, run)
-    show.job(job, json, finish_step=True, kept=partial(_kept, folder))
+    show.job(job, json, finish_step=True, kept=partial(_kept, folder, given.resume))
 
 
-def _kept(folder: Path) -> str:
-    """What a stopped run left in its folder."""
+def _kept(folder: Path, resume: bool, last: Progress | None) -> str:
+    """What a stopped run left behind: its checkpoint, else what its last progress says.
+
+    A new run removes the checkpoints of a finished one when it begins to train. Before that they
+    are not its own.
+    """
+    from understudy.jobs.learn import LEARNING
     from understudy.learn.checkpoint import RunFolder
 
-    last = RunFolder(folder, 1, {}).latest()
-    if last is None:
-        return "Class images drawn so far are in the cache: the same command continues with them."
-    return f"Step {last.step} is kept in {last.folder}: the same command with --resume continues."
+    begun = resume or (last is not None and last.phase.startswith(LEARNING))
+    found = RunFolder(folder, 1, {}).latest() if begun else None
+    if found is None:
+        return "" if last is None else last.kept
+    return f"Step {found.step} is kept in {found.folder}: the same command with --resume continues."

@@ -23,6 +23,7 @@ PLAIN_SECONDS = 5.0  # between two progress lines when stderr is not a terminal
 
 
 S = TypeVar("S", bound=Step)
+Kept = Callable[[Progress | None], str]
 
 
 def follow(
@@ -112,14 +113,12 @@ def last(
     return deque(follow(steps, title, kept), maxlen=1).pop()
 
 
-def job(
-    wish: Job, as_json: bool, *, finish_step: bool = False, kept: Callable[[], str] | None = None
-) -> Result:
+def job(wish: Job, as_json: bool, *, finish_step: bool = False, kept: Kept | None = None) -> Result:
     """Run a job, show its progress and notes on stderr, and its result on stdout.
 
     finish_step: Ctrl-C and SIGTERM let the step at hand finish, so that the job can keep it.
-    kept: says what a stop has left behind; None takes what the job's progress says. A result
-    without values is of a process that does not report.
+    kept: says what a stop has left behind, given the last progress (None: there was none); without
+    it, what the job's progress says. A result without values is of a process that does not report.
     """
     from understudy.jobs.runner import run
 
@@ -140,23 +139,30 @@ def finishing_steps(events: Iterator[Event]) -> Iterator[Event]:
         yield from signals.until(events, asked)
 
 
-def drawn(events: Iterator[Event], kept: Callable[[], str] | None = None) -> Result:
+def drawn(events: Iterator[Event], kept: Kept | None = None) -> Result:
     """Draw a job's progress and print its notes; returns its result. Ctrl-C raises `Stopped`."""
-    left, ends = "", list[Result]()
-    try:
+    last: Progress | None = None
+    ends = list[Result]()
+
+    def seen() -> Iterator[Event]:
+        nonlocal last
         for event in events:
+            last = event if isinstance(event, Progress) else last
+            yield event
+
+    try:
+        for event in (every := seen()):
             if isinstance(event, Result):
                 return event
             if isinstance(event, Note):
                 note(event.text)
             elif isinstance(event, Progress):
-                left = event.kept
-                deque(follow(_phase(event, events, ends), attrgetter("phase")), maxlen=0)
+                deque(follow(_phase(event, every, ends), attrgetter("phase")), maxlen=0)
                 if ends:  # a phase may end with the job
                     return ends[0]
     except KeyboardInterrupt as stop:
-        noted = " ".join(getattr(stop, "__notes__", [left]))
-        raise Stopped(noted if kept is None else kept()) from stop
+        noted = " ".join(getattr(stop, "__notes__", ["" if last is None else last.kept]))
+        raise Stopped(noted if kept is None else kept(last)) from stop
     raise AssertionError("a job ends with its result")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch.cuda import is_available
@@ -29,6 +29,8 @@ from understudy.settings.suits import shows_toys
 from understudy.vision.encoders import load_dino
 from understudy.vision.features import ClipFeatures, DinoFeatures, ToyFeatures
 from understudy.vision.recogniser import load as load_recogniser
+
+LEARNING = "Learning"  # the phase of a step that trains; before it there is no checkpoint
 
 
 def learn(
@@ -69,7 +71,8 @@ def learn(
             resume=given.resume,
             scorer=_scorer(model, seeing, given.dino_model) if settings.preview_every else None,
         )
-        last = yield from watched(steps, _title)
+        left = _Left()
+        last = yield from watched(steps, _title, left.see, kept=left.said)
     assert last.concept is not None, "the last step carries the concept"
     if not leads:
         return Result({})
@@ -154,7 +157,27 @@ def _scorer(
     return FeaturePreviewScorer(recogniser, recogniser)
 
 
+@dataclass
+class _Left:
+    """What a stop before the first checkpoint leaves behind: class images in the cache."""
+
+    before: int = 0  # of the classes and sizes before this one
+    images: int = 0
+    index: int = -1
+
+    def see(self, step: LearnStep) -> None:
+        if step.phase == "prior":
+            self.before += self.images if step.index < self.index else 0
+            self.images, self.index = step.kept, step.index
+
+    def said(self) -> str:
+        count = self.before + self.images
+        if not count:
+            return ""
+        return f"{count} class images are in the cache: the same command begins with them."
+
+
 def _title(step: LearnStep) -> str:
     if step.phase == "learn":
-        return f"Learning, loss {step.loss:.3f}"
+        return f"{LEARNING}, loss {step.loss:.3f}"
     return "Drawing the class" if step.phase == "prior" else "Learnt"

@@ -108,7 +108,7 @@ class Preserving:
         with lock(key) if lock else nullcontext():
             drawing = prior_steps(self.model, source, store, count, distributed=self.distributed)
             for step in drawing:
-                yield LearnStep("prior", step.index, step.total)
+                yield LearnStep("prior", step.index, step.total, kept=step.kept)
             if kept:
                 kept.kept(key)
         return LatentCache(store.latents(count).to(photos.mean))

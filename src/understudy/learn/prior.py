@@ -71,6 +71,7 @@ class PriorStore:
     latent_size: tuple[int, int, int]
     folder: Path | None = None
     memory: dict[int, Tensor] = field(default_factory=dict[int, Tensor])
+    filed: set[int] = field(default_factory=set[int])  # samples that lie in the folder
 
     def missing(self, count: int) -> list[int]:
         """Which of the samples 0 .. count - 1 have still to be drawn."""
@@ -82,10 +83,15 @@ class PriorStore:
         if self.folder is not None:
             with suppress(OutputError):
                 save_tensors(self._file(self.folder, number), {"latent": self.memory[number]})
+                self.filed.add(number)
 
     def latents(self, count: int) -> Float[Tensor, "count c h w"]:
         """Samples 0 .. count - 1, float32 on the CPU; none of them may be missing."""
         return torch.stack([self.memory[number] for number in range(count)])
+
+    def kept(self, count: int) -> int:
+        """How many of the samples 0 .. count - 1 were read from the folder or written to it."""
+        return sum(number < count for number in self.filed)
 
     def _find(self, number: int) -> Tensor | None:
         if number in self.memory or self.folder is None:
@@ -97,6 +103,7 @@ class PriorStore:
         if latent.shape != self.latent_size or not bool(latent.isfinite().all()):
             return None
         self.memory[number] = latent
+        self.filed.add(number)
         return latent
 
     @staticmethod
@@ -106,10 +113,11 @@ class PriorStore:
 
 @dataclass(frozen=True)
 class PriorStep:
-    """One denoising step of one batch; index counts from 0 to total - 1."""
+    """One denoising step of one batch; index counts from 0 to total - 1. kept: see `PriorStore`."""
 
     index: int
     total: int
+    kept: int = 0
 
 
 def prior_steps(
@@ -130,13 +138,14 @@ def prior_steps(
     # Each sample has its own seed, so it does not matter which process draws it.
     mine = missing[distributed.rank :: distributed.size]
     batches = [mine[start : start + batch] for start in range(0, len(mine), batch)]
-    total = len(batches) * source.steps
+    total, kept = len(batches) * source.steps, store.kept(count)
     for turn, numbers in enumerate(batches):
         for step, latents in enumerate(ancestral_samples(model, source, numbers), start=1):
             if step == source.steps:
                 for number, latent in zip(numbers, latents, strict=True):
                     store.add(number, latent)
-            yield PriorStep(turn * source.steps + step - 1, total)
+                kept = store.kept(count)
+            yield PriorStep(turn * source.steps + step - 1, total, kept)
     store.memory.update(distributed.gather({number: store.memory[number] for number in mine}))
     store.missing(count)  # reads what lies in the folder
 

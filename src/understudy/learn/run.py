@@ -33,7 +33,8 @@ class LearnStep:
     stopped. Losses: mean squared errors, NaN outside "learn"; prior_loss NaN without prior
     preservation. saved, preview: the checkpoint and the preview of this step, if any; at the end,
     `preview` is the best of all. concept: there when the phase is "done", the model
-    being as it was before by then. warnings: what speaks against the identifier.
+    being as it was before by then. warnings: what speaks against the identifier. kept: class images
+    in the cache by now, in the phase "prior".
     """
 
     phase: Literal["prior", "learn", "done"]
@@ -46,6 +47,7 @@ class LearnStep:
     preview: Preview | None = None
     concept: Concept | None = None
     warnings: tuple[str, ...] = ()
+    kept: int = 0
 
 
 @dataclass
