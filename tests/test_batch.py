@@ -194,8 +194,12 @@ def test_places_of_other_file_systems(tmp_path: Path) -> None:
     place.remove()
     with pytest.raises(InputError, match="memory://batch-test/a/b.txt cannot be read"):
         place.read()
-    with pytest.raises(InputError, match="cannot be opened"):
-        Place("nosuch://x").read()
+    for address in (
+        "nosuch://x", "reference://x", "reference::memory://a.json", "simplecache::http://x",
+        "zip://x::/etc/a.zip", "data:text/plain,://x", "local:///etc/passwd", "://x",
+    ):  # fmt: skip
+        with pytest.raises(InputError, match="cannot be opened: wanted an address of s3, "):
+            Place(address).read()
 
 
 # Whole batches

@@ -183,6 +183,8 @@ def test_one_weight_twice_and_two_adapters_are_refused(tmp_path: Path) -> None:
 def test_an_empty_file_and_odd_keys_are_refused_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConceptError, match="changes no weights"):
         taken(tmp_path, {})
+    with pytest.raises(ConceptError, match="holds 2 tensors and none of them is a LoRA matrix"):
+        taken(tmp_path, {f"{KOHYA}.alpha": torch.tensor(4.0), "x.alpha": torch.tensor(4.0)})
     torch.save({3: torch.ones(1), "b": torch.ones(1)}, tmp_path / "in.pt")
     with pytest.raises(ModelError, match="holds the key '3'. Wanted names"):
         import_concept(tiny_model(), tmp_path / "in.pt", identifier="sks")

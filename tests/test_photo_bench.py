@@ -97,7 +97,9 @@ def test_methods_and_outside_pictures_end_to_end(
     assert report.write(out)[2].read_text().count("data:image/png") == 4
     assert len(list(all_cases(ResultsFolder(out), bench))) == 1
 
-    made, tasks = contests(out, "photoswap-paper,plain-generation")
+    with pytest.raises(InputError, match="Give --data.* The run was on "):
+        contests(out, "photoswap-paper,plain-generation")
+    made, tasks = contests(out, "photoswap-paper,plain-generation", folder)
     assert [contest.subject for contest in made] == ["cat0", "cat0"] and "subject" in tasks
 
 
@@ -143,19 +145,31 @@ def test_what_is_swapped_may_be_several_words_and_touch_punctuation(folder: Path
     assert case.opened((SIDE, SIDE)).target_prompt("sks cat") == "a sks cat, and a dog."
 
 
-def test_a_shared_folder_of_photos_is_one_subject(folder: Path, tmp_path: Path) -> None:
-    photos = tmp_path / "rex"
+def test_a_shared_folder_of_photos_is_one_subject(folder: Path) -> None:
+    photos = folder / "rex"
     photos.mkdir()
-    for here in sorted(folder.iterdir()):
+    for here in sorted(folder.glob("0*")):
         said = json.loads((here / "case.json").read_text())
         del said["subject"]
-        (here / "case.json").write_text(json.dumps({**said, "photos": "../../rex"}))
+        (here / "case.json").write_text(json.dumps({**said, "photos": "../rex"}))
         for file in here.glob("photo-*.png"):
             (photos / file.name).write_bytes(file.read_bytes())
             file.unlink()
     cases, notes = read_cases(folder)
     assert not notes and {case.subject for case in cases} == {"rex"}
     assert all(len(case.photos) == 4 for case in cases)
+
+
+@pytest.mark.parametrize("named", ["../../rex", "/", "../rex/../../rex", "link"])
+def test_a_case_names_no_folder_elsewhere(folder: Path, tmp_path: Path, named: str) -> None:
+    here = sorted(folder.iterdir())[0]
+    (tmp_path / "rex").mkdir()
+    (tmp_path / "rex" / "photo-0.png").write_bytes((here / "photo-0.png").read_bytes())
+    (here / "link").symlink_to(tmp_path / "rex")
+    said = json.loads((here / "case.json").read_text())
+    (here / "case.json").write_text(json.dumps({**said, "photos": named}))
+    (note,) = read_cases(folder)[1]
+    assert "photos must name a folder within" in note
 
 
 def test_controls_that_need_answers_are_refused(

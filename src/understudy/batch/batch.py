@@ -20,7 +20,7 @@ from understudy.batch.table import count, rows
 from understudy.batch.tasks import JobTemplate, Refused, Task, tasks
 from understudy.errors import InputError, OutputError
 from understudy.files.locks import held
-from understudy.files.reading import parse_json
+from understudy.files.reading import MAX_JSON, parse_json
 from understudy.jobs.events import Events, Finished, Progress, Result
 from understudy.jobs.request import Job
 
@@ -146,7 +146,7 @@ def _row(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:
 def _template(path: str | None) -> JobTemplate | None:
     if path is None:
         return None
-    body = parse_json(Place(path).read(), path)
+    body = parse_json(Place(path).read(MAX_JSON), path)
     if not isinstance(body, dict):
         raise InputError(f"{path} must be a JSON object with verb, settings and inputs.")
     return JobTemplate(body)

@@ -1,10 +1,15 @@
-"""Local paths and fsspec addresses (s3://, gs://, memory://) behind the same few functions."""
+"""Local paths and fsspec addresses (s3://, gs://, memory://) behind the same few functions.
+
+A table of a stranger may hold addresses. Only plain stores are opened, because some of fsspec's
+other file systems run what a file says (reference:// renders templates) or reach others ("::").
+"""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import secrets
+import shutil
 from collections.abc import Generator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -13,7 +18,10 @@ from typing import Any
 
 from understudy.errors import ExtraMissing, InputError, OutputError
 from understudy.files.atomic import replacing, unwritable
-from understudy.files.reading import REASONS
+from understudy.files.reading import MAX_TENSORS, REASONS, check_regular
+
+SCHEMES = ("s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "hdfs", "webhdfs", "sftp", "ssh",
+           "hf", "http", "https", "memory")  # fmt: skip
 
 
 def is_address(text: str) -> bool:
@@ -42,17 +50,20 @@ class Place:
         return Place(f"{self.text.rstrip('/')}/{name}" if self.local is None
                      else str(self.local / name))  # fmt: skip
 
-    def read(self) -> bytes:
-        """All bytes. Raises InputError, naming the place."""
+    def read(self, most: int = MAX_TENSORS) -> bytes:
+        """All bytes. Raises InputError, naming the place, where there are more than `most`."""
         with self.opened() as stream:
-            return stream.read()
+            data: bytes = stream.read(most + 1)
+        if len(data) > most:
+            raise InputError(f"{self.text} has more than {most:,} bytes. Give the right file.")
+        return data
 
     @contextmanager
     def opened(self) -> Generator[Any]:
         """The file as a stream of bytes. Raises InputError, naming the place."""
         try:
             if self.local is not None:
-                with open(self.local, "rb") as stream:
+                with open(check_regular(self.local), "rb") as stream:
                     yield stream
             else:
                 system, path = _system(self.text)
@@ -114,9 +125,8 @@ def fetched(text: str, folder: Path) -> Path:
     name = f"{hashlib.sha256(text.encode()).hexdigest()[:16]}-{place.name}"
     copy = folder / name
     if not copy.exists():
-        data = place.read()
-        with replacing(copy) as staged:
-            staged.write_bytes(data)
+        with place.opened() as stream, replacing(copy) as staged, staged.open("wb") as written:
+            shutil.copyfileobj(stream, written)
     return copy
 
 
@@ -130,6 +140,10 @@ def uploaded(file: Path, to: Place) -> None:
 
 def _system(text: str) -> tuple[Any, str]:
     """fsspec's file system of an address, and the path in it."""
+    if "::" in text or text.partition("://")[0] not in SCHEMES:
+        raise InputError(
+            f"{text} cannot be opened: wanted an address of {', '.join(SCHEMES)}, without '::'."
+        )
     try:
         import fsspec
     except ImportError as error:

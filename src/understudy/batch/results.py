@@ -7,16 +7,18 @@ folder. Rows are in the order in which they ended; the column `index` has the or
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from understudy.batch.places import Place
-from understudy.batch.table import arrow_parquet
+from understudy.batch.table import arrow_parquet, parquet_of
 from understudy.errors import InputError
 
 TEXTS = ("key", "verb", "status", "error", "error_kind", "values", "recipe", "scores")
 LISTS = ("files", "digests")
+_PART = re.compile(r"part-([0-9]{5,9})\.parquet")
 AT_ONCE = 500  # rows of a part
 SECONDS = 30.0  # after which a part is written, however few rows have ended: what a kill can lose
 
@@ -34,6 +36,9 @@ class Results:
         """The keys that are done. Rows that failed are removed: they are tried again."""
         done: set[str] = set()
         for part in self.folder.files(".parquet"):
+            number = _PART.fullmatch(part.name)
+            if number is None:
+                raise InputError(f"{part.text} is no part of a batch's results. Move it away.")
             rows = list(read_part(part))
             good = [row for row in rows if row["status"] == "done" and row["key"] not in done]
             if len(good) < len(rows):
@@ -42,7 +47,7 @@ class Results:
                 else:
                     part.remove()
             done |= {row["key"] for row in good}
-            self._next = max(self._next, int(part.name[5:10]) + 1)
+            self._next = max(self._next, int(number[1]) + 1)
         return done
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -68,11 +73,11 @@ def read_results(folder: Place) -> list[dict[str, Any]]:
 
 def read_part(part: Place) -> Iterator[dict[str, Any]]:
     """The rows of a part. Raises InputError for a file that is none of ours."""
-    try:
-        with part.opened() as stream:
-            yield from arrow_parquet().ParquetFile(stream).read().to_pylist()
-    except (ValueError, KeyError) as error:
-        raise InputError(f"{part.text} cannot be read as Parquet: {error}") from error
+    with part.opened() as stream, parquet_of(part):
+        for row in arrow_parquet().ParquetFile(stream).read().to_pylist():
+            if not {"index", "key", "status"} <= row.keys():
+                raise InputError(f"{part.text} is no part of a batch's results. Move it away.")
+            yield row
 
 
 def as_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:

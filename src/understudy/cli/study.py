@@ -34,7 +34,8 @@ def make(
         str, typer.Option(help="Questions, like subject,background; empty: the papers' questions.")
     ] = "",
     data: Annotated[
-        Path | None, typer.Option(help="The data set of `evaluate dreambooth`.")
+        Path | None,
+        typer.Option(help="The data set of `evaluate dreambooth`, or the cases with photos."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder of the study.")] = Path("study"),
     json: JsonOption = False,

@@ -1,9 +1,10 @@
 """Swaps between real photos: no right answer is known; features and prompts score them.
 
 A folder a case, of the form that `understudy evaluate cases` writes: source.* and photo-*.* (or a
-folder of photos that case.json names), case.json with the prompt of the source, the word to be
-swapped, and the subject's class; mask.* where it is known what may change (white). Fidelity is
-DreamBooth's (Ruiz et al. 2023, section 4), the background's that of PIE-Bench (Ju et al. 2023).
+folder of photos, beside the case or in it, that case.json names), case.json with the prompt of the
+source, the word to be swapped, and the subject's class; mask.* where it is known what may change
+(white). Fidelity is DreamBooth's (Ruiz et al. 2023, section 4), the background's that of PIE-Bench
+(Ju et al. 2023).
 """
 
 from __future__ import annotations
@@ -91,12 +92,15 @@ def read_cases(folder: Path) -> tuple[list[PhotoCase], list[str]]:
         raise InputError(
             f"There is no folder {folder} of cases. `understudy evaluate cases` writes one."
         )
-    found, notes, whole = list[PhotoCase](), list[str](), set[Path]()
+    found, left_out, whole = list[PhotoCase](), dict[Path, str](), set[Path]()
     for here in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         try:
             found.append(_case(here, whole))
         except (InputError, PictureError) as error:
-            notes.append(f"{here.name} was left out: {error}")
+            left_out[here.resolve()] = f"{here.name} was left out: {error}"
+    for case in found:  # a folder of photos that cases share is no case itself
+        left_out.pop(case.photos[0].parent.resolve(), None)
+    notes = list(left_out.values())
     if not found:
         why = f" {notes[0]}" if notes else ""
         raise InputError(f"{folder} holds no case: a folder with {FILE}, source.png, photos.{why}")
@@ -117,7 +121,13 @@ def _case(here: Path, whole: set[Path]) -> PhotoCase:
         words["prompt"], [Replacement(words["swap"], words["class"])]
     )  # the word is there
     elsewhere = said.get("photos")
-    files = list_folder(here / elsewhere if elsewhere else here).files
+    shown = here / elsewhere if elsewhere else here
+    if not shown.resolve().is_relative_to(here.parent.resolve()):
+        raise InputError(
+            f"{here / FILE}: photos must name a folder within {here.parent}, like ../rex. "
+            f"Got {elsewhere!r}."
+        )
+    files = list_folder(shown).files
     photos = tuple(f for f in files if elsewhere or f.stem.startswith("photo"))
     if not photos:
         raise InputError(f"{here} has no photo of the subject, such as photo-0.png.")

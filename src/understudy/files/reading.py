@@ -31,6 +31,7 @@ REASONS = {
 }
 # A string, whole or cut off (it never backtracks), or one bracket outside strings.
 _BRACKET = re.compile(r'"(?:[^"\\]+|\\.)*"?|[\[\]{}]', re.DOTALL)
+_HALF = re.compile("\\\\u[dD][89a-fA-F]|[\ud800-\udfff]")  # of a surrogate pair, or the whole of it
 Kind = type[UnderstudyError]
 
 
@@ -106,7 +107,10 @@ def parse_json(
         plain = text.decode("utf-8") if isinstance(text, bytes) else text
         if _depth(plain) > MAX_DEPTH:
             raise error(f"{name} is nested more than {MAX_DEPTH} levels deep. It was altered.")
-        return json.loads(plain)
+        found = json.loads(plain)
+        if _HALF.search(plain):  # half a character cannot be written anywhere, nor be hashed
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
     except (ValueError, RecursionError) as problem:
         if isinstance(problem, UnderstudyError):
             raise

@@ -79,6 +79,10 @@ class Job:
                 raise InputError(f"A job has no {name!r}. It has: {', '.join(kinds)}.")
             if not isinstance(value, kinds[name]) or isinstance(value, bool):
                 raise InputError(f"A job's {name} has the wrong kind: {value!r}.")
+        if not 0 <= (values.get("seed") or 0) < 2**63:
+            raise InputError(
+                f"A job's seed must be from 0 to 2^63 - 1. Got {values['seed']!r:.60}."
+            )
         if "verb" not in values:
             raise InputError("A job must name its verb.")
         groups = cast(dict[str, Any], values.get("settings", {}))

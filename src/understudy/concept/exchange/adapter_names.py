@@ -64,7 +64,7 @@ class AdapterModule:
 
 def is_lora(names: Iterable[str]) -> bool:
     """Whether a file's names are those of a LoRA or of another adapter."""
-    return any(field_of(name) or kind_of(name) for name in names)
+    return any(field_of(name) or kind_of(name) or ALPHA.search(name) for name in names)
 
 
 def kind_of(name: str) -> str | None:
@@ -106,6 +106,11 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, AdapterMod
         if which in names:
             raise ConceptError(f"{file} holds {names[which]!r} and {name!r}, which are the same.")
         names[which] = name
+    if tensors and not found:
+        raise ConceptError(
+            f"{file} holds {len(tensors)} tensors and none of them is a LoRA matrix; the first is "
+            f"{min(tensors)!r}. Save the file again with the program that made it."
+        )
     _check_adapters(adapters, file)
     for name, value in tensors.items():
         check_values(name, value, file)

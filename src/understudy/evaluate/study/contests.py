@@ -24,7 +24,9 @@ def contests(
     """The contests of a folder of results, and the papers' questions for them.
 
     methods: a comma-separated choice; empty takes all but the controls. data: the data set that the
-    DreamBooth protocol ran on. Raises InputError where there is nothing to compare.
+    DreamBooth protocol ran on, or the folder of cases with photos. It is not taken from the
+    results, which may come from a stranger: people would be shown whatever folder they name.
+    Raises InputError where there is nothing to compare.
     """
     run = ResultsFolder(folder)
     said, rows = run.read(), latest(read_rows(run.rows))
@@ -42,8 +44,11 @@ def contests(
     side, bench = said.get("side", 0), said.get("bench")
     if not side or not isinstance(bench, dict):
         raise InputError(f"{run.manifest} does not say which bench and side it is of.")
-    if bench.get("name") == photo_bench.NAME and "folder" in said:
-        return _between_photos(folder, good, Path(said["folder"]), side), SWAP_TASKS
+    if bench.get("name") == photo_bench.NAME:
+        if data is None:
+            was = f" The run was on {said['folder']}." if "folder" in said else ""
+            raise InputError(f"Give --data, the folder of cases whose photos are to be shown.{was}")
+        return _between_photos(folder, good, data, side), SWAP_TASKS
     require(good, ("seed",), run.rows)
     return _swapped(folder, good, side), SWAP_TASKS
 

@@ -102,15 +102,23 @@ def network_config(file: Path, kind: type[Any]) -> dict[str, Any]:
                 f"{file} has {key[:80]!r}, which {kind.__name__} does not take here. Use the "
                 "configuration that was published with the weights."
             )
-        if not _plain(key, value):
+        if not _plain(key, value) or not _like(known[key].default, value):
             raise _out_of_bounds(file, key, value)
+    _check_consistent(file, {key: one.default for key, one in known.items()}, used)
     return used
 
 
 def layers_in(used: Mapping[str, Any]) -> int:
     """How many layers a configuration asks for, at the least: each holds several tensors."""
-    counts = [value for key, value in used.items() if "layers" in key and type(value) is int]
-    return max(sum(counts), len(used.get("block_out_channels") or ()))
+    counts = [v for k, v in used.items() if k.endswith(("layers", "blocks")) and type(v) is int]
+    levels = (used.get(key) or () for key in ("block_out_channels", "dim_mult"))
+    return max(sum(counts), *map(len, levels))
+
+
+def numbers_in(used: Mapping[str, Any]) -> int:
+    """How many numbers the largest table has that is computed when the network is built."""
+    width = used.get("num_attention_heads", 1) * used.get("attention_head_dim", 1)
+    return used.get("pos_embed_max_size", 0) ** 2 * width
 
 
 def _object(file: Path) -> dict[str, Any]:
@@ -135,6 +143,55 @@ def _plain(key: str, value: Any) -> bool:
     return number(-most, most)(value)
 
 
+def _like(default: Any, value: Any) -> bool:
+    """Whether a value is of the kind of its parameter's default, and no size is negative.
+
+    Items of a list are of the kind of the default's first item; without one, all numbers or all
+    texts. None is what the class makes of it.
+    """
+    if value is None:
+        return True
+    if isinstance(value, list):
+        items, known = (
+            cast("list[Any]", value),
+            default if isinstance(default, list | tuple) else (),
+        )
+        if known:
+            return all(item is not None and _like(known[0], item) for item in items)  # pyright: ignore
+        texts = all(isinstance(item, str) for item in items)
+        return default in (None, (), []) and (texts or all(map(number(-1e9, 1e9), items)))
+    if isinstance(default, list | tuple):
+        return False
+    if type(default) in (bool, str):
+        return type(value) is type(default)
+    if type(default) is int:
+        return type(value) is int and value >= 0
+    return type(default) is not float or number(-WIDEST, WIDEST)(value)
+
+
+def _check_consistent(file: Path, known: Mapping[str, Any], used: Mapping[str, Any]) -> None:
+    """Rotary axes that make up a head, and scales of latents that can be divided by."""
+    told = {**known, **used}
+    for key in {"axes_dims_rope", "axes_dims", "axes_lens"} & told.keys():
+        axes, heads = told[key] or (), told.get("n_heads") or 1
+        head = told.get("attention_head_dim") or (told.get("dim") or 0) // heads
+        fits = key == "axes_lens" or (sum(axes) == head and not any(one % 2 for one in axes))
+        if len(axes) != len(known[key]) or min(axes) < 1 or not fits:
+            raise _out_of_bounds(file, key, told[key])
+    if not number(1, 1e9)(told.get("rope_theta", 1)):
+        raise _out_of_bounds(file, "rope_theta", told["rope_theta"])
+    for key in ("scaling_factor", "latents_std", "t_scale"):
+        if (value := told.get(key)) is not None:
+            scales = value if isinstance(value, list | tuple) else [value]
+            if not all(number(1e-6, 1e6)(one) for one in cast("list[Any]", scales)):
+                raise _out_of_bounds(file, key, value)
+    for key in ("latents_mean", "latents_std"):
+        if (value := told.get(key)) and len(value) != (
+            told.get("z_dim") or told["latent_channels"]
+        ):
+            raise _out_of_bounds(file, key, value)
+
+
 def _rope(value: Any) -> bool:
     """Settings of rotary positions: a few plain values by name, or None."""
     if not isinstance(value, dict):
@@ -145,6 +202,7 @@ def _rope(value: Any) -> bool:
         return False
     return (
         len(items) <= 16
+        and number(1, 1e9)(items.get("rope_theta", 1))
         and several(whole(1, 1024))(sections)
         and all(number(-1e9, 1e9)(one) or _plain("", one) for one in items.values())
     )

@@ -5,6 +5,7 @@ As for Stable Diffusion (parts.py): no pipeline, no Auto class, no from_pretrain
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from understudy.models.transformer.configs import (
     encoder_config,
     layers_in,
     network_config,
+    numbers_in,
 )
 from understudy.models.transformer.flow_config import load_flow_schedule
 from understudy.models.transformer.tokenizers import load_tokenizer
@@ -102,6 +104,11 @@ def _planned(folder: Path, part: str, family: Family) -> Planned:
         raise ModelError(
             f"{file} asks for {layers_in(config)} layers, and the weights have only {len(found)} "
             "tensors. Copy or download it again."
+        )
+    if numbers_in(config) > sum(math.prod(one.shape) for one in found.values()):
+        raise ModelError(
+            f"{file} asks for a table of {numbers_in(config):,} positions and widths, and the "
+            "weights have fewer numbers. Copy or download it again."
         )
     with explained(path):
         network = empty_network(kind, config)
