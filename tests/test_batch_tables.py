@@ -44,10 +44,12 @@ def test_tables_that_cannot_be_read_are_refused(
     name: str, text: str, told: str, tmp_path: Path
 ) -> None:
     (tmp_path / name).write_text(text)
-    for read in (count, lambda place: list(rows(place))):
-        with pytest.raises(InputError, match=told) as refused:
-            read(Place(str(tmp_path / name)))
-        assert "\n" not in str(refused.value)
+    place = Place(str(tmp_path / name))
+    with pytest.raises(InputError, match=told):
+        count(place)
+    with pytest.raises(InputError, match=told) as refused:
+        list(rows(place))
+    assert "\n" not in str(refused.value)
 
 
 def test_a_table_is_an_ordinary_file(tmp_path: Path) -> None:

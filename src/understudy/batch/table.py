@@ -93,7 +93,7 @@ def _csv(table: Place) -> Iterator[Row | BadRow]:
                 yield error
 
 
-def _records(lines: io.TextIOWrapper, table: Place) -> Iterator[dict[str, str] | BadRow]:
+def _records(lines: io.TextIOWrapper, table: Place) -> Iterator[dict[Any, Any] | BadRow]:
     """The rows of a CSV file by the names of its first line, each name once."""
     reader = csv.DictReader(_bounded(lines, table))
     try:

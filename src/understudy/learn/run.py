@@ -34,7 +34,7 @@ class LearnStep:
     preservation. saved, preview: the checkpoint and the preview of this step, if any; at the end,
     `preview` is the best of all. concept: there when the phase is "done", the model
     being as it was before by then. warnings: what speaks against the identifier. kept: class images
-    in the cache by now, in the phase "prior".
+    of this class and size in the cache by now, in the phase "prior".
     """
 
     phase: Literal["prior", "learn", "done"]
