@@ -11,7 +11,7 @@ import pytest
 
 from tiny_flow import tiny_flow_folder
 from understudy.errors import ModelError
-from understudy.models.transformer.folder import check_flow_folder
+from  import check_flow_folder
 from understudy.models.transformer.load import plan_flow_parts
 
 
