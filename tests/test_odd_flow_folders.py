@@ -11,8 +11,7 @@ import pytest
 
 from tiny_flow import tiny_flow_folder
 from understudy.errors import ModelError
-from  import check_flow_folder
-from understudy.models.transformer.load import plan_flow_parts
+from understudy.models.transformer.load import check_flow_model
 
 
 @pytest.mark.parametrize(
@@ -49,4 +48,4 @@ def test_networks_that_could_not_compute_are_refused_before_they_are_built(
     file = folder / part / "config.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | change))
     with pytest.raises(ModelError, match=f"layers|table|axes_dims|{next(iter(change))}"):
-        plan_flow_parts(folder, check_flow_folder(folder))
+        check_flow_model(folder)
