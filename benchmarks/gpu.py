@@ -38,6 +38,7 @@ from understudy.learn.lora import low_rank
 from understudy.models.compiled import Compiled
 from understudy.swap.photoswap import blend_of, schedule_of, swap_steps
 from understudy.transfer.loop import alignment
+from understudy.transfer.source_target import Source, Target
 
 TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 
@@ -219,7 +220,7 @@ def swaps(table: Table) -> None:
 def blended(bench: Bench, model: Shaped, settings: Any, start: Tensor) -> Any:
     """What the plain loop needs to blend as the preset does; None where it does not."""
     noise = Inversion("seed", SOURCE, model.name, model.fingerprint, 7.5, (), "", start)
-    blend = blend_of(model, noise, (SOURCE, TARGET), settings, WORDS, None)
+    blend = blend_of(model, Source(noise), (Target(TARGET, WORDS),), settings)
     if blend is None:
         return None
     cells = min(256, bench.side**2 // 16)
@@ -235,10 +236,9 @@ def job(
     found, made = list[Measure](), None
     for _ in range(2):
         with measured(bench.device) as one:
-            steps = swap_steps(
-                model, inversion, SOURCE, TARGET, settings, words=WORDS, features=features
+            *_, last = swap_steps(
+                model, Source(inversion, features), Target(TARGET, WORDS), settings
             )
-            *_, last = steps
         found.append(one)
         made = last.target
     assert made is not None

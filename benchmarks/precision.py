@@ -30,7 +30,7 @@ from understudy import demo, toybox
 from understudy.concept import applied
 from understudy.evaluate import truth
 from understudy.invert.invert import method_steps
-from understudy.jobs.source import Source, inverted
+from understudy.jobs.source import InputPicture, inverted
 from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import replaced
 from understudy.learn import Subject, learn_steps
@@ -39,7 +39,7 @@ from understudy.models.registry import load
 from understudy.pictures import metrics
 from understudy.settings import InvertSettings, LearnSettings, SwapSettings
 from understudy.settings.swap import inversion_for
-from understudy.swap.subjects import Replacement
+from understudy.transfer.source_target import Replacement
 from understudy.vision import examiner
 
 ROOT = Path(__file__).parent.parent
@@ -120,7 +120,7 @@ def swap(model: DiffusionModel, number: int) -> Row:
     case = demo.case(FIRST_SWAP + number)
     size = model.picture_size
     photos = truth.pictures(case.photos, size)
-    source = Source(case.prompt, truth.pictures([case.source], size))
+    source = InputPicture(case.prompt, truth.pictures([case.source], size))
     learning = LearnSettings.filled({"seed": number}, model.name)
     *_, last = learn_steps(model, Subject("rex", case.noun, photos), settings=learning)
     learnt = last.concept

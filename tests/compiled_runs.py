@@ -17,7 +17,7 @@ from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.compiled import Compiled
-from understudy.settings import EditSettings, LearnSettings
+from understudy.settings import EditSettings, InvertSettings, LearnSettings
 
 PROMPTS = ("a photo of cat", "a photo of sks cat")
 
@@ -30,14 +30,14 @@ def inverted(model: Any) -> Any:
 
 def edited(model: Any, method: str) -> Tensor:
     settings = EditSettings.filled({"method": method, "steps": 3, "guidance": 5.0})
-    *_, last = edit_steps(model, inverted(model), *PROMPTS, settings)
+    *_, last = edit_steps(model, inverted(model), PROMPTS[1], settings)
     return last.target
 
 
 def null_text(model: Any) -> Tensor:
     photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
-    steps = null_text_steps(model, photo, PROMPTS[0], steps=2, guidance=7.5, inner_steps=2)
-    *_, last = steps
+    how = InvertSettings(method="null-text", steps=2, guidance=7.5, inner_steps=2)
+    *_, last = null_text_steps(model, photo, PROMPTS[0], how)
     return last.inversion.replay[-1:]
 
 
