@@ -41,6 +41,15 @@ def test_a_worker_gives_the_events_and_pictures_of_a_run_here(here: Path, worker
     assert np.array_equal(read_photo("there.png").pixels, read_photo("ours.png").pixels)
 
 
+def test_every_verb_is_told_its_device_where_it_reads_it() -> None:
+    model, generator = placed(Job(verb="swap"), "cuda:0"), placed(Job(verb="drag"), "cuda:0")
+    assert model.settings["run"] == {"device": "cuda:0"} and not model.inputs
+    assert generator.inputs == {"device": "cuda:0"} and not generator.settings
+    assert placed(Job(verb="convert"), "cuda:0") == Job(verb="convert")
+    own = Job(verb="drag", inputs={"device": "cuda:1"})
+    assert placed(own, "cuda:0") == own and placed(Job(verb="swap"), "auto") == Job(verb="swap")
+
+
 def test_errors_cross_over_and_the_worker_lives_on(here: Path, worker: Worker) -> None:
     with pytest.raises(InputError, match="needs 'prompt'"):
         list(worker.run(Job(verb="generate")))

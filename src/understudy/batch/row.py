@@ -21,15 +21,14 @@ from understudy.batch.tasks import PICTURES, Task
 from understudy.errors import UnderstudyError
 from understudy.files.reading import sha256
 from understudy.jobs.events import Events, Result
-from understudy.jobs.request import Job, inputs_of, settings_of
-from understudy.jobs.runner import run, verb_function
+from understudy.jobs.request import Job
+from understudy.jobs.runner import run
 from understudy.jobs.work import Work
 from understudy.jobs.worker import placed, resumed
 from understudy.pictures.metrics import psnr, ssim
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
 from understudy.pictures.tensors import to_tensor
-from understudy.settings import RunSettings
 
 MEASURES = {"psnr": psnr, "ssim": ssim}
 Outcome = dict[str, Any]
@@ -57,7 +56,7 @@ def batch_row(
     with tempfile.TemporaryDirectory() as scratch:
         folder = out if not is_address(results) else Path(scratch) / "made"
         try:
-            job = located(on_device(asked.job, device), folder, Path(scratch) / "given")
+            job = located(placed(asked.job, device), folder, Path(scratch) / "given")
             job = resumed(job)  # a worker that died left checkpoints of a subject it learnt
             made = Result({})
             for event in run(job, work.pool):
@@ -73,16 +72,6 @@ def batch_row(
             outcome = failed(error)
     outcome["seconds"] = round(time.monotonic() - began, 3)
     return Result({"index": asked.index, "key": asked.key, **outcome})
-
-
-def on_device(job: Job, device: str) -> Job:
-    """The job on a device, unless it names one itself or needs none."""
-    function = verb_function(job.verb)
-    if any(one.annotation is RunSettings for one in settings_of(function).values()):
-        return placed(job, device)
-    if device != "auto" and "device" in inputs_of(function) and "device" not in job.inputs:
-        return replace(job, inputs={**job.inputs, "device": device})
-    return job
 
 
 def located(job: Job, folder: Path, scratch: Path) -> Job:

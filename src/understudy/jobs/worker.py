@@ -22,9 +22,10 @@ from understudy import errors
 from understudy.errors import UnderstudyError
 from understudy.jobs.events import Event, Note, Result, from_dict, to_dict
 from understudy.jobs.pool import Pool
-from understudy.jobs.request import Job
-from understudy.jobs.runner import run
+from understudy.jobs.request import Job, inputs_of, settings_of
+from understudy.jobs.runner import run, verb_function
 from understudy.jobs.work import STORE
+from understudy.settings import RunSettings
 
 RESTARTS = 2  # of a worker within one job; a job that kills every worker is given up
 PATIENCE = 60.0  # seconds that a cancelled job may take to end its step
@@ -87,7 +88,7 @@ class Worker:
 
     def _once(self, job: Job, previews: int) -> Iterator[Event]:
         pipe = self._started()
-        wish = {"job": placed(job, self.device).to_dict(), "preview_every": previews}
+        wish = {"job": job.to_dict(), "device": self.device, "preview_every": previews}
         _send(pipe, {**wish, "folder": os.getcwd()})
         while True:
             message = _receive(pipe)
@@ -143,10 +144,21 @@ def resumed(job: Job) -> Job:
 
 
 def placed(job: Job, device: str) -> Job:
-    """The job on a worker's device, unless it names one itself."""
-    group = dict(job.settings.get("run", {}))
-    if device != "auto" and group.get("device", "auto") == "auto":
+    """The job on a worker's device, unless it names one itself or needs none.
+
+    Verbs that use a diffusion model have the device in their `run` settings; verbs that use a
+    generator have it among their inputs.
+    """
+    if device == "auto":
+        return job
+    function = verb_function(job.verb)
+    if any(one.annotation is RunSettings for one in settings_of(function).values()):
+        group = dict(job.settings.get("run", {}))
+        if group.get("device", "auto") != "auto":
+            return job
         return replace(job, settings={**job.settings, "run": {**group, "device": device}})
+    if "device" in inputs_of(function) and job.inputs.get("device", "auto") == "auto":
+        return replace(job, inputs={**job.inputs, "device": device})
     return job
 
 
@@ -175,7 +187,9 @@ def serve(pipe: Connection, models: int) -> None:
             continue
         try:
             os.chdir(message["folder"])
-            _answer(pipe, Job.from_dict(message["job"]), pool, message["preview_every"])
+            # Here, not in the parent: to know what a verb takes is to import it, with torch.
+            job = placed(Job.from_dict(message["job"]), message["device"])
+            _answer(pipe, job, pool, message["preview_every"])
         except EOFError:
             return
         except Exception as error:
