@@ -26,9 +26,8 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changes.md": "CHANGELOG.md",
     "models/toybox-diffusion.md": "src/understudy/weights/toybox-diffusion/README.md",
+    "models/examiner.md": "src/understudy/weights/examiner/README.md",
     "models/toybox-gan.md": "src/understudy/weights/toybox-gan/README.md",
-    "results/swapbench.md": "benchmarks/results/swapbench.md",
-    "results/orderings.md": "benchmarks/results/orderings.md",
     "results/gan_fid.md": "benchmarks/results/gan_fid.md",
 }
 LINK = re.compile(r"(!?\[[^\]]*\])\(([^)#\s]+)(#[^)\s]*)?\)")
