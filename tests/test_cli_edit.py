@@ -91,7 +91,7 @@ def test_a_learnt_tail_edits_from_the_photo_or_from_a_seed(photo: Path, capsys) 
         (("--preserve", "bear"), 'the word "bear" is in none of the prompts'),
         (("--preserve", "photo"), "--preserve excepts words from --blend"),
         (("--method", "hiper"), "--method hiper edits with a learnt tail"),
-        (("--method", "pnp", "--blend", "cat=dog"), "pnp knows no single words"),
+        (("--method", "pnp", "--blend", "cat=dog"), "pnp does not support single words"),
         (("--method", "pnp", "--inversion-steps", 3, "--negative", ""), "leave out time"),
         (("--seed", 3), "--seed goes with --method hiper alone"),
         (("--alignment", "replace"), "needs equally many words"),

@@ -310,7 +310,7 @@ def test_files_for_other_models_and_of_other_sorts_are_refused(tmp_path: Path) -
     with pytest.raises(ConceptError, match="'lora_unet_x.hada_w1_a' without its other half"):
         import_concept(model, tmp_path / "loha.safetensors")
     save_file({"a": torch.ones(1, 2, 3), "b": torch.ones(1)}, tmp_path / "no.safetensors")
-    with pytest.raises(ConceptError, match="'a', which belongs to no pair"):
+    with pytest.raises(ConceptError, match="none of them is a LoRA matrix; the first is 'a'"):
         import_concept(model, tmp_path / "no.safetensors")
     stem = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_q"
     pair = {f"{stem}.lora_down.weight": torch.ones(2, 32)}

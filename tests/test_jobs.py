@@ -103,8 +103,8 @@ def test_a_run_reports_and_keeps_its_model(job: Job, here: Path) -> None:
     assert events[-1].files == ("made/seed-0003.png", "made/seed-0004.png")
     assert all(Path(file).is_file() for file in events[-1].files)
     (key,) = pool.idle
-    with pool.model(RunSettings(model=key[0], device="cpu")) as first:
-        with pool.model(RunSettings(model=key[0], device="cpu")) as second:
+    with pool.model(RunSettings(model=key[0], device="cpu", dtype="float32")) as first:
+        with pool.model(RunSettings(model=key[0], device="cpu", dtype="float32")) as second:
             assert first is not second  # lent to one job at a time
         assert pool.idle == (key,)
 

@@ -25,7 +25,8 @@ def knobs(case: GoldenCase) -> dict[str, float]:
 
 
 def told(case: GoldenCase) -> InvertSettings:
-    return InvertSettings(**knobs(case))
+    """The record's settings; below 0 an epsilon means what 0 does: no early stop."""
+    return InvertSettings(**{**knobs(case), "epsilon": max(case.get("epsilon", default=1e-5), 0.0)})
 
 
 def prompt_of(case: GoldenCase) -> str:

@@ -12,6 +12,7 @@ from understudy.invert.invert import invert
 from understudy.pictures.paste import changed, paste
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import swap
+from understudy.transfer.source_target import Source, Target
 
 PHOTO, SWAPPED = torch.full((1, 3, 40, 48), -0.5), torch.full((2, 3, 40, 48), 0.5)
 
@@ -66,12 +67,14 @@ def test_a_swap_that_pastes_is_the_photo_outside_and_needs_to_know_where() -> No
     settings = SwapSettings.from_dict({**asked, "feather": 0})
     mask = torch.zeros(1, 1, *photo.shape[-2:])
     mask[..., : photo.shape[-2] // 2, :] = 1
-    args = (model, inversion, "a cat", "a dog", settings)
-    made = swap(*args, mask=mask, photo=photo)
+    target = Target("a dog", mask=mask)
+    made = swap(model, Source(inversion, photo=photo), target, settings)
     below = photo.shape[-2] // 2
     assert torch.equal(made[..., below:, :], photo[..., below:, :])
     assert not torch.allclose(made[..., :below, :], photo[..., :below, :], atol=1e-2)
     seen = model.decode(inversion.trajectory[:1])  # without the photo: what its latents show
-    assert torch.allclose(swap(*args, mask=mask)[..., below:, :], seen[..., below:, :])
+    assert torch.allclose(
+        swap(model, inversion, target, settings)[..., below:, :], seen[..., below:, :]
+    )
     with pytest.raises(InputError, match="--paste needs to know where"):
-        swap(*args, photo=photo)
+        swap(model, Source(inversion, photo=photo), "a dog", settings)

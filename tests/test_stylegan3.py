@@ -378,7 +378,7 @@ def test_held_is_the_whole(kind: dict[str, Any]) -> None:
     windows = Windows(((-2, 5), (20, 27)), (7, 9))
     cut = held.features(other, 32, windows)
     wide = torch.nn.functional.pad(held.features(other, 32), (9, 9, 9, 9))[0]
-    for one, (top, left) in zip(cut, windows.origins.tolist(), strict=True):
+    for one, (top, left) in zip(cut, windows.origins, strict=True):
         assert torch.equal(one, wide[:, top + 9 : top + 16, left + 9 : left + 18])
 
 

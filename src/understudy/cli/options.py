@@ -20,7 +20,7 @@ from typer.core import TyperCommand
 from understudy.cli import show
 from understudy.settings import RunSettings
 from understudy.settings.inputs import Inputs
-from understudy.settings.knobs import SWITCH, Settings, count_or_share, option
+from understudy.settings.knobs import Settings, count_or_share, option
 from understudy.settings.resolve import Value
 
 
@@ -145,7 +145,7 @@ def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Param
     default: the value that --help shows.
     """
     name, share, choices = option(field.name), field.metadata["share"], field.metadata["choices"]
-    switch = choices == SWITCH or isinstance(field.default, bool)
+    switch = field.metadata["switch"] or isinstance(field.default, bool)
     spelling = f"{name}/--no-{name[2:]}" if switch else name
     info: Any = typer.Option(
         spelling,
@@ -192,6 +192,6 @@ def make(group: type[Settings], given: dict[str, Any], model: str) -> Settings:
     values = {name: given.pop(name) for name in fields}
     chosen = {name: value for name, value in values.items() if value is not None}
     for name, value in chosen.items():
-        if fields[name].metadata["choices"] == SWITCH:
+        if fields[name].metadata["switch"]:
             chosen[name] = "on" if value else "off"
     return group.filled(chosen, model)

@@ -16,7 +16,7 @@ from understudy.settings.resolve import Layers, Value, resolve
 from understudy.settings.suits import suits
 
 T = TypeVar("T", bound="Settings")
-SWITCH = ("auto", "on", "off")  # choices of a knob that the command line spells --x and --no-x
+SWITCH = ("auto", "on", "off")
 
 
 def knob(
@@ -27,13 +27,15 @@ def knob(
     at_most: float | None = None,
     choices: tuple[str, ...] = (),
     share: bool = False,
+    switch: bool = False,
 ) -> Any:
     """One setting: its default, what it does in one line, and what it may be.
 
-    share: a whole number counts, a fraction from 0.0 to 1.0 is a share of the whole.
+    share: a whole number counts, a fraction from 0.0 to 1.0 is a share of the whole. switch: of
+    the choices SWITCH; the command line spells it --x and --no-x.
     """
     bounds = {"help": help, "at_least": at_least, "at_most": at_most, "choices": choices}
-    bounds["share"] = share
+    bounds |= {"share": share, "switch": switch}
     return dataclasses.field(default=default, metadata=bounds)
 
 

@@ -28,4 +28,5 @@ class RunSettings(Settings):
         "compile the network with torch.compile; auto does so on a GPU where the job is long "
         "enough for it to pay",
         choices=SWITCH,
+        switch=True,
     )
