@@ -181,6 +181,7 @@ def test_toys_and_their_ruler(tmp_path: Path) -> None:
     assert set(LEARNERS) >= {"untuned", "dreambooth", "without-prior", "wrong-noun"}
 
 
+@pytest.mark.slow
 def test_one_photo_rare_nouns_tails_and_what_learning_took(tmp_path: Path) -> None:
     scorers = ToyFeatures(untaught())
     far = between(RecogniserFeatures(scorers.recogniser))

@@ -46,6 +46,16 @@ MADE: dict[str, tuple[object, ...]] = {
 CHECKED = [name for name in MADE if name not in ("edits.png", "five", "shown")]
 CHECKED += ["edits-1.png", "edits-2.png", "five/seed-0011.png", "dragged-5.png"]
 CHECKED += ["shown/sheet.png", "shown/swapped.png"]
+ALIKE = (
+    "again.png",
+    "masked.png",
+    "paper.png",
+    "seeded.png",
+    "edits-2.png",
+    "dragged-5.png",
+    "shown/sheet.png",
+    "one.png",
+)  # each made as another one is: checked by the slow tests
 
 
 def run(*words: object) -> int:
@@ -76,7 +86,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", CHECKED)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow if name in ALIKE else ()) for name in CHECKED],
+)
 def test_a_picture_is_made_again_pixel_by_pixel(
     name: str, made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

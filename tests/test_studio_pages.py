@@ -197,15 +197,15 @@ def test_a_drag_is_live_in_order_and_undone_exactly(browser: Any, studio: Studio
     page.page.get_by_role("button", name="Open this picture").click()
     page.page.wait_for_selector(".drag canvas[data-moment='0']", timeout=WAIT)
     page.click_pixel(60, 60)
-    page.click_pixel(60, 75)
+    page.click_pixel(112, 60)  # too far to be reached: the drag still runs when it is changed
     page.page.wait_for_selector(".drag canvas[data-points='1']")
     page.page.get_by_role("button", name="Run", exact=True).click()
     moment = lambda: page.canvas()["moment"]  # noqa: E731
     page.until(lambda: int(moment()) >= 51, 60, moving=moment)
     # A target is moved while it runs: from releasing the pointer to the frame that knows it.
-    page.page.mouse.move(*page.place(60, 75))
+    page.page.mouse.move(*page.place(112, 60))
     page.page.mouse.down()
-    page.page.mouse.move(*page.place(66, 78))
+    page.page.mouse.move(*page.place(110, 66))
     before, sent = int(page.canvas()["re"]), len(heads)
     began = time.perf_counter()
     page.page.mouse.up()

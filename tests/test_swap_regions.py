@@ -51,6 +51,7 @@ def made(verb: str, out: str, **inputs: Any) -> tuple[Pixels, list[str]]:
     return read_photo(out).pixels, [one.text for one in events if isinstance(one, Note)]
 
 
+@pytest.mark.slow
 def test_each_swap_has_a_region_of_its_own(photo: Path) -> None:
     """Equal to one swap after the other, the second in the picture that the first wrote."""
     both, notes = made("swap", "both.png", photo=photo, swap=SWAPS, region="each")
