@@ -1,7 +1,8 @@
 """How a job's network runs on its device: precision of the weights, TF32, compiled or not.
 
-Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands whose result it
-leaves alike (measured by `scripts/bench precision`); commands that optimise through the network
+Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands that only evaluate
+the network, as other tools run them (`scripts/bench precision` measures what it changes; no figures
+yet); commands that optimise through the network
 (null-text inversion, learning) keep float32 weights and let products run in TF32. Latents and
 optimiser state are float32 or finer in every case.
 """
