@@ -3,15 +3,10 @@
 Also how a job chooses precision and compilation for its device.
 """
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from apart import printed
 from tiny import tiny_folder
 from understudy.jobs.execution import network_calls, optimises, running, suited
 from understudy.jobs.pool import Pool
@@ -19,21 +14,11 @@ from understudy.jobs.request import Job
 from understudy.models.compiled import PAYS_FROM, compiling_pays
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings
 
-ROOT = Path(__file__).parent.parent
-
 
 @pytest.fixture(scope="session")
 def found():
     """What `compiled_runs.py` finds, in a process without run-time type checks."""
-    search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "compiled_runs.py")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed("compiled_runs.py")
 
 
 @pytest.mark.parametrize("run", ["null-text", "p2p", "pnp", "learn", "sd35", "flux"])

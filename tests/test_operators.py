@@ -3,15 +3,10 @@
 Counted on a CPU; the bounds hold for any size and any device.
 """
 
-import json
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
+from apart import printed
 from benchmarks.operators import counted
 from tiny import tiny_model
 from understudy.invert import null_text
@@ -19,7 +14,6 @@ from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_step
 from understudy.settings import InvertSettings
 
-ROOT = Path(__file__).parent.parent
 PROMPT = "a photo of cat"
 
 
@@ -27,15 +21,7 @@ PROMPT = "a photo of cat"
 def found():
     """What `operator_counts.py` finds, in a process whose functions check no types: the checks of
     the other tests ask for numbers themselves, and cannot be compiled."""
-    search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "operator_counts.py")],
-        capture_output=True,
-        text=True,
-        env={**os.environ, "PYTHONPATH": search},
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    return printed("operator_counts.py")
 
 
 def test_what_is_counted():

@@ -2,9 +2,8 @@
 
 Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands that only evaluate
 the network, as other tools run them (`scripts/bench precision` measures what it changes; no figures
-yet); commands that optimise through the network
-(null-text inversion, learning) keep float32 weights and let products run in TF32. Latents and
-optimiser state are float32 or finer in every case.
+yet). Commands that optimise through the network (null-text inversion, learning) keep float32
+weights and let products run in TF32. Latents and optimiser state are float32 or finer.
 """
 
 from __future__ import annotations
