@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import multiprocessing
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from understudy.generators.folder import load_generator
 from understudy.settings.drag import DragSettings
 from understudy.studio.drag_live import LiveDrag
 from understudy.studio.drag_session import DragProcess, Listener, checked
+from understudy.studio.drag_worker import _Desk  # pyright: ignore[reportPrivateUsage]
 
 PAIR = ((60.0, 60.0), (60.0, 75.0))
 
@@ -123,6 +125,27 @@ def heads(news: list[str | bytes]) -> list[dict[str, Any]]:
         text = one if isinstance(one, str) else one[4 : 4 + int.from_bytes(one[:4], "big")]
         found.append(json.loads(text))
     return found
+
+
+def test_frames_of_a_run_carry_the_number_of_the_last_command(tmp_path: Path) -> None:
+    # A page that is slow misses frames. The one it gets must still say what has been answered.
+    ours, theirs = multiprocessing.Pipe()
+    desk = _Desk(theirs, tmp_path)
+    settings: dict[str, Any] = {"steps": 5}
+    opening = {"do": "open", "generator": "toybox-gan", "seed": 3, "device": "cpu"}
+    desk.answer({**opening, "settings": settings, "session": "a"})
+    for number, command in enumerate(({"do": "points", "pairs": [PAIR]}, {"do": "run"}), 7):
+        desk.answer({**command, "session": "a", "re": number})
+    desk.turn()
+    film = {"do": "film", "path": str(tmp_path / "film.gif"), "session": "a", "re": -5}
+    desk.answer(film)
+    desk.turn()
+    messages: list[str | bytes] = []
+    while ours.poll():
+        messages.append(ours.recv_bytes())
+    told = [(head["event"], head["re"]) for head in heads(messages)]
+    frames = [("frame", number) for number in (0, 7, 8, 8)]
+    assert told == [*frames, ("film", -5), ("frame", 8), ("frame", 8)]
 
 
 @pytest.mark.slow  # torch is loaded twice

@@ -215,7 +215,8 @@ def _kept(found: Studio, path: Path) -> dict[str, Any]:
 
 async def _answered(found: Studio, session: str, command: dict[str, Any]) -> None:
     """Send a command and wait until it is done. Raises InputError with the line of its error."""
-    mine, listener = time.time_ns() % 2**52, process(found).listen(session)
+    mine = -(time.time_ns() % 2**52)  # below 0: pages number their own commands from 1
+    listener = process(found).listen(session)
     try:
         await asyncio.to_thread(process(found).send, session, {**command, "re": mine})
         async with asyncio.timeout(ANSWER):

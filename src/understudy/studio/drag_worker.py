@@ -56,6 +56,7 @@ class _Desk:
         self.pipe, self.folder = pipe, folder
         self.drags: dict[str, LiveDrag] = {}
         self.unsaved = set[str]()
+        self._answered: dict[str, int] = {}
         self._generators: dict[tuple[str, str], StyleGAN2 | StyleGAN3] = {}
 
     def busy(self) -> bool:
@@ -73,12 +74,19 @@ class _Desk:
                 self._keep(name)
 
     def answer(self, command: dict[str, Any]) -> None:
-        """Do one command; its number `re` comes back with the frame or the error."""
+        """Do one command; its number `re` comes back with the frame or the error.
+
+        Every later frame carries the number, too: the server may skip frames, and a page that waits
+        for an answer would wait for ever if the one frame that has it were skipped.
+        """
         name, number = str(command["session"]), int(command.get("re", 0))
+        if number > 0:  # the server's own commands have numbers below 0
+            self._answered[name] = number
         if command["do"] == "open":
             self._guarded(name, number, lambda: self._open(name, command))
         elif command["do"] == "close":
             self.drags.pop(name, None)
+            self._answered.pop(name, None)
             self._file(name).unlink(missing_ok=True)
         elif name not in self.drags:
             self._send(name, {"event": "error", "re": number, "message": "It is not open."})
@@ -158,7 +166,8 @@ class _Desk:
         if name in self.drags:
             drag = self.drags[name]
             height, width = drag.moment.shown.picture
-            head = {"event": "frame", "re": number, "width": width, "height": height}
+            answered = self._answered.get(name, 0)
+            head = {"event": "frame", "re": answered, "width": width, "height": height}
             self._send(name, {**head, **drag.facts()}, drag.frame())
 
     def _send(self, name: str, head: dict[str, Any], body: bytes = b"") -> None:

@@ -5,7 +5,8 @@ const PATIENCE = [500, 1000, 2000, 4000, 8000];
 export class LiveDrag {
   constructor() {
     this.on = {};
-    this.number = 0;
+    // Grows over a reload of the page, so that a session's frames are never ahead of it.
+    this.number = Date.now() * 1000;
     this.running = false;
     this.waiting = false;
     this.shown = -1;
@@ -94,7 +95,7 @@ export class LiveDrag {
       this.close();
       return this.on.gone?.(message.message);
     }
-    if (message.re > this.number) return; // the answer to a film or a save, which is shown there
+    if (message.re < 0) return; // the answer to a film or a save, which is shown there
     if (message.event === "error" || message.event === "note") {
       this.answered = Math.max(this.answered ?? 0, message.re ?? 0);
       return this.on.error?.(message.message);
