@@ -1,4 +1,4 @@
-"""Tiny, random CLIP and DINO folders in the layout of published ones; made in about a second."""
+"""Tiny, random CLIP, DINO and SAM 2 folders in the layout of published ones, made in a second."""
 
 from __future__ import annotations
 
@@ -45,6 +45,33 @@ def dino_folder() -> Path:
     )  # fmt: skip
     folder = _new("dino")
     _seeded(ViTModel, config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
+@cache
+def sam_folder() -> Path:
+    """A Sam2Model of 64-pixel pictures."""
+    from transformers import Sam2Config, Sam2Model
+
+    backbone = {
+        "hidden_size": 8, "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
+        "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 4, 4, 4],
+        "global_attention_blocks": [3], "image_size": [64, 64],
+        "window_positional_embedding_background_size": [4, 4],
+    }  # fmt: skip
+    config = Sam2Config(
+        vision_config={
+            "backbone_config": {"model_type": "sam2_hiera_det_model", **backbone},
+            "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16,
+            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
+        },
+        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16,
+                               "mask_input_channels": 8},
+        mask_decoder_config={"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1,
+                             "num_attention_heads": 2, "iou_head_hidden_dim": 16},
+    )  # fmt: skip
+    folder = _new("sam")
+    _seeded(Sam2Model, config).save_pretrained(folder)
     return folder
 
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from lookers import SIDE, clip_folder, dino_folder
+from lookers import SIDE, clip_folder, dino_folder, sam_folder
 from recognisers import untaught
 from understudy.errors import ExtraMissing, InputError, ModelError
 from understudy.pictures.tensors import to_tensor
@@ -31,6 +31,7 @@ from understudy.vision.features import (
 )
 from understudy.vision.inception import InceptionFeatures
 from understudy.vision.recogniser import load
+from understudy.vision.sam import load_sam
 
 TEXTS = ["a photo of a cat", "a red dog on the beach"]
 
@@ -117,11 +118,12 @@ def test_a_folder_of_another_kind_is_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("change", "match"), [
-    ({"hidden_size": 10**9}, "hidden_size = 1000000000. Wanted 1 to"),
+    ({"hidden_size": 10**9}, "hidden_size = 1000000000, which is out of"),
     ({"hidden_size": "8"}, "hidden_size = '8'"), ({"num_hidden_layers": -1}, "num_hidden_layers"),
     ({"image_size": [1, 2]}, "image_size = a list"), ({"patch_size": 0}, "patch_size = 0"),
-    ({"vision_config": []}, "vision_config = a list. Wanted an object"),
-    ({"hidden_act": "none"}, "cannot be loaded: "),
+    ({"hidden_act": "none"}, "hidden_act = 'none'"),
+    ({"patch_size": 1, "image_size": 999}, "patches"),
+    ({"num_hidden_layers": 99}, "99 blocks"), ({"intermediate_size": 30}, "tensors of shape"),
     ({"num_attention_heads": 7}, "cannot be loaded: "),
     ({"auto_map": {"AutoModel": "evil.Model"}}, "auto_map"),
 ])  # fmt: skip
@@ -134,6 +136,23 @@ def test_a_stranger_s_configuration_is_bounded(
     with pytest.raises(ModelError, match=match) as caught:
         load_dino(str(copy))
     assert len(str(caught.value)) < 600 and str(caught.value)[-1] in ".!?"
+
+
+@pytest.mark.parametrize(("part", "change", "match"), [
+    ("vision_config", [], "vision_config = a list. Wanted an object"),
+    ("vision_config", {"backbone_config": {"model_type": "resnet"}}, "model_type = 'resnet'"),
+    ("vision_config", {"fpn_hidden_size": 24}, "cannot be loaded: "),
+    ("prompt_encoder_config", {"image_size": 8192}, "image_size = 8192"),
+    ("mask_decoder_config", {"num_hidden_layers": 128}, "tensors of shape"),
+    ("auto_map", {"AutoModel": "evil.Model"}, "auto_map"),
+])  # fmt: skip
+def test_a_stranger_s_sam_is_bounded(part: str, change: object, match: str, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(sam_folder(), tmp_path / "sam"))
+    said = json.loads((copy / "config.json").read_text())
+    changed = {**said.get(part, {}), **change} if isinstance(change, dict) else change
+    (copy / "config.json").write_text(json.dumps({**said, part: changed}))
+    with pytest.raises(ModelError, match=match):
+        load_sam(copy)
 
 
 def test_the_recogniser_reads_what_renders_show() -> None:

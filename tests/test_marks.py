@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import random
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from PIL import Image, PngImagePlugin
 from understudy import toybox
 from understudy.cli import main as run
 from understudy.errors import ExtraMissing, InputError, PictureError
-from understudy.pictures import signing, watermark, xmp
+from understudy.pictures import signing, signing_keys, watermark, xmp
 from understudy.pictures.encode import encoded
 from understudy.pictures.marks import Origin, number_of, read_marks, write_result
 from understudy.pictures.photo import Pixels, read_photo, write_pixels
@@ -134,24 +135,69 @@ def test_a_photos_own_manifest_is_kept(tmp_path: Path, pixels: Pixels) -> None:
     assert read_marks(second).findings == ()
 
 
+def with_manifest_cut(file: Path, left: int) -> None:
+    """Let a JPEG's manifest end early; the picture stays whole."""
+    data = file.read_bytes()
+    at = data.index(b"\xff\xeb") + 2  # the length of the segment
+    length = int.from_bytes(data[at : at + 2], "big")
+    short = (left + 2).to_bytes(2, "big") + data[at + 2 : at + 2 + left]
+    file.write_bytes(data[:at] + short + data[at + length :])
+
+
+def test_a_photo_with_a_damaged_manifest_does_not_fail_the_job(
+    tmp_path: Path, pixels: Pixels
+) -> None:
+    first = write_result(tmp_path / "first.jpg", pixels, recipe_of(), Origin())
+    with_manifest_cut(first, 700)
+    assert read_marks(first).findings
+    second = write_result(
+        tmp_path / "second.png", pixels, recipe_of(first), Origin(xmp.COMPOSITE, first)
+    )
+    assert read_marks(second).findings == ()
+    assert read_recipe(second).arguments["marks"]["photo_c2pa"] == "left out: it is damaged"
+
+
+def test_damaged_manifests_are_told_in_one_line(tmp_path: Path, pixels: Pixels) -> None:
+    """Bytes of the manifest are changed, in the three formats; a few are padding."""
+    found = 0
+    for suffix in SUFFIXES:
+        good = write_result(tmp_path / f"good{suffix}", pixels, recipe_of(), Origin()).read_bytes()
+        where, bad = good.index(b"c2pa"), tmp_path / f"bad{suffix}"
+        for number in range(12):
+            draw = random.Random(number)
+            data = bytearray(good)
+            for _ in range(draw.choice((1, 1, 4, 40))):
+                data[where + draw.randrange(2_500)] = draw.randrange(256)
+            bad.write_bytes(data)
+            try:
+                findings = read_marks(bad).findings
+            except PictureError as error:  # the change reached the pixels
+                findings = (str(error),)
+            assert all(line.isprintable() for line in findings), (suffix, number)
+            found += bool(findings)
+    assert found >= 30  # of 36
+
+
 def pem_with_another_certificate(config: Path, tmp_path: Path) -> Path:
     key = (config / "understudy/signing.pem").read_bytes().split(b"-----BEGIN CERT")[0]
     file = tmp_path / "mixed.pem"
-    file.write_bytes(key + b"-----BEGIN CERT" + signing._new_key().split(b"-----BEGIN CERT")[1])
+    file.write_bytes(
+        key + b"-----BEGIN CERT" + signing_keys._new_key().split(b"-----BEGIN CERT")[1]
+    )
     return file
 
 
 def test_a_users_own_key_signs(tmp_path: Path, pixels: Pixels) -> None:
     pem = tmp_path / "mine.pem"
-    pem.write_bytes(signing._new_key())
+    pem.write_bytes(signing_keys._new_key())
     mine = MarkSettings(sign_key=str(pem))
     file = write_result(tmp_path / "out.png", pixels, recipe_of(), Origin(), mine)
     assert read_marks(file).findings == ()
 
 
 def test_keys_that_do_not_fit_are_refused(tmp_path: Path, pixels: Pixels, config: Path) -> None:
-    signing._local.cache_clear()
-    signing.credentials()  # the local key exists
+    signing_keys._local.cache_clear()
+    signing_keys.credentials()  # the local key exists
     bad = tmp_path / "bad.pem"
     bad.write_text("no key")
     for pem, reason in (
@@ -176,8 +222,8 @@ def test_a_home_that_cannot_be_written_does_not_lose_the_picture(
 
 
 def test_the_local_key_is_private(config: Path) -> None:
-    signing._local.cache_clear()
-    signing.credentials()
+    signing_keys._local.cache_clear()
+    signing_keys.credentials()
     assert (config / "understudy/signing.pem").stat().st_mode & 0o077 == 0
 
 

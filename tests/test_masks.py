@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import pictures
+from lookers import sam_folder
 from test_framing import edited
 from understudy import toybox
 from understudy.errors import InputError, ModelError, PromptError
@@ -189,35 +190,9 @@ def test_the_command_writes_a_mask_and_a_view(here: Path) -> None:
     assert result.values["box"] == pytest.approx([50, 40, 81, 81], abs=3)
 
 
-def tiny_sam(folder: Path) -> Path:
-    """A random SAM 2 in the layout of a published one."""
-    from transformers import Sam2Config, Sam2Model
-
-    backbone = {
-        "hidden_size": 8, "blocks_per_stage": [1, 1, 2, 1], "embed_dim_per_stage": [8, 16, 32, 64],
-        "num_attention_heads_per_stage": [1, 1, 2, 2], "window_size_per_stage": [4, 4, 4, 4],
-        "global_attention_blocks": [3], "image_size": [64, 64],
-        "window_positional_embedding_background_size": [4, 4],
-    }  # fmt: skip
-    config = Sam2Config(
-        vision_config={
-            "backbone_config": {"model_type": "sam2_hiera_det_model", **backbone},
-            "backbone_channel_list": [64, 32, 16, 8], "fpn_hidden_size": 16,
-            "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]],
-        },
-        prompt_encoder_config={"hidden_size": 16, "image_size": 64, "patch_size": 16,
-                               "mask_input_channels": 8},
-        mask_decoder_config={"hidden_size": 16, "mlp_dim": 16, "num_hidden_layers": 1,
-                             "num_attention_heads": 2, "iou_head_hidden_dim": 16},
-    )  # fmt: skip
-    torch.manual_seed(0)
-    Sam2Model(config).save_pretrained(folder)
-    return folder
-
-
 def test_sam_draws_the_mask_where_its_folder_is_given(here: Path) -> None:
     """A random network draws no subject; size, range and dependence on what it is told count."""
-    sam = load_sam(tiny_sam(here / "sam"))
+    sam = load_sam(sam_folder())
     picture, _ = scene()
     point, box = sam.mask(picture, [(90, 80)], None), sam.mask(picture, [], (50, 40, 80, 80))
     assert point.shape == box.shape == (150, 200)

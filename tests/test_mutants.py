@@ -1,6 +1,7 @@
 """Mutated files of every kind: each loads to a value that can be used, or is refused in one line.
 
-500 mutants a loader run in CI, 5,000 with `--slow`. `mutants.py` makes them.
+500 mutants a loader run in CI, 5,000 with `-m slow`; of networks that look at pictures, 10 and
+1,000. `mutants.py` makes them.
 """
 
 from __future__ import annotations
@@ -14,11 +15,13 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 import mutants
+from lookers import clip_folder, dino_folder, sam_folder
 from test_project import TINY as TINY2
 from test_stylegan3 import TINY as TINY3
 from tiny import tiny_folder, tiny_model
@@ -54,6 +57,8 @@ from understudy.pictures.recipe import Ingredient, Recipe
 from understudy.project.latent import Latent
 from understudy.settings.drag import DragSettings
 from understudy.untrusted.checkpoint_file import read_file
+from understudy.vision.encoders import load_clip, load_dino
+from understudy.vision.sam import load_sam
 
 MODEL = "sd15"
 STEM = "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
@@ -265,6 +270,37 @@ def load_scheduler(file: Path) -> object:
     return load_schedule(file.parent.parent)
 
 
+# Networks that look at pictures
+
+
+def looker(of: Callable[[], Path], file: str) -> Callable[[Path], Path]:
+    """Copies a folder of lookers.py; the mutants are of one file in it."""
+
+    def make(folder: Path) -> Path:
+        shutil.copytree(of(), folder / "network")
+        return folder / "network" / file
+
+    return make
+
+
+PICTURE = np.zeros((40, 30, 3), np.uint8)
+
+
+def load_the_sam(file: Path) -> object:
+    found = load_sam(file.parent)
+    return found.mask(PICTURE, [(5, 5)], None), found.mask(PICTURE, [], (1, 1, 9, 9))
+
+
+def load_the_clip(file: Path) -> object:
+    found = load_clip(str(file.parent))
+    return found.look(torch.zeros(1, 3, found.side, found.side)), found.read(["a cat"])
+
+
+def load_the_dino(file: Path) -> object:
+    found = load_dino(str(file.parent))
+    return found.look(torch.zeros(1, 3, found.side, found.side))
+
+
 # Runs, evaluations, studies
 
 
@@ -411,6 +447,15 @@ LOADERS = {
         pickled, load_foreign, (mutants.mutated_bytes,), (ConceptError, ModelError)
     ),
     "scheduler": Loader(scheduler, load_scheduler, JSON, (ModelError,)),
+    "SAM 2": Loader(looker(sam_folder, "config.json"), load_the_sam, JSON, (ModelError,)),
+    "SAM 2 weights": Loader(
+        looker(sam_folder, "model.safetensors"), load_the_sam, TENSORS, (ModelError,)
+    ),
+    "CLIP": Loader(looker(clip_folder, "config.json"), load_the_clip, JSON, (ModelError,)),
+    "DINO": Loader(looker(dino_folder, "config.json"), load_the_dino, JSON, (ModelError,)),
+    "DINO weights": Loader(
+        looker(dino_folder, "model.safetensors"), load_the_dino, TENSORS, (ModelError,)
+    ),
     "checkpoint": Loader(
         manifest, lambda file: checkpoint.read_checkpoint(file.parent), JSON, (ConceptError,)
     ),
@@ -440,16 +485,25 @@ def check(name: str, folder: Path, count: int, seed: int) -> mutants.Tally:
     return tally
 
 
+# Loading a network takes 30 to 200 ms: fewer mutants of these in CI, and behind the marker `slow`.
+NETWORKS = ("SAM 2", "SAM 2 weights", "CLIP", "DINO", "DINO weights")
+COUNTS = {
+    name: (10, 1_000) if name in NETWORKS else (mutants.COUNT, mutants.MANY) for name in LOADERS
+}
+
+
 @pytest.mark.parametrize("name", LOADERS)
 def test_mutants(name: str, tmp_path: Path) -> None:
-    tally = check(name, tmp_path, mutants.COUNT, 1)
-    assert tally.loaded + tally.refused == mutants.COUNT
+    count = COUNTS[name][0]
+    tally = check(name, tmp_path, count, 1)
+    assert tally.loaded + tally.refused == count
     if name not in ("owner", "rows"):  # which count as missing, or pass over a line
-        assert tally.refused > mutants.COUNT // 20, "hardly any mutant was refused"
+        assert tally.refused > count // 20, "hardly any mutant was refused"
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", LOADERS)
 def test_many_mutants(name: str, tmp_path: Path) -> None:
-    tally = check(name, tmp_path, mutants.MANY, 2)
-    assert tally.loaded + tally.refused == mutants.MANY
+    count = COUNTS[name][1]
+    tally = check(name, tmp_path, count, 2)
+    assert tally.loaded + tally.refused == count

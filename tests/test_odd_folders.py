@@ -254,6 +254,8 @@ ODD: dict[str, tuple[Break, str]] = {
     "header: overlap": (
         raw("unet", headed(lambda t: first(t, data_offsets=[4, 68]))), "is damaged"),
     "header: unknown type": (raw("unet", headed(lambda t: first(t, dtype="Q4"))), "unknown type"),
+    "header: a list as type": (
+        raw("unet", headed(lambda t: first(t, dtype=["F32"]))), "unknown type"),
     "header: entry a number": (
         raw("unet", headed(lambda t: {**t, "conv_in.bias": 3})), "is damaged"),
     # Tokenizers.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,10 +16,12 @@ pytest.importorskip("fastapi")
 pytest.importorskip("multipart")
 
 from fastapi.testclient import TestClient
+from PIL import Image, PngImagePlugin
 from starlette.websockets import WebSocketDisconnect
 
 from test_odd_pictures import READ, REFUSED
 from test_studio import HOME, png
+from understudy.pictures.recipe import KEY, Recipe
 from understudy.studio import security
 from understudy.studio.app import create_app
 from understudy.studio.config import Config
@@ -220,3 +223,44 @@ def test_odd_pictures_are_taken_or_refused_with_one_line(tmp_path: Path) -> None
             assert (row["height"], row["width"]) == wanted.shape[:2], kind
             assert client.get(row["thumb"]).status_code == 200
         assert len(list((tmp_path / "data" / "files").iterdir())) == len(READ)
+
+
+def test_recipes_that_were_altered_are_refused_with_one_line(tmp_path: Path) -> None:
+    """Their job is of a wrong kind, or they hold numbers that JSON does not know."""
+    job = {"format": 1, "verb": "swap", "settings": {"run": {"model": "toy"}}, "inputs": {}}
+    recipes = [{"job": {**job, "inputs": 7}}, {"job": {**job, "settings": {"run": 3}}}]
+    recipes += [{"job": {"verb": "swap"}}, {"job": {**job, "seed": "x" * 9_000}}]
+    with opened(tmp_path) as client:
+        for changed in recipes:
+            answer = client.post("/api/recipe", files={"file": ("a.png", with_recipe(changed))})
+            assert answer.status_code == 400 and len(answer.json()["error"]) < 300, changed
+        odd = {"arguments": {"x": float("nan")}, "job": job}
+        answer = client.post("/api/recipe", files={"file": ("a.png", with_recipe(odd))})
+        assert answer.status_code == 200 and answer.json()["recipe"]["arguments"] == {"x": None}
+
+
+def with_recipe(changed: dict[str, Any]) -> bytes:
+    """A PNG with a recipe in it."""
+    body = json.loads(Recipe(command="swap").to_json())
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(KEY, json.dumps({**body, **changed}))
+    stream = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(stream, "PNG", pnginfo=info)
+    return stream.getvalue()
+
+
+def test_errors_name_no_folder_of_the_server(tmp_path: Path) -> None:
+    with opened(tmp_path) as client:
+        row = client.post("/api/uploads", files={"file": ("cat.png", png())}).json()
+        error = client.get(f"/api/gallery/{row['id']}/recipe").json()["error"]
+        assert error.startswith("cat.png carries no recipe") and str(tmp_path) not in error
+
+
+def test_json_that_cannot_be_sent_back_is_refused(tmp_path: Path) -> None:
+    """Half a character would be stored, and every later answer with it would fail."""
+    heads = {"content-type": "application/json"}
+    with opened(tmp_path) as client:
+        for body in ('{"verb": "generate", "inputs": {"prompt": "\\ud800"}}', "[" * 5_000, "{"):
+            answer = client.post("/api/jobs", content=body, headers=heads)
+            assert answer.status_code == 400 and answer.json()["error"].isprintable(), body[:50]
+        assert client.get("/api/jobs").json()["jobs"] == []

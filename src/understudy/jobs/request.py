@@ -17,6 +17,7 @@ from typing import Any, Union, cast, get_args, get_origin, get_type_hints
 
 from understudy.errors import InputError
 from understudy.files.reading import parse_json
+from understudy.files.spec import shown
 from understudy.settings import former
 from understudy.settings.inputs import Inputs
 from understudy.settings.knobs import Settings, group_name
@@ -72,16 +73,16 @@ class Job:
         values: dict[str, Any] = dict(cast(dict[str, Any], body))
         found = values.pop("format", None)
         if found != FORMAT:
-            raise InputError(f"Wanted a job of format {FORMAT}. Got {found!r}.")
+            raise InputError(f"Wanted a job of format {FORMAT}. Got {shown(found)}.")
         kinds = {"verb": str, "settings": dict, "inputs": dict, "seed": int | None}
         for name, value in values.items():
             if name not in kinds:
-                raise InputError(f"A job has no {name!r}. It has: {', '.join(kinds)}.")
+                raise InputError(f"A job has no {shown(name)}. It has: {', '.join(kinds)}.")
             if not isinstance(value, kinds[name]) or isinstance(value, bool):
-                raise InputError(f"A job's {name} has the wrong kind: {value!r}.")
+                raise InputError(f"A job's {name} has the wrong kind: {shown(value)}.")
         if not 0 <= (values.get("seed") or 0) < 2**63:
             raise InputError(
-                f"A job's seed must be from 0 to 2^63 - 1. Got {values['seed']!r:.60}."
+                f"A job's seed must be from 0 to 2^63 - 1. Got {shown(values['seed'])}."
             )
         if "verb" not in values:
             raise InputError("A job must name its verb.")
@@ -207,4 +208,4 @@ def _converted(verb: str, name: str, value: Any, hint: Any) -> Any:
         plain = isinstance(kind, type) and isinstance(value, kind)
         if plain and isinstance(value, bool) == (kind is bool):
             return value
-    raise InputError(f"{verb}: {name} has the wrong kind: {value!r}.")
+    raise InputError(f"{verb}: {name} has the wrong kind: {shown(value)}.")

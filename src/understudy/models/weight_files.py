@@ -119,7 +119,7 @@ def header(file: Path) -> dict[str, Entry]:
 def _entry(file: Path, key: str, value: Any) -> tuple[Entry, tuple[int, int]]:
     told = cast("dict[str, Any]", value) if isinstance(value, dict) else {}
     dtype = told.get("dtype")
-    if dtype not in BITS:
+    if not isinstance(dtype, str) or dtype not in BITS:
         raise _damaged(file, f"{key[:100]!r} is of the unknown type {str(dtype)[:20]!r}")
     shape, span = _sizes(told.get("shape")), _sizes(told.get("data_offsets"))
     if shape is None or span is None or len(span) != 2 or len(shape) > 8:

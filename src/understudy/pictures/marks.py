@@ -13,13 +13,14 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy.errors import ExtraMissing, InputError, PictureError
+from understudy.errors import ExtraMissing, InputError, PictureError, one_line
 from understudy.files.atomic import replacing
 from understudy.files.reading import read_bytes
 from understudy.pictures import signing, watermark, xmp
 from understudy.pictures.encode import MIME, check_result_name, encoded
 from understudy.pictures.photo import Pixels, check_is_file, read_photo, texts
 from understudy.pictures.recipe import KEY, Recipe
+from understudy.pictures.signing_keys import credentials
 from understudy.settings.marks import MarkSettings
 
 
@@ -84,15 +85,19 @@ def write_result(
         "c2pa": "signed" if signs else unsigned,
         "consent": settings.consent,
     }
+    signer = credentials(settings.sign_key) if signs else None
+    parent = signing.parent_of(origin.photo, signer) if signer and origin.photo else None
+    if parent is not None and not parent.kept:
+        said["photo_c2pa"] = "left out: it is damaged"
     recipe = dataclasses.replace(recipe, arguments={**recipe.arguments, "marks": said})
     if not reason:
         pixels = watermark.embed(pixels, number_of(recipe))
     suffix = file.suffix.lower()
     packet = xmp.packet(origin.source_type, "" if suffix == ".png" else recipe.to_json())
     data = encoded(pixels, suffix, recipe.to_text(), packet)
-    if signs:
-        claim = signing.Claim(file.name, recipe.command, origin.source_type, origin.photo)
-        data = signing.signed(data, MIME[suffix], claim, signing.credentials(settings.sign_key))
+    if signer:
+        claim = signing.Claim(file.name, recipe.command, origin.source_type, parent)
+        data = signing.signed(data, MIME[suffix], claim, signer)
     with replacing(file) as temporary:
         temporary.write_bytes(data)
     return file
@@ -118,7 +123,7 @@ def read_marks(path: str | os.PathLike[str]) -> Marks:
         signature = signing.inspect(read_bytes(file, most=signing.MAX_PICTURE), mime)
     number = watermark.read(pixels) if watermark.markable(pixels) else None
     found += _contradictions(recipe, source_type, signature, number)
-    return Marks(recipe, source_type, signature, number, tuple(found))
+    return Marks(recipe, source_type, signature, number, tuple(map(one_line, found)))
 
 
 def _unmarked(pixels: Pixels, origin: Origin, settings: MarkSettings) -> str:

@@ -84,7 +84,8 @@ def _handle_errors(app: FastAPI) -> None:
     """Every error is {"error": one line}."""
 
     async def wrong(request: Request, error: Exception) -> JSONResponse:
-        return _said(400 if isinstance(error, InputError) else 409, str(error))
+        text = request.app.state.studio.queue.scrubbed(str(error))
+        return _said(400 if isinstance(error, InputError) else 409, text)
 
     async def missing(request: Request, error: Exception) -> JSONResponse:
         return _said(404, str(error.args[0]) if error.args else "There is nothing here.")

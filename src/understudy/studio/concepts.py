@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, UnderstudyError, listed
+from understudy.files import spec
 from understudy.files.builtin import CONCEPTS
 from understudy.files.reading import parse_json, read_bytes, read_json
 from understudy.jobs.work import MANIFEST
@@ -17,7 +18,12 @@ NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,79}")
 CHECKPOINT = re.compile(r"step-[0-9]{6}")
 JOURNAL, MAX_LOG, MAX_POINTS = "learn.jsonl", 64 * 2**20, 400
 CURVES = ("loss", "validation", "identity", "prompt", "drift", "copy")
-_TOLD = ("name", "identifier", "class_noun", "kind", "base_model", "also")
+# What a page is shown of a concept.json; a job checks the rest when it loads the concept.
+_TOLD: dict[str, spec.Kind] = {
+    **dict.fromkeys(("name", "identifier", "class_noun", "kind", "base_model"), spec.Text(4096)),
+    "also": spec.Table(spec.Text()),
+}
+_CONCEPT = spec.Record({"format": spec.Number(1, 1, whole=True)}, _TOLD, others=spec.Data())
 
 
 class Concepts:
@@ -81,13 +87,15 @@ class Concepts:
 
     def _told(self, folder: Path) -> dict[str, Any]:
         body = read_json(folder / MANIFEST)
-        if not isinstance(body, dict) or body.get("format") != 1:
-            raise InputError(f"{folder.name} is no concept of a known format.")
+        try:
+            _CONCEPT.check(body, "its concept.json")
+        except spec.Unfit as problem:
+            raise InputError(f"{folder.name} is no concept that is read here: {problem}.") from None
         told: dict[str, Any] = {key: body.get(key) for key in _TOLD}
         places = (folder / "checkpoints").glob("step-*")
         steps = sorted(p.name for p in places if CHECKPOINT.fullmatch(p.name))
         drawn = sorted((folder / "previews").glob("step-*.png"))
-        previews = [int(file.stem.removeprefix("step-")) for file in drawn]
+        previews = [int(p.stem[5:]) for p in drawn if CHECKPOINT.fullmatch(p.stem)]
         told["base_model"] = Path(str(told["base_model"])).name
         size = sum(one.stat().st_size for one in folder.rglob("*") if one.is_file())
         phrase = f"{told['identifier']} {told['class_noun']}".strip()
@@ -110,7 +118,7 @@ def curves(log: Path) -> dict[str, list[list[float]]]:
         step = said.get("step") if isinstance(said, dict) else None
         for name, points in found.items():
             value = said.get(name) if isinstance(step, int) else None
-            if isinstance(value, int | float):
+            if isinstance(value, int | float) and abs(value) < 1e300 and abs(step or 0) < 1e15:
                 points.append([float(step or 0), float(value)])
     return {name: _thinned(points) for name, points in found.items() if points}
 

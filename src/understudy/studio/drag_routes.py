@@ -21,12 +21,13 @@ from understudy.files.reading import parse_json
 from understudy.settings.drag import DragSettings
 from understudy.studio.drag_session import DragProcess, Listener, checked
 from understudy.studio.files import public
+from understudy.studio.json_route import JsonRoute
 from understudy.studio.models import GENERATOR
 from understudy.studio.routes_jobs import Scalar, studio
 from understudy.studio.store import insert_file, new_id
 from understudy.studio.studio import Studio
 
-router = APIRouter(prefix="/api/drag/sessions", tags=["drag"])
+router = APIRouter(prefix="/api/drag/sessions", tags=["drag"], route_class=JsonRoute)
 ANSWER = 300.0  # seconds that a film or a save may take
 MAX_MESSAGE = 64_000  # bytes of a command
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO
 
 from understudy.errors import InputError
-from understudy.jobs.request import group_name
+from understudy.jobs.request import Job, group_name
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import Recipe, read_recipe
 from understudy.studio import verbs
@@ -22,21 +23,28 @@ def uploaded(studio: Studio, stream: BinaryIO) -> Recipe:
     with tempfile.TemporaryDirectory(dir=studio.config.data) as folder:
         file = Path(folder) / "picture"
         copied(stream, file, studio.config.max_upload)
-        try:
-            read_photo(file)
-            return read_recipe(file)
-        except InputError as error:
-            raise type(error)(str(error).replace(str(file), "This picture")) from None
+        return recipe_of(file, "This picture")
+
+
+def recipe_of(file: Path, name: str) -> Recipe:
+    """The recipe of a picture of the studio. Raises InputError that calls it `name`."""
+    try:
+        read_photo(file)
+        return read_recipe(file)
+    except InputError as error:
+        raise type(error)(str(error).replace(str(file), name)) from None
 
 
 def filled(studio: Studio, recipe: Recipe) -> dict[str, Any]:
     """The job of a recipe as a form's values; what the studio lacks is in `missing`.
 
     Files are found by their content, whatever they are called here. Settings that this version
-    does not have are left out.
+    does not have are left out. Raises InputError for a recipe whose job was altered.
     """
-    job = recipe.job
-    one = verbs.VERBS.get(str(job.get("verb")))
+    if not recipe.job:
+        return {"form": None, "missing": []}
+    job = Job.from_dict(recipe.job)
+    one = verbs.VERBS.get(job.verb)
     if one is None:
         return {"form": None, "missing": []}
     hashes: dict[tuple[str, str], str] = {
@@ -44,9 +52,8 @@ def filled(studio: Studio, recipe: Recipe) -> dict[str, Any]:
     }
     missing: list[dict[str, str]] = []
     inputs: dict[str, Any] = {}
-    given = cast(dict[str, Any], job.get("inputs") or {})
     for single in one.inputs:
-        value = given.get(single.name)
+        value = job.inputs.get(single.name)
         if value is None:
             continue
         role = ROLES.get(single.name, single.name)
@@ -58,9 +65,8 @@ def filled(studio: Studio, recipe: Recipe) -> dict[str, Any]:
             value = [one for one in found if one]
         if value:
             inputs[single.name] = value
-    settings = cast(dict[str, dict[str, Any]], job.get("settings") or {})
-    form = {"verb": one.name, "settings": _settings(one, settings), "inputs": inputs}
-    return {"form": {**form, "seed": job.get("seed")}, "missing": missing}
+    form = {"verb": one.name, "settings": _settings(one, job.settings), "inputs": inputs}
+    return {"form": {**form, "seed": job.seed}, "missing": missing}
 
 
 def _known(
@@ -77,15 +83,16 @@ def _known(
     return row["id"] if row else None
 
 
-def _settings(one: verbs.Verb, settings: dict[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def _settings(
+    one: verbs.Verb, settings: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Of a recipe's settings those that a form of today has."""
     kept: dict[str, dict[str, Any]] = {}
     for kind in one.groups:
         name = group_name(kind)
         known = set(kind.__dataclass_fields__) - verbs.HIDDEN
-        values = settings.get(name)
-        if isinstance(values, dict):
-            kept[name] = {k: v for k, v in values.items() if k in known}
+        if name in settings:
+            kept[name] = {k: v for k, v in settings[name].items() if k in known}
     if "run" in kept:
         kept["run"].pop("device", None)
     return kept

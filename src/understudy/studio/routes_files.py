@@ -8,12 +8,12 @@ from typing import Annotated, Any
 from fastapi import APIRouter, File, Request, UploadFile
 from fastapi.responses import FileResponse, Response
 
-from understudy.pictures.recipe import read_recipe
 from understudy.studio.files import public
-from understudy.studio.recipes import filled, uploaded
+from understudy.studio.json_route import JsonRoute
+from understudy.studio.recipes import filled, recipe_of, uploaded
 from understudy.studio.routes_jobs import studio
 
-router = APIRouter(prefix="/api", tags=["files"])
+router = APIRouter(prefix="/api", tags=["files"], route_class=JsonRoute)
 Upload = Annotated[UploadFile, File(description="A picture.")]
 FOREVER = {"cache-control": "private, max-age=31536000, immutable"}
 
@@ -77,7 +77,8 @@ def gallery(request: Request, after: int = 0, most: int = 60) -> dict[str, Any]:
 def gallery_recipe(request: Request, file: str) -> dict[str, Any]:
     """The recipe in a picture, and its job as a form's values."""
     found = studio(request)
-    recipe = read_recipe(found.files.path(found.files.get(file)))
+    row = found.files.get(file)
+    recipe = recipe_of(found.files.path(row), row["name"])
     return {"recipe": asdict(recipe), **filled(found, recipe)}
 
 

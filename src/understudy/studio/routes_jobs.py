@@ -11,10 +11,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from understudy.studio import forms, verbs
 from understudy.studio.database import plain
+from understudy.studio.json_route import JsonRoute
 from understudy.studio.store import ENDED
 from understudy.studio.studio import Studio
 
-router = APIRouter(prefix="/api", tags=["jobs"])
+router = APIRouter(prefix="/api", tags=["jobs"], route_class=JsonRoute)
 ALIVE = 15.0  # seconds between two signs of life of a stream
 Scalar = bool | int | float | str
 

@@ -17,10 +17,11 @@ from understudy.files.reading import read_json
 from understudy.models.registry import here
 from understudy.preflight import preflight
 from understudy.studio.database import plain
+from understudy.studio.json_route import JsonRoute
 from understudy.studio.models import MODEL, checked
 from understudy.studio.routes_jobs import studio
 
-router = APIRouter(prefix="/api")
+router = APIRouter(prefix="/api", route_class=JsonRoute)
 EXAMPLES = Path(__file__).parent / "static" / "examples" / "examples.json"
 MAX_PREFERENCES = 64_000  # bytes of one preference as JSON
 

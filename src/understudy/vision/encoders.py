@@ -10,29 +10,26 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import ModelError, sentence
-from understudy.files import spec
+from understudy.files.spec import shown
 from understudy.models.folder import read_json
-from understudy.models.network_configs import refuse_foreign
 from understudy.models.registry import find
-from understudy.models.weight_files import entries, weight_files
+from understudy.models.weight_files import weight_files
 from understudy.pictures.recipe import ingredient
+from understudy.vision.network_configs import CLIP, DINO, Keys, used_config
+from understudy.vision.weights import load_network
 
 WANTED = (
     "config.json", "model.safetensors", "vocab.json", "merges.txt", "tokenizer.json",
     "tokenizer_config.json", "special_tokens_map.json",
 )  # fmt: skip
-SIZES = {  # the largest of each size in a configuration
-    "hidden_size": 16_384, "intermediate_size": 65_536, "num_hidden_layers": 128,
-    "num_attention_heads": 16_384, "image_size": 4096, "patch_size": 4096, "num_channels": 16,
-    "vocab_size": 1_000_000, "max_position_embeddings": 4096, "projection_dim": 16_384,
-}  # fmt: skip
+MOST = 16_384  # patches of a picture; CLIP and DINO have at most 3,136
 
 
 @dataclass(frozen=True)
@@ -79,68 +76,51 @@ class Dino:
 
 def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
     """A CLIPModel's folder or hub id. Raises ModelError when it is none, or incomplete."""
-    from transformers import CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
 
-    folder, config = _folder(name, "clip")
-    network = network_of(CLIPModel, folder).to(device)
+    folder, used = _folder(name, "clip", CLIP)
+    side = _side(name, used["vision_config"], 32)
+    example = {
+        "pixel_values": torch.zeros(1, 3, side, side, device="meta"),
+        "input_ids": torch.zeros(1, 2, dtype=torch.int64, device="meta"),
+    }
+    network = load_network(CLIPModel, CLIPConfig, used, folder, example).to(device)
     try:
         tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # a stranger's files make the library raise anything
         raise ModelError(f"{folder} has no CLIP tokenizer: {sentence(error)}") from error
-    side = int(config.get("vision_config", {}).get("image_size", 224))
     return Clip(name, _hash(folder), side, network, tokenizer)
 
 
 def load_dino(name: str, *, device: torch.device | str = "cpu") -> Dino:
     """A ViTModel's folder or hub id, DINO or any other. Raises ModelError when it is none."""
-    from transformers import ViTModel
+    from transformers import ViTConfig, ViTModel
 
-    folder, config = _folder(name, "vit")
-    network = network_of(ViTModel, folder, add_pooling_layer=False).to(device)
-    return Dino(name, _hash(folder), int(config.get("image_size", 224)), network)
+    folder, used = _folder(name, "vit", DINO)
+    side = _side(name, used, 16)
+    example = {"pixel_values": torch.zeros(1, 3, side, side, device="meta")}
+    network = load_network(ViTModel, ViTConfig, used, folder, example, add_pooling_layer=False)
+    return Dino(name, _hash(folder), side, network.to(device))
 
 
-def _folder(name: str, kind: str) -> tuple[Path, dict[str, Any]]:
+def _folder(name: str, kind: str, keys: Keys) -> tuple[Path, dict[str, Any]]:
+    """The folder, and the keys of its configuration that are used."""
     folder = find(name, WANTED)
     config = read_json(folder / "config.json")
     if config.get("model_type") != kind:
         raise ModelError(
-            f"{name} is a {config.get('model_type')!r} model. Wanted one of type {kind!r}."
+            f"{name} is a {shown(config.get('model_type'))} model. Wanted one of type {kind!r}."
         )
-    _check_sizes(folder / "config.json", config)
-    entries(folder)
-    return folder, config
+    return folder, used_config(folder / "config.json", config, keys)
 
 
-def _check_sizes(file: Path, config: Mapping[str, Any]) -> None:
-    """Raise ModelError for a size that no encoder has, before anything is built, and for keys that
-    run code; in the two halves of a CLIP, too."""
-    refuse_foreign(file, config)
-    for key, most in SIZES.items():
-        size = config.get(key, 1)
-        if type(size) is not int or not 1 <= size <= most:
-            raise ModelError(f"{file} says {key} = {spec.shown(size)}. Wanted 1 to {most:,}.")
-    for half in ("text_config", "vision_config"):
-        inner = config.get(half, {})
-        if not isinstance(inner, dict):
-            raise ModelError(f"{file} says {half} = {spec.shown(inner)}. Wanted an object.")
-        if inner:
-            _check_sizes(file, cast("dict[str, Any]", inner))
-
-
-def network_of(kind: Any, folder: Path, **how: Any) -> Any:
-    """Weights of one class, nothing missing, in float32."""
-    try:
-        network, report = kind.from_pretrained(
-            folder, use_safetensors=True, local_files_only=True, dtype=torch.float32,
-            output_loading_info=True, attn_implementation="sdpa", **how,
-        )  # fmt: skip
-    except Exception as error:  # a stranger's configuration makes the library raise anything
-        raise ModelError(f"{folder} cannot be loaded: {sentence(error)}") from error
-    if report["missing_keys"]:
-        missing = ", ".join(sorted(report["missing_keys"])[:3])
-        raise ModelError(f"{folder} lacks weights ({missing}, ...). Download it again.")
-    return network.eval().requires_grad_(False)
+def _side(name: str, used: Mapping[str, Any], patch: int) -> int:
+    """Pixels of the pictures that a network reads. Raises ModelError for more than MOST patches:
+    attention over them is quadratic. patch: the class's own side of a patch."""
+    side, patch = int(used.get("image_size", 224)), int(used.get("patch_size", patch))
+    if (side // patch) ** 2 > MOST:
+        raise ModelError(f"{name} cuts a picture into more than {MOST:,} patches. It was altered.")
+    return side
 
 
 def _hash(folder: Path) -> str:

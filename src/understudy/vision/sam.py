@@ -18,12 +18,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.errors import ModelError
+from understudy.files.spec import shown
 from understudy.models.folder import read_json
-from understudy.models.network_configs import refuse_foreign
-from understudy.models.weight_files import entries
 from understudy.pictures.photo import Pixels
 from understudy.pictures.tensors import to_tensor
-from understudy.vision.encoders import network_of
+from understudy.vision.network_configs import BACKBONE, SAM, used_config
+from understudy.vision.weights import load_network
 
 MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet, on [0, 1]
 
@@ -64,6 +64,8 @@ class Sam:
         )
         best = int(found.iou_scores[0, 0].argmax())
         logits = found.pred_masks[:1, 0, best][None].float()
+        if not logits.isfinite().all():
+            raise ModelError("The SAM 2 model gives numbers that are not finite: damaged weights.")
         logits = F.interpolate(logits, (height, width), mode="bilinear", align_corners=False)
         return torch.sigmoid(logits)[0, 0].cpu().numpy()
 
@@ -76,7 +78,7 @@ class Sam:
 
 def load_sam(folder: Path) -> Sam:
     """A Sam2Model's folder. Raises ModelError when it is none, or incomplete."""
-    from transformers import Sam2Model
+    from transformers import Sam2Config, Sam2Model
 
     if not (folder / "config.json").is_file():
         raise ModelError(
@@ -86,9 +88,15 @@ def load_sam(folder: Path) -> Sam:
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in ("sam2", "sam2_video"):
-        raise ModelError(f"{folder} is a {kind!r} model. Wanted one of type 'sam2'.")
-    refuse_foreign(folder / "config.json", config)
-    entries(folder)
-    network = network_of(Sam2Model, folder)
-    side = network.config.prompt_encoder_config.image_size
-    return Sam(network, (int(side), int(side)))
+        raise ModelError(f"{folder} is a {shown(kind)} model. Wanted one of type 'sam2'.")
+    used = used_config(folder / "config.json", config, SAM)
+    used["vision_config"]["backbone_config"]["model_type"] = BACKBONE  # the library asks for it
+    side = int(used["prompt_encoder_config"].get("image_size", 1024))
+    # One call with everything that mask() may tell the network.
+    example = {
+        "pixel_values": torch.zeros(1, 3, side, side, device="meta"),
+        "input_points": torch.zeros(1, 1, 1, 2, device="meta"),
+        "input_labels": torch.ones(1, 1, 1, dtype=torch.int64, device="meta"),
+        "input_boxes": torch.zeros(1, 1, 4, device="meta"),
+    }
+    return Sam(load_network(Sam2Model, Sam2Config, used, folder, example), (side, side))
