@@ -6,7 +6,7 @@ Karras et al. 2019, arXiv:1812.04948, section 2: z is mapped to w, w steers ever
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import numpy as np
 import torch
@@ -99,12 +99,29 @@ class StyleBased(nn.Module):
         return self.mapping.spread(w, self.num_ws, truncation, cutoff)
 
 
-class HeldLayers:
-    """The layers of a latent from `moving` on, held; the part of `HeldLatent` that both share."""
+Walk = TypeVar("Walk")
+
+
+class HeldLayers(Generic[Walk]):
+    """The layers of a latent from `moving` on, held; the part of `HeldLatent` that both share.
+
+    The last walk through the network is kept: a picture goes on where the features of a step ended.
+    """
 
     def __init__(self, model: StyleBased, ws: Float[Tensor, "1 num_ws w_dim"], moving: int) -> None:
         self.moving = moving
         self._ws = ws.detach().to(model.mapping.w_avg)
+        self._walked: tuple[Tensor, Walk] | None = None
+
+    def keep(self, moving_ws: Float[Tensor, "1 moving w_dim"], walk: Walk) -> None:
+        """Remember what a walk from these w gave, free of gradients."""
+        self._walked = moving_ws.detach().clone(), walk
+
+    def kept(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Walk | None:
+        """What the last walk gave, if it was from these w."""
+        if self._walked is None or not torch.equal(self._walked[0], moving_ws):
+            return None
+        return self._walked[1]
 
     def ws(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 num_ws w_dim"]:
         return torch.cat([moving_ws, self._ws[:, self.moving :]], dim=1)

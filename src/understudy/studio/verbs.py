@@ -31,7 +31,6 @@ from understudy.settings.project import ProjectSettings
 PROMPT, TEXT, TEXTS, FLAG, COUNT = "prompt", "text", "texts", "flag", "count"
 PICTURE, PICTURES, FILE, CONCEPTS, SWAPS = "picture", "pictures", "file", "concepts", "swaps"
 GENERATOR, NAME, POINTS, CHECKPOINT = "generator", "name", "points", "checkpoint"
-REGIONS = ("auto", "all")
 HIDDEN = {"sign_key"}  # settings that name files of the server
 
 
@@ -93,7 +92,7 @@ _SWAP = Input(
     "WORD=CONCEPT: a word of the prompt, and the concept that replaces it",
     needed=True,
 )
-_REGION = Input("region", TEXT, "auto, all, or x,y,width,height in pixels", default="auto")
+_REGION = Input("region", TEXT, "auto, full, or x,y,width,height in pixels", default="auto")
 _REFERENCES = Input("photos", PICTURES, "photos of the concept, to compare candidates with")
 _CONCEPT = Input("concept", CONCEPTS, "concepts that the prompt names")
 _GENERATOR = Input("generator", GENERATOR, "the generator", default="toybox-gan")

@@ -76,15 +76,6 @@ class ExaminerNetwork(PictureNetwork):
             }
         )
 
-    def levels(
-        self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Trunk features: "b w 32 32", "b 2w 16 16", "b 4w 8 8"."""
-        at32 = self.at32(self.stem(x))
-        at16 = self.to16(at32)
-        at16 = self.at16(at16 if where is None else at16 + self.where(where))
-        return at32, at16, self.at8(at16)
-
     def forward(
         self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
     ) -> dict[str, Tensor]:

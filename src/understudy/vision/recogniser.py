@@ -78,15 +78,27 @@ class Recognition:
 
 
 class PictureNetwork(nn.Module):
-    """What a `Recogniser` asks of its network: the recogniser's own, or the examiner's."""
+    """What a `Recogniser` asks of its network: the recogniser's own, or the examiner's.
+
+    Both have one trunk: stem, at32, to16, at16 and at8, named after the sides of their maps.
+    """
 
     vocabulary: Vocabulary
+    stem: nn.Module
+    at32: nn.Module
+    where: nn.Module
+    to16: nn.Module
+    at16: nn.Module
+    at8: nn.Module
 
     def levels(
         self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Trunk features "b c h w" at a quarter, an eighth and a sixteenth of the sides."""
-        raise NotImplementedError
+        """Trunk features; of pictures of 128 x 128 "b w 32 32", "b 2w 16 16", "b 4w 8 8"."""
+        at32 = self.at32(self.stem(x))
+        at16 = self.to16(at32)
+        at16 = self.at16(at16 if where is None else at16 + self.where(where))
+        return at32, at16, self.at8(at16)
 
     def forward(
         self, x: Float[Tensor, "b 3 h w"], where: Float[Tensor, "b 1 c d"] | None = None
@@ -137,15 +149,6 @@ class RecogniserNetwork(PictureNetwork):
                 for head, words in vocabulary.words.items()
             }
         )
-
-    def levels(
-        self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Trunk features: "b w 32 32", "b 2w 16 16", "b 4w 8 8"."""
-        at32 = self.at32(self.stem(x))
-        at16 = self.to16(at32)
-        at16 = self.at16(at16 if where is None else at16 + self.where(where))
-        return at32, at16, self.at8(at16)
 
     def forward(
         self, x: Float[Tensor, "b 3 128 128"], where: Float[Tensor, "b 1 16 16"] | None = None

@@ -8,7 +8,7 @@ windows hold the same numbers as the whole map, up to rounding.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
@@ -20,16 +20,8 @@ from understudy.generators.stylegan2.synthesis import Partway, StyleBlock, Style
 from understudy.generators.windows import Windows
 
 
-@dataclass(frozen=True, eq=False)
-class _Walked:
-    """The last whole walk: what it started from, and what left each block."""
-
-    moving_ws: Tensor
-    outputs: tuple[Tensor, ...]
-
-
-class StyleGAN2Held(HeldLayers):
-    """Implements `HeldLatent` for StyleGAN2, with the stored noise."""
+class StyleGAN2Held(HeldLayers[tuple[Tensor, ...]]):
+    """Implements `HeldLatent` for StyleGAN2, with the stored noise. A walk: what left each block."""
 
     def __init__(
         self,
@@ -42,7 +34,6 @@ class StyleGAN2Held(HeldLayers):
         self.synthesis, self.config = synthesis, synthesis.config
         self._weights: dict[int, HeldWeights] = {}
         self._ready: dict[int, ReadyWeights] = {}
-        self._walked: _Walked | None = None
 
     def features(
         self,
@@ -60,11 +51,12 @@ class StyleGAN2Held(HeldLayers):
 
     @torch.no_grad()
     def picture(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
-        net, ws = self.synthesis, self.ws(moving_ws)
-        if self._walked is None or not torch.equal(self._walked.moving_ws, moving_ws):
+        net, ws, rgb = self.synthesis, self.ws(moving_ws), None
+        outputs = self.kept(moving_ws)
+        if outputs is None:
             self._whole(moving_ws, self.config.img_resolution)
-        assert self._walked is not None
-        outputs, rgb = self._walked.outputs, None
+            outputs = self.kept(moving_ws)
+        assert outputs is not None, "a whole walk is kept"
         last = 4 << (len(outputs) - 1)
         for block, x in zip(net.blocks(4, last), outputs, strict=True):
             rgb = block.paint(x, rgb, ws, net.fir)
@@ -90,7 +82,7 @@ class StyleGAN2Held(HeldLayers):
             x = block.features(x, run, net.fir, 1, net.precision(block.resolution))
             outputs.append(x.detach())
         assert x is not None, "there is a block of every resolution"
-        self._walked = _Walked(moving_ws.detach().clone(), tuple(outputs))
+        self.keep(moving_ws, tuple(outputs))
         return x.to(ws.dtype)
 
     def _run(

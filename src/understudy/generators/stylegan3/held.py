@@ -7,8 +7,6 @@ that windows with all they depend on would be nearly as large as the maps.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -19,16 +17,8 @@ from understudy.generators.stylegan3.synthesis import Reached, StyleGAN3Synthesi
 from understudy.generators.windows import Windows
 
 
-@dataclass(frozen=True, eq=False)
-class _Walked:
-    """The last walk: what it started from, and where it stopped."""
-
-    moving_ws: Tensor
-    reached: Reached
-
-
-class StyleGAN3Held(HeldLayers):
-    """Implements `HeldLatent` for StyleGAN3."""
+class StyleGAN3Held(HeldLayers[Reached]):
+    """Implements `HeldLatent` for StyleGAN3. A walk: where it stopped."""
 
     def __init__(
         self,
@@ -41,7 +31,6 @@ class StyleGAN3Held(HeldLayers):
         self.synthesis = synthesis
         self._held: dict[int, HeldConv] = {}
         self._kernels: dict[int, tuple[Tensor, Tensor]] = {}
-        self._walked: _Walked | None = None
 
     def features(
         self,
@@ -50,20 +39,15 @@ class StyleGAN3Held(HeldLayers):
         windows: Windows | None = None,
     ) -> Float[Tensor, "n c h w"]:
         reached = self._walk(moving_ws, self.synthesis.layer_at(resolution), None)
-        kept = Reached(reached.index, reached.features.detach())
-        self._walked = _Walked(moving_ws.detach().clone(), kept)
+        self.keep(moving_ws, Reached(reached.index, reached.features.detach()))
         whole = self.synthesis.inside(reached).to(moving_ws.dtype)
         return whole if windows is None else windows.cut_out(whole)
 
     @torch.no_grad()
     def picture(self, moving_ws: Float[Tensor, "1 moving w_dim"]) -> Float[Tensor, "1 3 h w"]:
-        walked = self._walked
-        known = walked is not None and torch.equal(walked.moving_ws, moving_ws)
-        start = walked.reached if walked is not None and known else None
         net = self.synthesis
-        return net.colours(
-            self._walk(moving_ws, net.plans[-1].index, start).features, moving_ws.dtype
-        )
+        reached = self._walk(moving_ws, net.plans[-1].index, self.kept(moving_ws))
+        return net.colours(reached.features, moving_ws.dtype)
 
     def _walk(self, moving_ws: Tensor, until: int, start: Reached | None) -> Reached:
         net, ws = self.synthesis, self.ws(moving_ws)
