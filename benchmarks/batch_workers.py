@@ -2,8 +2,11 @@
 
     python -m benchmarks.batch_workers --rows 2000 --ways 1,2,4,ray,killed --out build/batch
 
-Each row generates a picture in one step. `killed` is two workers of which --kills random ones are
-killed (SIGKILL) on the way. Prints rows a second, and the largest memory of this process.
+Each row edits one of 40 photos by prompt-to-prompt in one step, with recipe, manifest and
+watermark. `killed` is two workers of which --kills random ones are killed (SIGKILL) on the way.
+Prints rows a second, processor seconds of the workers (where they are this process's own), and
+memory of this process after a tenth of the rows and at the end. A way that is done is not done
+again; one that was stopped goes on, and its rate is of the rows that were left.
 """
 
 from __future__ import annotations
@@ -14,12 +17,12 @@ import multiprocessing
 import os
 import random
 import resource
-import shutil
 import signal
 import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, nullcontext
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,26 +32,68 @@ from understudy.batch.cluster import by_actors
 from understudy.batch.local import by_workers
 from understudy.batch.places import Place
 from understudy.batch.results import read_results
-from understudy.jobs.events import completed
+from understudy.jobs.events import Progress, Result
+
+PHOTOS = 40
+COLOURS = "red green blue yellow white black pink purple orange brown".split()
+ANIMALS = "cat dog bear rabbit elephant".split()
 
 Digests = dict[str, tuple[int, tuple[str, ...]]]  # key -> seed, digests of the row's files
 
 
-def jobs(path: Path, rows: int, model: str) -> str:
-    """A table of `rows` prompts."""
+@dataclass
+class Way:
+    """How a batch went. rows: in the results. done: in the last call, in `seconds`.
+
+    processor: seconds of the workers. early, late: MB of this process. largest: of a worker.
+    """
+
+    rows: int = 0
+    done: int = 0
+    seconds: float = 0.0
+    processor: float = 0.0
+    early: float = 0.0
+    late: float = 0.0
+    largest: float = 0.0
+    killed: int = 0
+
+    def __str__(self) -> str:
+        killed = f", {self.killed} workers killed" if self.killed else ""
+        return (
+            f"{self.rows} rows, {self.done} of them now at {self.done / self.seconds:.2f} rows/s"
+            f" ({self.processor:.0f} s of processor time){killed}, {self.early:.0f} -> "
+            f"{self.late:.0f} MB, largest worker {self.largest:.0f} MB"
+        )
+
+
+def jobs(folder: Path, rows: int, model: str) -> str:
+    """A table of `rows` edits of PHOTOS photos, made here."""
+    from understudy.pictures.photo import write_pixels
+    from understudy.toybox import render, sample_scene
+
+    photos = [folder / f"photo-{k:02d}.png" for k in range(min(PHOTOS, rows))]
+    for seed, photo in enumerate(photos):
+        if not photo.is_file():
+            write_pixels(photo, render(sample_scene(seed), 128).picture)
     settings = {
         "run": {"model": model, "device": "cpu"},
-        "generate": {"steps": 1, "guidance": 1.0},
-        "mark": {"c2pa": "off", "watermark": "off"},
+        "edit": {"method": "p2p", "steps": 1},
+        "invert": {"method": "direct", "steps": 1},
     }
-    row = {"verb": "generate", "settings": settings}
-    lines = [json.dumps({**row, "inputs": {"prompt": f"a cat {k}"}}) for k in range(rows)]
+    lines = list[str]()
+    for k in range(rows):
+        colour, animal = COLOURS[k // PHOTOS % len(COLOURS)], ANIMALS[k % len(ANIMALS)]
+        inputs = {"photo": str(photos[k % len(photos)]), "prompt": "a photo of a toy"}
+        inputs |= {"to": [f"a photo of a {colour} {animal}"], "region": "full"}
+        row = {"verb": "edit", "id": f"row-{k:05d}", "settings": settings, "inputs": inputs}
+        lines.append(json.dumps(row))
+    path = folder / "jobs.jsonl"
     path.write_text("\n".join(lines) + "\n")
     return str(path)
 
 
 @contextmanager
-def killing(most: int, between: tuple[float, float]) -> Iterator[list[int]]:
+def killing(most: int, between: tuple[float, float]) -> Generator[list[int]]:
     """Kill `most` random worker processes of this one, one after another, inside the block."""
     lot, stop, killed = random.Random(0), threading.Event(), list[int]()
 
@@ -69,7 +114,7 @@ def killing(most: int, between: tuple[float, float]) -> Iterator[list[int]]:
 
 
 @contextmanager
-def two_nodes() -> Iterator[str]:
+def two_nodes() -> Generator[str]:
     """The address of a new Ray cluster of two nodes with one CPU each, on this machine."""
     from ray.cluster_utils import Cluster
 
@@ -78,53 +123,84 @@ def two_nodes() -> Iterator[str]:
     )
     try:
         cluster.add_node(num_cpus=1)
-        yield cluster.address
+        yield str(cluster.address)
     finally:
         cluster.shutdown()
 
 
-def done(table: str, out: Path, doing: Doing) -> tuple[Digests, float]:
-    """Do a batch; what came of each row, and seconds."""
-    shutil.rmtree(out, ignore_errors=True)
-    began = time.monotonic()
-    result = completed(batch_steps(Batch(table, str(out)), doing))
-    seconds = time.monotonic() - began
+def done(table: str, out: Path, doing: Doing) -> Way:
+    """Do a batch, or what is left of it. The cache is the way's own: none finds another's work."""
+    os.environ["UNDERSTUDY_CACHE"] = str(out / "cache")
+    way, began, before = Way(), time.monotonic(), _processor()
+    for event in batch_steps(Batch(table, str(out)), doing):
+        if isinstance(event, Progress):
+            way.done += 1
+            if event.index + 1 == event.total // 10:
+                way.early = memory()
+        elif isinstance(event, Result):
+            assert event.values["failed"] == 0, "rows failed"
+    way.seconds, way.late = time.monotonic() - began, memory()
+    way.processor = _processor() - before
+    way.largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1000
+    return way
+
+
+def memory() -> float:
+    """MB that this process holds now."""
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+def _processor() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
+
+
+def digests(out: Path) -> Digests:
+    """What came of each row."""
     rows = read_results(Place(str(out)) / RESULTS)
     found = {row["key"]: (row["seed"], tuple(row["digests"])) for row in rows}
     assert len(rows) == len(found), "a row is there twice"
-    assert result.values["failed"] == 0, [row["error"] for row in rows if row["error"]][:1]
-    return found, seconds
+    missing = [name for row in rows for name in row["files"] if not (out / "files" / name).exists()]
+    assert not missing, f"{len(missing)} files are missing"
+    return found
 
 
 def compared(table: str, ways: list[str], out: Path, kills: int) -> bool:
     """Do the batch in each way and print how it went; whether all results are equal."""
-    seen: dict[str, Digests] = {}
-    for way in ways:
-        note = ""
-        if way == "ray":
-            with two_nodes() as address:
-                doing: Any = partial(by_actors, address=address, count=2)
-                seen[way], seconds = done(table, out / way, doing)
-        elif way == "killed":
-            with killing(kills, (2.0, 8.0)) as killed:
-                doing = partial(by_workers, devices=["cpu"] * 2)
-                seen[way], seconds = done(table, out / way, doing)
-            note = f", {len(killed)} workers killed"
+    first: Digests | None = None
+    all_equal = True
+    for name in ways:
+        report = out / f"{name}.json"
+        if report.is_file():
+            way = Way(**json.loads(report.read_text()))
         else:
-            doing = partial(by_workers, devices=["cpu"] * int(way))
-            seen[way], seconds = done(table, out / way, doing)
-        rows, equal = len(seen[way]), seen[way] == seen[ways[0]]
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
-        print(
-            f"{way}: {rows} rows, {rows / seconds:.2f} rows/s{note}, "
-            f"{'equal' if equal else 'DIFFERENT'}, {memory:.0f} MB",
-            flush=True,
-        )
-    return all(found == seen[ways[0]] for found in seen.values())
+            way = _done_as(name, table, out / name, kills)
+        found = digests(out / name)
+        way.rows, first = len(found), found if first is None else first
+        report.write_text(json.dumps(asdict(way)))
+        all_equal &= found == first
+        print(f"{name}: {way}, {'equal' if found == first else 'DIFFERENT'}", flush=True)
+    return all_equal
+
+
+def _done_as(name: str, table: str, out: Path, kills: int) -> Way:
+    if name == "ray":
+        os.environ["UNDERSTUDY_CACHE"] = str(out / "cache")  # nodes take it when they start
+        with two_nodes() as address:
+            return done(table, out, partial(by_actors, address=address, count=2))
+    hit: Callable[[], Any] = (
+        partial(killing, kills, (2.0, 8.0)) if name == "killed" else nullcontext
+    )
+    with hit() as killed:
+        count = 2 if name == "killed" else int(name)
+        way = done(table, out, partial(by_workers, devices=["cpu"] * count))
+        way.killed = len(killed or ())
+        return way
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--rows", type=int, default=2000)
     parser.add_argument("--ways", default="1,2,4,ray,killed")
     parser.add_argument("--kills", type=int, default=30)
@@ -132,7 +208,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("build/batch"))
     given = parser.parse_args()
     given.out.mkdir(parents=True, exist_ok=True)
-    table = jobs(given.out / "jobs.jsonl", given.rows, given.model)
+    table = jobs(given.out, given.rows, given.model)
     if not compared(table, given.ways.split(","), given.out, given.kills):
         raise SystemExit("the results differ")
 

@@ -116,6 +116,13 @@ def test_keys_and_seeds_depend_on_content_alone() -> None:
     assert given.job.inputs["out"] == "my-cat.png"
 
 
+def test_type_hints_of_a_verb_are_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To resolve them takes ten times as long as everything else that is done for a row."""
+    list(tasks(prompts(1)))
+    monkeypatch.setattr("understudy.jobs.request.get_type_hints", None)
+    assert all(isinstance(one, Task) for one in tasks(prompts(3)))
+
+
 def test_a_template_takes_columns_as_they_are() -> None:
     body = {"verb": "swap", "settings": {"swap": {"steps": "$steps"}},
             "inputs": {"photo": "$photo", "prompt": "a $noun in the {snow}",
