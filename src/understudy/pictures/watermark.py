@@ -20,7 +20,7 @@ import zlib
 from functools import cache
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Float32, UInt8
 from PIL import Image
 
 Pixels = UInt8[np.ndarray, "h w 3"]
@@ -52,12 +52,12 @@ def embed(pixels: Pixels, number: int) -> Pixels:
         raise ValueError(f"A mark needs {SIDE} pixels a side, got {pixels.shape[:2]}.")
     bits = _message(number)
     height, width = pixels.shape[:2]
-    marked = pixels.astype(np.float64)
+    marked = pixels.astype(np.float32)
     for _ in range(PASSES):
-        change = _moved(_grid(np.clip(np.rint(marked), 0, 255)), bits)
-        spread = _resized(change, (width, height), Image.Resampling.BICUBIC)
-        marked = np.clip(marked + spread[:, :, None], 0, 255)
-    return np.rint(marked).astype(np.uint8)
+        change = _moved(_grid(np.rint(marked)), bits)
+        marked += _resized(change, (width, height), Image.Resampling.BICUBIC)[:, :, None]
+        np.clip(marked, 0, 255, out=marked)
+    return np.rint(marked, out=marked).astype(np.uint8)
 
 
 def read(pixels: Pixels) -> int | None:
@@ -142,13 +142,14 @@ def _cosines() -> Float[np.ndarray, "8 8"]:
 
 
 def _grid(pixels: Float[np.ndarray, "h w 3"]) -> Grid:
-    return _resized(pixels @ LUMA, (SIDE, SIDE), Image.Resampling.BOX)
+    luminance = pixels @ LUMA.astype(pixels.dtype)
+    return _resized(luminance, (SIDE, SIDE), Image.Resampling.BOX).astype(np.float64)
 
 
 def _resized(
     plane: Float[np.ndarray, "h w"], size: tuple[int, int], how: Image.Resampling
-) -> Float[np.ndarray, "h2 w2"]:
-    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, how), dtype=np.float64)
+) -> Float32[np.ndarray, "h2 w2"]:
+    return np.asarray(Image.fromarray(plane.astype(np.float32)).resize(size, how))
 
 
 def _split(grid: Grid) -> Float[np.ndarray, "256 8 8"]:
