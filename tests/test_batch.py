@@ -190,6 +190,15 @@ def test_results_begin_with_what_is_done_and_drop_what_failed(tmp_path: Path) ->
     assert parquet.read_table(tmp_path / "results").num_rows == 3  # what other programs read
 
 
+def test_pictures_without_a_recipe_are_results_too(tmp_path: Path) -> None:
+    """The sheets of an evaluation have none."""
+    from understudy.batch.row import described
+
+    pictures.save(tmp_path / "sheet-0.png", np.zeros((32, 32, 3), np.uint8))
+    found = described(Result({}, files=(str(tmp_path / "sheet-0.png"),)), tmp_path)
+    assert (found["status"], found["recipe"], found["files"]) == ("done", "", ["sheet-0.png"])
+
+
 def test_places_of_other_file_systems(tmp_path: Path) -> None:
     place = Place("memory://batch-test/a") / "b.txt"
     place.write(b"hello")

@@ -95,6 +95,11 @@ def test_runs_of_other_settings_are_refused(tmp_path: Path) -> None:
         run.read()
 
 
+def test_a_shard_that_has_nothing_to_do_is_refused() -> None:
+    with pytest.raises(InputError, match="split into 5 parts at most"):
+        sharded(jobs(10), "6/7", lambda job: int(job.case) // 2)
+
+
 def test_shards_split_units_and_lose_nothing() -> None:
     parts = [sharded(jobs(10), f"{k}/3", lambda job: int(job.case) // 2) for k in (1, 2, 3)]
     assert sorted(int(job.case) for part in parts for job in part) == list(range(10))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import time
@@ -19,11 +20,19 @@ from fastapi.testclient import TestClient
 from PIL import Image
 
 from tiny import tiny_folder
-from understudy.jobs.request import group_name, inputs_of, path_inputs, settings_of
+from understudy.errors import InputError
+from understudy.jobs.events import Event, Progress, Result
+from understudy.jobs.request import Job, group_name, inputs_of, path_inputs, settings_of
 from understudy.jobs.runner import verb_function
+from understudy.jobs.worker import Worker
 from understudy.studio import verbs
 from understudy.studio.app import create_app
+from understudy.studio.bell import Bell
 from understudy.studio.config import Config
+from understudy.studio.database import Database, plain
+from understudy.studio.queue import Queue
+from understudy.studio.store import JobStore
+from understudy.studio.wishes import split_swap
 
 HOME = "http://127.0.0.1:8400"
 STEPS = {"generate": {"steps": 2}, "run": {"model": "toy"}}
@@ -244,3 +253,78 @@ def test_cancel_and_resume(client: TestClient) -> None:
     assert client.post(f"/api/jobs/{second}/resume").status_code == 400
     states = client.get("/api/jobs", params={"state": "cancelled"}).json()
     assert [job["id"] for job in states["jobs"]] == [first]
+
+
+def test_a_page_that_missed_events_gets_the_last_preview_and_all_notes(tmp_path: Path) -> None:
+    store = JobStore(Database(tmp_path / "jobs.sqlite"), Bell())
+    one = store.add({"verb": "swap"})
+    assert store.claim() and store.progress(one) is None
+    for index, preview in enumerate(("", "first", "", "second", "", "")):
+        body = {"phase": "Swapping", "index": index, "total": 9, "preview": preview}
+        store.tell(one, "progress", body)
+        store.tell(one, "note", {"text": f"note {index}"})
+    told = [plain(body) for _, kind, body in store.events(one) if kind == "progress"]
+    assert [(body["index"], body["preview"]) for body in told] == [(3, "second"), (5, "")]
+    now = store.progress(one)
+    assert now is not None and (now["index"], now["preview"]) == (5, "second")
+    assert sum(kind == "note" for _, kind, _ in store.events(one)) == 6
+
+
+def test_what_was_to_be_cancelled_stays_so_when_the_server_was_killed(tmp_path: Path) -> None:
+    store = JobStore(Database(tmp_path / "jobs.sqlite"), Bell())
+    ids = [store.add({"verb": "swap"}) for _ in range(3)]
+    while store.claim():
+        pass
+    store.tell(ids[0], "cancelling", {})
+    store.tell(ids[1], "cancelling", {})
+    store.end(ids[1], "cancelled")
+    store.resume(ids[1])
+    while store.claim():
+        pass
+    store.recover("stopped", most=100)
+    assert [store.get(one)["state"] for one in ids] == ["cancelled", "queued", "queued"]
+
+
+def test_a_bell_that_rang_before_one_waited_is_heard() -> None:
+    bell = Bell()
+
+    async def hear() -> None:
+        since = bell.rung
+        bell.ring()  # between the look at the store and the wait
+        await asyncio.wait_for(bell.wait(30, since), 1)
+
+    asyncio.run(hear())
+
+
+def test_the_first_step_of_each_phase_is_told(tmp_path: Path, client: TestClient) -> None:
+    """Also within a fifth of a second after the step before: the next may take minutes."""
+    queue, told = client.app.app.state.studio.queue, list[str]()  # type: ignore[attr-defined]
+
+    class Swift(Worker):
+        def run(self, job: Job, *, preview_every: int = 0) -> Iterator[Event]:
+            for phase in ("Inverting", "Swapping"):
+                yield from (Progress(phase, index, 9, None) for index in range(4))
+            yield Result({})
+
+    class Heard(JobStore):
+        def tell(self, one: str, kind: str, body: dict[str, Any]) -> None:
+            told.append(f"{body['phase']} {body['index']}")
+
+    heard = Heard(Database(tmp_path / "jobs.sqlite"), Bell())
+    Queue(heard, queue.files, queue.wishes, ())._follow(Swift(), "x", Job(verb="swap"))
+    assert told == ["Inverting 0", "Swapping 0"]
+
+
+@pytest.mark.parametrize(
+    ("swap", "parts"),
+    [("dog=toby", ("dog", "toby", "")), ("dog #2 = rex@step-000050 : 0.7",
+     ("dog#2", "rex@step-000050", ":0.7"))],
+)  # fmt: skip
+def test_a_swap_may_have_a_strength(swap: str, parts: tuple[str, ...]) -> None:
+    assert split_swap(swap) == parts
+
+
+@pytest.mark.parametrize("swap", ["dog", "dog=", "dog=rex:", "dog=rex:much", "dog=rex:1:2"])
+def test_odd_swaps_are_refused(swap: str) -> None:
+    with pytest.raises(InputError, match="WORD=CONCEPT"):
+        split_swap(swap)

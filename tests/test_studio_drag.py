@@ -148,6 +148,30 @@ def test_frames_of_a_run_carry_the_number_of_the_last_command(tmp_path: Path) ->
     assert told == [*frames, ("film", -5), ("frame", 8), ("frame", 8)]
 
 
+def test_of_two_pages_none_waits_for_an_answer_that_was_given(tmp_path: Path) -> None:
+    # The second page's numbers are smaller; the first page's answer must not be taken back.
+    ours, theirs = multiprocessing.Pipe()
+    desk = _Desk(theirs, tmp_path)
+    for number in (900, 7):
+        desk.answer({"do": "look", "session": "a", "re": number})
+    assert desk._answered == {"a": 900}
+    ours.close()
+
+
+def test_pages_hear_of_a_process_that_ended_while_a_command_was_sent(tmp_path: Path) -> None:
+    process = DragProcess(tmp_path)
+    ours, theirs = multiprocessing.Pipe()
+
+    async def hear() -> list[dict[str, Any]]:
+        listener = process.listen("a")
+        theirs.close()  # the process ended; a command has started another one meanwhile
+        process._pipe = None
+        await asyncio.to_thread(process._read, ours)
+        return heads(await asyncio.wait_for(listener.next(), 5))
+
+    assert [head["event"] for head in asyncio.run(hear())] == ["died"]
+
+
 @pytest.mark.slow  # torch is loaded twice
 def test_a_killed_process_is_started_again_with_what_was_kept(tmp_path: Path) -> None:
     process = DragProcess(tmp_path)

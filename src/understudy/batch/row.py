@@ -18,7 +18,7 @@ import torch
 
 from understudy.batch.places import Place, fetched, is_address, uploaded
 from understudy.batch.tasks import PICTURES, Task
-from understudy.errors import UnderstudyError
+from understudy.errors import PictureError, UnderstudyError
 from understudy.files.reading import sha256
 from understudy.jobs.events import Events, Result
 from understudy.jobs.request import Job
@@ -103,8 +103,16 @@ def described(made: Result, folder: Path) -> Outcome:
         "files": [_relative(file, folder) for file in files],
         "digests": [digest(file) for file in files],
         "values": json.dumps(values, sort_keys=True),
-        "recipe": read_recipe(pictures[0]).to_json() if pictures else "",
+        "recipe": _recipe(pictures),
     }
+
+
+def _recipe(pictures: list[Path]) -> str:
+    """The recipe of the first picture; "" where it has none, like the sheets of an evaluation."""
+    try:
+        return read_recipe(pictures[0]).to_json() if pictures else ""
+    except PictureError:
+        return ""
 
 
 def failed(error: BaseException) -> Outcome:

@@ -204,7 +204,10 @@ def latest(rows: Iterable[Row]) -> dict[Key, Row]:
 
 
 def sharded(jobs: list[RowJob], shard: str, units: Callable[[RowJob], Any]) -> list[RowJob]:
-    """The part "2/4" of the jobs; jobs of one unit (a subject to learn) stay together."""
+    """The part "2/4" of the jobs; jobs of one unit (a subject to learn) stay together.
+
+    Raises InputError for a part that has no jobs.
+    """
     try:
         part, count = (int(word) for word in shard.split("/"))
     except ValueError:
@@ -212,6 +215,11 @@ def sharded(jobs: list[RowJob], shard: str, units: Callable[[RowJob], Any]) -> l
     if not 1 <= part <= count:
         raise InputError(f"--shard must be like 2/4: the second of four parts. Got {shard!r}.")
     order = {unit: k for k, unit in enumerate(dict.fromkeys(units(job) for job in jobs))}
+    if jobs and part > len(order):
+        raise InputError(
+            f"--shard {shard} has nothing to do: the work can be split into {len(order)} parts at "
+            f"most, because all rows of a subject are made together."
+        )
     return [job for job in jobs if order[units(job)] % count == part - 1]
 
 

@@ -13,10 +13,12 @@ class Bell:
         self._lock = threading.Lock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = set()
         self.closed = False
+        self.rung = 0  # how often; what a listener must read before it looks at the store
 
     def ring(self) -> None:
         """Wake everybody who waits now."""
         with self._lock:
+            self.rung += 1
             for loop, event in self._waiting:
                 if not loop.is_closed():
                     loop.call_soon_threadsafe(event.set)
@@ -26,13 +28,16 @@ class Bell:
         self.closed = True
         self.ring()
 
-    async def wait(self, seconds: float) -> None:
-        """Return when the bell rings, or after `seconds`."""
+    async def wait(self, seconds: float, since: int) -> None:
+        """Return when the bell has rung more than `since` times, or after `seconds`.
+
+        What is stored between a look at the store and this call has rung already.
+        """
         one = (asyncio.get_running_loop(), asyncio.Event())
         with self._lock:
             self._waiting.add(one)
         try:
-            if not self.closed:
+            if not self.closed and self.rung == since:
                 await asyncio.wait_for(one[1].wait(), seconds)
         except TimeoutError:
             pass

@@ -12,6 +12,7 @@ import json
 import multiprocessing
 import threading
 from collections import deque
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,7 @@ class DragProcess:
         self._process: Any = None
         self._pipe: Connection | None = None
         self._listeners: dict[str, set[Listener]] = {}
+        self._closing = False
 
     @property
     def pid(self) -> int | None:
@@ -104,16 +106,16 @@ class DragProcess:
         message = json.dumps({**command, "session": session}).encode()
         with self._lock:
             pipe = self._started()
-            try:
+            # Of a process that has just ended the reader tells every page.
+            with suppress(BrokenPipeError, ConnectionResetError):
                 pipe.send_bytes(message)
-            except (BrokenPipeError, ConnectionResetError):
-                self._process = self._pipe = None
 
     def close(self) -> None:
         """End the process; what stood still is in its file."""
         with self._lock:
             process, pipe = self._process, self._pipe
             self._process = self._pipe = None
+            self._closing = True
         if process is not None and pipe is not None:
             pipe.close()
             process.join(3)
@@ -122,6 +124,7 @@ class DragProcess:
 
     def _started(self) -> Connection:
         if self._pipe is None or not self._process.is_alive():
+            self._closing = False
             # Its code imports torch, which the server does not.
             context = multiprocessing.get_context("spawn")
             self._pipe, theirs = context.Pipe()
@@ -146,11 +149,13 @@ class DragProcess:
                 mine = list(self._listeners.get(head["session"], ()))
             for listener in mine:
                 listener.tell(head, message)
+        # Every page is told, also where another process runs by now: it knows none of the sessions.
         with self._lock:
-            ended = self._pipe is pipe
-            every = [one for some in self._listeners.values() for one in some] if ended else []
-            if ended:
+            every = [one for some in self._listeners.values() for one in some]
+            if self._pipe is pipe:
                 self._process = self._pipe = None
+            if self._closing:
+                return
         for listener in every:
             listener.tell({"event": "died", "message": DIED}, b"")
 

@@ -81,7 +81,8 @@ class _Desk:
         """
         name, number = str(command["session"]), int(command.get("re", 0))
         if number > 0:  # the server's own commands have numbers below 0
-            self._answered[name] = number
+            # Two pages may number differently: the one that is ahead must not wait for ever.
+            self._answered[name] = max(number, self._answered.get(name, 0))
         if command["do"] == "open":
             self._guarded(name, number, lambda: self._open(name, command))
         elif command["do"] == "close":

@@ -80,6 +80,7 @@ class Queue:
         if self.jobs.cancel_queued(one) or state != RUNNING:
             return
         self._cancelled.add(one)
+        self.jobs.tell(one, "cancelling", {})  # a server that is started again knows it, too
         killer = threading.Timer(PATIENCE, self._kill_if_at_work, (one,))
         killer.daemon = True
         killer.start()
@@ -137,7 +138,7 @@ class Queue:
     def _follow(self, worker: Worker, one: str, job: Job) -> Result | None:
         """Keep the events of a job; None where it was cancelled or the server stops."""
         events = worker.run(job, preview_every=PREVIEW_EVERY)
-        told = 0.0
+        told, phase = 0.0, ""
         for event in events:
             note_pids(self._pids, self.workers)
             if isinstance(event, Result):
@@ -148,10 +149,12 @@ class Queue:
             now = time.monotonic()
             if isinstance(event, Progress):
                 self._moved.add(one)
-            if isinstance(event, Progress) and not event.preview and not _last(event):
-                if now - told < PROGRESS_EVERY:
+            if isinstance(event, Progress):
+                # The first of a phase is kept: the next may come after minutes.
+                kept = event.preview or _last(event) or event.phase != phase
+                if not kept and now - told < PROGRESS_EVERY:
                     continue
-                told = now
+                told, phase = now, event.phase
             self.jobs.tell(one, *self._body(event))
         return None
 

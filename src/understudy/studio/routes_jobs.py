@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from understudy.studio import forms, verbs
 from understudy.studio.database import plain
 from understudy.studio.json_route import JsonRoute
-from understudy.studio.store import ENDED
+from understudy.studio.store import ENDED, RUNNING
 from understudy.studio.studio import Studio
 
 router = APIRouter(prefix="/api", tags=["jobs"], route_class=JsonRoute)
@@ -88,28 +88,39 @@ def list_jobs(
     after: int = 0,
     most: int = 100,
 ) -> dict[str, Any]:
-    """Jobs, the newest first. after: only those whose number is smaller."""
+    """Jobs, the newest first; those at work with their progress, without its preview.
+
+    after: only those whose number is smaller.
+    """
     found = studio(request)
     states = [part for one in state or [] for part in one.split(",") if part]
-    return {"jobs": found.jobs.list(states, after, most), "counts": found.jobs.counts()}
+    jobs = found.jobs.list(states, after, most)
+    for one in jobs:
+        if one["state"] == RUNNING:
+            told = found.jobs.progress(one["id"])
+            one["progress"] = told and {k: v for k, v in told.items() if k != "preview"}
+    return {"jobs": jobs, "counts": found.jobs.counts()}
 
 
 @router.get("/jobs/{job}")
 def show_job(request: Request, job: str) -> dict[str, Any]:
-    """A job: its state, what was asked for, its last progress, its error or result."""
+    """A job: its state, what was asked for, its last progress and preview, notes, its error or
+    result. last_event: number of the last event that the answer holds."""
     found = studio(request).jobs
+    events = found.events(job)  # first: what comes meanwhile is told by the events after the last
     body = found.get(job)
-    events = found.events(job)
-    progress = [plain(text) for _, kind, text in events if kind == "progress"]
+    notes = [plain(text)["text"] for _, kind, text in events if kind == "note"]
     last = events[-1][0] if events else 0
-    return {**body, "progress": progress[-1] if progress else None, "last_event": last}
+    told = {"progress": found.progress(job), "notes": notes, "last_event": last}
+    return {**body, **told, "cancelling": found.asked_to_cancel(job)}
 
 
 @router.get("/jobs/{job}/events")
 async def follow_job(
     request: Request, job: str, last_event_id: Annotated[int, Header()] = 0, after: int = 0
 ) -> StreamingResponse:
-    """Server-Sent Events of a job: state, note, progress, finished, result; `end` is the last.
+    """Server-Sent Events of a job: state, note, progress, finished, cancelling, resumed, result;
+    `end` is the last.
 
     Last-Event-ID, or after: only later events. All events are replayed from disk.
     """
@@ -123,6 +134,7 @@ async def follow_job(
 async def _events(found: Studio, job: str, last: int) -> AsyncIterator[str]:
     yield "retry: 1000\n\n"
     while not found.bell.closed:
+        rung = found.bell.rung
         try:
             ended = found.jobs.get(job)["state"] in ENDED
             rows = found.jobs.events(job, last)
@@ -136,7 +148,7 @@ async def _events(found: Studio, job: str, last: int) -> AsyncIterator[str]:
             return
         if not rows:
             yield ": alive\n\n"
-        await found.bell.wait(ALIVE)
+        await found.bell.wait(ALIVE, rung)
 
 
 @router.post("/jobs/{job}/cancel")

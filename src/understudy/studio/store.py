@@ -17,6 +17,13 @@ STATES = (QUEUED, RUNNING, DONE, FAILED, CANCELLED)
 ENDED = (DONE, FAILED, CANCELLED)
 PAGE = 100  # jobs of one answer
 _FIELDS = "id, number, verb, state, created, started, ended, attempts, error, result"
+# All but the newest progress, and the newest with a preview.
+_OLD_PROGRESS = """
+    DELETE FROM events WHERE job = :job AND kind = 'progress'
+    AND n < (SELECT MAX(n) FROM events WHERE job = :job AND kind = 'progress')
+    AND n IS NOT (SELECT MAX(n) FROM events WHERE job = :job AND kind = 'progress'
+                  AND json_extract(body, '$.preview') <> '')
+"""
 
 
 def new_id() -> str:
@@ -90,15 +97,12 @@ class JobStore:
         return self.get(one)
 
     def tell(self, one: str, kind: str, body: dict[str, Any]) -> None:
-        """Keep an event of a running job. Progress replaces the progress before it."""
+        """Keep an event of a running job. Progress replaces the progress before it, and a preview
+        the preview before it: a page that missed events gets the last of both."""
         with self.database.change() as line:
             _tell(line, one, kind, body)
             if kind == "progress":  # after the new one is there, so that no number is used twice
-                line.execute(
-                    "DELETE FROM events WHERE job = ? AND kind = 'progress' AND n < "
-                    "(SELECT MAX(n) FROM events WHERE job = ?)",
-                    (one, one),
-                )
+                line.execute(_OLD_PROGRESS, {"job": one})
         self.bell.ring()
 
     def events(self, one: str, after: int = 0) -> list[tuple[int, str, str]]:
@@ -107,6 +111,18 @@ class JobStore:
             "SELECT n, kind, body FROM events WHERE job = ? AND n > ? ORDER BY n", (one, after)
         )
         return [(row["n"], row["kind"], row["body"]) for row in rows]
+
+    def progress(self, one: str) -> dict[str, Any] | None:
+        """The last progress of a job, with the last preview; None before any."""
+        found = [plain(body) for _, kind, body in self.events(one) if kind == "progress"]
+        if not found:
+            return None
+        return {**found[-1], "preview": found[-1]["preview"] or found[0]["preview"]}
+
+    def asked_to_cancel(self, one: str) -> bool:
+        """Whether somebody asked to cancel the job since it was last resumed."""
+        asked = [kind for _, kind, _ in self.events(one) if kind in ("cancelling", "resumed")]
+        return asked[-1:] == ["cancelling"]
 
     def end(
         self,
@@ -143,10 +159,12 @@ class JobStore:
 
     def recover(self, note: str, most: int) -> list[str]:
         """After a start: jobs that a stopped server left running are queued again, or given up
-        after `most` attempts. Their ids."""
+        after `most` attempts; those that were to be cancelled are. Their ids."""
         rows = self.database.all("SELECT id, attempts FROM jobs WHERE state = ?", (RUNNING,))
         for row in rows:
-            if row["attempts"] >= most:
+            if self.asked_to_cancel(row["id"]):
+                self.end(row["id"], CANCELLED)
+            elif row["attempts"] >= most:
                 self.end(row["id"], FAILED, error=f"It was interrupted {most} times. Resume it.")
             else:
                 self.back(row["id"], note)
@@ -158,6 +176,7 @@ class JobStore:
         if state not in (FAILED, CANCELLED):
             raise InputError(f"Only a failed or cancelled job can be resumed. This is {state}.")
         with self.database.change() as line:
+            _tell(line, one, "resumed", {})
             _requeue(line, one, "resumed.")
             line.execute(
                 "UPDATE jobs SET ended = NULL, error = NULL, attempts = 0 WHERE id = ?", (one,)

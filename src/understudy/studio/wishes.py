@@ -23,7 +23,7 @@ from understudy.studio.models import GENERATOR, MODEL, Models
 from understudy.studio.verbs import Input, Verb
 
 MAX_TEXT, MAX_ITEMS = 4_000, 64
-_SWAP = re.compile(r"\s*([^=#]+?)\s*(#\s*[1-9]\d*)?\s*=\s*(.+?)\s*")
+_SWAP = re.compile(r"\s*([^=#]+?)\s*(#\s*[1-9]\d*)?\s*=\s*([^:]+?)\s*(:\s*[\d.]{1,9})?\s*")
 FILES = (verbs.PICTURE, verbs.PICTURES, verbs.FILE)
 
 
@@ -160,17 +160,26 @@ class Wishes:
             shutil.copyfile(self.files.path(self.files.get(one)), place)
 
     def _swap(self, text: str) -> str:
-        """cat#2=rex with the concept's folder in the place of its name."""
-        word, name = split_swap(text)
-        return f"{word}={self.concepts.folder(name)}"
+        """cat#2=rex:0.7 with the concept's folder in the place of its name."""
+        word, name, strength = split_swap(text)
+        return f"{word}={self.concepts.folder(name)}{strength}"
 
 
-def split_swap(text: str) -> tuple[str, str]:
-    """ "cat#2=rex" -> what is replaced, the concept's name. Raises InputError."""
+def split_swap(text: str) -> tuple[str, str, str]:
+    """ "cat#2=rex:0.7" -> what is replaced, the concept's name, its strength. Raises InputError.
+
+    The strength is ":0.7" or "".
+    """
     match = _SWAP.fullmatch(text)
     if not match:
-        raise InputError(f"swap must be WORD=CONCEPT, like cat=rex, or cat#2=rex. Got {text!r}.")
-    return match[1] + "".join((match[2] or "").split()), match[3]
+        raise InputError(
+            f"swap must be WORD=CONCEPT, like cat=rex, cat#2=rex or cat=rex:0.7. Got {text!r}."
+        )
+    return match[1] + _joined(match[2]), match[3], _joined(match[4])
+
+
+def _joined(text: str | None) -> str:
+    return "".join((text or "").split())
 
 
 def _empty(value: Any) -> bool:

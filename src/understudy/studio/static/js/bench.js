@@ -39,17 +39,20 @@ export function workbench({
   const start = async (make) => {
     showProblem(actions, "");
     run.disabled = true;
+    const ids = [];
     try {
       const jobs = [await make()].flat();
-      const ids = [];
-      for (const job of jobs) ids.push((await post("/api/jobs", job)).id);
-      state.set("jobs", ids);
+      for (const job of jobs) {
+        ids.push((await post("/api/jobs", job)).id);
+        state.set("jobs", [...ids]); // a page that is closed now finds them again
+      }
       attach(ids);
       say(ids.length > 1 ? `${ids.length} jobs were started.` : "The job was started.");
       refreshJobs?.();
       if (matchMedia("(max-width: 960px)").matches)
         output.scrollIntoView({ behavior: "smooth", block: "start" });
     } catch (problem) {
+      if (ids.length) attach(ids);
       showProblem(actions, problem.message);
     } finally {
       run.disabled = false;

@@ -33,6 +33,9 @@ export class LiveDrag {
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.on.state?.("Opening the generator. The first time takes some seconds.");
+    // What was sent over a connection that was lost may never be answered.
+    this.stale = 0;
+    this.waiting = false;
     socket.onmessage = (event) => {
       if (this.socket === socket) this.take(event.data);
     };

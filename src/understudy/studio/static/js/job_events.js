@@ -36,6 +36,7 @@ export function follow(id, seen) {
     left: null,
     preview: "",
     notes: [],
+    cancelling: false,
     result: null,
     error: "",
   };
@@ -76,7 +77,7 @@ export function follow(id, seen) {
     leave = place;
     streams++;
     source = new EventSource(`${path}/events?after=${last}`);
-    for (const name of ["note", "progress", "finished", "result", "state"])
+    for (const name of ["note", "progress", "finished", "cancelling", "resumed", "result", "state"])
       source.addEventListener(name, take);
     source.addEventListener("end", () => {
       hangUp();
@@ -121,6 +122,8 @@ function absorb(job, found) {
     wish,
     error: found.error ?? "",
     created: found.created ?? job.created,
+    notes: [...new Set(found.notes ?? job.notes)],
+    cancelling: found.cancelling ?? job.cancelling,
   });
   if (found.result) Object.assign(job, { result: found.result, files: found.result.files ?? [] });
   if (found.progress) progressed(job, found.progress);
@@ -141,6 +144,7 @@ function merge(job, data, kind) {
     if (!job.notes.includes(data.text)) job.notes.push(data.text);
   } else if (kind === "progress") progressed(job, data);
   else if (kind === "result") Object.assign(job, { result: data, files: data.files ?? [] });
+  else if (kind === "cancelling" || kind === "resumed") job.cancelling = kind === "cancelling";
   else if (kind === "state") Object.assign(job, { state: data.state, error: data.error ?? "" });
 }
 

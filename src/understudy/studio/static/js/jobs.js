@@ -76,7 +76,7 @@ function draw(card, job, again) {
     card.picture.src = previewUrl(job.preview);
     card.picture.hidden = false;
   } else card.picture.hidden = true;
-  const state = JSON.stringify([job.state, job.error, job.notes.length]);
+  const state = JSON.stringify([job.state, job.error, job.notes.length, job.cancelling]);
   if (card.shown === state) return;
   card.shown = state;
   replace(
@@ -96,7 +96,7 @@ function draw(card, job, again) {
   );
   replace(
     card.buttons,
-    busy && button("Cancel", () => cancel(job.id), { class: "small" }),
+    busy && !job.cancelling && button("Cancel", () => cancel(job.id), { class: "small" }),
     ["failed", "cancelled"].includes(job.state) && button("Resume", again, { class: "small" }),
   );
 }
@@ -108,6 +108,7 @@ export const previewUrl = (preview) =>
 
 function title(job) {
   if (job.state === "queued") return "Waiting for its turn";
+  if (job.state === "running" && job.cancelling) return "Cancelling after this step";
   if (job.state === "running") return job.phase || "Starting: loading the model";
   return (
     { done: "Done", failed: "Failed", cancelled: "Cancelled", gone: "This job was deleted" }[

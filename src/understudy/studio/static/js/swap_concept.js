@@ -76,7 +76,7 @@ export async function readySwap() {
   const [one] = await ready();
   const [photo] = await uploadExamples([one.photo.file]);
   const { prompt, word } = one.photo;
-  return { photo, mask: null, select: "", prompt, word, concept: one.name, count: 1 };
+  return { photo, mask: null, select: "", prompt, word, concept: one.name, strength: 1, count: 1 };
 }
 
 // The ready subject beside the photo that it is swapped into.

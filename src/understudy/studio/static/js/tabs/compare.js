@@ -186,11 +186,12 @@ export function create(ctx) {
         inputs,
       });
       rows.push({ label, job: id });
+      state.assign({ rows: [...rows], order: shuffled(rows.length), answers: {} });
     }
     begin(rows, {
       text:
         task === "swap"
-          ? `${state.get("word")} replaced by ${state.get("concept")}`
+          ? `${state.get("word") || likelySubject(prompt)} replaced by ${state.get("concept")}`
           : state.get("to"),
       photo: found.id,
     });

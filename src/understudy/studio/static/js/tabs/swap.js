@@ -3,7 +3,7 @@
 import { selectField, selected } from "../area.js";
 import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace, toast } from "../dom.js";
-import { choiceField, textField } from "../forms.js";
+import { choiceField, rangeField, textField } from "../forms.js";
 import { exampleButton, pictureInput } from "../inputs.js";
 import { likelySubject, wordButtons } from "../prompt_words.js";
 import { state as stateOf } from "../store.js";
@@ -22,6 +22,7 @@ const START = {
   prompt: "",
   word: "",
   concept: "",
+  strength: 1,
   count: 1,
   model: null,
   settings: {},
@@ -89,6 +90,16 @@ export function create(ctx) {
     drawWords();
     const concept = h("div", {});
     drawConcepts(concept, state, ctx);
+    const strength = rangeField("Strength of the subject", {
+      value: state.get("strength"),
+      min: 0,
+      max: 1.5,
+      step: 0.05,
+      name: "strength",
+      show: (value) => (value === 1 ? "1, as learnt" : String(value)),
+      help: "Below 1 the new subject keeps more of the model's own idea of its class, above 1 less.",
+      onInput: (value) => state.set("strength", value),
+    });
     const settings = settingsPart({ state, verb: "swap", basic: ["preset"], hidden: [] });
     const count = choiceField(
       "Candidates",
@@ -113,6 +124,7 @@ export function create(ctx) {
       words,
       area,
       concept,
+      strength,
       count,
       settings,
       consentField(),
@@ -187,6 +199,7 @@ function base(state) {
     state.get("concept"),
     "Choose a learnt subject, or learn one in Photos & Learn.",
   );
+  const strong = state.get("strength");
   return {
     verb: "swap",
     settings: given(state, "swap"),
@@ -195,7 +208,7 @@ function base(state) {
       mask: state.get("mask")?.id,
       select: selected(state),
       prompt,
-      swap: [`${word}=${concept}`],
+      swap: [`${word}=${concept}${strong === 1 ? "" : `:${strong}`}`],
     },
   };
 }
@@ -214,14 +227,13 @@ function jobs(state) {
 
 function fill(state, { settings, inputs }) {
   const [pair = ""] = inputs.swap ?? [],
-    at = pair.indexOf("=");
+    at = pair.indexOf("="),
+    [concept, strength = "1"] = pair.slice(at + 1).split("/").pop().split(":");
   state.assign({
     prompt: inputs.prompt ?? "",
     word: pair.slice(0, at),
-    concept: pair
-      .slice(at + 1)
-      .split("/")
-      .pop(),
+    concept,
+    strength: Number(strength),
     photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
     mask: inputs.mask ? { id: inputs.mask } : null,
     select: (inputs.select ?? []).join("; "),
