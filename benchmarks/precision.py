@@ -32,7 +32,7 @@ from understudy.evaluate import truth
 from understudy.invert.invert import method_steps
 from understudy.jobs.source import InputPicture, inverted
 from understudy.jobs.subjects import SwapSubjects
-from understudy.jobs.swap import replaced
+from understudy.jobs.swap import located, replaced
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
@@ -124,10 +124,12 @@ def swap(model: DiffusionModel, number: int) -> Row:
     learning = LearnSettings.filled({"seed": number}, model.name)
     *_, last = learn_steps(model, Subject("rex", case.noun, photos), settings=learning)
     learnt = last.concept
-    assert learnt is not None and source.picture is not None
+    shown = source.picture
+    assert learnt is not None and shown is not None
     target = case.prompt.replace(case.noun, learnt.phrase, 1)
     subjects = SwapSubjects((Replacement(case.noun, learnt.phrase),), (learnt,), target)
     how = SwapSettings.filled({}, model.name)
+    source = located(model, source, subjects, how)
     network, scorer = model.trainable_modules()["unet"], examiner.load_scorer()
     changed = truth.changed(case.source, case.right, size)
     seen = scorer.identity(photos)
@@ -140,7 +142,7 @@ def swap(model: DiffusionModel, number: int) -> Row:
     for kind, picture in pictures.items():
         identity = scorer.recognise(picture).identity
         row[f"identity, {kind}"] = metrics.subject_fidelity(identity, seen).item()
-        outside = metrics.background_psnr(picture, source.picture, changed)
+        outside = metrics.background_psnr(picture, shown, changed)
         row[f"background, {kind}: dB"] = outside.item()
         if kind != "float32":
             same = metrics.psnr(picture, pictures["float32"]).item()

@@ -120,12 +120,12 @@ def test_how_many_subjects_a_prompt_names() -> None:
 
 def test_a_swap_may_change_the_subject_and_what_differs_near_it() -> None:
     old = torch.zeros(1, 1, 64, 64)
-    old[..., 16:32, 16:32] = 1  # cells 4 to 7 of 16
+    old[..., 20:36, 20:36] = 1  # cells 5 to 8 of 16
     difference = torch.zeros(1, 1, 16, 16)
-    difference[..., 2, 5], difference[..., 5, 13] = 1, 1  # a hat, and a neighbour
+    difference[..., 1, 5], difference[..., 5, 13] = 1, 1  # a hat, and a neighbour
     cells = may_change(old, difference)[0, 0]
     wanted = torch.zeros(16, 16)
-    wanted[3:9, 3:9], wanted[2, 5] = 1, 1
+    wanted[3:11, 3:11], wanted[1, 5] = 1, 1
     assert torch.equal(cells, wanted)
 
 
@@ -137,7 +137,8 @@ def test_the_photo_stays_beside_both_subjects(monkeypatch: pytest.MonkeyPatch) -
     found = iter([new, None])
     monkeypatch.setattr(where, "found_by_words", lambda *given: next(found))
     targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))] * 2
-    masks = where.around_both(tiny_model(), old, shown, redrawn, targets)
+    both = where.BothSubjects.found(tiny_model(), old, shown, targets)
+    masks = both.reached(shown, redrawn)
     assert masks[0, 0, 18, 50] == 1 and masks[0, 0, 36, 38] == 1  # edges of the new and the old
     assert masks[0, 0, 48, 74] == 1 and masks[0, 0, 85, 85] == 0
     assert masks[0, 0, 30, 30] == 0 and masks[0, 0, 70, 50] == 0

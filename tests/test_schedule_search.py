@@ -42,7 +42,7 @@ class Eye:
 
 @pytest.mark.parametrize(("budget", "count"), [(0, 1), (150, 1), (300, 3), (351, 4), (10_000, 9)])
 def test_candidates_fit_the_budget(budget, count):
-    settings = replace(BEST, budget=budget)
+    settings = replace(BEST, budget=budget, refine_steps=0)
     plans = candidates(settings)
     assert len(plans) == count == len(set(plans)) and plans[0].plan == schedule_of(settings)
     assert count == 1 or evaluations_needed(plans, settings) <= budget
@@ -93,7 +93,7 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
     settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 58 * len(targets)})
-    settings = replace(settings, blend=False)
+    settings = replace(settings, blend=False, refine_steps=0)
     plans = candidates(settings, len(targets))
     assert len(plans) == 3
     before, photo = model.nfe, torch.zeros(1, 3, 32, 32)
@@ -121,7 +121,8 @@ def test_the_best_candidate_goes_on_alone_within_the_budget(targets):
 def test_the_mask_of_the_blend_is_counted():
     model = tiny_model("sd15", dtype=torch.float64)
     inversion = null_text(model, steps=10, guidance=7.5)
-    settings = SwapSettings.filled({"preset": "best", "steps": 10, "budget": 73})
+    given = {"preset": "best", "steps": 10, "budget": 73, "refine_steps": 0}
+    settings = SwapSettings.filled(given)
     plans, before = candidates(settings), model.nfe
     search = ScheduleSearch(Eye(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32))
     steps = swap_steps(model, inversion, TARGET, settings, search=search)

@@ -22,7 +22,7 @@ from understudy.invert.inversion import Inversion
 from understudy.jobs.events import Events, watched
 from understudy.jobs.source import InputPicture, inverted
 from understudy.jobs.subjects import SwapSubjects
-from understudy.jobs.swap import replaced
+from understudy.jobs.swap import located, replaced
 from understudy.jobs.work import decoded
 from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
@@ -112,21 +112,23 @@ def run_case(
     learning = learn_steps(model, Subject(NAME, given.noun, photos), settings=how)
     title = f"Learning the {given.noun} from {len(photos)} photos"
     learnt = (yield from watched(learning, title)).concept
-    assert learnt is not None and source.picture is not None
+    shown = source.picture
+    assert learnt is not None and shown is not None
     target = given.prompt.replace(given.noun, learnt.phrase, 1)
     subjects = SwapSubjects((Replacement(given.noun, learnt.phrase),), (learnt,), target)
     run = {"steps": settings.steps, "guidance": settings.guidance}
     swapping = SwapSettings.filled(run, model.name)
+    source = located(model, source, subjects, swapping)
     with applied(model, *subjects.concepts):
         inverting = inversion_for(swapping, model.name)
         found = yield from inverted(model, source, inverting, cache=None)
         swapped = yield from replaced(model, found, source, subjects, swapping, photos)
         reworded = yield from _reworded(model, found.inversion, target, subjects, run)
-    rebuilt = decoded(model, no_grad()(model.encode)(source.picture.to(model.device)))
+    rebuilt = decoded(model, no_grad()(model.encode)(shown.to(model.device)))
     return DemoPictures(
         case=given,
         photos=photos,
-        source=source.picture,
+        source=shown,
         swapped=swapped.picture,
         reworded=reworded.cpu(),
         right=truth.pictures([given.right], size),

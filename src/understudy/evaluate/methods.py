@@ -26,7 +26,7 @@ from understudy.invert import Inversion, invert
 from understudy.jobs.events import completed
 from understudy.jobs.source import InputPicture, Inverted
 from understudy.jobs.subjects import SwapSubjects
-from understudy.jobs.swap import replaced
+from understudy.jobs.swap import located, replaced
 from understudy.settings import (
     EditSettings,
     GenerateSettings,
@@ -147,6 +147,7 @@ def photoswap(case: BenchCase, setup: Setup | None, **preset: str) -> Picture:
     source = InputPicture(case.prompt, case.source)
     replacement, target = Replacement(case.noun, concept.phrase), case.target_prompt(concept.phrase)
     subjects = SwapSubjects((replacement,), (concept,), target)
+    source = located(here.model, source, subjects, how)
     with applied(here.model, concept):
         found = Inverted(_inverted(case, here, _inverting(here, how)))
         return completed(replaced(here.model, found, source, subjects, how, case.photos)).picture

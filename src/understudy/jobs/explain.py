@@ -12,8 +12,9 @@ from understudy.errors import InputError
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import recipe_of, write_edited
-from understudy.jobs.source import Inverted, inversions, inverted, source_of
+from understudy.jobs.source import InputPicture, Inverted, inversions, inverted, source_of
 from understudy.jobs.subjects import SwapSubjects, checked_swap
+from understudy.jobs.swap import located
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
@@ -47,10 +48,12 @@ def explain(
         targets = (subjects.target,) if swap else ()
         wanted = Wanted(given.region, prompt, targets, subjects.concepts, words=subjects.words)
         source = source_of(work, model, given, selected, wanted)
+        if swap:
+            source = located(model, source, subjects, replace(settings, blend=True))
         with applied(model, *subjects.concepts):
             found = yield from inverted(model, source, asked, cache=inversions(work))
             shown, average = yield from _attention(model, found, settings)
-            mask = (yield from _mask(model, found, subjects, settings)) if swap else None
+            mask = (yield from _mask(model, found, source, subjects, settings)) if swap else None
             picture = source.picture
             if picture is None:
                 picture = decoded(model, found.inversion.trajectory[:1]).cpu()
@@ -82,9 +85,14 @@ def _attention(
 
 
 def _mask(
-    model: DiffusionModel, found: Inverted, subjects: SwapSubjects, settings: SwapSettings
+    model: DiffusionModel,
+    found: Inverted,
+    source: InputPicture,
+    subjects: SwapSubjects,
+    settings: SwapSettings,
 ) -> Events[Tensor | None]:
     """Where the latents of this swap may change in the end."""
-    asked = replace(settings, blend=True, budget=0)
-    steps = swap_steps(model, found.source(), subjects.wanted(), asked)
+    asked = replace(settings, blend=True, budget=0, refine_steps=0)
+    whole = found.source(source.picture, source.subject)
+    steps = swap_steps(model, whole, subjects.wanted(), asked)
     return (yield from watched(steps, "Swapping", kept=lambda: found.kept)).mask

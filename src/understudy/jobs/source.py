@@ -36,7 +36,7 @@ class InputPicture:
     """The picture an edit begins with, and what it shows.
 
     picture is None for one that the seed will draw. frame: where in the photo the picture lies;
-    None where it is the whole photo at its own size.
+    None where it is the whole photo at its own size. subject: see `Source.subject`.
     """
 
     prompt: str
@@ -44,6 +44,7 @@ class InputPicture:
     seed: int | None = None
     mask: Float[Tensor, "1 1 h w"] | None = None
     frame: EditRegion | None = None
+    subject: Float[Tensor, "1 1 h w"] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,9 +62,14 @@ class Inverted:
     kept: str = ""  # what a stop after it leaves behind; see `Progress`
     sources: Cache | None = None  # where the features are kept
 
-    def source(self, photo: Float[Tensor, "1 3 h w"] | None = None) -> Source:
-        """The inverted source as swaps and edits take it. photo: what was inverted, if known."""
-        return Source(self.inversion, self.features, photo)
+    def source(
+        self,
+        photo: Float[Tensor, "1 3 h w"] | None = None,
+        subject: Float[Tensor, "1 1 h w"] | None = None,
+    ) -> Source:
+        """The inverted source as swaps and edits take it. photo: what was inverted, if known.
+        subject: see `Source.subject`."""
+        return Source(self.inversion, self.features, photo, subject)
 
     def save_features(self, guidance: float) -> None:
         """Keep the features for the next edit. Call it after the result is written: a run that is

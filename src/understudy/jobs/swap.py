@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, no_grad
 
 from understudy.concept import applied
 from understudy.errors import InputError
@@ -41,6 +41,7 @@ from understudy.swap import swap_steps
 from understudy.swap.photoswap import framed, parts_read
 from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.scorer import scorer_for
+from understudy.swap.where import old_subject
 from understudy.transfer.step import SwapStep
 
 EACH = "each"  # of --region: each swap in a region of its own
@@ -203,10 +204,23 @@ def swapped(
     """
     room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
+    source = located(model, source, subjects, settings)
     with applied(model, *subjects.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
         made = yield from replaced(model, found, source, subjects, settings, photos)
     return made
+
+
+@no_grad()
+def located(
+    model: DiffusionModel, source: InputPicture, subjects: SwapSubjects, settings: SwapSettings
+) -> InputPicture:
+    """The source with the mask of the subjects that are replaced. Call it before the concepts are
+    applied: learning a subject changes what its class word attends to."""
+    if source.picture is None or not settings.blend or settings.where != "subject":
+        return source
+    where = old_subject(model, source.picture, source.prompt, subjects.replacements)
+    return replace(source, subject=where)
 
 
 def replaced(
@@ -221,7 +235,7 @@ def replaced(
     search = schedule_search(model, settings, source, subjects, photos)
     steps = swap_steps(
         model,
-        found.source(source.picture),
+        found.source(source.picture, source.subject),
         subjects.wanted(source.mask),
         settings,
         search=search,
@@ -230,7 +244,8 @@ def replaced(
         steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
     )
     picture = decoded(model, last.target)
-    whole, target = found.source(source.picture), subjects.wanted(source.mask)
+    whole = found.source(source.picture, source.subject)
+    target = subjects.wanted(source.mask)
     picture = framed(model, whole, picture, last, settings, source.mask, (target,)).cpu()
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)

@@ -22,7 +22,7 @@ from understudy.jobs.source import (
     source_of,
 )
 from understudy.jobs.subjects import SwapSubjects, checked_swap
-from understudy.jobs.swap import scorer_of
+from understudy.jobs.swap import located, scorer_of
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.photo import Pixels
@@ -107,12 +107,13 @@ def _swept(
         return frozenset(part for cell in grid for part in parts_read(cell.settings, index))
 
     before = model.nfe
+    source = located(model, source, subjects, grid[0].settings)
     with applied(model, *subjects.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
         spent = model.nfe
         steps = sweep_steps(
             model,
-            found.source(source.picture),
+            found.source(source.picture, source.subject),
             subjects.wanted(source.mask),
             grid,
         )

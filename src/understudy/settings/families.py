@@ -28,6 +28,7 @@ _SWAP: Values = {
     "cross_map_steps": 0.32,
     "budget": 0,
     "eta": 0.0,
+    "refine_steps": 0,
 }
 _P2P: Values = {"self_map_steps": 10, "self_map_side": 256}
 

@@ -38,6 +38,7 @@ def published_counts(
 # the blend keeps the background. How many steps is chosen for each picture within the budget
 # (swap/schedule_search.py). The inverted noise carries the source's colours and shape; eta 0.8
 # replaces a part of it by fresh noise at each step, so that the new subject can take its own.
+# Refining draws it once more without the source (swap/refine.py).
 # "paper": Gu et al. 2023, section 4. "official": the first example of the authors' notebook, which
 # blends latents besides; its step counts are published_counts(steps, *OFFICIAL_FRACTIONS).
 _PUBLISHED: dict[str, Value] = {
@@ -45,6 +46,7 @@ _PUBLISHED: dict[str, Value] = {
     "budget": 0,
     "paste": False,
     "eta": 0.0,
+    "refine_steps": 0,
 }
 PRESETS: dict[str, dict[str, Value]] = {
     "best": {},
@@ -77,6 +79,7 @@ def _rule(values: Values, given: Values) -> Values:
         found["budget"] = 0
     if not values["blend"]:
         found["paste"] = False
+        found["refine_steps"] = 0
     return found
 
 
@@ -85,7 +88,7 @@ class SwapSettings(Settings):
     """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
 
     filling: ClassVar[Layers] = Layers(
-        verb="swap", presets={"": PRESETS}, counts=COUNTS, rule=_rule
+        verb="swap", presets={"": PRESETS}, counts=(*COUNTS, "refine_steps"), rule=_rule
     )
 
     preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
@@ -111,6 +114,13 @@ class SwapSettings(Settings):
         at_least=0,
         share=True,
     )
+    refine_steps: int | float = knob(
+        38,
+        "number or share of steps that are taken again at the end, from the swapped picture with "
+        "fresh noise and without the source (SDEdit); 0: none",
+        at_least=0,
+        share=True,
+    )
     blend: bool = knob(True, "keep the photo's latent outside the subject")
     where: str = knob(
         "subject",
@@ -119,7 +129,7 @@ class SwapSettings(Settings):
         choices=("attention", "difference", "subject"),
     )
     budget: int = knob(
-        300,
+        600,
         "network evaluations for searching the three numbers above; 0: no search",
         at_least=0,
     )

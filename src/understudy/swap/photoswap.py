@@ -9,6 +9,7 @@ the inversion too. Knows models through their protocol; knows no files and no co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -23,9 +24,10 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.schedule_search import ScheduleSearch, candidates
+from understudy.swap.refine import refine_count, refined_steps
+from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.swap.subjects import source_places, subjects_named, target_places
-from understudy.swap.where import around_both, may_change, old_subject
+from understudy.swap.where import BothSubjects, may_change, old_subject
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
@@ -72,8 +74,9 @@ def swap_steps(
     blend = blend_of(model, source, targets, settings)
     stochastic = StochasticNoise(settings.eta, settings.temperature, settings.noise_seed)
     if search is not None and settings.budget:
-        return search.steps(model, source, targets, settings, blend=blend, stochastic=stochastic)
-    return replay_steps(
+        steps = search.steps(model, source, targets, settings, blend=blend, stochastic=stochastic)
+        return _finished(model, source, targets, settings, steps, search)
+    steps = replay_steps(
         model,
         source,
         targets,
@@ -82,6 +85,41 @@ def swap_steps(
         blend=blend,
         stochastic=stochastic,
     )
+    return _finished(model, source, targets, settings, steps, None)
+
+
+def _finished(
+    model: DiffusionModel,
+    source: Source,
+    targets: Sequence[Target],
+    settings: SwapSettings,
+    steps: Iterator[SwapStep],
+    search: ScheduleSearch | None,
+) -> Iterator[SwapStep]:
+    """The steps, the refining ones after them, and in the last of all one candidate a target."""
+    count = 1 if search is None else len(candidates(settings, len(targets)))
+    more, step = refine_count(settings), None
+    for step in steps:
+        last = step.index == settings.steps - 1 and not more
+        if last and search is not None:
+            step = step.rows(search.best(model, step, count))
+        yield replace(step, total=settings.steps + more)
+    if not more or step is None:
+        return
+    clean = source.inversion.clean
+    for again in refined_steps(
+        model,
+        step,
+        [targets[number // count] for number in step.targets],
+        step.source if clean is None else clean,
+        source.inversion.times,
+        settings,
+        noises=1 if search is None else REDRAWN,
+    ):
+        last = again.index == again.total - 1
+        if last and search is not None:
+            again = again.rows(search.best(model, again, count))
+        yield again
 
 
 def swap(
@@ -132,9 +170,13 @@ def framed(
     if mask is not None:
         where = where.minimum(F.interpolate(mask.to(swapped), size=size))
     if settings.where == "subject" and targets:
-        old = old_subject(model, photo, source.prompt, targets[0].words)
+        old = source.subject
+        if old is None:
+            old = old_subject(model, photo, source.prompt, targets[0].words)
         if old is not None:
-            where = where.minimum(around_both(model, old, swapped, redrawn, targets).to(swapped))
+            both = BothSubjects.found(model, old.to(swapped), swapped, targets)
+            swapped = both.toned(photo.to(swapped), swapped, redrawn)
+            where = where.minimum(both.reached(swapped, redrawn).to(swapped))
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
 
@@ -202,8 +244,10 @@ def blend_of(
         found = difference_mask(found, parts=subjects_named(source.prompt, words))
         if settings.where == "difference":
             return Blend(start=start, mask=found if where is None else found * where)
-        with torch.no_grad():
-            old = old_subject(model, model.decode(clean), source.prompt, words)
+        old = source.subject
+        if old is None:
+            with torch.no_grad():
+                old = old_subject(model, model.decode(clean), source.prompt, words)
         found = found if old is None else may_change(old.to(found), found)
         around = None if sigmas is not None else clean
         return Blend(start=0, mask=found if where is None else found * where, clean=around)

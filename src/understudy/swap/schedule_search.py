@@ -4,7 +4,8 @@ Photoswap's authors search a grid for every picture (Gu et al. 2023, arXiv:2305.
 Here the candidates lie on one line, from a loose hold on the source, which lets the subject be
 itself, to the paper's, which keeps its pose. They share the source, and each other's steps as long
 as their schedules agree. Part of the way through, when the clean picture can be told well enough,
-each is judged by who it shows and how it stands. The best two go on, and the better one is left.
+each is judged by who it shows and how it stands. The best two go on, are refined (refine.py), and
+the best is left.
 
 Knows latents and schedules; the scorer says what a picture shows.
 """
@@ -23,6 +24,7 @@ from torch import Tensor
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
+from understudy.swap.refine import refine_count
 from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
@@ -45,6 +47,7 @@ TRIALS = (
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
 SCORED_AT = 0.6  # share of the steps after which candidates are judged
 FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
+REDRAWN = 2  # times that each of them is refined, with other noise
 
 
 @runtime_checkable
@@ -92,9 +95,10 @@ class ScheduleSearch:
         blend: Blend | None,
         stochastic: StochasticNoise | None = None,
     ) -> Iterator[SwapStep]:
-        """The steps of a swap whose candidates are narrowed down to one for each target.
+        """The steps of a swap whose candidates are narrowed down to FINALISTS for each target.
 
-        Target number t's candidates are the run's targets t * n to t * n + n - 1, n of them.
+        `best` then chooses one. Target number t's candidates are the run's targets t * n to
+        t * n + n - 1, n of them.
         """
         found = candidates(settings, len(targets))
         plans, count, scored = [one.plan for one in found], len(found), scoring_step(settings)
@@ -112,25 +116,27 @@ class ScheduleSearch:
         )
         for index in range(settings.steps):
             step = run.step(index)
-            if index == settings.steps - 1:
-                step = step.only(self._best(model, step, count, 1))
             yield step
             if index == scored:
                 # Dropped candidates cost nothing from here on.
-                run.narrow(self._best(model, step, count, FINALISTS))
+                best = self.best(model, step, count, FINALISTS)
+                run.narrow([step.targets[row] for row in best])
 
-    def _best(self, model: DiffusionModel, step: SwapStep, count: int, most: int) -> list[int]:
-        """The numbers of the best candidates of each target, at most so many each."""
+    def best(self, model: DiffusionModel, step: SwapStep, count: int, most: int = 1) -> list[int]:
+        """The rows of a step with the best candidates of each target, at most so many each.
+
+        count: candidates of each target.
+        """
         groups: dict[int, list[int]] = {}
-        for number in step.targets:
-            groups.setdefault(number // count, []).append(number)
+        for row, number in enumerate(step.targets):
+            groups.setdefault(number // count, []).append(row)
         if all(len(group) <= most for group in groups.values()):
-            return list(step.targets)
-        scores = dict(zip(step.targets, self.scores(model, step).tolist(), strict=True))
+            return list(range(len(step.targets)))
+        scores = self.scores(model, step).tolist()
         return sorted(
-            number
+            row
             for group in groups.values()
-            for number in sorted(group, key=scores.__getitem__, reverse=True)[:most]
+            for row in sorted(group, key=scores.__getitem__, reverse=True)[:most]
         )
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
@@ -211,7 +217,8 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         reads = any(swap.any for swap in swaps) or by_words
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
         rows += halves * len(branches) * targets
-    return rows
+    again = min(len(found), FINALISTS) * REDRAWN
+    return rows + halves * refine_count(settings) * again * targets
 
 
 def _repeated(blend: Blend, count: int) -> Blend:

@@ -10,7 +10,9 @@ Knows models through their protocol.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -18,16 +20,25 @@ from torch import Tensor
 
 from understudy.errors import InputError
 from understudy.masks.find import find_mask
+from understudy.masks.parts import parts_of
 from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_mask, to_pixels
+from understudy.pictures.tone import toned
 from understudy.transfer.blend import latent_mask
 from understudy.transfer.source_target import Replacement, Target
 
 COVERED = 0.08  # share of a cell from which on it belongs to a subject
-RIM, REACH = 1, 3  # cells: around the old subject, and how far the new one may reach
-OLD_EDGE, NEW_EDGE = 0.035, 0.015  # of the picture's side: around the old and the new subject
-STRONG = 0.4  # of the range from -1 to 1: a change of colour that the masks cannot have missed
+RIM, REACH = 2, 4  # cells: around the old subject, and how far the new one may reach
+INSIDE = 0.5  # of a soft mask: above it a pixel is the subject's
+# Of the picture's longer side, around the old and the new subject. Within the edges swapped pixels
+# are pasted; the feathered seam lies in them, not on the subject. Beyond the rims the photo's
+# background is known.
+OLD_EDGE, NEW_EDGE = 0.08, 0.05
+OLD_RIM, NEW_RIM = 0.03, 0.015
+SPECK = 0.1  # of the largest part's area: a smaller part of a mask is none of the subject's
+STRONG = 0.3  # of the range from -1 to 1: a change of colour that the masks cannot have missed
+FARTHEST = 0.06  # of the side: how far beyond the edges such changes are followed
 
 
 def found_by_words(
@@ -42,7 +53,16 @@ def found_by_words(
         mask = find_mask(model, to_pixels(picture.clamp(-1, 1)), prompt, Selection(tuple(words)))
     except InputError:
         return None
-    return to_mask(mask)
+    return to_mask(_without_specks(mask))
+
+
+def _without_specks(mask: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """The mask without parts that are far smaller than its largest: bits of other things."""
+    parts = parts_of(mask > INSIDE)
+    largest = max((int(part.sum()) for part in parts), default=0)
+    whole = [part for part in parts if part.sum() >= SPECK * largest]
+    near = np.logical_or.reduce([mask <= INSIDE, *whole])
+    return np.where(near, mask, 0).astype(np.float32)
 
 
 def old_subject(
@@ -67,33 +87,69 @@ def may_change(
     return _grown(cells, RIM).maximum(difference * _grown(cells, REACH))
 
 
-def around_both(
-    model: DiffusionModel,
-    old: Float[Tensor, "1 1 h w"],
-    swapped: Float[Tensor, "k 3 h w"],
-    redrawn: Float[Tensor, "1 3 h w"],
-    targets: Sequence[Target],
-) -> Float[Tensor, "k 1 h w"]:
-    """1 on the old subject and on the new one of each swapped picture, and narrow edges; where no
-    new subject is found, 1 everywhere.
+@dataclass(frozen=True)
+class BothSubjects:
+    """The old subject "1 1 h w", and the new one of each swapped picture "k 1 h w": 1 where it is.
 
-    A mask may miss a tail. Strong changes of colour that touch the masks belong to them, too; those
-    that stand alone are of something else. redrawn: the photo as the autoencoder draws it.
-    targets: of the pictures.
+    Where no new subject is found its mask is 1 everywhere.
     """
-    side = max(swapped.shape[-2:])
-    old = _grown((old > 0.5).float(), max(1, round(OLD_EDGE * side)))
-    masks: list[Tensor] = []
-    for picture, target in zip(swapped.split(1), targets, strict=True):
-        phrases = [one.phrase for one in target.words]
-        new = found_by_words(model, picture, target.prompt, phrases)
-        if new is None:
-            masks.append(torch.ones_like(old))
-            continue
-        both = old.maximum(_grown((new > 0.5).float(), max(1, round(NEW_EDGE * side))))
-        strong = (picture - redrawn).abs().amax(1, keepdim=True) > STRONG
-        masks.append(_grown(_reached(both, strong.to(both)), 1))
-    return torch.cat(masks)
+
+    old: Float[Tensor, "1 1 h w"]
+    new: Float[Tensor, "k 1 h w"]
+
+    @classmethod
+    def found(
+        cls,
+        model: DiffusionModel,
+        old: Float[Tensor, "1 1 h w"],
+        swapped: Float[Tensor, "k 3 h w"],
+        targets: Sequence[Target],
+    ) -> BothSubjects:
+        """With the new subjects found by their words. old: as `old_subject` gives it."""
+        masks: list[Tensor] = []
+        for picture, target in zip(swapped.split(1), targets, strict=True):
+            phrases = [one.phrase for one in target.words]
+            new = found_by_words(model, picture, target.prompt, phrases)
+            masks.append(torch.ones_like(old) if new is None else new)
+        old, new = ((mask > INSIDE).to(swapped) for mask in (old, torch.cat(masks)))
+        # A learned word may point at another thing, too: the new subject is where the old one was.
+        here = _grown(old, max(1, round(OLD_EDGE * max(old.shape[-2:]))))
+        rows = [_reached(one * here, one) for one in new.split(1)]
+        return cls(old, torch.cat(rows))
+
+    def toned(
+        self,
+        photo: Float[Tensor, "1 3 h w"],
+        swapped: Float[Tensor, "k 3 h w"],
+        redrawn: Float[Tensor, "1 3 h w"],
+    ) -> Float[Tensor, "k 3 h w"]:
+        """The swapped pictures with the colours of their background fitted to the photo's."""
+        old, new = self._grown(OLD_RIM, NEW_RIM)
+        return toned(photo, swapped, redrawn, old, new)
+
+    def reached(
+        self, swapped: Float[Tensor, "k 3 h w"], redrawn: Float[Tensor, "1 3 h w"]
+    ) -> Float[Tensor, "k 1 h w"]:
+        """1 on both subjects and their edges.
+
+        A mask may miss a tail. Strong changes of colour that touch the masks belong to them, too;
+        those that stand alone or lead far away are of something else. redrawn: the photo as the
+        autoencoder draws it.
+        """
+        old, new = self._grown(OLD_EDGE, NEW_EDGE)
+        both = old.maximum(new)
+        strong = ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(new)
+        strong = strong * _grown(both, max(1, round(FARTHEST * max(old.shape[-2:]))))
+        rows = [_reached(*pair) for pair in zip(both.split(1), strong.split(1), strict=True)]
+        return _grown(torch.cat(rows), 1)
+
+    def _grown(self, old: float, new: float) -> tuple[Tensor, Tensor]:
+        """Both masks with rims, in shares of the longer side."""
+        side = max(self.old.shape[-2:])
+        return (
+            _grown(self.old, max(1, round(old * side))),
+            _grown(self.new, max(1, round(new * side))),
+        )
 
 
 def _reached(

@@ -26,11 +26,14 @@ class Source:
         inversion: made by the model with the same concepts applied; it holds the source prompt.
         features: attention features kept by earlier edits of this photo; read and extended.
         photo: the picture that was inverted, for pasting; None = the decoded inversion.
+        subject: 1 where the subjects that are replaced are, found before concepts were applied;
+            None = found by their words in the model as it is.
     """
 
     inversion: Inversion
     features: SourceFeatures | None = None
     photo: Float[Tensor, "1 3 h w"] | None = None
+    subject: Float[Tensor, "1 1 h w"] | None = None
 
     @property
     def prompt(self) -> str:

@@ -41,8 +41,11 @@ class SwapStep:
 
     def only(self, numbers: Collection[int]) -> SwapStep:
         """The same step of some of its targets alone."""
-        kept = [place for place, number in enumerate(self.targets) if number in numbers]
-        mask = self.mask
+        return self.rows([row for row, number in enumerate(self.targets) if number in numbers])
+
+    def rows(self, kept: Sequence[int]) -> SwapStep:
+        """The same step of some rows of its latents, in this order; a row may be repeated."""
+        mask, kept = self.mask, list(kept)
         return replace(
             self,
             targets=tuple(self.targets[place] for place in kept),

@@ -21,7 +21,7 @@ from understudy.generators.windows import Windows
 
 
 class StyleGAN2Held(HeldLayers[tuple[Tensor, ...]]):
-    """Implements `HeldLatent` for StyleGAN2, with the stored noise. A walk: what left each block."""
+    """Implements `HeldLatent` for StyleGAN2, with the stored noise. A walk: the blocks' outputs."""
 
     def __init__(
         self,

@@ -1,0 +1,132 @@
+"""swap/refine.py and pictures/tone.py: the new subject is drawn once more, its background fitted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+
+from test_swap import TARGET, model_of, null_text
+from understudy.diffusion.sampler import drawn, noise_streams
+from understudy.pictures.tone import toned
+from understudy.settings import SwapSettings
+from understudy.swap.photoswap import swap_steps
+from understudy.swap.refine import AGAIN, refine_count
+from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
+from understudy.transfer.source_target import Replacement, Target
+from understudy.transfer.step import AROUND
+
+STEPS, AGAIN_STEPS = 6, 4
+SETTINGS = SwapSettings.filled(
+    {"preset": "best", "steps": STEPS, "guidance": 4.0, "budget": 0, "where": "attention"}
+)
+MASK = torch.zeros(1, 1, 16, 16, dtype=torch.float64)
+MASK[..., 4:12, 4:12] = 1
+WANTED = Target(TARGET, (Replacement("cat", "sks dog"),), mask=MASK)
+
+
+def plainly(model, begun, clean, mask, settings, times):
+    """SDEdit with a blend, written out: one row, float64."""
+    first, later, around = (
+        noise_streams([seed])
+        for seed in (
+            settings.noise_seed + AGAIN,
+            settings.noise_seed + AGAIN + 1,
+            settings.noise_seed + AGAIN + AROUND,
+        )
+    )
+    schedule, shape = model.schedule, clean.shape[1:]
+    times = times[-AGAIN_STEPS - 1 :]
+    x = schedule.noised(begun, drawn(first, shape, like=model), times[0])
+    for start, end in pairwise(times):
+        none, told = (model.predict(x, start, model.embed([p])) for p in ("", TARGET))
+        picture, noise = schedule.denoised(x, none + settings.guidance * (told - none), start)
+        if end == times[-1]:
+            return clean + mask * (
+                schedule.signal(end) * picture + schedule.noise(end) * noise - clean
+            )
+        sigma = settings.eta * schedule.fresh_noise(start, end)
+        fresh = settings.temperature * drawn(later, shape, like=model)
+        kept = (schedule.noise(end) ** 2 - sigma**2) ** 0.5
+        x = schedule.signal(end) * picture + kept * noise + sigma * fresh
+        photo = schedule.noised(clean, drawn(around, shape, like=model), end)
+        x = photo + mask * (x - photo)
+    raise AssertionError("the loop ends in its last step")
+
+
+def test_refining_equals_the_plain_loop():
+    model = model_of()
+    inversion = null_text(model, steps=STEPS)
+    settings = replace(SETTINGS, refine_steps=AGAIN_STEPS)
+    *_, before = swap_steps(model, inversion, WANTED, replace(settings, refine_steps=0))
+    with torch.no_grad():
+        wanted = plainly(
+            model, before.target, inversion.clean, before.mask, settings, inversion.times
+        )
+    steps = list(swap_steps(model, inversion, WANTED, settings))
+    assert [step.index for step in steps] == list(range(STEPS + AGAIN_STEPS))
+    assert {step.total for step in steps} == {STEPS + AGAIN_STEPS}
+    assert torch.allclose(steps[-1].target, wanted, rtol=0, atol=1e-10)
+    assert float((steps[-1].target - before.target).abs().max()) > 0.1
+    outside = (before.mask == 0).expand_as(wanted)
+    assert torch.equal(steps[-1].target[outside], inversion.clean[outside])
+
+
+def test_how_many_steps_are_taken_again():
+    assert refine_count(replace(SETTINGS, refine_steps=0.5)) == 3
+    assert refine_count(replace(SETTINGS, refine_steps=100)) == STEPS
+    assert SwapSettings.filled({"steps": 25}).refine_steps == 19
+    assert SwapSettings.filled({"preset": "paper"}).refine_steps == 0
+    assert SwapSettings.filled({"blend": False}).refine_steps == 0
+    assert SwapSettings.filled({"blend": False, "preset": "official"}).refine_steps == 0
+
+
+class Brightness:
+    """Identity is the mean colour; layout says nothing."""
+
+    def identity(self, pictures, subject=None):
+        return F.normalize(pictures.mean((2, 3)), dim=1)
+
+    def layout(self, pictures, subject=None):
+        return F.normalize(torch.ones(len(pictures), 4), dim=1)
+
+
+def test_each_finalist_is_refined_with_several_noises_and_one_is_left():
+    model = model_of()
+    inversion = null_text(model, steps=STEPS)
+    settings = replace(SETTINGS, refine_steps=2, budget=200)
+    assert len(candidates(settings)) > 2
+    search = ScheduleSearch(
+        Brightness(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32)
+    )
+    steps = list(swap_steps(model, inversion, WANTED, settings, search=search))
+    assert len(steps[-3].targets) == 2 and len(steps[-2].targets) == 2 * REDRAWN
+    assert len(steps[-1].targets) == 1
+    scores = search.scores(model, steps[-2])
+    assert scores.unique().numel() == 2 * REDRAWN, "every row has its own noise"
+    assert steps[-1].nfe == 2 * 2 * REDRAWN
+
+
+def test_the_background_takes_the_photo_s_tone_and_the_subject_stays():
+    torch.manual_seed(0)
+    photo = 0.3 * torch.rand(1, 3, 128, 128)
+    edited = photo + torch.tensor([0.1, -0.05, 0.02]).view(1, 3, 1, 1)
+    old, new = torch.zeros(1, 1, 128, 128), torch.zeros(1, 1, 128, 128)
+    old[..., 30:60, 30:60], new[..., 30:60, 45:75] = 1, 1
+    edited[..., 30:60, 45:75] += 0.9
+    edited[..., 20:30, 55:65] += 0.9  # a hat that the mask of the new subject misses
+    found = toned(photo, edited, photo, old, new)
+    gap = (slice(None), slice(None), slice(34, 56), slice(32, 41))
+    assert float((found - photo)[gap].abs().mean()) < 0.02
+    for inside in ((slice(34, 56), slice(50, 70)), (slice(22, 28), slice(57, 63))):
+        assert torch.allclose(found[..., *inside], edited[..., *inside], atol=1e-3)
+
+
+def test_where_nothing_is_known_nothing_is_changed():
+    edited = torch.rand(2, 3, 32, 32)
+    whole = torch.ones(2, 1, 32, 32)
+    assert torch.equal(
+        toned(torch.zeros(1, 3, 32, 32), edited, edited[:1], whole[:1], whole), edited
+    )
