@@ -1,5 +1,6 @@
 """Where two prompts disagree: found on a model that says so, counted, and used by a swap."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -143,3 +144,22 @@ def test_the_photo_stays_beside_both_subjects(monkeypatch: pytest.MonkeyPatch) -
     assert masks[0, 0, 48, 74] == 1 and masks[0, 0, 85, 85] == 0
     assert masks[0, 0, 30, 30] == 0 and masks[0, 0, 70, 50] == 0
     assert masks[1].min() == 1  # nothing was found: anything may have changed
+
+
+def test_a_new_subject_is_where_the_old_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
+    old[..., 40:60, 40:60] = new[..., 30:60, 42:58] = 1
+    new[..., 70:90, 80:90] = 1  # a learnt word points at a neighbour, too
+    monkeypatch.setattr(where, "found_by_words", lambda *given: new)
+    targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))]
+    both = where.BothSubjects.found(tiny_model(), old, torch.zeros(1, 3, 100, 100), targets)
+    assert both.new[0, 0, 31, 50] == 1 and both.new[0, 0, 80, 85] == 0
+
+
+def test_bits_of_other_things_are_no_part_of_a_subject() -> None:
+    mask = np.zeros((60, 60), np.float32)
+    mask[10:40, 10:40], mask[50:54, 50:54], mask[45:55, 5:20] = 0.9, 0.8, 0.9
+    mask[20, 41] = 0.3  # a soft edge
+    found = where._without_specks(mask)  # pyright: ignore[reportPrivateUsage]
+    assert found[52, 52] == 0 and found[50, 10] > 0.5
+    assert found[20, 20] == mask[20, 20] and found[20, 41] == mask[20, 41]

@@ -1,4 +1,4 @@
-"""swap/refine.py and pictures/tone.py: the new subject is drawn once more, its background fitted."""
+"""swap/refine.py, pictures/tone.py: the new subject is drawn again, its background is fitted."""
 
 from __future__ import annotations
 
@@ -8,10 +8,17 @@ from itertools import pairwise
 import torch
 import torch.nn.functional as F
 
+from test_concept import concept_for
 from test_swap import TARGET, model_of, null_text
+from tiny import tiny_model
 from understudy.diffusion.sampler import drawn, noise_streams
+from understudy.jobs import swap as jobs_swap
+from understudy.jobs.events import completed
+from understudy.jobs.source import InputPicture
+from understudy.jobs.subjects import SwapSubjects
 from understudy.pictures.tone import toned
-from understudy.settings import SwapSettings
+from understudy.settings import InvertSettings, SwapSettings
+from understudy.swap import photoswap
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.refine import AGAIN, refine_count
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
@@ -130,3 +137,28 @@ def test_where_nothing_is_known_nothing_is_changed():
     assert torch.equal(
         toned(torch.zeros(1, 3, 32, 32), edited, edited[:1], whole[:1], whole), edited
     )
+
+
+def test_the_old_subject_is_found_before_concepts_are_applied(monkeypatch):
+    """Learning a subject may change what its class word attends to."""
+    model = tiny_model("toy")
+    weight = model.unet.conv_in.weight
+    before, seen = weight.detach().clone(), list[bool]()
+
+    def find(model, picture, prompt, replacements):
+        seen.append(torch.equal(weight, before))
+        return torch.ones(1, 1, *model.picture_size)
+
+    monkeypatch.setattr(jobs_swap, "old_subject", find)
+    monkeypatch.setattr(photoswap, "old_subject", find)
+    concept = concept_for(model, "rex", 0)
+    picture = torch.zeros(1, 3, *model.picture_size)
+    source = InputPicture("a photo of cat", picture)
+    subjects = SwapSubjects(
+        (Replacement("cat", concept.phrase),), (concept,), f"a photo of {concept.phrase}"
+    )
+    settings = SwapSettings(steps=2, budget=0, refine_steps=0, self_output_steps=1)
+    asked = InvertSettings(steps=2, method="direct", guidance=settings.guidance)
+    completed(jobs_swap.swapped(model, source, subjects, settings, asked))
+    assert seen == [True], "found once, by the model as it was"
+    assert torch.equal(weight, before)
