@@ -84,7 +84,7 @@ def test_refining_equals_the_plain_loop():
 def test_how_many_steps_are_taken_again():
     assert refine_count(replace(SETTINGS, refine_steps=0.5)) == 3
     assert refine_count(replace(SETTINGS, refine_steps=100)) == STEPS
-    assert SwapSettings.filled({"steps": 25}).refine_steps == 19
+    assert SwapSettings.filled({"steps": 25}).refine_steps == 15
     assert SwapSettings.filled({"preset": "paper"}).refine_steps == 0
     assert SwapSettings.filled({"blend": False}).refine_steps == 0
     assert SwapSettings.filled({"blend": False, "preset": "official"}).refine_steps == 0

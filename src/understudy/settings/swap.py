@@ -115,7 +115,7 @@ class SwapSettings(Settings):
         share=True,
     )
     refine_steps: int | float = knob(
-        38,
+        30,
         "number or share of steps that are taken again at the end, from the swapped picture with "
         "fresh noise and without the source (SDEdit); 0: none",
         at_least=0,
@@ -129,7 +129,7 @@ class SwapSettings(Settings):
         choices=("attention", "difference", "subject"),
     )
     budget: int = knob(
-        600,
+        540,
         "network evaluations for searching the three numbers above; 0: no search",
         at_least=0,
     )

@@ -106,11 +106,11 @@ def _finished(
         yield replace(step, total=settings.steps + more)
     if not more or step is None:
         return
-    clean = source.inversion.clean
+    clean, wanted = source.inversion.clean, [targets[number // count] for number in step.targets]
     for again in refined_steps(
         model,
-        step,
-        [targets[number // count] for number in step.targets],
+        replace(step, mask=_narrowed(model, source, step, wanted, settings)),
+        wanted,
         step.source if clean is None else clean,
         source.inversion.times,
         settings,
@@ -120,6 +120,25 @@ def _finished(
         if last and search is not None:
             again = again.rows(search.best(model, again, count))
         yield again
+
+
+@torch.no_grad()
+def _narrowed(
+    model: DiffusionModel,
+    source: Source,
+    step: SwapStep,
+    targets: Sequence[Target],
+    settings: SwapSettings,
+) -> Float[Tensor, "k 1 h w"] | None:
+    """The mask of a step, no wider than the subjects of its pictures: refining would fill it.
+
+    targets: of the step's rows.
+    """
+    old = source.subject
+    if step.mask is None or settings.where != "subject" or old is None:
+        return step.mask
+    pictures = model.decode(step.target)
+    return BothSubjects.found(model, old.to(pictures), pictures, targets).cells(step.mask)
 
 
 def swap(

@@ -34,9 +34,10 @@ INSIDE = 0.5  # of a soft mask: above it a pixel is the subject's
 # Of the picture's longer side, around the old and the new subject. Within the edges swapped pixels
 # are pasted; the feathered seam lies in them, not on the subject. Beyond the rims the photo's
 # background is known.
-OLD_EDGE, NEW_EDGE = 0.08, 0.05
+OLD_EDGE, NEW_EDGE = 0.045, 0.035
 OLD_RIM, NEW_RIM = 0.03, 0.015
 SPECK = 0.1  # of the largest part's area: a smaller part of a mask is none of the subject's
+NEAR = 0.06  # of the side: as near to the old subject the new one is
 STRONG = 0.3  # of the range from -1 to 1: a change of colour that the masks cannot have missed
 FARTHEST = 0.06  # of the side: how far beyond the edges such changes are followed
 
@@ -113,7 +114,7 @@ class BothSubjects:
             masks.append(torch.ones_like(old) if new is None else new)
         old, new = ((mask > INSIDE).to(swapped) for mask in (old, torch.cat(masks)))
         # A learned word may point at another thing, too: the new subject is where the old one was.
-        here = _grown(old, max(1, round(OLD_EDGE * max(old.shape[-2:]))))
+        here = _grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
         rows = [_reached(one * here, one) for one in new.split(1)]
         return cls(old, torch.cat(rows))
 
@@ -142,6 +143,12 @@ class BothSubjects:
         strong = strong * _grown(both, max(1, round(FARTHEST * max(old.shape[-2:]))))
         rows = [_reached(*pair) for pair in zip(both.split(1), strong.split(1), strict=True)]
         return _grown(torch.cat(rows), 1)
+
+    def cells(self, mask: Float[Tensor, "m 1 lh lw"]) -> Float[Tensor, "k 1 lh lw"]:
+        """What of a mask of the latents' size lies on both subjects and in one cell around them."""
+        size = (int(mask.shape[-2]), int(mask.shape[-1]))
+        covered = latent_mask(self.old.maximum(self.new), size) > COVERED
+        return mask * _grown(covered.to(mask), 1)
 
     def _grown(self, old: float, new: float) -> tuple[Tensor, Tensor]:
         """Both masks with rims, in shares of the longer side."""
