@@ -237,6 +237,13 @@ def test_a_job_that_cannot_be_done_fails_with_one_line(client: TestClient) -> No
     assert body["state"] == "failed" and "horse" in body["error"] and "\n" not in body["error"]
 
 
+def test_pages_are_asked_for_again_after_an_update(client: TestClient) -> None:
+    first = client.get("/js/api.js")
+    assert first.headers["cache-control"] == "no-cache"
+    again = client.get("/js/api.js", headers={"if-none-match": first.headers["etag"]})
+    assert (again.status_code, again.headers["cache-control"]) == (304, "no-cache")
+
+
 def test_cancel_and_resume(client: TestClient) -> None:
     long = {"generate": {"steps": 900}, "run": {"model": "toy"}}
     wish = {"verb": "generate", "settings": long, "inputs": {"prompt": "a cat"}}

@@ -71,6 +71,21 @@ def test_tabs_fit_a_phone_and_the_address_names_them(browser: Any, studio: Studi
     page.page.context.close()
 
 
+def test_of_two_tabs_the_one_asked_for_last_is_shown(browser: Any, studio: StudioProcess) -> None:
+    page = visit(browser, studio)
+    held: list[Any] = []
+    page.page.route("**/js/tabs/compare.js", lambda route: held.append(route))  # a slow connection
+    page.page.goto(f"{studio.address}#compare")
+    page.until(lambda: bool(held))
+    page.open("models")
+    held[0].continue_()
+    page.until(lambda: page.page.locator("#title-compare").count() > 0)
+    page.painted()
+    assert page.page.locator("#title-models").is_visible()
+    assert not page.page.locator("#title-compare").is_visible()
+    page.page.context.close()
+
+
 def test_forms_are_kept_over_a_reload(browser: Any, studio: StudioProcess) -> None:
     page = visit(browser, studio)
     page.open("generate")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from understudy.cli import show
 from understudy.errors import ExtraMissing, InputError
+
+if TYPE_CHECKING:
+    from understudy.studio.config import Config
 
 
 def studio(
@@ -70,11 +74,13 @@ def studio(
         concepts=tuple(folder.resolve() for folder in _with_own(concepts)),
         devices=tuple(part.strip() for part in devices.split(",") if part.strip()) or ("auto",),
     )
-    serve(config, _announce)
+    serve(config, partial(_announce, config))
 
 
-def _announce(address: str) -> None:
-    show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)")
+def _announce(config: Config, address: str) -> None:
+    """The pages name no folder of this machine, so the terminal does."""
+    put = f"models and checkpoint files go into {config.data / 'models'}"
+    show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)", put)
 
 
 def _with_own(concepts: list[Path]) -> list[Path]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import HTMLResponse, JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from fastapi.staticfiles import StaticFiles
 from starlette.exceptions import HTTPException
 
@@ -53,10 +53,22 @@ def create_app(config: Config) -> Guard:
     _handle_errors(app)
     app.add_api_route("/docs", describe, include_in_schema=False, response_class=HTMLResponse)
     if (STATIC / "index.html").is_file():
-        app.mount("/", StaticFiles(directory=STATIC, html=True), name="pages")
+        app.mount("/", Pages(directory=STATIC, html=True), name="pages")
     else:
         app.add_api_route("/", no_page, include_in_schema=False, response_class=HTMLResponse)
     return Guard(app, config, studio.bell.close)
+
+
+class Pages(StaticFiles):
+    """Files that a browser asks for again each time, mostly to hear that they are the same.
+
+    Without that it would mix scripts of two versions for days after an update.
+    """
+
+    def file_response(self, *given: Any, **named: Any) -> Response:
+        answer = super().file_response(*given, **named)
+        answer.headers["cache-control"] = "no-cache"
+        return answer
 
 
 def no_page() -> str:

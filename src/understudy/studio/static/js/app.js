@@ -62,14 +62,17 @@ async function make(name) {
 }
 
 let refreshJobs = () => {};
+let turn = 0;
+// The tab that was asked for last, also where an earlier one takes longer to load.
 async function show(focus) {
+  const mine = ++turn;
   const asked = location.hash.slice(1).split("?")[0] || load("tab", "learn");
   const name = TABS.some((one) => one?.[0] === asked) ? asked : "learn";
   const found = await tab(name).catch((problem) => {
     toast(`This tab could not be opened: ${problem.message}`, "bad");
     console.error(problem);
   });
-  if (!found) return;
+  if (!found || mine !== turn) return;
   for (const other of made.values()) other.frame.hidden = other !== found;
   if (current && current !== found) current.left?.();
   current = found;

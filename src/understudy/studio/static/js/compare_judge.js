@@ -48,7 +48,7 @@ export function drawJudging(output, state) {
             {},
             row.file
               ? h("img", { src: fileUrl(row.file), alt: `Picture ${letter(place)}` })
-              : h("p", { class: "note" }, row.told ?? "Waiting"),
+              : h("p", { class: "note pending" }, row.told ?? "Waiting"),
             h("figcaption", {}, `Picture ${letter(place)}${open ? `: ${row.label}` : ""}`),
           );
         }),

@@ -11,6 +11,7 @@ export function makeView({ state, canvas, live, ctx, begin }) {
   let chosen = -1,
     maskTimer = 0,
     uploading = null,
+    asked = false,
     shownMask = "";
   const status = h("p", { class: "status", "aria-live": "polite" });
   const run = button("Run", () => live.send(live.running ? "pause" : "run"), {
@@ -160,8 +161,11 @@ export function makeView({ state, canvas, live, ctx, begin }) {
             ? "Press Run, or Space."
             : "Click the picture where something should move.");
     drawPoints(list, canvas.points, head.left, drop);
+    const opened = body.hidden;
     body.hidden = false;
     waiting.hidden = true;
+    if (opened && asked) body.scrollIntoView({ block: "nearest" }); // on a phone it is below the form
+    asked = false;
   };
   live.on.error = (message) => {
     status.textContent = message;
@@ -250,6 +254,7 @@ export function makeView({ state, canvas, live, ctx, begin }) {
       waiting.hidden = true;
     },
     reset: () => {
+      asked = body.hidden = true;
       delete canvas.canvas.dataset.moment;
       canvas.pending = null;
       canvas.points = [];

@@ -15,6 +15,8 @@ const CHOICES = {
   paper: "The paper's values",
   official: "The authors' code",
   photoswap: "Photoswap's values",
+  flowedit: "FlowEdit",
+  flowalign: "FlowAlign",
   "w+": "W+, one latent for each layer",
   w: "W, one latent for all layers",
 };
@@ -25,6 +27,7 @@ const HELPS = {
   preset: "A named set of values to start from.",
   steps: "More steps take longer.",
   negative: "What the picture should not show.",
+  space: "W+ follows points more freely, W stays closer to what the generator draws.",
   guidance: "How closely the picture follows the words.",
 };
 
@@ -45,7 +48,12 @@ export function settingsForm(
   const order = [...shown].sort((a, b) => rank(basic, a.name) - rank(basic, b.name));
   for (const one of order)
     (basic.includes(one.name) ? element : inside).append(
-      settingField({ ...one, told: helps[one.name] }, given, labels[one.name], onChange),
+      settingField(
+        { ...one, help: unnamed(one, settings), told: helps[one.name] },
+        given,
+        labels[one.name],
+        onChange,
+      ),
     );
   if (inside.childElementCount) element.append(more);
   if (Object.keys(given).some((name) => !basic.includes(name) && !hidden.includes(name)))
@@ -53,13 +61,23 @@ export function settingsForm(
   return element;
 }
 
-// Whether a setting is of the chosen method. The help of one that is not of all begins with its methods: "lora: rank".
-function suits({ name, help }, settings, given) {
-  const method = settings.find((one) => one.name === "method");
+// The methods that a setting is of; null for one of all. Its help begins with them: "lora: rank".
+function methodsOf({ help }, settings) {
+  const known = settings.find((one) => one.name === "method")?.choices ?? [];
   const named = /^([a-z0-9, -]+): /.exec(help ?? "")?.[1].split(", ");
-  if (!method || name in given || !named?.every((one) => method.choices.includes(one))) return true;
-  return named.includes(given.method ?? method.value);
+  return named?.every((one) => known.includes(one)) ? named : null;
 }
+
+// Whether a setting is of the chosen method.
+function suits(setting, settings, given) {
+  const method = settings.find((one) => one.name === "method"),
+    named = methodsOf(setting, settings);
+  return setting.name in given || !named || named.includes(given.method ?? method.value);
+}
+
+// The help without the names of methods, which the form shows only for the chosen one.
+const unnamed = (setting, settings) =>
+  methodsOf(setting, settings) ? setting.help.replace(/^[^:]+: /, "") : setting.help;
 
 const rank = (basic, name) => (basic.includes(name) ? basic.indexOf(name) : basic.length);
 

@@ -6,7 +6,7 @@ import { jobCard } from "../jobs.js";
 
 export const title = "Models";
 export const lead =
-  "What swaps, edits and drags can use. Put model folders into the studio's model folder; nothing is downloaded.";
+  "What swaps, edits and drags can use. Put model folders and checkpoint files into the models folder that the terminal named when the studio was started; nothing is downloaded.";
 
 export function create(ctx) {
   const element = h("div", { class: "stack" });
@@ -45,7 +45,9 @@ function table(models) {
           h(
             "tr",
             {},
-            ["Name", "For", "From", "Size", ""].map((one) => h("th", { scope: "col" }, one)),
+            ["Name", "For", "From", "Size", ""].map((one) =>
+              h("th", { scope: "col", class: one === "Size" ? "number" : "" }, one),
+            ),
           ),
         ),
         h(
@@ -97,7 +99,11 @@ function files(found, ctx, load) {
     try {
       const { id } = await post(`/api/models/convert`, { file: file.id });
       ctx.refreshJobs();
-      replace(progress, jobCard(id, { onDone: load }));
+      const done = () => {
+        toast(`${file.id} is converted. It is in the list now.`);
+        load();
+      };
+      replace(progress, jobCard(id, { onDone: done }));
     } catch (problem) {
       toast(problem.message, "bad");
     }
@@ -109,7 +115,7 @@ function files(found, ctx, load) {
     h(
       "p",
       { class: "muted small" },
-      "StyleGAN files (.pkl, .pt) and single-file Stable Diffusion checkpoints in the studio's model folder. They are converted to folders of safetensors without running any code in them.",
+      "StyleGAN files (.pkl, .pt) and single-file Stable Diffusion checkpoints in the models folder. They are converted to folders of safetensors without running any code in them.",
     ),
     found.length
       ? h(

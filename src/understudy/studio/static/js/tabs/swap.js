@@ -96,8 +96,7 @@ export function create(ctx) {
       max: 1.5,
       step: 0.05,
       name: "strength",
-      show: (value) => (value === 1 ? "1, as learnt" : String(value)),
-      help: "Below 1 the new subject keeps more of the model's own idea of its class, above 1 less.",
+      help: "1 is as learnt. Less keeps more of what the model draws for the word itself.",
       onInput: (value) => state.set("strength", value),
     });
     const settings = settingsPart({ state, verb: "swap", basic: ["preset"], hidden: [] });
