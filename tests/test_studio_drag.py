@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import multiprocessing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -146,6 +147,21 @@ def test_frames_of_a_run_carry_the_number_of_the_last_command(tmp_path: Path) ->
     told = [(head["event"], head["re"]) for head in heads(messages)]
     frames = [("frame", number) for number in (0, 7, 8, 8)]
     assert told == [*frames, ("film", -5), ("frame", 8), ("frame", 8)]
+
+
+def test_a_drag_takes_what_suits_its_generator(tmp_path: Path) -> None:
+    """Like the command line, at the beginning and after settings were changed."""
+    ours, theirs = multiprocessing.Pipe()
+    desk = _Desk(theirs, tmp_path)
+    opening = {"do": "open", "generator": "toybox-gan", "seed": 3, "device": "cpu"}
+    desk.answer({**opening, "settings": {}, "session": "a"})
+    suited = DragSettings.filled({}, "toybox-gan")
+    assert suited != DragSettings.filled({})
+    assert desk.drags["a"].settings == suited
+    desk.answer({"do": "settings", "settings": {"r2": 9.0}, "session": "a", "re": 1})
+    assert desk.drags["a"].settings == replace(suited, r2=9.0)
+    assert desk.drags["a"].moment.shown.settings == replace(suited, r2=9.0)
+    ours.close()
 
 
 def test_of_two_pages_none_waits_for_an_answer_that_was_given(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ class DragSession:
         Raises InputError for a latent of another generator or with numbers that are not finite,
         for points outside the picture or at odds with each other, and for a mask that does not fit.
         """
-        settings = settings or DragSettings.filled({})
+        settings = settings or DragSettings.filled({}, generator.name)
         check_latent(generator, latent)
         engine = Engine.made(generator, latent, settings, mask)
         points, targets = tensors(checked_pairs(pairs, generator.picture_size))

@@ -96,7 +96,7 @@ class LiveDrag:
     def configure(self, given: dict[str, Any]) -> None:
         """Other settings from here on; another latent space begins a new drag from this picture."""
         self._pause()
-        settings = DragSettings.filled(given)
+        settings = DragSettings.filled(given, self.generator.name)
         now = self.moment.shown
         if (settings.space, settings.layers) == (now.settings.space, now.settings.layers):
             shown = now.with_settings(settings)

@@ -67,8 +67,8 @@ class Save(BaseModel):
 def begin(request: Request, asked: Begin) -> dict[str, Any]:
     """Begin a session; its id. The picture comes over the WebSocket."""
     found = studio(request)
-    _opening(found, asked)  # or an error now
-    DragSettings.filled(asked.settings)
+    opening = _opening(found, asked)  # or an error now
+    DragSettings.filled(asked.settings, str(opening["generator"]))
     one = new_id()
     with found.database.change() as line:
         row = (one, time.time(), asked.model_dump_json())

@@ -126,7 +126,7 @@ class _Desk:
             oldest = next(iter(self.drags))
             self._keep(oldest)
             del self.drags[oldest]
-        settings = DragSettings.filled(command.get("settings", {}))
+        settings = DragSettings.filled(command.get("settings", {}), str(command["generator"]))
         model: ImageGenerator = self._generator(
             str(command["generator"]), str(command.get("device", "auto"))
         )
