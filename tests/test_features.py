@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +13,7 @@ from PIL import Image
 
 from lookers import SIDE, clip_folder, dino_folder, sam_folder
 from recognisers import untaught
-from understudy.errors import ExtraMissing, InputError, ModelError
+from understudy.errors import InputError, ModelError
 from understudy.pictures.tensors import to_tensor
 from understudy.toybox import plain_caption, render, sample_scene
 from understudy.vision.encoders import load_clip, load_dino
@@ -29,7 +26,6 @@ from understudy.vision.features import (
     ToyFeatures,
     said,
 )
-from understudy.vision.inception import InceptionFeatures
 from understudy.vision.recogniser import load
 from understudy.vision.sam import load_sam
 
@@ -173,31 +169,3 @@ def test_what_a_prompt_says() -> None:
     assert not [pair for pair in found if pair[0] == "primary"]
     assert ("primary", "red") in said("a red cat", load())
     assert said("a scarfless cathedral", untaught()) == []
-
-
-def test_an_extra_that_is_missing_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    with pytest.raises(ExtraMissing, match=r"understudy\[metrics\]"):
-        InceptionFeatures()
-
-
-def test_inception_is_given_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Network(torch.nn.Module):
-        """Stands for torch-fidelity's: same construction, same call."""
-
-        def __init__(self, name: str, layers: list[str]) -> None:
-            super().__init__()
-            assert (name, layers) == ("inception-v3-compat", ["2048"])
-
-        def forward(self, levels: torch.Tensor) -> tuple[torch.Tensor]:
-            assert levels.dtype == torch.uint8
-            return (levels.float().mean(dim=(1, 2, 3))[:, None].expand(-1, 2048),)
-
-    module: Any = ModuleType("torch_fidelity.feature_extractor_inceptionv3")
-    module.FeatureExtractorInceptionV3 = Network
-    monkeypatch.setitem(sys.modules, "torch_fidelity", ModuleType("torch_fidelity"))
-    monkeypatch.setitem(sys.modules, module.__name__, module)
-    found = InceptionFeatures().of(
-        torch.tensor([-1.0, 0.0, 1.0]).view(3, 1, 1, 1).expand(3, 3, 4, 4)
-    )
-    assert found[:, 0].tolist() == [0, 128, 255]
