@@ -269,6 +269,9 @@ ODD: dict[str, tuple[Break, str]] = {
         edited("tokenizer", "vocab.json", lambda t: {**t, "cat</w>": -1}), "out of bounds"),
     "words: far beyond": (
         edited("tokenizer", "vocab.json", lambda t: {**t, "cat</w>": 999_999}), "has 558 words"),
+    "words: a token with another key": (
+        edited("tokenizer", "tokenizer_config.json", lambda t: {
+            **t, "added_tokens_decoder": {"0": {"content": "!", "\x1b[2J": 1}}}), "with the key"),
     "words: binary merges": (written("tokenizer", "merges.txt", b"\0\1\2"), "damaged"),
     "words: merges of nothing": (
         written("tokenizer", "merges.txt", "#version: 0.2\nqq zz\n"), "cannot be loaded"),

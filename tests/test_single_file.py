@@ -215,7 +215,7 @@ def nine_channels(found: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(("change", "match"), [
     (nine_channels, "takes 9 latent channels.*inpainting"),
-    (lambda t: [t.pop(k) for k in list(t) if ".middle_block." in k], "lack .* mid_block"),
+    (lambda t: [t.pop(k) for k in list(t) if ".middle_block." in k], "lack .*mid_block"),
     (lambda t: t.pop("first_stage_model.decoder.conv_in.weight"), "decoder.conv_in.weight"),
     (lambda t: t.update({f"{UNET}extra": torch.ones(1)}), "diffusion_model.extra"),
     (lambda t: t.update({"first_stage_model.decoder.extra.weight": torch.ones(1)}),

@@ -10,7 +10,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.results import JsonOption
-from understudy.errors import InputError
+from understudy.errors import InputError, one_line
 from understudy.jobs.work import STORE
 from understudy.settings import LEARN_METHODS
 
@@ -69,7 +69,7 @@ def check(
 
 def lines(report: PreflightReport) -> list[str]:
     """The report as a table, and below it what speaks against learning from these photos."""
-    width = max([len(one.file) for one in report.photos] + [5])
+    width = max([len(one_line(one.file)) for one in report.photos] + [5])
     head = f"{'photo':<{width}}  {'width':>5} {'height':>6}  {'cut':>4}  {'sharp':>5}  remarks"
     rows = [head, *(_row(one, width) for one in report.photos), ""]
     rows += [f"warning: {word}" for word in report.warnings]
@@ -80,11 +80,13 @@ def lines(report: PreflightReport) -> list[str]:
 
 
 def _row(one: Finding, width: int) -> str:
+    name = one_line(one.file)
     if one.error:
-        return f"{one.file:<{width}}  {'':>25}  UNUSABLE: {one.error}"
+        return f"{name:<{width}}  {'':>25}  UNUSABLE: {one.error}"
     height, across = one.size
     sizes = f"{across:>5} {height:>6}  {one.cut:>4.0%}  {one.sharpness:>5.2f}"
-    return f"{one.file:<{width}}  {sizes}  {'; '.join((*one.warnings, *one.notes))}".rstrip()
+    remarks = one_line("; ".join((*one.warnings, *one.notes)))
+    return f"{name:<{width}}  {sizes}  {remarks}".rstrip()
 
 
 def _needs(needs: Requirements) -> list[str]:

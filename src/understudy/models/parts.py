@@ -135,8 +135,7 @@ def sources_of(
     missing = sorted(wanted.keys() - sources.keys())
     if missing:
         raise ModelError(
-            f"The weights of {path} lack {len(missing)} tensors, the first is {missing[0]}. "
-            "Copy or download it again."
+            f"The weights of {path} lack {_counted(missing)}. Copy or download it again."
         )
     for own, (name, entry) in sources.items():
         if tuple(wanted[own].shape) != entry.shape:
@@ -151,10 +150,18 @@ def sources_of(
             )
     if left:
         raise ModelError(
-            f"The weights of {path} have {len(left)} tensors that the configuration does not use, "
-            f"the first is {left[0][:90]!r}. Use the configuration they were saved with."
+            f"The configuration of {path} does not use {_counted(left)}, of its weights. Use the "
+            "configuration they were saved with."
         )
     return sources
+
+
+def _counted(names: list[str]) -> str:
+    """ "the tensor a", or "3 tensors, the first is a"."""
+    first = repr(names[0][:90])
+    return (
+        f"the tensor {first}" if len(names) == 1 else f"{len(names)} tensors, the first is {first}"
+    )
 
 
 def _own_name(part: str, name: str, wanted: Mapping[str, Tensor]) -> str | None:

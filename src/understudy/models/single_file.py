@@ -33,6 +33,7 @@ from understudy.models.single_file_shapes import (
     family_of,
     unplaced,
 )
+from understudy.models.tokenizer_files import check_tokenizer
 from understudy.untrusted.checkpoint_file import read_file
 
 FORMAT = 3
@@ -188,6 +189,7 @@ def _open_clip(
 def _write_tokenizers(folder: Path, family: str, source: Path) -> None:
     from transformers import CLIPTokenizer
 
+    check_tokenizer(source)
     pads = {"1": ["<|endoftext|>"], "2": ["!"], "xl": ["<|endoftext|>", "!"]}[family]
     for pad, part in zip(pads, ("tokenizer", "tokenizer_2"), strict=False):
         try:

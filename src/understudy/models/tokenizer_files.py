@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from understudy.errors import ModelError
 from understudy.files.reading import MAX_JSON, check_regular, read_bytes, read_json
+from understudy.files.spec import shown
 from understudy.models.quiet import explained
 
 WORDS = 1_000_000
@@ -14,6 +15,10 @@ FILES = ("vocab.json", "tokenizer.json", "tokenizer_config.json", "special_token
          "added_tokens.json")  # fmt: skip
 # Keys that name code or files elsewhere.
 REFUSED = ("auto_map", "custom_pipelines")
+# Of a token in tokenizer_config.json and special_tokens_map.json. The library prints any other key
+# to the terminal as it is, in front of what --json prints, too.
+TOKEN = {"content", "single_word", "lstrip", "rstrip", "normalized", "special", "id", "__type"}
+DECODER = "added_tokens_decoder"
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -53,11 +58,32 @@ def check_tokenizer(folder: Path) -> None:
             f"{folder} has neither vocab.json with merges.txt nor tokenizer.json. Copy or "
             "download it again."
         )
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        check_tokens(folder / name, told.get(name, {}))
     for name in REFUSED:
         if told.get("tokenizer_config.json", {}).get(name):
             raise ModelError(
                 f"{folder / 'tokenizer_config.json'} has {name!r}, which is not read because it "
                 "brings code. Use a plain copy of the model."
+            )
+
+
+def check_tokens(file: Path, told: dict[str, Any]) -> None:
+    """Raise ModelError for a token with a key that tokens do not have."""
+    left: list[Any] = list(told.values())
+    decoder = told.get(DECODER)
+    tokens = list(cast("dict[str, Any]", decoder).values()) if isinstance(decoder, dict) else []
+    while left:
+        value: Any = left.pop()
+        if isinstance(value, dict):
+            tokens += [value] if "content" in value else []
+            left += cast("dict[str, Any]", value).values()
+        elif isinstance(value, list):
+            left += cast("list[Any]", value)
+    for token in tokens:
+        if isinstance(token, dict) and (odd := set(cast("dict[str, Any]", token)) - TOKEN):
+            raise ModelError(
+                f"{file} has a token with the key {shown(min(odd))}. Copy or download it again."
             )
 
 

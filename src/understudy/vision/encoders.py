@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.errors import ModelError, sentence
+from understudy.errors import ModelError
 from understudy.files.spec import shown
 from understudy.models.folder import read_json
 from understudy.models.registry import find
+from understudy.models.tokenizer_files import load_tokenizer
 from understudy.models.weight_files import weight_files
 from understudy.pictures.recipe import ingredient
 from understudy.vision.network_configs import CLIP, DINO, Keys, used_config
@@ -76,7 +77,7 @@ class Dino:
 
 def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
     """A CLIPModel's folder or hub id. Raises ModelError when it is none, or incomplete."""
-    from transformers import CLIPConfig, CLIPModel, CLIPTokenizer
+    from transformers import CLIPConfig, CLIPModel
 
     folder, used = _folder(name, "clip", CLIP)
     side = _side(name, used["vision_config"], 32)
@@ -85,11 +86,7 @@ def load_clip(name: str, *, device: torch.device | str = "cpu") -> Clip:
         "input_ids": torch.zeros(1, 2, dtype=torch.int64, device="meta"),
     }
     network = load_network(CLIPModel, CLIPConfig, used, folder, example).to(device)
-    try:
-        tokenizer: Any = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # a stranger's files make the library raise anything
-        raise ModelError(f"{folder} has no CLIP tokenizer: {sentence(error)}") from error
-    return Clip(name, _hash(folder), side, network, tokenizer)
+    return Clip(name, _hash(folder), side, network, load_tokenizer(folder))
 
 
 def load_dino(name: str, *, device: torch.device | str = "cpu") -> Dino:

@@ -49,6 +49,8 @@ def _check(folder: Path) -> None:
             told = read_json(folder / name, most=MOST, error=ModelError)
             if not isinstance(told, dict):
                 raise ModelError(f"{folder / name} holds no JSON object. Download it again.")
+            if name in ("tokenizer_config.json", "special_tokens_map.json"):
+                tokenizer_files.check_tokens(folder / name, cast("dict[str, Any]", told))
             for key in tokenizer_files.REFUSED:
                 if cast("dict[str, Any]", told).get(key):
                     raise ModelError(
