@@ -45,6 +45,8 @@ COMMANDS = {
     "explain": "explain photos/0.png --prompt cat --steps 2 --out out/a.png",
     "sweep": "sweep photos/0.png --prompt cat --swap cat=rex --steps 2 --vary self-output=0,1 "
     "--preset paper --out out/a.png",
+    "mask": "mask photos/0.png --select 5,5,40,40 --out out/a.png",
+    "rerun": "rerun made.png --out out/a.png",
     "render": "toybox render --seed 1 --size 64 --out out/a.png",
     "export": "concept export rex --to kohya --out out/a.safetensors",
     "copy": "concept export rex --to folder --out out/copy",
@@ -71,7 +73,7 @@ COMMANDS = {
 }
 CACHED = ("learn", "generate", "invert", "edit", "swap", "explain", "sweep")
 MODELLESS = (
-    "render", "project", "drag", "session", "film", "evaluate swap", "evaluate cases",
+    "rerun", "render", "project", "drag", "session", "film", "evaluate swap", "evaluate cases",
     "evaluate drag", "study", "tally", "subject", "truth", "convert", "convert diffusion",
 )  # fmt: skip
 
@@ -126,6 +128,8 @@ def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         assert ran("learn", "concepts/rex") == 0
         words = "concept export rex --to lora --out photos.lora.safetensors --model"
+        assert cli.main([*words.split(), str(tiny_folder("toy"))]) == 0
+        words = "generate cat --steps 2 --out made.png --model"
         assert cli.main([*words.split(), str(tiny_folder("toy"))]) == 0
     return folder
 
