@@ -228,6 +228,7 @@ REFUSED: dict[str, tuple[Made, str]] = {
         "a.png"),
     "PNG of size 0": (lambda: png(b"", 8, 2, side=(0, 0)), "a.png"),
     "PNG of 2^31 pixels": (lambda: png(b"", 8, 2, side=(2**31 - 1, 1)), "a.png"),
+    "PNG without its palette": (lambda: png(lines(RAMP.astype(np.uint8)), 8, 3), "palette"),
     "PNG of 3 bits": (lambda: png(lines(COLOURS), 3, 2), "a.png"),
     "text chunk that expands to 100 MB": (
         lambda: png(lines(COLOURS), 8, 2,

@@ -44,6 +44,8 @@ def check_complete(file: Path, image: Image.Image) -> None:
     early. The offsets of a TIFF's strips and tiles must lie behind its header.
     """
     if image.format == "PNG":
+        if image.mode == "P" and image.palette is None:  # Pillow would make up one of greys
+            raise _refusal(file, "its palette is missing")
         with file.open("rb") as stream:
             _check_png(file, stream)
     elif image.format in ("JPEG", "MPO"):
