@@ -16,15 +16,17 @@ def rerun(
     picture: Annotated[Path, typer.Argument(help="A picture that understudy made.")],
     inputs: Annotated[
         list[str],
-        typer.Option(help="Folder to search for the inputs, besides . and the picture's own."),
+        typer.Option(
+            help="Folder to search for inputs and model, besides . and the picture's own."
+        ),
     ] = [],  # noqa: B006
     out: OutOption = Path("rerun.png"),
     json: JsonOption = False,
 ) -> None:
     """Make a picture again from its recipe, and compare the pixels.
 
-    Photos, masks and concepts are found by name and must have the SHA-256 of the recipe; what is
-    missing or was changed is listed. The cache is not used. Exit code 1: the pixels differ.
+    Photos, masks, concepts and models are found by name and must be the same as in the recipe; what
+    is missing or was changed is listed. The cache is not used. Exit code 1: the pixels differ.
     """
     made = show.job(Job.of("rerun", picture=picture, inputs=inputs, out=out), json)
     if not made.values["identical"]:

@@ -25,6 +25,7 @@ from understudy.jobs.request import Job, path_inputs
 from understudy.jobs.results import PLACES, check_place
 from understudy.jobs.runner import run, verb_function
 from understudy.jobs.work import MANIFEST, STORE, Work
+from understudy.models.registry import available, generators
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import Ingredient, Recipe, ingredient, read_recipe, versions
 
@@ -41,7 +42,8 @@ def rerun(
 ) -> Events[Result]:
     """Make a picture again from its recipe.
 
-    inputs: folders to look for the inputs in, besides the working folder and the picture's own.
+    inputs: folders to look for the inputs and the model in, besides the working folder and the
+    picture's own.
     """
     check_place(out)
     recipe = read_recipe(picture)
@@ -81,11 +83,27 @@ def located(job: Job, recipe: Recipe, folders: Sequence[Path]) -> Job:
             places[wanted.role, wanted.name] = found
         else:
             faults.append(found)
+    settings = {name: dict(group) for name, group in job.settings.items()}
+    named = dict(job.inputs)
+    for holder, key in ((settings.get("run", {}), "model"), (named, "generator")):
+        if (place := model_place(str(holder.get(key) or ""), folders)) is None:
+            faults.append(f"{key} {holder[key]} is missing.")
+        elif place:
+            holder[key] = place
     if faults:
         raise InputError(f"{' '.join(faults)} Give folders to look in with --inputs.")
     paths = path_inputs(verb_function(job.verb))
-    inputs = {name: _placed(name, value, paths, places) for name, value in job.inputs.items()}
-    return dataclasses.replace(job, inputs=inputs)
+    inputs = {name: _placed(name, value, paths, places) for name, value in named.items()}
+    return dataclasses.replace(job, settings=settings, inputs=inputs)
+
+
+def model_place(name: str, folders: Sequence[Path]) -> str | None:
+    """A model that a recipe names: as it is, if it is built in or on the hub, else where it is in
+    the folders; None if it is in none of them. check_model compares its fingerprint later."""
+    if not name or name in (*available(), *generators()):
+        return name
+    places = (folder / name for folder in folders)
+    return next((str(one) for one in places if one.exists()), name if "/" in name else None)
 
 
 def find(wanted: Ingredient, folders: Sequence[Path]) -> Path | str:

@@ -6,6 +6,7 @@ make the picture again.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -47,6 +48,8 @@ def recipe_of(
     groups = {group_name(type(group)): group.to_dict() for group in settings}
     if "mark" in work.job.settings:  # the key that signs is whose key it is, not what was made
         groups["mark"] = {k: v for k, v in work.job.settings["mark"].items() if k != "sign_key"}
+    if "run" in groups:
+        groups["run"]["model"] = bare_model(str(groups["run"]["model"]))
     shown = {k: v for name, group in groups.items() if name not in HIDDEN for k, v in group.items()}
     given = {name: value for name, value in work.job.inputs.items() if name not in APART}
     inputs = {name: bare(name, value, work.paths) for name, value in given.items()}
@@ -56,7 +59,7 @@ def recipe_of(
         settings=shown,
         arguments={name: bare(name, value, ()) for name, value in facts.items()},
         ingredients=tuple(work.ingredients),
-        model=model.name,
+        model=bare_model(model.name),
         model_fingerprint=model.fingerprint,
         seed=seed,
         job=job.to_dict(),
@@ -70,12 +73,23 @@ def bare(name: str, value: Any, paths: Collection[str]) -> Any:
     """
     if isinstance(value, list):
         return [bare(name, one, paths) for one in cast(list[Any], value)]
+    if name == "generator":
+        return bare_model(str(value))
     if name in PLACES:
         return f"{name}{Path(value).suffix}"
     if name == "swap":
         word, _, concept = str(value).rpartition("=")
         return f"{word}={Path(concept.strip()).name}"
     return Path(value).name if name in (*paths, "concept", "after") else value
+
+
+def bare_model(name: str) -> str:
+    """The name of a model or generator; of one on this disk, without its folders."""
+    place = Path(name).expanduser()
+    try:
+        return Path(os.path.abspath(place)).name if place.exists() else name
+    except (OSError, ValueError):  # no path at all
+        return name
 
 
 def check_place(path: Path) -> None:
