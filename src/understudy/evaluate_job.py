@@ -150,7 +150,7 @@ def evaluate_drag(
 
 
 def evaluate_cases(work: Work, settings: CasesSettings, *, out: Path) -> Events[Result]:
-    """Write the cases of SwapBench for a method elsewhere."""
+    """Write the cases of SwapBench, for methods of other programs."""
     check_folder_writable(out)
     steps = swaps.write_cases(out, settings)
     last = yield from watched(steps, "Writing cases", kept=lambda: f"Finished cases are in {out}.")

@@ -39,7 +39,7 @@ def batch(
     threads: Annotated[
         int, typer.Option(help="CPU threads per worker. Another number changes rounding.", min=1)
     ] = 1,
-    format: Annotated[str, typer.Option(help="Of pictures: png, jpg or webp.")] = "png",
+    format: Annotated[str, typer.Option(help="Format of pictures: png, jpg or webp.")] = "png",
     score: Annotated[
         list[str], typer.Option(help="Score against the photo: psnr, ssim; may be repeated.")
     ] = [],  # noqa: B006

@@ -30,7 +30,9 @@ def check(
     ] = None,
     crop_to: Annotated[
         str | None,
-        typer.Option(help="Propose crops around what this word names, as learn --crop-to makes."),
+        typer.Option(
+            help="Propose crops around the subject of this word, like those of learn --crop-to."
+        ),
     ] = None,
     buckets: Annotated[
         bool, typer.Option(help="Whether learning trains each photo at its own aspect ratio.")

@@ -33,7 +33,7 @@ def edit(
     inversion: Method = None,
     json: JsonOption = False,
 ) -> None:
-    """Edit a photo by text: prompt-to-prompt, plug-and-play, or HiPer.
+    """Edit a photo by text: prompt-to-prompt, plug-and-play, HiPer or FlowEdit.
 
     The photo is inverted first. The inversion is cached for later edits of the photo.
     """

@@ -152,7 +152,7 @@ def cases(
     out: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("swapbench-cases"),
     json: JsonOption = False,
 ) -> None:
-    """Write SwapBench's cases for a method elsewhere.
+    """Write SwapBench's cases, for methods of other programs.
 
     Its answers, one PNG a case, are scored by: evaluate swap --outside NAME=FOLDER.
     """

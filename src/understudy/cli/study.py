@@ -42,7 +42,7 @@ def make(
 ) -> None:
     """Build the questions: two results of a case side by side.
 
-    References, sides by lot, repeats and catch questions are as in the papers' studies.
+    References, random sides, repeats and control questions follow the papers' studies.
     """
     check_folder_writable(out)
     from understudy.evaluate.setup import pick
@@ -71,7 +71,7 @@ def serve(
 ) -> None:
     """Serve the questions as a page, until Ctrl-C.
 
-    Each answer is on the disk before the next question is shown.
+    Each answer is saved before the next question is shown.
     """
     from understudy.evaluate.study.server import StudyServer
 

@@ -22,7 +22,7 @@ def swap(
     method: SuitedMethodOption = None,
     json: JsonOption = False,
 ) -> None:
-    """Replace subjects of a photo by concepts, keeping pose and background (Photoswap).
+    """Replace subjects of a photo with concepts, keeping pose and background (Photoswap).
 
     The photo is inverted first. Inversion and features are cached for later swaps of the photo.
     """

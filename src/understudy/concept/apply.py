@@ -257,5 +257,5 @@ def _refuse_rivals(concepts: Sequence[Concept]) -> None:
                     raise ConceptError(
                         f"{other.name!r} and {concept.name!r} were both learnt as the same word: "
                         f"{other.identifier!r} and {concept.identifier!r}. Apply one of them, or "
-                        f"learn one anew with another --identifier."
+                        f"learn one again with another --identifier."
                     )

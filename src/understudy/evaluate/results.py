@@ -167,7 +167,7 @@ class RowJob:
 
 @dataclass(frozen=True)
 class RowStep:
-    """A row that is there now: `index` of `total`; made anew, or found."""
+    """A row that is there now: `index` of `total`; made now, or found."""
 
     index: int
     total: int

@@ -21,7 +21,7 @@ RESAMPLES = 10_000
 class Estimate:
     """A mean and its bootstrap interval [low, high]; NaN where nothing can be said.
 
-    count: values averaged; units: what was drawn anew (subjects, or cases).
+    count: values averaged; units: what was resampled (subjects, or cases).
     """
 
     mean: float

@@ -263,7 +263,7 @@ def _sweep(root: Path) -> None:
 
 
 def _write_total(root: Path, total: int) -> None:
-    if root.is_dir():  # neither staged nor flushed: a torn number is counted anew
+    if root.is_dir():  # neither staged nor flushed: a torn number is counted again
         (root / TOTAL).write_text(str(total))
 
 

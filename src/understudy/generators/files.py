@@ -143,7 +143,7 @@ def _contents(file: BinaryIO, data: mmap.mmap) -> tuple[object, str]:
         if head.startswith(start):
             raise Unsafe(f"it is {what}; wanted a generator's .pkl or .pt")
     if data[257:262] == b"ustar":
-        raise Unsafe("it is a tar archive, as PyTorch wrote before 2017; save it anew")
+        raise Unsafe("it is a tar archive, as PyTorch wrote before 2017; save it again")
     if head[8:9] == b"{":
         raise Unsafe("it is a safetensors file, which needs no conversion")
     if head[:1] != b"\x80":

@@ -1,8 +1,8 @@
 """`rerun`: a picture made again from its recipe, and compared with it pixel by pixel.
 
 A recipe names the inputs and holds their SHA-256; here they are found by name in the folders given,
-and must be the same bytes. Everything is computed anew: the cache of the user is not read. A result
-that was made with a part of it in the cache is made the same way, because rounding differs.
+and must be the same bytes. Everything is computed again, without the cache of the user. What was
+made with a part of it in the cache is made the same way, because rounding differs.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def subjects_of(work: Work, swaps: Sequence[str], prompt: str) -> SwapSubjects:
         if twin:
             raise InputError(
                 f'{one} and {twin[0]} are both "{phrases[one]}" in prompts, so the model cannot '
-                "tell them apart. Learn one of them anew with another --identifier."
+                "tell them apart. Learn one of them again with another --identifier."
             )
     replacements = tuple(
         Replacement(one.word, phrases[one.concept], one.occurrence) for one in parts

@@ -129,7 +129,7 @@ class RunFolder:
         if last and last.step < total:
             raise OutputError(
                 f"{self.folder} holds a run that stopped after step {last.step} of {total}. "
-                f"--resume continues it; to start anew, remove {self.checkpoints} or choose "
+                f"--resume continues it; to start over, remove {self.checkpoints} or choose "
                 f"another --out."
             )
 
@@ -145,7 +145,7 @@ class RunFolder:
         if last is None:
             raise ConceptError(
                 f"--resume: there is no checkpoint in {self.checkpoints}. Without --resume the "
-                f"run begins anew."
+                f"run starts over."
             )
         ours, theirs = _flat(self.facts), _flat(last.facts)
         for key in sorted(ours.keys() | theirs.keys()):

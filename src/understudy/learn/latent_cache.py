@@ -1,7 +1,7 @@
 """Pictures encoded to latents once, and drawn from at every step.
 
 A photo passes the autoencoder once for each of its variants (mirrored, cropped); mean and spread of
-its latents are kept in float32, and a step draws from them anew. Encoding at every step, as common
+its latents are kept in float32, and each step draws from them. Encoding at every step, as common
 scripts do, costs more than the U-Net's forward pass at Stable Diffusion's size.
 """
 
@@ -49,7 +49,7 @@ class LatentCache:
     def draw(
         self, which: Int[Tensor, " count"], generator: torch.Generator
     ) -> Float[Tensor, "count c h w"]:
-        """Latents of the pictures `which`, each drawn anew from its mean and spread."""
+        """Latents of the pictures `which`, each drawn from its mean and spread."""
         which = which.to(self.mean.device)
         if self.std is None:
             return self.mean[which]

@@ -72,7 +72,7 @@ class Log:
         return found
 
     def plot(self) -> Path:
-        """Draw the plot anew: losses above, scores below."""
+        """Draw the plot again: losses above, scores below."""
         losses = [
             Curve("loss", _points(self.lines, "loss"), smooth=True),
             Curve("validation loss", _points(self.lines, "validation")),

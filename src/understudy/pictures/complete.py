@@ -30,7 +30,7 @@ HUFFMAN = range(0xC0, 0xC3)  # JPEG: baseline, extended and progressive frames w
 END, SCAN, RESTARTS = 0xD9, 0xDA, 0xDD  # JPEG markers
 # Bytes that are no marker and, read as Huffman codes, no pixels of the picture either.
 PROBE = bytes(random.Random(0).choices(range(0xFF), k=512))
-# The same for a scan with restart markers, after which a decoder begins anew.
+# The same for a scan with restart markers, after which a decoder starts again.
 RESTARTED = b"".join(PROBE + bytes((0xFF, 0xD0 + number)) for number in range(8))
 PROBED = 8  # pixels of a picture for each byte: read as pixels, they fill more than MISSING
 MISSING = 0.01  # share of a JPEG's pixels; less, such as a lost last block, is not refused

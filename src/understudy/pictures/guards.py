@@ -35,7 +35,7 @@ def check_scans(file: Path, pixels: int) -> None:
             if scans * pixels > MAX_SCANNED:
                 raise PictureError(
                     f"{file} is a JPEG of {pixels:,} pixels in {scans} scans or more; at most "
-                    f"{MAX_SCANNED // pixels} are read at this size. Save it anew."
+                    f"{MAX_SCANNED // pixels} are read at this size. Save it again."
                 )
 
 

@@ -1,7 +1,7 @@
 """Pastes the photo's own pixels where an edit changed nothing, with a feathered edge.
 
 Blending latents keeps the photo's latent, but what passes an autoencoder is never quite the photo,
-and a cell of latents holds many pixels: beside the subject they are background, drawn anew.
+and a cell of latents holds many pixels: those beside the subject are background, redrawn.
 Knows pictures and masks only.
 """
 

@@ -89,7 +89,7 @@ def _read(file: Path, side: int | None) -> Glance:
         except Exception as error:  # Pillow's plugins raise whatever a bad file makes them raise
             reason = " ".join(str(error).split())[:120]
             raise PictureError(
-                f"{file} is damaged or cut short ({reason}). Save it anew."
+                f"{file} is damaged or cut short ({reason}). Save it again."
             ) from error
 
 

@@ -108,7 +108,9 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     chunks, packet = texts(path)
     text = chunks.get(KEY) or xmp.recipe_text(packet)
     if text is None:
-        raise PictureError(f"{path} carries no recipe: it was not made here, or was saved anew.")
+        raise PictureError(
+            f"{path} carries no recipe: it was not made here, or was saved by another program."
+        )
     return Recipe.from_json(text)
 
 

@@ -120,7 +120,7 @@ class Latent:
             return Square.from_list(self.record["square"]), (int(height), int(width))
         except (KeyError, TypeError, ValueError):
             raise InputError(
-                "This latent does not say which part of a photo it draws. Project it anew."
+                "This latent does not say which part of a photo it draws. Project it again."
             ) from None
 
     def save(self, path: str | os.PathLike[str]) -> Path:

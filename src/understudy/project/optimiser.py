@@ -53,7 +53,7 @@ class Descent:
         try:
             self._restore(kept)
         except (KeyError, RuntimeError) as error:
-            raise InputError(f"The note of progress is damaged ({error}). Begin anew.") from error
+            raise InputError(f"The note of progress is damaged ({error}). Start again.") from error
 
     def _restore(self, kept: Mapping[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():

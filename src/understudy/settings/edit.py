@@ -110,10 +110,10 @@ class EditSettings(Settings):
         1.0, "flowedit: guidance scale of the source prompt", at_least=0, at_most=50
     )
     n_max: int = knob(
-        33, "flowedit, flowalign: steps taken, counted from the end; more change more", at_least=0
+        33, "flowedit, flowalign: steps taken, the last ones; more steps change more", at_least=0
     )
-    n_min: int = knob(0, "flowedit: of these, the last ones sample the target alone", at_least=0)
-    n_avg: int = knob(1, "flowedit: noises per step that are averaged", at_least=1, at_most=100)
+    n_min: int = knob(0, "flowedit: number of last steps that sample the target alone", at_least=0)
+    n_avg: int = knob(1, "flowedit: noise samples averaged per step", at_least=1, at_most=100)
     tail_scale: float = knob(
         0.0,
         "factor on the learnt embeddings; 0: the factor they were learnt with",

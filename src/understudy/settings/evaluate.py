@@ -30,7 +30,7 @@ class ScorerSettings(Settings):
 
     scorer: str = knob(
         "papers",
-        "what measures similarity: papers is CLIP and DINO, toys the network for toys",
+        "what measures similarity: papers: CLIP and DINO; toys: the built-in network",
         choices=("papers", "toys"),
     )
     clip: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")

@@ -38,14 +38,14 @@ class GenerateSettings(Settings):
     )
     strength: float = knob(
         0.7,
-        "with --init: share of the steps that are done on the noised photo; 1 keeps nothing of it",
+        "with --init: share of the steps that run on the noised photo; 1 keeps nothing of it",
         at_least=0.01,
         at_most=1,
     )
     variations: float = knob(
         0.0,
-        "how far the pictures of further seeds are from that of --seed: 0 for pictures of their "
-        "own, else a share of the way, like 0.1",
+        "similar pictures: share by which the noise of further seeds differs from that of --seed, "
+        "like 0.1; 0: independent pictures",
         at_least=0,
         at_most=1,
     )

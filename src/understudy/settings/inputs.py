@@ -89,7 +89,7 @@ class SwapInputs(MaskInputs, PhotoInputs):
         "auto",
     )
     swap: list[str] = given(
-        "WORD=CONCEPT, like cat=rex: replace this word's subject by the concept. cat#2=rex means "
+        "WORD=CONCEPT, like cat=rex: replace this word's subject with the concept. cat#2=rex means "
         "the second cat only. May be repeated."
     )
     photos: Path | None = given("Photos of the concept, to score results with.", None)
@@ -164,7 +164,7 @@ class GenerateInputs(Inputs):
     concept: list[str] = given("Concept, by name or folder; may be repeated.", [])
     count: int = given("Number of pictures.", 1)
     init: Path | None = given("Photo to start from, with noise added; see --strength.", None)
-    seed: int = given("Seed of the first picture; the following ones count up.", 0)
+    seed: int = given("Seed of the first picture; each further one adds 1.", 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -190,8 +190,8 @@ class LearnInputs(Inputs):
         None,
     )
     class_images: list[str] = given(
-        "Folder of images of the class, learnt along instead of images that the model draws. With "
-        "NOUN=, of the class of a subject of --also; may be repeated.",
+        "Folder of class images, used instead of images that the model draws. With "
+        "NOUN=, for the class of a subject of --also; may be repeated.",
         [],
         values=("[NOUN=]FOLDER",),
     )

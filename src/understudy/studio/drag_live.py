@@ -223,7 +223,7 @@ class LiveDrag:
             self._frames[self.at] = self._frames[self.at - 1]
 
     def _pause(self) -> None:
-        """Stop, and forget the engine: the next step begins anew from the moment."""
+        """Stop, and forget the engine: the next step starts again from the moment."""
         self.running = False
         close = getattr(self._steps, "close", None)
         if close is not None:

@@ -139,7 +139,7 @@ class FileStore:
         return self.config.data / "jobs" / job
 
     def stage(self, rows: list[dict[str, Any]], folder: Path) -> list[Path]:
-        """Files under their own names in a folder of a job, made anew. Raises LookupError."""
+        """Files under their own names in a new folder of a job. Raises LookupError."""
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
         staged: list[Path] = []

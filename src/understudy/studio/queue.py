@@ -209,7 +209,7 @@ def note_pids(file: Path, workers: list[Worker]) -> None:
 
 
 def kill_orphans(file: Path) -> None:
-    """End worker processes that a killed server left, before their jobs begin anew."""
+    """End worker processes that a killed server left, before their jobs start again."""
     if not file.is_file():
         return
     for line in read_bytes(file).decode(errors="replace").splitlines():

@@ -62,7 +62,7 @@ def summed(run: ResultsFolder, notes: Sequence[str] = ()) -> Report:
     return Report(
         title="DreamBooth protocol",
         intro=f"{count} subjects, {len(good)} rows. Mean and bootstrap 95 % interval; subjects "
-        "drawn anew. The papers' numbers are of other data and other models: orders compare, "
+        "resampled. The papers' numbers are of other data and other models: orders compare, "
         "numbers do not.",
         tables=tables,
         plots=[whiskers(c, "", {m: found(c, m) for m in methods}) for c in columns],

@@ -96,7 +96,7 @@ def _scored(run: ResultsFolder, bench: Bench, case: str, file: Path) -> Row:
         (height, width), (tall, wide) = opened.size, wanted
         raise PictureError(
             f"{file} has {width} x {height} pixels; wanted {wide} x {tall}. It was not scored; "
-            "make it anew in that size."
+            "make it again in that size."
         )
     found = bench.score(case, to_tensor(opened.pixels))
     return {**found, "picture": f"pictures/{file.parent.name}/{file.name}"}
@@ -139,7 +139,7 @@ def summed(run: ResultsFolder, bench: Bench) -> Report:
     means = {name: {k: e.mean for k, e in column.items()} for name, column in columns.items()}
     return Report(
         title=bench.title,
-        intro=f"Mean and bootstrap 95 % interval; subjects drawn anew. Cases: {counts}.",
+        intro=f"Mean and bootstrap 95 % interval; subjects resampled. Cases: {counts}.",
         tables=[_overview(bench, columns, methods), *_duels(bench, by), *_kinds(bench, by)],
         plots=[whiskers(m.name, m.says, columns[m.name]) for m in bench.measures],
         sheets=_sheets(run, bench, by),

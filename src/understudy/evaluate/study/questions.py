@@ -1,7 +1,7 @@
 """Questions of a study: pairs of methods, sides at random, one sheet a rater.
 
 A study is a folder: study.json, which says which method is which and is never served, and
-pictures under names that say nothing, written anew so that no recipe travels with them.
+pictures under names that say nothing, written again so that no recipe travels with them.
 """
 
 from __future__ import annotations

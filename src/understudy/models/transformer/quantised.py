@@ -80,7 +80,7 @@ class QuantisedLinear(nn.Module):
 
 
 class _Product(torch.autograd.Function):
-    """x times the weights, which are made anew for the gradient: kept, they would fill the memory
+    """x times the weights, which are made again for the gradient: kept, they would fill the memory
     that their codes save."""
 
     @staticmethod
