@@ -150,6 +150,6 @@ def test_signatures_stay_short() -> None:
 
 @pytest.mark.parametrize("package", MEASURES["COMMENTED"])
 def test_algorithms_are_commented(package: str) -> None:
-    """The target is 5 to 15 % of lines; a package may fall a little below it for a while."""
+    """Comments are 5 to 15 % of the lines of the algorithms."""
     share = MEASURES["comment_share"](sorted((SOURCE / package).glob("*.py")))
-    assert 0.04 <= share <= 0.15
+    assert 0.05 <= share <= 0.15

@@ -101,6 +101,7 @@ class RunFolder:
         Raises OutputError where it cannot be written; those there were stay whole.
         """
         folder = self.folder_of(step)
+        # The last step of a resumed run may have been kept before; its state is the same.
         if folder.exists():
             return folder
         with staging(folder) as staged:
@@ -147,6 +148,7 @@ class RunFolder:
                 f"--resume: there is no checkpoint in {self.checkpoints}. Without --resume the "
                 f"run starts over."
             )
+        # Other settings would go on with moments and random numbers of another run.
         ours, theirs = _flat(self.facts), _flat(last.facts)
         for key in sorted(ours.keys() | theirs.keys()):
             if ours.get(key) != theirs.get(key) and key not in FREE:
@@ -158,6 +160,7 @@ class RunFolder:
 
     def _folders(self) -> list[Path]:
         """The folders of whole checkpoints, the earliest first."""
+        # A folder gets its name in one rename, with all of its files; a kill leaves none half.
         return sorted(path.parent for path in self.checkpoints.glob(f"step-*/{STATE}"))
 
 
@@ -198,6 +201,7 @@ def claimed(folder: Path) -> Generator[None]:
         facts = {"pid": os.getpid(), "host": platform.node(), "since": time.strftime("%c")}
         with replacing(owner) as staged:
             staged.write_text(json.dumps(facts))
+        # With the lock in hand, whatever is staged here belongs to a process that is dead.
         remove_leftovers(folder)
         remove_leftovers(folder / "checkpoints")
         yield

@@ -152,11 +152,12 @@ def validation(trainer: Trainer) -> tuple[float, float]:
         holding(trainer.trainable.parameters, trainer.averages),
         autocasting(trainer.model.device, trainer.options.autocast),
     ):
-        pieces = -(-len(rows) // 8)
+        pieces = -(-len(rows) // 8)  # 8 rows at a time bound the memory
         for number in range(pieces):
             share = rows.share(number, pieces)
             text = trainer.text(share.prompts)
             parts.append(row_losses(trainer.model, share, text, trainer.trainable.base))
+    # Shares take every n-th row; the losses are put beside the parts they belong to.
     order = torch.cat([torch.arange(number, len(rows), pieces) for number in range(pieces)])
     return part_means(torch.cat(parts), rows.part[order].to(parts[0].device))
 

@@ -44,11 +44,13 @@ def shipped_latents(
         return None
     _, tensors = read_declared(file, DECLARED, error=ModelError)
     found = tensors.get(noun)
+    # Latents of another size belong to another autoencoder, or to pictures of another size.
     return found.float() if found is not None and found.shape[1:] == size else None
 
 
 def save_latents(folder: Path, latents: dict[str, Tensor], made_by: str) -> Path:
     """Write the class latents of a model, in float16, beside its weights. Raises OutputError."""
+    # Half of the size; their rounding is far below the noise that training adds to them.
     halved = {noun: one.to(torch.float16) for noun, one in latents.items()}
     notes = {"format": FORMAT, "class_latents": f'{{"made_by": "{made_by}"}}'}
     return save_tensors(folder / FILE, halved, notes)
