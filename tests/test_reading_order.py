@@ -16,7 +16,13 @@ ORDER = (
 ).split()
 # `pictures.tensors` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = "_version errors files settings pictures toybox preflight studio cli".split()
-TORCH = {"files/tensors.py", "pictures/tensors.py", "pictures/paste.py", "pictures/metrics.py"}
+TORCH = {
+    "files/tensors.py",
+    "pictures/tensors.py",
+    "pictures/paste.py",
+    "pictures/tone.py",
+    "pictures/metrics.py",
+}
 TORCH |= {"studio/drag_live.py", "studio/drag_worker.py"}  # a process of its own
 FILES = sorted(SOURCE.rglob("*.py"))
 
