@@ -122,7 +122,8 @@ def test_processes_that_write_at_once_hold_the_limit(cache: Path) -> None:
         assert writer.exitcode == 0
     found = store.entries(cache)
     assert 500 <= sum(one.size for one in found) <= 1000
-    assert int((cache / store.TOTAL).read_text()) == sum(one.size for one in found)
+    # An entry may be counted twice by processes that write at once, and never missed.
+    assert sum(one.size for one in found) <= int((cache / store.TOTAL).read_text()) <= 1000
 
 
 def test_half_written_files_of_killed_processes_are_swept_after_a_day(cache: Path) -> None:

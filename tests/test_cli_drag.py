@@ -127,7 +127,7 @@ def test_an_edit_goes_back_into_its_photo(
     for wrong, message in (
         ((*latent, "--into", "other.png"), "80 pixels, the photo that was projected 120 x 90"),
         (("--seed", 1, "--into", "photo.png"), "give its --latent"),
-        (("--latent", "older.latent.safetensors", "--into", "photo.png"), "Project it anew"),
+        (("--latent", "older.latent.safetensors", "--into", "photo.png"), "Project it again"),
     ):
         assert run(*words, *wrong) == 2
         assert message in capsys.readouterr().err

@@ -46,7 +46,7 @@ COMMANDS = {
     "sweep": "sweep photos/0.png --prompt cat --swap cat=rex --steps 2 --vary self-output=0,1 "
     "--preset paper --out out/a.png",
     "mask": "mask photos/0.png --select 5,5,40,40 --out out/a.png",
-    "rerun": "rerun made.png --out out/a.png",
+    "rerun": f"rerun made.png --out out/a.png --inputs {tiny_folder('toy').parent}",
     "render": "toybox render --seed 1 --size 64 --out out/a.png",
     "export": "concept export rex --to kohya --out out/a.safetensors",
     "copy": "concept export rex --to folder --out out/copy",

@@ -150,7 +150,9 @@ def test_the_recipe_holds_the_controls_and_makes_the_picture_again(here: Path) -
     recipe = read_recipe("one.png")
     assert recipe.settings["sampler"] == "dpm++" and recipe.settings["strength"] == 0.5
     assert [one.role for one in recipe.ingredients] == ["init"]
-    again = list(run(Job.of("rerun", picture=Path("one.png"), out=Path("two.png"))))[-1]
+    models = [str(tiny_folder("toy").parent)]
+    job = Job.of("rerun", picture=Path("one.png"), out=Path("two.png"), inputs=models)
+    again = list(run(job))[-1]
     assert isinstance(again, Result) and again.values["identical"]
     assert np.array_equal(read_photo("one.png").pixels, read_photo("two.png").pixels)
 
