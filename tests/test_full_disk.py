@@ -139,7 +139,19 @@ def ran(name: str, out: str = "out/rex") -> int:
     return cli.main(words if name in MODELLESS else [*words, "--model", str(tiny_folder("toy"))])
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+LONG = (
+    "sweep",
+    "demo",
+    "edit",
+    "invert",
+    "explain",
+)  # minutes together; swap stands for them in CI
+
+
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in COMMANDS],
+)
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     name: str, start: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
