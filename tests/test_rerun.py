@@ -46,7 +46,7 @@ MADE: dict[str, tuple[object, ...]] = {
 CHECKED = [name for name in MADE if name not in ("edits.png", "five", "shown")]
 CHECKED += ["edits-1.png", "edits-2.png", "five/seed-0011.png", "dragged-5.png"]
 CHECKED += ["shown/sheet.png", "shown/swapped.png"]
-# The pictures take a minute to make, once in each worker; CI remakes one in test_generate_controls.py.
+# The pictures take a minute to make, in each worker; CI remakes one in test_generate_controls.py.
 pytestmark = pytest.mark.slow
 MODELS = tiny_folder("toy").parent
 ALIKE = (
