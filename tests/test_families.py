@@ -67,7 +67,14 @@ def test_learnt_saved_reloaded_and_drawn(family: str, method: str, tmp_path: Pat
     assert torch.equal(pictures, drawn(tiny_model(family), again))
 
 
-@pytest.mark.parametrize("method", ["null-text", "negative-prompt", "direct", "ddim"])
+@pytest.mark.parametrize(
+    "method",
+    [
+        *(pytest.param(one, marks=pytest.mark.slow) for one in ("negative-prompt", "ddim")),
+        "null-text",
+        "direct",
+    ],
+)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_inverted_saved_and_swapped(family: str, method: str, tmp_path: Path) -> None:
     model = tiny_model(family)

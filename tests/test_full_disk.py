@@ -8,9 +8,10 @@ import io
 import os
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors import SafetensorError
@@ -139,6 +140,11 @@ def ran(name: str, out: str = "out/rex") -> int:
     return cli.main(words if name in MODELLESS else [*words, "--model", str(tiny_folder("toy"))])
 
 
+def quick(names: Iterable[str]) -> list[Any]:
+    """The names, those of LONG as slow tests."""
+    return [pytest.param(one, marks=pytest.mark.slow) if one in LONG else one for one in names]
+
+
 LONG = (
     "sweep",
     "demo",
@@ -148,10 +154,7 @@ LONG = (
 )  # minutes together; swap stands for them in CI
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=pytest.mark.slow) if name in LONG else name for name in COMMANDS],
-)
+@pytest.mark.parametrize("name", quick(COMMANDS))
 def test_a_full_disk_is_one_line_and_leaves_nothing(
     name: str, start: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
@@ -174,7 +177,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(
     assert [path.name for path in left if not path.name.startswith(".run")] == []
 
 
-@pytest.mark.parametrize("name", CACHED)
+@pytest.mark.parametrize("name", quick(CACHED))
 def test_a_full_cache_fails_nothing(
     name: str, start: Path, cache: Path, fill: Fill, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], tmp_path: Path,
