@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from understudy import toybox
-from understudy.pictures.tensors import to_mask, to_tensor
+from understudy.pictures.tensors import grown, to_mask, to_tensor
 from understudy.toybox import Scene
 
 MARGIN = 2  # pixels about a changed region that count as changed, too
@@ -61,4 +60,4 @@ def changed(
     """Where a scene and its right answer may differ: both toys, their shadows, a small margin."""
     regions = [toybox.influence(scene, subject, size) for scene in (source, right)]
     region = to_mask(np.logical_or(*regions).astype(np.float32))
-    return F.max_pool2d(region, 2 * MARGIN + 1, stride=1, padding=MARGIN)
+    return grown(region, MARGIN)

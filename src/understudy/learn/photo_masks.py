@@ -7,7 +7,6 @@ that few steps teach the subject and leave the backgrounds of the photos alone.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from understudy.errors import UnderstudyError
 from understudy.masks.find import find_mask
 from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
-from understudy.pictures.tensors import to_mask, to_pixels
+from understudy.pictures.tensors import grown, to_mask, to_pixels
 
 RIM = 0.03  # of the picture's side: the subject's outline is learnt, too
 
@@ -32,5 +31,5 @@ def found_masks(
             found = to_mask(find_mask(model, to_pixels(photo), prompt, Selection((noun,))))
         except UnderstudyError:  # nothing there, or the prompt of the class lacks its noun
             found = torch.ones_like(photo[:, :1])
-        masks.append(F.max_pool2d(found, 2 * rim + 1, stride=1, padding=rim))
+        masks.append(grown(found, rim))
     return torch.cat(masks)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -95,6 +96,11 @@ def read_mask(
     if grey.max() < 0.5 / 255:
         raise PictureError(f"{path} is black all over, so nothing may change. Paint some white.")
     return torch.from_numpy(grey)[None, None]
+
+
+def grown(mask: Float[Tensor, "k 1 h w"], by: int = 1) -> Float[Tensor, "k 1 h w"]:
+    """The mask with a rim of `by` pixels or cells."""
+    return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)
 
 
 def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:

@@ -1,6 +1,6 @@
 """Fits the background that an edit has drawn to the photo around it.
 
-What was behind the old subject is drawn anew, in colours that are a little off. The offset is known
+What was behind the old subject is redrawn, in colours that are a little off. The offset is known
 where the photo shows the same background, and is carried into the gap by a weighted average of
 what is near (normalised convolution, Knutsson and Westin 1993). Knows pictures and masks only.
 """
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from understudy.pictures.tensors import grown
 
 # Shares of the longer side: deviations of the near and of the far average, and of the soft edge of
 # the subject. The far average decides only where the near one knows nothing.
@@ -34,7 +36,7 @@ def toned(
     """
     side = max(photo.shape[-2:])
     strong = ((edited - redrawn).abs().amax(1, keepdim=True) > STRONG).to(edited)
-    subject = new.maximum(F.max_pool2d(strong * (1 - old), 3, stride=1, padding=1))
+    subject = new.maximum(grown(strong * (1 - old)))
     known = (1 - old) * (1 - subject)
     apart = (photo - edited) * known
     total, weight = torch.zeros_like(edited), torch.zeros_like(known)

@@ -116,7 +116,7 @@ class SwapSettings(Settings):
     )
     refine_steps: int | float = knob(
         30,
-        "number or share of steps that are taken again at the end, from the swapped picture with "
+        "number or share of steps that are repeated at the end, from the swapped picture with "
         "fresh noise and without the source (SDEdit); 0: none",
         at_least=0,
         share=True,

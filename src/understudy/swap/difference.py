@@ -17,6 +17,7 @@ from torch import Tensor
 
 from understudy.diffusion.text import Text
 from understudy.models.interface import DiffusionModel
+from understudy.pictures.tensors import grown
 
 LEVEL = 0.6  # of the range of times: how noisy the photo is made (DiffEdit: 0.5)
 SAMPLES = 8  # noises that are averaged (DiffEdit: 10)
@@ -71,7 +72,7 @@ def difference_mask(
     found = (found - level).clamp(min=0).minimum(strongest)
     masks = found >= threshold * strongest
     whole = [_without_specks(mask, one, parts) for mask, one in zip(masks, found, strict=True)]
-    return _grown(torch.stack(whole)[:, None].float())
+    return grown(torch.stack(whole)[:, None].float())
 
 
 def _blurred(found: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
@@ -91,14 +92,9 @@ def _without_specks(
         part[(left * found - (~left).to(found)).argmax()] = True
         part, before = part.view_as(mask), mask
         while not torch.equal(part, before):
-            part, before = _grown(part[None, None].float())[0, 0].bool() & left, part
+            part, before = grown(part[None, None].float())[0, 0].bool() & left, part
         parts.append((float(found[part].sum()), part))
         left = left & ~part
     parts = sorted(parts, key=lambda pair: -pair[0])[:most]
     strongest = parts[0][0] if parts else 0.0
     return sum((p for weight, p in parts if weight >= LESSER * strongest), torch.zeros_like(mask))
-
-
-def _grown(mask: Float[Tensor, "k 1 h w"]) -> Float[Tensor, "k 1 h w"]:
-    """The mask with a rim of one cell."""
-    return F.max_pool2d(mask, 3, stride=1, padding=1)

@@ -73,19 +73,20 @@ def swap_steps(
         model.tokenize(target.prompt)
     blend = blend_of(model, source, targets, settings)
     stochastic = StochasticNoise(settings.eta, settings.temperature, settings.noise_seed)
-    if search is not None and settings.budget:
+    search = search if settings.budget else None
+    if search is not None:
         steps = search.steps(model, source, targets, settings, blend=blend, stochastic=stochastic)
-        return _finished(model, source, targets, settings, steps, search)
-    steps = replay_steps(
-        model,
-        source,
-        targets,
-        schedule_of(settings, sigmas_of(model, source.inversion)),
-        guidance=settings.guidance,
-        blend=blend,
-        stochastic=stochastic,
-    )
-    return _finished(model, source, targets, settings, steps, None)
+    else:
+        steps = replay_steps(
+            model,
+            source,
+            targets,
+            schedule_of(settings, sigmas_of(model, source.inversion)),
+            guidance=settings.guidance,
+            blend=blend,
+            stochastic=stochastic,
+        )
+    return _finished(model, source, targets, settings, steps, search)
 
 
 def _finished(

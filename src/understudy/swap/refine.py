@@ -1,7 +1,7 @@
 """Draws the new subject once more, from the swapped picture and fresh noise.
 
 The source's attention holds the pose, and with it some of the old subject's outline and texture:
-what comes out is blurred. The last steps are therefore taken again, inside the mask alone: noise
+what comes out is blurred. The last steps are therefore repeated, inside the mask alone: noise
 is added to the swapped latents, and the target prompt removes it without any attention of the
 source (SDEdit, Meng et al. 2022, arXiv:2108.01073). Knows models through their protocol.
 """
@@ -29,7 +29,7 @@ AGAIN = 2_000_003  # added to the swap's seed for the noise of this stage
 
 
 def refine_count(settings: SwapSettings) -> int:
-    """How many steps are taken again."""
+    """How many steps are repeated."""
     wanted = settings.refine_steps
     count = round(wanted * settings.steps) if isinstance(wanted, float) else wanted
     return min(count, settings.steps)
@@ -46,7 +46,7 @@ def refined_steps(
     *,
     noises: int = 1,
 ) -> Iterator[SwapStep]:
-    """The last steps of a swap again, a step at a time.
+    """Repeat the last steps of a swap, a step at a time.
 
     Args:
         swapped: the last step of the swap, with the mask of what may change; None = everything.

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -23,7 +22,7 @@ from understudy.masks.find import find_mask
 from understudy.masks.parts import parts_of
 from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
-from understudy.pictures.tensors import to_mask, to_pixels
+from understudy.pictures.tensors import grown, to_mask, to_pixels
 from understudy.pictures.tone import toned
 from understudy.transfer.blend import latent_mask
 from understudy.transfer.source_target import Replacement, Target
@@ -85,7 +84,7 @@ def may_change(
     """Cells that may change: the old subject and a rim, and where the prompts differ nearby."""
     size = (int(difference.shape[-2]), int(difference.shape[-1]))
     cells = (latent_mask(old, size) > COVERED).to(difference)
-    return _grown(cells, RIM).maximum(difference * _grown(cells, REACH))
+    return grown(cells, RIM).maximum(difference * grown(cells, REACH))
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class BothSubjects:
             masks.append(torch.ones_like(old) if new is None else new)
         old, new = ((mask > INSIDE).to(swapped) for mask in (old, torch.cat(masks)))
         # A learned word may point at another thing, too: the new subject is where the old one was.
-        here = _grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
+        here = grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
         rows = [_reached(one * here, one) for one in new.split(1)]
         return cls(old, torch.cat(rows))
 
@@ -140,22 +139,22 @@ class BothSubjects:
         old, new = self._grown(OLD_EDGE, NEW_EDGE)
         both = old.maximum(new)
         strong = ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(new)
-        strong = strong * _grown(both, max(1, round(FARTHEST * max(old.shape[-2:]))))
+        strong = strong * grown(both, max(1, round(FARTHEST * max(old.shape[-2:]))))
         rows = [_reached(*pair) for pair in zip(both.split(1), strong.split(1), strict=True)]
-        return _grown(torch.cat(rows), 1)
+        return grown(torch.cat(rows), 1)
 
     def cells(self, mask: Float[Tensor, "m 1 lh lw"]) -> Float[Tensor, "k 1 lh lw"]:
         """What of a mask of the latents' size lies on both subjects and in one cell around them."""
         size = (int(mask.shape[-2]), int(mask.shape[-1]))
         covered = latent_mask(self.old.maximum(self.new), size) > COVERED
-        return mask * _grown(covered.to(mask), 1)
+        return mask * grown(covered.to(mask), 1)
 
     def _grown(self, old: float, new: float) -> tuple[Tensor, Tensor]:
         """Both masks with rims, in shares of the longer side."""
         side = max(self.old.shape[-2:])
         return (
-            _grown(self.old, max(1, round(old * side))),
-            _grown(self.new, max(1, round(new * side))),
+            grown(self.old, max(1, round(old * side))),
+            grown(self.new, max(1, round(new * side))),
         )
 
 
@@ -165,11 +164,7 @@ def _reached(
     """The mask, and what of `strong` is connected to it."""
     allowed = mask.maximum(strong)
     while True:
-        grown = _grown(mask, 1).minimum(allowed)
-        if torch.equal(grown, mask):
+        wider = grown(mask).minimum(allowed)
+        if torch.equal(wider, mask):
             return mask
-        mask = grown
-
-
-def _grown(mask: Float[Tensor, "k 1 h w"], by: int) -> Float[Tensor, "k 1 h w"]:
-    return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)
+        mask = wider

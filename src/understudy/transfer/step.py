@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -38,10 +38,6 @@ class SwapStep:
     swaps: tuple[Swaps, ...]
     mask: Float[Tensor, "m 1 h w"] | None
     nfe: int
-
-    def only(self, numbers: Collection[int]) -> SwapStep:
-        """The same step of some of its targets alone."""
-        return self.rows([row for row, number in enumerate(self.targets) if number in numbers])
 
     def rows(self, kept: Sequence[int]) -> SwapStep:
         """The same step of some rows of its latents, in this order; a row may be repeated."""
