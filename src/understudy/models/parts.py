@@ -150,8 +150,8 @@ def sources_of(
             )
     if left:
         raise ModelError(
-            f"The configuration of {path} does not use {_counted(left)}, of its weights. Use the "
-            "configuration they were saved with."
+            f"The configuration of {path} does not use {_counted(left)}. Use the configuration "
+            "that the weights were saved with."
         )
     return sources
 
