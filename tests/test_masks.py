@@ -94,9 +94,14 @@ def test_parts_are_told_apart() -> None:
     assert len(np.unique(parts.labelled(mask))) == 4
     contrast = np.where(mask, 1.0, 0)
     contrast[7:11, 7:11] = -1
-    assert parts.fitting(mask, contrast)[2, 2] and not parts.fitting(mask, contrast)[8, 8]
-    both = parts.fitting(mask, abs(contrast))
+    heat = np.where(mask, 1.0, 0)
+    one = parts.fitting(mask, contrast, heat)
+    assert one[2, 2] and not one[8, 8]
+    both = parts.fitting(mask, abs(contrast), heat)
     assert both[2, 2] and both[8, 8] and not both[0, 11]  # a speck
+    heat[1:5, 1:5] = 0.3  # the word fits by chance where it does not look
+    hot = parts.fitting(mask, contrast, heat)
+    assert hot[8, 8] and not hot[2, 2]
     assert parts.clicked(mask, [(6, 6)])[8, 8] and not parts.clicked(mask, [(6, 6)])[2, 2]
     assert not parts.clicked(np.zeros((4, 4), bool), [(1, 1)]).any()
 

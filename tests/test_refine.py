@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
 
+import pytest
 import torch
 import torch.nn.functional as F
 
+from benchmarks.plain import Plain, be_plain
 from test_concept import concept_for
-from test_swap import TARGET, model_of, null_text
+from test_swap import SOURCE, TARGET, model_of, null_text
 from tiny import tiny_model
 from understudy.diffusion.sampler import drawn, noise_streams
+from understudy.diffusion.text import Text
 from understudy.jobs import swap as jobs_swap
 from understudy.jobs.events import completed
 from understudy.jobs.source import InputPicture
@@ -19,9 +21,12 @@ from understudy.jobs.subjects import SwapSubjects
 from understudy.pictures.tone import toned
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap import photoswap
+from understudy.swap.limits import SAME
 from understudy.swap.photoswap import swap_steps
-from understudy.swap.refine import AGAIN, refine_count
+from understudy.swap.refine import AGAIN, held_count, refine_count
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
+from understudy.transfer.loop import alignment
+from understudy.transfer.schedule import SwapSchedule
 from understudy.transfer.source_target import Replacement, Target
 from understudy.transfer.step import AROUND
 
@@ -34,8 +39,14 @@ MASK[..., 4:12, 4:12] = 1
 WANTED = Target(TARGET, (Replacement("cat", "sks dog"),), mask=MASK)
 
 
-def plainly(model, begun, clean, mask, settings, times):
-    """SDEdit with a blend, written out: one row, float64."""
+def plainly(model, begun, inversion, mask, settings, share):
+    """SDEdit with a blend and held maps, written out: four rows a step, all maps made whole."""
+    begin, clean = STEPS - AGAIN_STEPS, inversion.clean
+    held = range(begin, begin + held_count(settings, share))
+    plain = Plain(
+        SwapSchedule(STEPS, range(0), range(0), held), alignment(model, SOURCE, TARGET), 1024
+    )
+    be_plain(model.unet, plain)
     first, later, around = (
         noise_streams([seed])
         for seed in (
@@ -44,11 +55,13 @@ def plainly(model, begun, clean, mask, settings, times):
             settings.noise_seed + AGAIN + AROUND,
         )
     )
-    schedule, shape = model.schedule, clean.shape[1:]
-    times = times[-AGAIN_STEPS - 1 :]
-    x = schedule.noised(begun, drawn(first, shape, like=model), times[0])
-    for start, end in pairwise(times):
-        none, told = (model.predict(x, start, model.embed([p])) for p in ("", TARGET))
+    schedule, shape, times = model.schedule, clean.shape[1:], inversion.times
+    texts = Text.cat([model.embed([prompt]) for prompt in ("", "", SOURCE, TARGET)])
+    x = schedule.noised(begun, drawn(first, shape, like=model), times[begin])
+    for index in range(begin, STEPS):
+        start, end, plain.step = times[index], times[index + 1], index
+        source = inversion.path[index : index + 1]
+        _, none, _, told = model.predict(torch.cat([source, x, source, x]), start, texts).split(1)
         picture, noise = schedule.denoised(x, none + settings.guidance * (told - none), start)
         if end == times[-1]:
             return clean + mask * (
@@ -63,15 +76,16 @@ def plainly(model, begun, clean, mask, settings, times):
     raise AssertionError("the loop ends in its last step")
 
 
-def test_refining_equals_the_plain_loop():
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_refining_equals_the_plain_loop(monkeypatch, share):
+    """Share: of the repeated steps, that take A from the source."""
+    monkeypatch.setattr(photoswap, "limits_of", lambda words: replace(SAME, held=share))
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS)
     *_, before = swap_steps(model, inversion, WANTED, replace(settings, refine_steps=0))
     with torch.no_grad():
-        wanted = plainly(
-            model, before.target, inversion.clean, before.mask, settings, inversion.times
-        )
+        wanted = plainly(model_of(), before.target, inversion, before.mask, settings, share)
     steps = list(swap_steps(model, inversion, WANTED, settings))
     assert [step.index for step in steps] == list(range(STEPS + AGAIN_STEPS))
     assert {step.total for step in steps} == {STEPS + AGAIN_STEPS}
@@ -100,7 +114,8 @@ class Brightness:
         return F.normalize(torch.ones(len(pictures), 4), dim=1)
 
 
-def test_each_finalist_is_refined_with_several_noises_and_one_is_left():
+def test_each_finalist_is_refined_with_several_noises_and_one_is_left(monkeypatch):
+    monkeypatch.setattr(photoswap, "limits_of", lambda words: SAME)
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=2, budget=200)
@@ -114,6 +129,7 @@ def test_each_finalist_is_refined_with_several_noises_and_one_is_left():
     scores = search.scores(model, steps[-2])
     assert scores.unique().numel() == 2 * REDRAWN, "every row has its own noise"
     assert steps[-1].nfe == 2 * 2 * REDRAWN
+    assert steps[-2].nfe == 2 * 2 * REDRAWN + 1, "the source's row, whose maps are held"
 
 
 def test_the_background_takes_the_photo_s_tone_and_the_subject_stays():

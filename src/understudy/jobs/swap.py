@@ -38,6 +38,7 @@ from understudy.settings.inputs import SwapInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
+from understudy.swap.limits import limits_of
 from understudy.swap.photoswap import framed, parts_read
 from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.scorer import scorer_for
@@ -283,7 +284,8 @@ def scorer_of(
             list(range(DRAWN)),
         )
         photos = generate(model, prompts, seeds, drawing).cpu()
-    return ScheduleSearch(scorer, scorer.identity(photos), source.picture)
+    weight = limits_of(subjects.replacements).layout
+    return ScheduleSearch(scorer, scorer.identity(photos), source.picture, weight)
 
 
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:

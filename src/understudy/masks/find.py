@@ -26,7 +26,7 @@ from understudy.pictures.photo import Pixels
 from understudy.pictures.region import Region
 from understudy.pictures.segment import scaled as plane_at
 from understudy.pictures.segment import segmented
-from understudy.pictures.tensors import to_tensor
+from understudy.pictures.tensors import grown, to_mask, to_tensor
 
 Plane = Float[np.ndarray, "_ _"]
 
@@ -37,6 +37,7 @@ THINGS = 3  # looked at more closely, at most, in one look
 LIKE = 0.5  # of the best score: a thing that fits the word no less is meant, too
 DOT = 0.02  # radius of what a point says for certain, of the longer side
 CELLS = 128  # side at which parts of a mask are told apart
+EDGE = 3  # of these cells: how far the soft edge of a part reaches
 
 
 def find_mask(
@@ -150,11 +151,12 @@ class _Look:
         """How well the word fits what is seen: the mean gain of the fitting parts, times the root
         of their area in the photo."""
         assert self.seen is not None
-        cells = self._heat().numpy() > MIDDLE
+        heat = self._heat().numpy()
+        cells = heat > MIDDLE
         if self.selection.points or not self.seen.worded or not cells.any():
             return 0.0
         gain = self.seen.gain.numpy()
-        fits = parts.fitting(cells, gain)
+        fits = parts.fitting(cells, gain, heat)
         side = self.region.width * float(np.sqrt(fits.mean()))
         return side * float(gain[fits].mean())
 
@@ -166,7 +168,8 @@ class _Look:
         if self.selection.points:
             things = [parts.clicked(cells, [self._cell(x, y) for x, y in self.selection.points])]
         else:
-            things = sorted(parts.parts_of(cells), key=lambda one: -heat[one].sum())[:THINGS]
+            things = parts.hot(parts.parts_of(cells), heat)
+            things = sorted(things, key=lambda one: -heat[one].sum())[:THINGS]
         found = [self._around(thing, shape) for thing in things if thing.any()]
         return [one for one in found if one is not None and self._large(one)]
 
@@ -258,12 +261,17 @@ class _Look:
         if places:
             kept = parts.clicked(small, places)
         elif self.seen is not None and self.seen.worded:
-            gain = self._plane(self.seen.gain.numpy())
-            kept = parts.fitting(small, plane_at(gain, small.shape))
+            gain, heat = (
+                plane_at(self._plane(one.numpy()), small.shape)
+                for one in (self.seen.gain, self._heat())
+            )
+            kept = parts.fitting(small, gain, heat)
         else:
             kept = small
-        dropped = plane_at((small & ~kept).astype(np.float32), (height, width))
-        return dropped < 0.25
+        # A soft edge is kept with its part; of parts that were dropped nothing is.
+        near = grown(to_mask(kept.astype(np.float32)), EDGE)[0, 0].numpy()
+        near *= 1 - plane_at((small & ~kept).astype(np.float32), small.shape)
+        return plane_at(near, (height, width)) > 0.25
 
     def _plane(self, cells: Plane) -> Plane:
         """Values over the region's cells as a plane over its part inside the photo."""

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float, Int
 
 SMALLEST = 0.04  # of all parts' area: a smaller part is a speck
 FITTING = 0.35  # of the best part's mean contrast: a part below it is something else
+HOT = 0.7  # of the hottest part's mean attention: a part below it is not what the word names
 
 
 def labelled(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
@@ -24,15 +25,19 @@ def labelled(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
 
 
 def fitting(
-    mask: Bool[np.ndarray, "h w"], contrast: Float[np.ndarray, "h w"]
+    mask: Bool[np.ndarray, "h w"],
+    contrast: Float[np.ndarray, "h w"],
+    heat: Float[np.ndarray, "h w"],
 ) -> Bool[np.ndarray, "h w"]:
     """The parts where the word fits: those whose mean contrast is near that of the best part.
 
-    The best part is that with the highest mean times the root of its area.
+    The best part is that with the highest mean times the root of its area. The contrast of a small
+    part is little more than noise, so only parts that the word's attention, `heat`, marks about as
+    strongly as the strongest part count.
     """
-    parts = parts_of(mask)
+    parts = hot(parts_of(mask), heat)
     if len(parts) < 2:
-        return mask
+        return parts[0] if parts else mask
     means = [float(contrast[part].mean()) for part in parts]
     ranks = [mean * np.sqrt(part.sum()) for mean, part in zip(means, parts, strict=True)]
     best = int(np.argmax(ranks))
@@ -42,6 +47,16 @@ def fitting(
         if number == best or mean >= FITTING * means[best] > 0
     ]
     return np.logical_or.reduce(kept)
+
+
+def hot(
+    parts: Sequence[Bool[np.ndarray, "h w"]], heat: Float[np.ndarray, "h w"]
+) -> list[Bool[np.ndarray, "h w"]]:
+    """The parts whose mean heat is at least the share HOT of the hottest part's."""
+    means = [float(heat[part].mean()) for part in parts]
+    return [
+        part for part, mean in zip(parts, means, strict=True) if mean >= HOT * max(means, default=0)
+    ]
 
 
 def clicked(

@@ -129,7 +129,7 @@ class SwapSettings(Settings):
         choices=("attention", "difference", "subject"),
     )
     budget: int = knob(
-        540,
+        560,
         "network evaluations for searching the three numbers above; 0: no search",
         at_least=0,
     )

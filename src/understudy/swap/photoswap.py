@@ -24,6 +24,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
+from understudy.swap.limits import limits_of
 from understudy.swap.refine import refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.swap.subjects import source_places, subjects_named, target_places
@@ -107,14 +108,14 @@ def _finished(
         yield replace(step, total=settings.steps + more)
     if not more or step is None:
         return
-    clean, wanted = source.inversion.clean, [targets[number // count] for number in step.targets]
+    wanted = [targets[number // count] for number in step.targets]
     for again in refined_steps(
         model,
+        source,
         replace(step, mask=_narrowed(model, source, step, wanted, settings)),
         wanted,
-        step.source if clean is None else clean,
-        source.inversion.times,
         settings,
+        held=limits_of([word for target in targets for word in target.words]).held,
         noises=1 if search is None else REDRAWN,
     ):
         last = again.index == again.total - 1
@@ -268,7 +269,7 @@ def blend_of(
         if old is None:
             with torch.no_grad():
                 old = old_subject(model, model.decode(clean), source.prompt, words)
-        found = found if old is None else may_change(old.to(found), found)
+        found = found if old is None else may_change(old.to(found), found, limits_of(words))
         around = None if sigmas is not None else clean
         return Blend(start=0, mask=found if where is None else found * where, clean=around)
     if settings.blend and not words and mask is None:

@@ -24,7 +24,8 @@ from torch import Tensor
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
-from understudy.swap.refine import refine_count
+from understudy.swap.limits import SAME
+from understudy.swap.refine import held_count, refine_count
 from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
@@ -218,7 +219,9 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
         rows += halves * len(branches) * targets
     again = min(len(found), FINALISTS) * REDRAWN
-    return rows + halves * refine_count(settings) * again * targets
+    return (
+        rows + held_count(settings, SAME.held) + halves * refine_count(settings) * again * targets
+    )
 
 
 def _repeated(blend: Blend, count: int) -> Blend:

@@ -4,7 +4,8 @@ The old subject is found by its words (`masks.find`), which gives its edges. Wha
 beside it, a hat or wider ears, is found by the difference of the prompts' noise estimates
 (`difference.py`), near the old one only, so that a neighbour stays as it is. When the swap is
 done, the new subject is found by its words, too, and the photo's own pixels are kept elsewhere.
-Knows models through their protocol.
+A subject of the old one's class takes its outline, but for a narrow rim, so that whatever stands
+beside or before it is kept. Knows models through their protocol.
 """
 
 from __future__ import annotations
@@ -24,21 +25,16 @@ from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import grown, to_mask, to_pixels
 from understudy.pictures.tone import toned
+from understudy.swap.limits import OTHER, Limits, limits_of
 from understudy.transfer.blend import latent_mask
 from understudy.transfer.source_target import Replacement, Target
 
 COVERED = 0.08  # share of a cell from which on it belongs to a subject
-RIM, REACH = 2, 4  # cells: around the old subject, and how far the new one may reach
 INSIDE = 0.5  # of a soft mask: above it a pixel is the subject's
-# Of the picture's longer side, around the old and the new subject. Within the edges swapped pixels
-# are pasted; the feathered seam lies in them, not on the subject. Beyond the rims the photo's
-# background is known.
-OLD_EDGE, NEW_EDGE = 0.045, 0.035
-OLD_RIM, NEW_RIM = 0.03, 0.015
 SPECK = 0.1  # of the largest part's area: a smaller part of a mask is none of the subject's
 NEAR = 0.06  # of the side: as near to the old subject the new one is
 STRONG = 0.3  # of the range from -1 to 1: a change of colour that the masks cannot have missed
-FARTHEST = 0.06  # of the side: how far beyond the edges such changes are followed
+OLD_RIM, NEW_RIM = 0.03, 0.015  # of the side: beyond the rims the photo's background is known
 
 
 def found_by_words(
@@ -79,23 +75,24 @@ def old_subject(
 
 
 def may_change(
-    old: Float[Tensor, "1 1 h w"], difference: Float[Tensor, "k 1 lh lw"]
+    old: Float[Tensor, "1 1 h w"], difference: Float[Tensor, "k 1 lh lw"], limits: Limits = OTHER
 ) -> Float[Tensor, "k 1 lh lw"]:
     """Cells that may change: the old subject and a rim, and where the prompts differ nearby."""
     size = (int(difference.shape[-2]), int(difference.shape[-1]))
     cells = (latent_mask(old, size) > COVERED).to(difference)
-    return grown(cells, RIM).maximum(difference * grown(cells, REACH))
+    return grown(cells, limits.rim).maximum(difference * grown(cells, limits.reach))
 
 
 @dataclass(frozen=True)
 class BothSubjects:
     """The old subject "1 1 h w", and the new one of each swapped picture "k 1 h w": 1 where it is.
 
-    Where no new subject is found its mask is 1 everywhere.
+    Where no new subject is found its mask is 1 everywhere. limits: how far swapped pixels go.
     """
 
     old: Float[Tensor, "1 1 h w"]
     new: Float[Tensor, "k 1 h w"]
+    limits: Limits = OTHER
 
     @classmethod
     def found(
@@ -115,7 +112,8 @@ class BothSubjects:
         # A learned word may point at another thing, too: the new subject is where the old one was.
         here = grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
         rows = [_reached(one * here, one) for one in new.split(1)]
-        return cls(old, torch.cat(rows))
+        words = [word for target in targets for word in target.words]
+        return cls(old, torch.cat(rows), limits_of(words))
 
     def toned(
         self,
@@ -136,10 +134,15 @@ class BothSubjects:
         those that stand alone or lead far away are of something else. redrawn: the photo as the
         autoencoder draws it.
         """
-        old, new = self._grown(OLD_EDGE, NEW_EDGE)
+        limits = self.limits
+        old, new = self._grown(limits.old_edge, limits.new_edge)
+        if limits.leaves is not None:
+            new = new * grown(self.old, self._pixels(limits.leaves))
         both = old.maximum(new)
+        if not limits.missed:
+            return both
         strong = ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(new)
-        strong = strong * grown(both, max(1, round(FARTHEST * max(old.shape[-2:]))))
+        strong = strong * grown(both, self._pixels(limits.missed))
         rows = [_reached(*pair) for pair in zip(both.split(1), strong.split(1), strict=True)]
         return grown(torch.cat(rows), 1)
 
@@ -151,11 +154,10 @@ class BothSubjects:
 
     def _grown(self, old: float, new: float) -> tuple[Tensor, Tensor]:
         """Both masks with rims, in shares of the longer side."""
-        side = max(self.old.shape[-2:])
-        return (
-            grown(self.old, max(1, round(old * side))),
-            grown(self.new, max(1, round(new * side))),
-        )
+        return grown(self.old, self._pixels(old)), grown(self.new, self._pixels(new))
+
+    def _pixels(self, share: float) -> int:
+        return max(1, round(share * max(self.old.shape[-2:])))
 
 
 def _reached(

@@ -92,6 +92,12 @@ def alike(targets: Sequence[str], blend: Blend | None) -> list[int]:
     return [next(first for first in numbers if same(first, number)) for number in numbers]
 
 
+def members_of(branches: Sequence[Branch]) -> tuple[tuple[int, ...], list[int]]:
+    """The numbers of all targets in order, and the branch of each."""
+    pairs = sorted((m, n) for n, branch in enumerate(branches) for m in branch.members)
+    return tuple(m for m, _ in pairs), [n for _, n in pairs]
+
+
 @dataclass(frozen=True)
 class BatchLayout:
     """Where each row of a call is. None or () stands for a row that is not in it.

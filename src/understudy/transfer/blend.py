@@ -67,6 +67,20 @@ class Blend:
             return found
         return found & ~subject_mask(sums.kept_sums, size, self.kept_threshold, widen=False)
 
+    def after(
+        self, index: int, sums: MapSums | None, size: tuple[int, int]
+    ) -> Float[Tensor, "m 1 h w"] | None:
+        """The mask after step `index`, of each target or of all; None = everywhere.
+
+        sums: of the maps this blend reads; None where it reads none.
+        """
+        if index < self.start:
+            return None
+        if sums is None:
+            return self.mask
+        found = self.found(sums, size)[:, None]
+        return found.float() if self.mask is None else found * self.mask.to(found.device)
+
 
 @dataclass
 class MapSums:

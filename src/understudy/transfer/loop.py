@@ -26,6 +26,7 @@ from understudy.transfer.batch_layout import (
     guided_source,
     guided_targets,
     lay_out,
+    members_of,
     with_scale,
 )
 from understudy.transfer.blend import Blend, blended
@@ -99,8 +100,8 @@ class Replay:
         one = isinstance(schedule, SwapSchedule)
         schedules = (schedule,) * len(targets) if one else tuple(schedule)
         inversion, features = source.inversion, source.features
-        # Targets that cannot differ before their schedules do begin as one row of the batch. Given
-        # maps or embeddings may differ where prompts do not, so those targets are kept apart.
+        # Targets that cannot differ before their schedules do begin as one row of the batch; given
+        # maps or embeddings may differ where prompts do not.
         apart = cross_maps is not None or any(target.text is not None for target in targets)
         same = list(range(len(targets))) if apart else alike([t.prompt for t in targets], blend)
         self.alike = same if stochastic is None else stochastic.parted(same)
@@ -126,6 +127,7 @@ class Replay:
         self.one_source_row = null is not None and len(null) == 1 and null.equals(self.source_text)
 
         # Where the run stands: all targets begin as one branch, in the source's noise.
+        self.together = True  # before the first step: source and targets are one latent
         self.latents: Tensor = inversion.noise
         self.source: Tensor | None = inversion.noise
         self.branches = (Branch(0, tuple(range(len(texts))), Swaps(False, False, False)),)
@@ -135,6 +137,21 @@ class Replay:
         self.walked = [inversion.noise]
         self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
         self.needed = last  # steps that read the source
+
+    def begin_at(
+        self,
+        index: int,
+        latents: Float[Tensor, "k c h w"],
+        path: Float[Tensor, "n_1 c h w"] | None,
+    ) -> None:
+        """Start in step `index`, each target from latents of its own.
+
+        path: the source's latents before each step and after the last; None if nothing reads them.
+        """
+        self.together, self.latents, self.path = False, latents, path
+        self.source = None if path is None else path[index : index + 1]
+        self.alike = list(range(len(latents)))
+        self.branches = tuple(Branch(n, (n,), Swaps(False, False, False)) for n in self.alike)
 
     @torch.no_grad()
     def step(self, index: int) -> SwapStep:
@@ -152,8 +169,8 @@ class Replay:
             if self.inversion.paired:
                 self.latents = self._paired(index, source_output, start, end)
         self._move_source(index, source_output, start, end)
-        numbers, of = self._members()
-        mask = self._mask(index)
+        numbers, of = members_of(self.branches)
+        mask = None if self.blend is None else self.blend.after(index, self.sums, self.size)
         if mask is not None and self.source is not None:
             mask = mask[list(numbers)] if len(mask) > 1 else mask
             # Latents are kept once per branch, masks once per target: take its first target.
@@ -199,11 +216,6 @@ class Replay:
         self.latents = self.latents[[n for n, _ in kept]]
         self.branches = tuple(branch for _, branch in kept)
 
-    def _members(self) -> tuple[tuple[int, ...], list[int]]:
-        """The targets in order, and the branch of each."""
-        pairs = sorted((m, n) for n, branch in enumerate(self.branches) for m in branch.members)
-        return tuple(m for m, _ in pairs), [n for _, n in pairs]
-
     def _known_path(self, needed: int) -> Tensor | None:
         """The source's latents where they need not be walked."""
         kept = None if self.features is None else self.features.path
@@ -239,7 +251,8 @@ class Replay:
         if not moving and self.sums is None:
             return None, None
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
-        known = self._first_output() if index == 0 else None
+        first = index == 0 and self.together
+        known = self._first_output() if first else None
         guides = moving and self.reads_uncond and known is None
         # Where phi is swapped the unconditional row reads the source's as well.
         parts |= UNCOND if guides and "output" in parts else NOTHING
@@ -257,7 +270,7 @@ class Replay:
             self.source,
             self.latents,
             self.branches,
-            first=index == 0,
+            first=first,
             stored=stored and not walks,
         )
         maps = self.cross_maps(index) if "cross" in parts else ()
@@ -288,13 +301,3 @@ class Replay:
         null = self.inversion.uncond(index)
         uncond = self.empty if null is None else null.to(self.source_text)
         return Texts(uncond, self.source_text, self.texts, self.one_source_row)
-
-    def _mask(self, index: int) -> Float[Tensor, "m 1 h w"] | None:
-        """Where each target is kept after a step; None = everywhere."""
-        blend = self.blend
-        if blend is None or index < blend.start:
-            return None
-        if self.sums is None:
-            return blend.mask
-        found = blend.found(self.sums, self.size)[:, None]
-        return found.float() if blend.mask is None else found * blend.mask.to(found.device)
