@@ -137,7 +137,7 @@ def test_the_photo_stays_beside_both_subjects(monkeypatch: pytest.MonkeyPatch) -
     shown[..., 48:50, 60:72] = shown[..., 80:90, 80:90] = 1  # a tail that was missed, a neighbour
     found = iter([new, None])
     monkeypatch.setattr(where, "found_by_words", lambda *given: next(found))
-    targets = [Target("a sks cat", (Replacement("dog", "sks cat"),))] * 2
+    targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))] * 2
     both = where.BothSubjects.found(tiny_model(), old, shown, targets)
     masks = both.reached(shown, redrawn)
     assert masks[0, 0, 18, 50] == 1 and masks[0, 0, 36, 38] == 1  # edges of the new and the old
@@ -148,15 +148,17 @@ def test_the_photo_stays_beside_both_subjects(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.MonkeyPatch) -> None:
     words = [("cat", "sks cat"), ("Cat", "sks cat"), ("grey cat", "sks cat"), ("dog", "sks cat")]
-    found = [limits.limits_of([Replacement(*pair)]) is limits.SAME for pair in words]
-    assert found == [True, True, True, False] and limits.limits_of([]) is limits.OTHER
+    found = [limits.limits_of("auto", [Replacement(*pair)]) is limits.SAME for pair in words]
+    assert found == [True, True, True, False] and limits.limits_of("auto", []) is limits.OTHER
+    assert limits.limits_of("keep", []) is limits.SAME
+    assert limits.limits_of("free", [Replacement(*words[0])]) is limits.OTHER
     old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
     old[..., 40:60, 40:60], new[..., 20:60, 45:55] = 1, 1
     shown = torch.zeros(1, 3, 100, 100)
     shown[..., 45:55, 60:75] = 1  # something beside the old subject that the swap drew over
     monkeypatch.setattr(where, "found_by_words", lambda *given: new)
     targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))]
-    both = where.BothSubjects.found(tiny_model(), old, shown, targets)
+    both = where.BothSubjects.found(tiny_model(), old, shown, targets, limits.SAME)
     mask = both.reached(shown, torch.zeros(1, 3, 100, 100))[0, 0]
     assert mask[50, 62] == 1 and mask[50, 64] == 0, "three pixels around the old outline"
     assert mask[37, 50] == 1 and mask[30, 50] == 0, "the new subject does not leave it"

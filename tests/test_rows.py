@@ -110,11 +110,14 @@ def test_what_was_told() -> None:
     said = told(["learn.steps=7", "learn.flip=true", "swap.blend=false"])
     assert said == {"learn": {"steps": 7, "flip": True}, "swap": {"blend": False}}
     assert LearnSettings.from_dict(said["learn"]).steps == 7
+    shares = told(["swap.refine_steps=0.4", "swap.cross_map_steps=3"])
+    assert shares == {"swap": {"refine_steps": 0.4, "cross_map_steps": 3}}
     refused = {
         "learn": "VERB.KNOB=VALUE",
         "lean.steps=1": "one of learn",
         "learn.step=1": "has no 'step'",
-        "learn.steps=many": "no int",
+        "learn.steps=many": "wanted a whole number. Got 'many'",
+        "swap.refine_steps=half": "a share like 0.4. Got 'half'",
         "learn.flip=yes": "true or false",
         "learn.steps=0": "at least",
     }

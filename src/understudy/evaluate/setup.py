@@ -26,6 +26,7 @@ from understudy.settings import (
     Settings,
     SwapSettings,
 )
+from understudy.settings.knobs import KINDS, count_or_share
 
 VERBS: Mapping[str, type[Settings]] = {
     "learn": LearnSettings,
@@ -98,24 +99,27 @@ def told(words: Iterable[str]) -> dict[str, dict[str, Any]]:
         if not equals or verb not in VERBS:
             verbs = ", ".join(VERBS)
             raise InputError(f"--set must be VERB.KNOB=VALUE, VERB one of {verbs}. Got {word!r}.")
-        kinds = {field.name: type(field.default) for field in dataclasses.fields(VERBS[verb])}
-        if knob not in kinds:
-            raise InputError(f"{verb} has no {knob!r}. It has: {', '.join(kinds)}.")
-        found.setdefault(verb, {})[knob] = _value(word, kinds[knob], value)
+        fields = {field.name: field for field in dataclasses.fields(VERBS[verb])}
+        if knob not in fields:
+            raise InputError(f"{verb} has no {knob!r}. It has: {', '.join(fields)}.")
+        kind = count_or_share if fields[knob].metadata["share"] else type(fields[knob].default)
+        found.setdefault(verb, {})[knob] = _value(word, kind, value)
     for verb, values in found.items():
         VERBS[verb].from_dict(values)
     return found
 
 
-def _value(word: str, kind: type[Any], value: str) -> Any:
+def _value(word: str, kind: Any, value: str) -> Any:
     if kind is bool:
         if value not in ("true", "false"):
             raise InputError(f"--set {word}: wanted true or false.")
         return value == "true"
     try:
         return kind(value)
+    except InputError as error:
+        raise InputError(f"--set {word}: {error}") from None
     except ValueError:
-        raise InputError(f"--set {word}: {value!r} is no {kind.__name__}.") from None
+        raise InputError(f"--set {word}: wanted {KINDS[kind]}. Got {value!r}.") from None
 
 
 def seed_of(*names: str | int) -> int:

@@ -261,14 +261,12 @@ def schedule_search(
 ) -> ScheduleSearch | None:
     """What compares candidates with the concept and with the photo; None where nothing can, or
     nothing is to be chosen. The concepts must be applied."""
-    return (
-        scorer_of(model, settings.guidance, source, subjects, photos) if settings.budget else None
-    )
+    return scorer_of(model, settings, source, subjects, photos) if settings.budget else None
 
 
 def scorer_of(
     model: DiffusionModel,
-    guidance: float,
+    settings: SwapSettings,
     source: InputPicture,
     subjects: SwapSubjects,
     photos: Float[Tensor, "n 3 h w"] | None,
@@ -278,13 +276,13 @@ def scorer_of(
     if scorer is None or source.picture is None or len(subjects.replacements) != 1:
         return None
     if photos is None:
-        drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=guidance)
+        drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=settings.guidance)
         prompts, seeds = (
             [f"a photo of a {subjects.replacements[0].phrase}"] * DRAWN,
             list(range(DRAWN)),
         )
         photos = generate(model, prompts, seeds, drawing).cpu()
-    weight = limits_of(subjects.replacements).layout
+    weight = limits_of(settings.outline, subjects.replacements).layout
     return ScheduleSearch(scorer, scorer.identity(photos), source.picture, weight)
 
 

@@ -125,7 +125,7 @@ def _swept(
         )
         cost = {"inversion": spent - before, "swaps": model.nfe - spent}
         shown = [decoded(model, one).cpu() for one in last.target.split(1)]
-        scorer = scorer_of(model, asked.guidance, source, subjects, photos)
+        scorer = scorer_of(model, grid[0].settings, source, subjects, photos)
     marks = dict[str, list[float]]()
     if scorer is not None:
         for name, seen in zip(MARKS, scorer.seen(cat(shown)), strict=True):

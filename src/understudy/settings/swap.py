@@ -128,6 +128,12 @@ class SwapSettings(Settings):
         "prompts, or by both beforehand (subject)",
         choices=("attention", "difference", "subject"),
     )
+    outline: str = knob(
+        "auto",
+        "with --where subject: whether the new subject keeps the old one's outline; auto: where "
+        "both are of one class, as in cat=rex for a cat",
+        choices=("auto", "keep", "free"),
+    )
     budget: int = knob(
         560,
         "network evaluations for searching the three numbers above; 0: no search",

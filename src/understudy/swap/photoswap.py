@@ -24,7 +24,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.limits import limits_of
+from understudy.swap.limits import Limits, limits_of
 from understudy.swap.refine import refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.swap.subjects import source_places, subjects_named, target_places
@@ -115,7 +115,7 @@ def _finished(
         replace(step, mask=_narrowed(model, source, step, wanted, settings)),
         wanted,
         settings,
-        held=limits_of([word for target in targets for word in target.words]).held,
+        held=_limits(targets, settings).held,
         noises=1 if search is None else REDRAWN,
     ):
         last = again.index == again.total - 1
@@ -195,7 +195,9 @@ def framed(
         if old is None:
             old = old_subject(model, photo, source.prompt, targets[0].words)
         if old is not None:
-            both = BothSubjects.found(model, old.to(swapped), swapped, targets)
+            both = BothSubjects.found(
+                model, old.to(swapped), swapped, targets, _limits(targets, settings)
+            )
             swapped = both.toned(photo.to(swapped), swapped, redrawn)
             where = where.minimum(both.reached(swapped, redrawn).to(swapped))
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
@@ -269,7 +271,11 @@ def blend_of(
         if old is None:
             with torch.no_grad():
                 old = old_subject(model, model.decode(clean), source.prompt, words)
-        found = found if old is None else may_change(old.to(found), found, limits_of(words))
+        found = (
+            found
+            if old is None
+            else may_change(old.to(found), found, limits_of(settings.outline, words))
+        )
         around = None if sigmas is not None else clean
         return Blend(start=0, mask=found if where is None else found * where, clean=around)
     if settings.blend and not words and mask is None:
@@ -283,3 +289,8 @@ def blend_of(
         threshold=BLEND_THRESHOLD,
         mask=where,
     )
+
+
+def _limits(targets: Sequence[Target], settings: SwapSettings) -> Limits:
+    words = [word for target in targets for word in target.words]
+    return limits_of(settings.outline, words)

@@ -25,7 +25,7 @@ from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import grown, to_mask, to_pixels
 from understudy.pictures.tone import toned
-from understudy.swap.limits import OTHER, Limits, limits_of
+from understudy.swap.limits import OTHER, Limits
 from understudy.transfer.blend import latent_mask
 from understudy.transfer.source_target import Replacement, Target
 
@@ -101,6 +101,7 @@ class BothSubjects:
         old: Float[Tensor, "1 1 h w"],
         swapped: Float[Tensor, "k 3 h w"],
         targets: Sequence[Target],
+        limits: Limits = OTHER,
     ) -> BothSubjects:
         """With the new subjects found by their words. old: as `old_subject` gives it."""
         masks: list[Tensor] = []
@@ -112,8 +113,7 @@ class BothSubjects:
         # A learned word may point at another thing, too: the new subject is where the old one was.
         here = grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
         rows = [_reached(one * here, one) for one in new.split(1)]
-        words = [word for target in targets for word in target.words]
-        return cls(old, torch.cat(rows), limits_of(words))
+        return cls(old, torch.cat(rows), limits)
 
     def toned(
         self,

@@ -252,7 +252,9 @@ class Replay:
             return None, None
         parts = NOTHING.union(*(branch.swaps.parts for branch in self.branches))
         first = index == 0 and self.together
-        known = self._first_output() if first else None
+        kept = None if self.features is None else self.features.first_output
+        # What an edit or the inversion has kept of the first step.
+        known = None if not first else self.inversion.first_output if kept is None else kept
         guides = moving and self.reads_uncond and known is None
         # Where phi is swapped the unconditional row reads the source's as well.
         parts |= UNCOND if guides and "output" in parts else NOTHING
@@ -291,11 +293,6 @@ class Replay:
             guided_targets(output, where, known, self.how, self.guidance),
             guided_source(output, where, known, self.how, self.guidance),
         )
-
-    def _first_output(self) -> Tensor | None:
-        """The unconditional output of the first step, where an inversion or an edit has kept it."""
-        kept = None if self.features is None else self.features.first_output
-        return self.inversion.first_output if kept is None else kept
 
     def _texts(self, index: int) -> Texts:
         null = self.inversion.uncond(index)
