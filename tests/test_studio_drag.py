@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from understudy.drag.session import DragSession
-from understudy.errors import InputError
+from understudy.errors import InputError, OutputError
 from understudy.generators.folder import load_generator
 from understudy.settings.drag import DragSettings
+from understudy.studio import drag_worker
 from understudy.studio.drag_live import LiveDrag
 from understudy.studio.drag_session import DragProcess, Listener, checked
 from understudy.studio.drag_worker import _Desk  # pyright: ignore[reportPrivateUsage]
@@ -172,6 +173,73 @@ def test_of_two_pages_none_waits_for_an_answer_that_was_given(tmp_path: Path) ->
         desk.answer({"do": "look", "session": "a", "re": number})
     assert desk._answered == {"a": 900}
     ours.close()
+
+
+def desk_of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, _Desk]:
+    """A desk where at most two drags are open, and its other end."""
+    monkeypatch.setattr(drag_worker, "SESSIONS", 2)
+    ours, theirs = multiprocessing.Pipe()
+    return ours, _Desk(theirs, tmp_path)
+
+
+def opened(name: str, seed: int) -> dict[str, Any]:
+    settings: dict[str, Any] = {"steps": 5}
+    opening = {"do": "open", "generator": "toybox-gan", "seed": seed, "device": "cpu"}
+    return {**opening, "settings": settings, "session": name}
+
+
+def told(pipe: Any, name: str) -> list[dict[str, Any]]:
+    """What the pages of one session got since the last call."""
+    messages: list[str | bytes] = []
+    while pipe.poll():
+        messages.append(pipe.recv_bytes())
+    return [head for head in heads(messages) if head["session"] == name]
+
+
+def test_a_drag_that_is_closed_for_another_says_so_and_opens_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pipe, desk = desk_of_two(tmp_path, monkeypatch)
+    desk.answer(opened("a", 1))
+    desk.answer({"do": "points", "pairs": [PAIR], "session": "a", "re": 1})
+    desk.answer(opened("b", 2))
+    desk.answer({"do": "points", "pairs": [PAIR], "session": "b", "re": 1})
+    desk.answer({"do": "step", "session": "a", "re": 2})
+    shown = desk.drags["a"].frame()
+    desk.answer({"do": "run", "session": "b", "re": 2})
+    told(pipe, "a")
+    desk.answer(opened("c", 3))
+    assert [*desk.drags] == ["b", "c"], "b was used before a, but it runs"
+    (news,) = told(pipe, "a")
+    assert news["event"] == "closed"
+    for said in ("at most 12 are open at once", "Reload the page"):
+        assert said in news["message"]
+    desk.answer({"do": "run", "session": "a", "re": 3})
+    (answer,) = told(pipe, "a")
+    assert (answer["event"], answer["re"], answer["message"]) == ("error", 3, news["message"])
+    desk.answer(opened("a", 1))
+    assert desk.drags["a"].frame() == shown and "c" not in desk.drags
+    assert [head["event"] for head in told(pipe, "a")] == ["frame"]
+    desk.answer({"do": "look", "session": "x", "re": 1})
+    assert told(pipe, "x")[0]["message"].startswith("This drag is not open.")
+    pipe.close()
+
+
+def test_a_drag_that_cannot_be_kept_is_not_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OutputError("Cannot write: the disk is full.")
+
+    pipe, desk = desk_of_two(tmp_path, monkeypatch)
+    for seed, name in enumerate("ab"):
+        desk.answer(opened(name, seed))
+    monkeypatch.setattr(LiveDrag, "keep", full)
+    desk.answer(opened("c", 3))
+    assert [*desk.drags] == ["a", "b"]
+    (answer,) = told(pipe, "c")
+    assert answer["event"] == "error" and "cannot be written to disk" in answer["message"]
+    pipe.close()
 
 
 def test_pages_hear_of_a_process_that_ended_while_a_command_was_sent(tmp_path: Path) -> None:

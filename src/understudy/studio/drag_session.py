@@ -31,7 +31,7 @@ COMMANDS = {  # what a page may send, and the fields that are passed on
     "goto": ("moment",),
 }
 MAX_POINTS = 64
-DIED = "The drag process ended. Everything up to the last pause is kept: press Reload drag."
+DIED = "The drag process ended and is started again with what was kept at the last pause."
 
 
 class Listener:

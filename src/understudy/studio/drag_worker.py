@@ -28,6 +28,12 @@ from understudy.settings.drag import DragSettings
 from understudy.studio.drag_live import LiveDrag
 
 SESSIONS = 12  # kept in memory; the one that was used longest ago is left to its file
+AGAIN = "Reload the page, or connect again, to open it."
+CLOSED = (
+    f"This drag was closed, because at most {SESSIONS} are open at once and it was used longest "
+    f"ago. The picture that it last showed is kept, earlier ones are not. {AGAIN}"
+)
+NOT_OPEN = f"This drag is not open. {AGAIN}"
 
 
 def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
@@ -56,6 +62,7 @@ class _Desk:
         self.pipe, self.folder = pipe, folder
         self.drags: dict[str, LiveDrag] = {}
         self.unsaved = set[str]()
+        self._closed = set[str]()  # by `_make_room`
         self._answered: dict[str, int] = {}
         self._generators: dict[tuple[str, str], StyleGAN2 | StyleGAN3] = {}
 
@@ -88,9 +95,11 @@ class _Desk:
         elif command["do"] == "close":
             self.drags.pop(name, None)
             self._answered.pop(name, None)
+            self._closed.discard(name)
             self._file(name).unlink(missing_ok=True)
         elif name not in self.drags:
-            self._send(name, {"event": "error", "re": number, "message": "It is not open."})
+            why = CLOSED if name in self._closed else NOT_OPEN
+            self._send(name, {"event": "error", "re": number, "message": why})
         else:
             self._used(name)
             self._guarded(name, number, lambda: self._do(name, self.drags[name], command))
@@ -122,10 +131,7 @@ class _Desk:
         """Begin a session, or take one up from its file; one that is open stays as it is."""
         if name in self.drags:
             return self._used(name)
-        while len(self.drags) >= SESSIONS:
-            oldest = next(iter(self.drags))
-            self._keep(oldest)
-            del self.drags[oldest]
+        self._make_room()
         settings = DragSettings.filled(command.get("settings", {}), str(command["generator"]))
         model: ImageGenerator = self._generator(
             str(command["generator"]), str(command.get("device", "auto"))
@@ -147,6 +153,25 @@ class _Desk:
         else:
             self.drags[name] = LiveDrag.begin(model, ws, settings)
             self.unsaved.add(name)
+        self._closed.discard(name)
+
+    def _make_room(self) -> None:
+        """Close what was used longest ago, first what does not run, and tell its pages.
+
+        Raises InputError where it cannot be written down: it would be lost.
+        """
+        while len(self.drags) >= SESSIONS:
+            still = (name for name, drag in self.drags.items() if not drag.running)
+            oldest = next(still, next(iter(self.drags)))
+            self.drags[oldest].pause()
+            if not self._keep(oldest):
+                raise InputError(
+                    f"{SESSIONS} drags are open, and none can be closed: the one used longest ago "
+                    "cannot be written to disk. Free some space, or remove a drag."
+                )
+            del self.drags[oldest]
+            self._closed.add(oldest)
+            self._send(oldest, {"event": "closed", "message": CLOSED})
 
     def _generator(self, name: str, device: str) -> StyleGAN2 | StyleGAN3:
         if (name, device) not in self._generators:
@@ -181,8 +206,8 @@ class _Desk:
     def _file(self, name: str) -> Path:
         return self.folder / f"{name}.safetensors"
 
-    def _keep(self, name: str) -> None:
-        """Write a session down; a full disk costs the restart, not the drag."""
+    def _keep(self, name: str) -> bool:
+        """Write a session down, or say why not; a full disk costs the restart, not the drag."""
         self.unsaved.discard(name)
         if name in self.drags:
             os.makedirs(self.folder, exist_ok=True)
@@ -190,6 +215,8 @@ class _Desk:
                 self.drags[name].keep(self._file(name))
             except UnderstudyError as error:
                 self._send(name, {"event": "note", "message": str(error)})
+                return False
+        return True
 
 
 def _saved(file: Path, settings: DragSettings) -> DragSession:

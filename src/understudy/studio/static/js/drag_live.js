@@ -103,6 +103,11 @@ export class LiveDrag {
       this.answered = Math.max(this.answered ?? 0, message.re ?? 0);
       return this.on.error?.(message.message);
     }
+    if (message.event === "closed") {
+      this.close();
+      this.running = false;
+      return this.on.closed?.(message.message);
+    }
     if (message.event === "died") {
       this.on.error?.(message.message);
       this.connect(this.session);

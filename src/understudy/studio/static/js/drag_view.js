@@ -171,6 +171,16 @@ export function makeView({ state, canvas, live, ctx, begin }) {
     status.textContent = message;
     toast(message, "bad");
   };
+  live.on.closed = (message) => {
+    body.hidden = true;
+    waiting.hidden = false;
+    waiting.replaceChildren(
+      message,
+      " ",
+      button("Open again", () => live.connect(state.get("session")), { class: "small" }),
+    );
+    toast(message, "bad");
+  };
   live.on.state = (text) => {
     waiting.hidden = !text;
     waiting.textContent = text;
