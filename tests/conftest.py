@@ -28,6 +28,8 @@ def checkable() -> list[str]:
 # Before anything of ours is imported: every annotated shape is checked on every call.
 install_import_hook(checkable(), "typechecks.checked")
 
+import read_once  # noqa: E402
+
 
 @pytest.fixture(autouse=True)
 def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,6 +65,14 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
         yield folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def models_read_once() -> Iterator[None]:
+    """The folders of tiny models are read once a session."""
+    with pytest.MonkeyPatch.context() as patch:
+        read_once.install(patch)
+        yield
 
 
 @pytest.fixture

@@ -63,8 +63,16 @@ class Fingerprint:
         return hashlib.sha256(f"{base}{sums}".encode()).hexdigest()
 
     def _versions(self) -> tuple[int, ...]:
-        tensors = [t for module in self.modules.values() for t in _tensors(module).values()]
-        return tuple(number for t in tensors for number in (t.data_ptr(), t._version))  # pyright: ignore[reportPrivateUsage]
+        found: list[int] = []
+        left: list[nn.Module | None] = list(self.modules.values())
+        while left:  # several times as fast as named_parameters(), and asked in every step
+            if (module := left.pop()) is None:
+                continue
+            for tensor in (*module._parameters.values(), *module._buffers.values()):  # pyright: ignore[reportPrivateUsage]
+                if tensor is not None:
+                    found += (tensor.data_ptr(), tensor._version)  # pyright: ignore[reportPrivateUsage]
+            left += module._modules.values()  # pyright: ignore[reportPrivateUsage]
+        return tuple(found)
 
 
 def files_digest(folder: Path) -> str:
