@@ -60,10 +60,12 @@ def cache(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFact
 
 @pytest.fixture(scope="session", autouse=True)
 def config(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A configuration folder for all tests: signing never touches the user's own key."""
+    """A configuration folder for all tests: signing never touches the user's own key. And a cache
+    for what is made once for several tests."""
     folder = tmp_path_factory.mktemp("config")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CONFIG_HOME", str(folder))
+        patch.setenv("UNDERSTUDY_CACHE", str(tmp_path_factory.mktemp("shared-cache")))
         yield folder
 
 

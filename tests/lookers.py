@@ -24,9 +24,9 @@ def clip_folder() -> Path:
     vocabulary, merges = tiny._vocabulary()
     tokens = CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)
     sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
-    text: dict[str, Any] = {**sizes, "num_hidden_layers": 2, "vocab_size": len(tokens)}
+    text: dict[str, Any] = {**sizes, "num_hidden_layers": 1, "vocab_size": len(tokens)}
     text |= {"bos_token_id": tokens.bos_token_id, "eos_token_id": tokens.eos_token_id}
-    vision = {**sizes, "num_hidden_layers": 2, "image_size": SIDE, "patch_size": 8}
+    vision = {**sizes, "num_hidden_layers": 1, "image_size": SIDE, "patch_size": 8}
     config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=12)
     folder = _new("clip")
     _seeded(CLIPModel, config).save_pretrained(folder)
@@ -40,7 +40,7 @@ def dino_folder() -> Path:
     from transformers import ViTConfig, ViTModel
 
     config = ViTConfig(
-        hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=2,
+        hidden_size=16, intermediate_size=32, num_attention_heads=2, num_hidden_layers=1,
         image_size=SIDE, patch_size=8,
     )  # fmt: skip
     folder = _new("dino")

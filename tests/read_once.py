@@ -1,16 +1,18 @@
 """Tiny models are read from their folders once a session; every load gets copies of what was read.
 
-Reading takes a quarter of a second, and the suite loads tiny models a thousand times. Only the
-folders of `tiny_folder` and `tiny_flow_folder` are remembered, which no test writes to. All that
+Reading a diffusion model takes a quarter of a second, and the suite does it often. Only the folders
+of `tiny_folder` and `tiny_flow_folder` are remembered, which no test writes to. All that
 follows the reading (placing, quantising, installing attention) is done for every model.
 """
 
 from __future__ import annotations
 
 import functools
+import json
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -84,3 +86,50 @@ def tensor(found: Tensor | None, known: dict[int, Any]) -> Tensor | None:
         new = found.detach().clone()
         known[id(found)] = nn.Parameter(new, False) if isinstance(found, nn.Parameter) else new
     return None if found is None else known[id(found)]
+
+
+# Networks that look at pictures
+
+
+def install_networks(patch: pytest.MonkeyPatch) -> None:
+    """Do not repeat what is the same for a mutant as for the good folder, which was loaded first.
+
+    A network follows from the keys of its configuration that are used, and from the bytes of its
+    weights: where both are the good folder's, the network that it gave is given again. The network
+    without memory, and whether it can be called, follow from the configuration alone: those of the
+    configuration before are kept. All else (opening, bounds, headers, shapes) is done for every
+    mutant.
+    """
+    from understudy.models.weight_files import weight_files
+    from understudy.vision import encoders, sam, weights
+
+    load = weights.load_network
+    build, call = weights._without_memory, weights._check_call  # pyright: ignore[reportPrivateUsage]
+    loaded: dict[type, tuple[object, Any]] = {}
+    built: dict[type, tuple[str, Any]] = {}
+    called = set[Any]()
+
+    def load_once(kind: Any, config: Any, used: Any, folder: Path, *rest: Any, **how: Any) -> Any:
+        digests = [sha256(file.read_bytes()).digest() for file in weight_files(folder)]
+        asked = (json.dumps(used, sort_keys=True), digests)
+        if kind not in loaded:
+            loaded[kind] = (asked, load(kind, config, used, folder, *rest, **how))
+        elif loaded[kind][0] != asked:
+            return load(kind, config, used, folder, *rest, **how)
+        return loaded[kind][1]
+
+    def build_once(kind: Any, config: Any, how: Any) -> Any:
+        asked = config.to_json_string()
+        if kind not in built or built[kind][0] != asked:
+            built[kind] = (asked, build(kind, config, how))
+        return built[kind][1]
+
+    def call_once(network: Any, example: Any) -> None:
+        if network not in called:
+            call(network, example)
+            called.add(network)
+
+    for module in (encoders, sam):
+        patch.setattr(module, "load_network", load_once)
+    patch.setattr(weights, "_without_memory", build_once)
+    patch.setattr(weights, "_check_call", call_once)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -155,14 +158,26 @@ def test_generate(here: Path, capsys: pytest.CaptureFixture[str], model: list[st
     assert np.array_equal(read_photo("one.png").pixels, read_photo("cats/seed-0007.png").pixels)
 
 
-@pytest.fixture
-def learnt(here: Path, capsys: pytest.CaptureFixture[str], model: list[str]) -> Path:
-    """A concept named rex in concepts/, learnt in two steps."""
+@pytest.fixture(scope="module")
+def learnt_once(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with photos/, and a concept named rex in concepts/, learnt in two steps."""
+    folder, printed = tmp_path_factory.mktemp("learnt"), io.StringIO()
     for number, level in enumerate((60, 180)):
-        pictures.save(here / f"photos/{number}.png", np.full((70, 64, 3), level, np.uint8))
+        pictures.save(folder / f"photos/{number}.png", np.full((70, 64, 3), level, np.uint8))
     words = ("--class", "cat", "--name", "rex", "--steps", 2, "--prior-samples", 2)
-    shown = ran(capsys, "learn", "photos", *words, "--prior-steps", 2, *model)
+    words = (*words, "--prior-steps", 2, "--model", tiny_folder("toy"), "--json")
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        assert run("learn", "photos", *words) == 0
+    shown = json.loads(printed.getvalue())
     assert shown["concept"] == "concepts/rex" and shown["phrase"].endswith(" cat")
+    return folder
+
+
+@pytest.fixture
+def learnt(here: Path, learnt_once: Path) -> Path:
+    """The concept, in a copy of its folder, which is the working directory."""
+    shutil.copytree(learnt_once, here, dirs_exist_ok=True)
     return here / "concepts" / "rex"
 
 

@@ -37,20 +37,22 @@ def test_generate(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == ["generated-0.png", "generated-1.png"]
 
 
-def learnt(folder: Path) -> None:
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the example of learning wrote."""
+    folder = tmp_path_factory.mktemp("learnt")
     run("learn", out=folder, model=str(tiny_folder("toy")), steps=2, sampling=2)
+    return folder
 
 
-def test_learn(tmp_path: Path) -> None:
-    learnt(tmp_path)
-    assert (tmp_path / "rex" / "concept.json").exists()
-    assert read_photo(tmp_path / "rex-on-the-beach.png").size == (64, 64)
+def test_learn(learnt: Path) -> None:
+    assert (learnt / "rex" / "concept.json").exists()
+    assert read_photo(learnt / "rex-on-the-beach.png").size == (64, 64)
 
 
-def test_swap(tmp_path: Path) -> None:
-    learnt(tmp_path)
+def test_swap(learnt: Path, tmp_path: Path) -> None:
     model = str(tiny_folder("toy"))
-    run("swap", concept=tmp_path / "rex", out=tmp_path, model=model, steps=2)
+    run("swap", concept=learnt / "rex", out=tmp_path, model=model, steps=2)
     assert read_photo(tmp_path / "swapped.png").size == (64, 64)
 
 

@@ -56,7 +56,18 @@ def seeded(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) ->
     )
 
 
+INVERTED: dict[object, Inversion] = {}
+
+
 def null_text(model, width: int = 16, steps: int = STEPS, guidance: float = 4.0) -> Inversion:
+    """A noise picture inverted, once for all models of equal weights and precision."""
+    asked = (model.fingerprint, model.dtype, width, steps, guidance)
+    if asked not in INVERTED:
+        INVERTED[asked] = inverted(model, width, steps, guidance)
+    return INVERTED[asked]
+
+
+def inverted(model, width: int, steps: int, guidance: float) -> Inversion:
     photo = 0.5 * starting_noise([5], size_of(model, width), like=model).to(model.dtype)
     how = InvertSettings(steps=steps, guidance=guidance, inner_steps=2)
     *_, last = null_text_steps(model, photo, SOURCE, how)

@@ -68,8 +68,7 @@ def _check_fit(
 
     Names are not compared: transformers gives them.
     """
-    with torch.device("meta"):
-        network = kind(config, **how).eval()
+    network = _without_memory(kind, config, how)
     there = Counter(entry.shape for entry in entries(folder).values() if entry.dtype in FLOATS)
     wanted = Counter(tuple(tensor.shape) for tensor in network.state_dict().values())
     if lacking := wanted - there:
@@ -78,5 +77,16 @@ def _check_fit(
             f"{folder} cannot be loaded: its configuration asks for {wanted[shape]} tensors of "
             f"shape {shape}, its weights have {there[shape]}. Copy or download it again."
         )
+    _check_call(network, example)
+
+
+def _without_memory(kind: Any, config: Any, how: Mapping[str, Any]) -> Any:
+    """The network on the meta device. It follows from the configuration alone."""
+    with torch.device("meta"):
+        return kind(config, **how).eval()
+
+
+def _check_call(network: Any, example: Mapping[str, Tensor]) -> None:
+    """Raise unless the network's sizes fit each other."""
     with torch.device("meta"), torch.no_grad():
         network(**example)
