@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ def checkable() -> list[str]:
 install_import_hook(checkable(), "typechecks.checked")
 
 import read_once  # noqa: E402
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: full garbage collections need not look through it again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -141,15 +141,15 @@ def test_what_candidates_read_is_known_beforehand():
 
 def test_a_sweep_costs_a_fraction_of_its_swaps():
     model = tiny_model("sd15")
-    inversion = null_text(model, steps=20, guidance=7.5)
+    inversion = null_text(model, steps=50, guidance=7.5)
     shares = (0.1, 0.2, 0.3, 0.4, 0.5)
     axes = Axis("self_output_steps", shares), Axis("cross_map_steps", shares)
     grid = cells(PAPER, *axes)
     assert [(c.row, c.column) for c in grid[:6]] == [(0, n) for n in range(5)] + [(1, 0)]
     before = model.nfe
     for step in sweep_steps(model, inversion, TARGET, grid):
-        if step.index == 2:
+        if step.index == 7:
             break
-    assert step.target.shape[0] == 25 and model.nfe - before < 3 * 4 * 3
+    assert step.target.shape[0] == 25 and model.nfe - before < 8 * 4 * 3
     # By then only the smallest value of either knob is over: the other four are still one.
     assert len(torch.unique(step.target, dim=0)) == 4
