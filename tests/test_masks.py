@@ -102,6 +102,8 @@ def test_parts_are_told_apart() -> None:
     heat[1:5, 1:5] = 0.3  # the word fits by chance where it does not look
     hot = parts.fitting(mask, contrast, heat)
     assert hot[8, 8] and not hot[2, 2]
+    wide = parts.touching(mask, mask & (np.arange(12) == 1))
+    assert wide[4, 4] and not wide[8, 8]
     assert parts.clicked(mask, [(6, 6)])[8, 8] and not parts.clicked(mask, [(6, 6)])[2, 2]
     assert not parts.clicked(np.zeros((4, 4), bool), [(1, 1)]).any()
 

@@ -31,6 +31,7 @@ from understudy.pictures.tensors import grown, to_mask, to_tensor
 Plane = Float[np.ndarray, "_ _"]
 
 STEEPNESS, MIDDLE = 8.0, 0.45  # log-odds of a cell: STEEPNESS * (heat - MIDDLE)
+WARM = 0.25  # heat of cells that are looked at again together with a hot part that they touch
 CLOSER = 0.7  # a region of less than this share of the last one's side is looked at again
 CLOSER_LOOKS = 2  # at most, one after the other
 THINGS = 3  # looked at more closely, at most, in one look
@@ -168,7 +169,11 @@ class _Look:
         if self.selection.points:
             things = [parts.clicked(cells, [self._cell(x, y) for x, y in self.selection.points])]
         else:
-            things = parts.hot(parts.parts_of(cells), heat)
+            # The legs of a rabbit may be cooler than its ears, and are looked at with them.
+            things = [
+                parts.touching(heat > WARM, thing)
+                for thing in parts.hot(parts.parts_of(cells), heat)
+            ]
             things = sorted(things, key=lambda one: -heat[one].sum())[:THINGS]
         found = [self._around(thing, shape) for thing in things if thing.any()]
         return [one for one in found if one is not None and self._large(one)]

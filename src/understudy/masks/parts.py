@@ -59,6 +59,14 @@ def hot(
     ]
 
 
+def touching(
+    mask: Bool[np.ndarray, "h w"], part: Bool[np.ndarray, "h w"]
+) -> Bool[np.ndarray, "h w"]:
+    """The part, and what of the mask is connected with it."""
+    labels = labelled(mask | part)
+    return np.isin(labels, np.unique(labels[part]))
+
+
 def clicked(
     mask: Bool[np.ndarray, "h w"], places: Sequence[tuple[int, int]]
 ) -> Bool[np.ndarray, "h w"]:
