@@ -9,9 +9,8 @@ import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
 
-from training import build_toybox_diffusion
 from training import build_toybox_flow as build
-from training.build_toybox_diffusion import CHANNELS
+from training.diffusion_networks import CHANNELS
 from training.flow_networks import (
     JOINT_WIDTH,
     T5_SHORT,
@@ -32,12 +31,13 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Four random pictures in the place of the rendered ones, and steps instead of minutes."""
     draws = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, CHANNELS, 16, 16, generator=draws)
-    monkeypatch.setattr(build, "encode_all", lambda options, vae: latents)
+    monkeypatch.setattr(build, "encode_all", lambda *_: latents)
     monkeypatch.setattr(build, "load_masks", lambda folder, most: torch.ones(4, 1, 16, 16))
     parts = torch.rand(4, len(build.PARTS), 8, 8)
     monkeypatch.setattr(build, "load_parts", lambda folder, most: parts)
     monkeypatch.setattr(build, "load_scenes", lambda f, m: [sample_scene(n) for n in range(4)])
-    monkeypatch.setattr(build_toybox_diffusion, "ticks", lambda minutes: iter([0.0] * int(minutes)))
+    # A minute stands for a step.
+    monkeypatch.setattr(build, "by_time", lambda learner, until: iter(range(round(until / 60))))
 
 
 def test_it_trains_goes_on_and_packs(few: None, tmp_path: Path) -> None:

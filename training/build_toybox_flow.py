@@ -21,16 +21,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 
-from training.build_toybox_diffusion import (
-    Learner,
-    encode_all,
-    fit,
-    load_masks,
-    load_scenes,
-    trained_autoencoder,
-)
+from training.autoencoder_training import encode_all
 from training.flow_networks import (
     JointAttention,
     clip_tokenizer,
@@ -50,6 +43,8 @@ from training.flow_training import (
     load_parts,
     set_copies,
 )
+from training.learner import Learner, by_time, default_device, fit
+from training.toybox_pictures import load_masks, load_scenes
 from understudy.models.precision import half_precision
 
 CHECKED = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)  # sigmas of the fixed check
@@ -72,22 +67,22 @@ def new_learner(options: argparse.Namespace, size: float) -> Learner:
     torch.manual_seed(0)
     model = new_model(options.patch).to(options.device)
     optimizer: Any = MuonAndAdamW(model.named_parameters(), options.rate)
-    learner = Learner(model, optimizer, {}, size, memory=0.9995)
-    checkpoint = options.out / "flow.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=options.device)
-        model.load_state_dict(state["model"])
-        optimizer.load_state_dict(state["optimizer"])
-        learner.ema, learner.step, learner.size = state["ema"], state["step"], state["size"]
-    learner.ema = learner.ema or {k: v.detach().clone() for k, v in model.state_dict().items()}
+    learner = Learner(model, optimizer, size, memory=0.9995)
+    learner.load(options.out / "flow.pt", options.device)
     return learner
+
+
+def shipped_autoencoder(options: argparse.Namespace) -> AutoencoderKL:
+    """The autoencoder of toybox-diffusion, frozen."""
+    vae = AutoencoderKL.from_pretrained(options.package / "vae").float()
+    return vae.eval().requires_grad_(False)
 
 
 def load_examples(options: argparse.Namespace, vae: Any) -> Examples:
     most = (options.data, options.most)
     return Examples(
-        encode_all(options, vae), load_masks(*most), load_parts(*most), load_scenes(*most),
-        clip_tokenizer(),
+        encode_all(options.data, options.out, options.most, vae), load_masks(*most),
+        load_parts(*most), load_scenes(*most), clip_tokenizer(),
     )  # fmt: skip
 
 
@@ -99,7 +94,7 @@ def moved(batch: Batch, size: float, device: str) -> Batch:
 
 def train(options: argparse.Namespace) -> None:
     options.out.mkdir(parents=True, exist_ok=True)
-    examples = load_examples(options, trained_autoencoder(options).to(options.device))
+    examples = load_examples(options, shipped_autoencoder(options).to(options.device))
     learner = new_learner(options, float(examples.latents[0].float().square().mean().sqrt()))
     clip, model = shipped_clip(options.package / "text_encoder").to(options.device), learner.model
     spread = examples.latents[0, ::10].float().std((0, 2, 3)).to(options.device)
@@ -144,14 +139,18 @@ def train(options: argparse.Namespace) -> None:
         warm = min(1.0, (learner.step + 1) / 100)
         return options.rate * warm * min(1.0, 0.05 + 5 * (1 - share))
 
-    fit(options, learner, "flow", loss, rate, every=50)
+    torch.manual_seed(learner.step)
+    begun, seconds = learner.spent, 60 * options.minutes
+    shares = ((learner.spent - begun) / seconds for _ in by_time(learner, begun + seconds))
+    path = options.out / "flow.pt"
+    fit(learner, lambda: [loss()], rate, shares, path, batch=options.batch)
 
 
 def pack(options: argparse.Namespace) -> None:
     """Write the averaged weights as a StableDiffusion3Pipeline folder."""
     from diffusers import StableDiffusion3Pipeline
 
-    vae, learner = trained_autoencoder(options), new_learner(options, 1)
+    vae, learner = shipped_autoencoder(options), new_learner(options, 1)
     vae.register_to_config(scaling_factor=1 / learner.size, shift_factor=0.0)
     learner.model.load_state_dict(learner.ema)
     pipeline = StableDiffusion3Pipeline(
@@ -181,7 +180,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--patch", type=int, default=2, choices=(1, 2))
     parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
     parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--device", default=default_device())
     options = parser.parse_args(arguments)
     {"train": train, "pack": pack}[options.stage](options)
 

@@ -42,18 +42,24 @@ def scenes_of(noun: str, count: int) -> list[toybox.Scene]:
 
 
 @torch.no_grad()
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--count", type=int, default=16)
-    parser.add_argument("--out", type=Path, default=builtin_folder("toybox"))
-    options = parser.parse_args()
-    model, latents = load("toybox"), dict[str, Tensor]()
+def write(folder: Path, count: int) -> Path:
+    """Encode `count` class images of each class with the model in `folder`; write them there."""
+    model, latents = load(str(folder)), dict[str, Tensor]()
     for noun in toybox.CLASSES:
-        scenes = scenes_of(noun, options.count)
+        scenes = scenes_of(noun, count)
         drawn = [to_tensor(toybox.render(scene, model.picture_size).picture) for scene in scenes]
         latents[noun] = torch.cat([model.encode(picture) for picture in drawn])
         print(f"{noun}: {len(drawn)} latents", flush=True)
-    print(save_latents(options.out, latents, "python -m training.class_latents"))
+    return save_latents(folder, latents, "python -m training.class_latents")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--count", type=int, default=16)
+    parser.add_argument("--out", type=Path, default=builtin_folder("toybox"),
+                        help="folder of the model")  # fmt: skip
+    options = parser.parse_args()
+    print(write(options.out, options.count))
 
 
 if __name__ == "__main__":

@@ -26,7 +26,8 @@ from transformers import (
     T5TokenizerFast,
 )
 
-from training.build_toybox_diffusion import CHANNELS, PATCH, SPARE, new_tokenizer, vocabulary
+from training.diffusion_networks import CHANNELS, PATCH
+from training.toybox_text import SPARE, new_tokenizer, vocabulary
 from understudy.models.folder import read_json
 
 WORDS = 32  # places of a prompt, start and end included; a caption of one toy has at most 29

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,20 +10,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from training.build_toybox_diffusion import chunks, random_caption
 from training.flow_networks import T5_LONG, T5_SHORT, WORDS, text_states
+from training.toybox_pictures import chunks
+from training.toybox_text import random_caption
 from understudy import toybox
 
 PARTS = tuple(dict.fromkeys(p.removeprefix("left ").removeprefix("right ") for p in toybox.POINTS))
 """Key points, left and right as one: a mirror image has the same parts."""
 CELL = 16  # pixels along a side of an image token at patch 2
+DROPPED = 0.1  # of captions, for guidance without a classifier
 DETAIL = 12.0  # pixels; standard deviation of a part's spot
 
 
 def load_parts(folder: Path, most: int) -> torch.Tensor:
     """Where the first subject's parts are, as spots on the image tokens: (n, parts, 8, 8) half."""
-    files = chunks(folder)[: math.ceil(most / 250)]
-    points = torch.from_numpy(np.concatenate([np.load(path)["points"] for path in files]))
+    files = chunks(folder, most)
+    points = torch.from_numpy(np.concatenate([np.load(path)["points"] for path in files]))[:most]
     centres = (torch.arange(128 // CELL) + 0.5) * CELL
     spots = torch.zeros(len(points), len(PARTS), len(centres), len(centres))
     for number, name in enumerate(toybox.POINTS):
@@ -59,7 +60,8 @@ class Examples:
     def draw(self, count: int, rng: np.random.Generator) -> Batch:
         """Random examples, each with one of its many captions."""
         index, side = rng.integers(len(self.scenes), size=count), rng.integers(2, size=count)
-        texts = [random_caption(self.scenes[i], rng) for i in index]
+        scenes = [self.scenes[i] for i in index]
+        texts = ["" if rng.random() < DROPPED else random_caption(one, rng) for one in scenes]
         ids = self.tokenizer(texts, padding="max_length", max_length=WORDS, truncation=True,
                              return_tensors="pt").input_ids  # fmt: skip
         picked, turned = torch.from_numpy(index), torch.from_numpy(side).bool()[:, None, None, None]
@@ -88,7 +90,7 @@ def flow_loss(
     """Losses of each example (b,): of the velocity noise - clean (Esser et al. 2024, eq. 12), and
     of the parts.
 
-    Channels and subjects count as in `build_toybox_diffusion.velocity_loss`. The parts of the
+    Channels and subjects count as in `unet_training.velocity_loss`. The parts of the
     subject are read off the middle block by a linear layer that only training has: a network that
     must know where they are learns to draw them sooner, as with features of another network in
     REPA (Yu et al. 2024, arXiv:2410.06940).

@@ -22,6 +22,11 @@ from understudy.toybox.scene import Camera, Figure, Light, Scene
 SIZES = (16, 2048)  # smallest and largest side of a picture
 
 
+Rays = tuple[
+    Float[ndarray, "3"], Float[ndarray, "3"], Float[ndarray, "3"], Float[ndarray, "3"]
+]  # eye, and forward, right, up scaled to the edges of the picture
+
+
 @dataclass(frozen=True)
 class KeyPoint:
     """A named place of a toy in pixels of the picture (centres at +0.5), and whether it is seen."""
@@ -49,20 +54,34 @@ def render(scene: Scene, size: int | tuple[int, int] = 128, *, over: int = 2) ->
     height, width = (size, size) if isinstance(size, int) else size
     if not all(SIZES[0] <= side <= SIZES[1] for side in (height, width)):
         raise InputError(f"size must be {SIZES[0]} to {SIZES[1]} pixels. Got {height}x{width}.")
-    clays = [_toy(subject) for subject in scene.subjects]
-    table, groups, colours = _assemble(scene, clays)
-    camera = _rays(scene.camera, width / height)
-    colour, share, depth = tracer.trace(
-        *camera, width, height, over, table, groups, colours, _light(scene), _place(scene)
-    )
+    built = build(scene, width / height)
+    colour, share, depth = tracer.trace(*built.camera, width, height, over, *built.tables)
     picture = np.round(255.0 * np.clip(colour, 0.0, 1.0) ** (1 / 2.2)).astype(np.uint8)
     count = len(scene.subjects)
     masks = np.moveaxis(share[:, :, :count], 2, 0).astype(np.float32)
-    points = tuple(
-        _project(scene, clay, index, camera, depth, (height, width))
-        for index, clay in enumerate(clays)
-    )
+    points = tuple(key_points(built, index, depth) for index in range(count))
     return Rendering(picture, masks, points)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A scene as the arrays that the tracer reads, and its toys with their named points.
+
+    tables: shapes (s, 21), groups (g, 7; the subjects' come first), materials (m, 13), light (13,)
+    and place (4,), in the tracer's order.
+    """
+
+    scene: Scene
+    toys: tuple[Clay, ...]
+    camera: Rays
+    tables: tuple[Float[ndarray, ...], ...]
+
+
+def build(scene: Scene, aspect: float = 1.0) -> Built:
+    """Build the toys and props of a scene for a picture of `aspect` = width / height."""
+    toys = [_toy(subject) for subject in scene.subjects]
+    tables = (*_assemble(scene, toys), _light(scene), _place(scene))
+    return Built(scene, tuple(toys), _rays(scene.camera, aspect), tables)
 
 
 def influence(
@@ -119,11 +138,6 @@ def _assemble(
     return shapes, groups, colours
 
 
-Rays = tuple[
-    Float[ndarray, "3"], Float[ndarray, "3"], Float[ndarray, "3"], Float[ndarray, "3"]
-]  # eye, and forward, right, up scaled to the edges of the picture
-
-
 def _rays(camera: Camera, aspect: float) -> Rays:
     eye = np.array([camera.pan * 0.3, camera.height, camera.distance])
     forward = np.array([camera.pan, camera.aim, 0.0]) - eye
@@ -135,13 +149,14 @@ def _rays(camera: Camera, aspect: float) -> Rays:
     return eye, forward, right * spread * aspect, up * spread
 
 
-def _project(
-    scene: Scene, clay: Clay, index: int, rays: Rays,
-    depth: Float[ndarray, "h w g"], size: tuple[int, int],
-) -> dict[str, KeyPoint]:  # fmt: skip
-    """Named points in pixels; seen when inside, not behind others nor behind the toy itself."""
-    eye, forward, right, up = rays
-    height, width = size
+def key_points(built: Built, index: int, depth: Float[ndarray, "h w g"]) -> dict[str, KeyPoint]:
+    """The named points of subject `index` in pixels, given the distance of each group.
+
+    A point is visible when it is inside the picture, not behind others nor behind the toy itself.
+    """
+    eye, forward, right, up = built.camera
+    height, width = depth.shape[:2]
+    scene, clay = built.scene, built.toys[index]
     found: dict[str, KeyPoint] = {}
     class_name = scene.subjects[index].identity.class_name
     for name in words.KEYPOINTS[class_name]:

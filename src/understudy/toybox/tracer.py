@@ -240,6 +240,18 @@ def _scenery(o, d, x, y, z, t, behind, table, groups, light, place, active):  # 
 
 
 @compiled
+def direction(forward, right, up, i, j, s, over, width, height):  # type: ignore[no-untyped-def]
+    """Unit vector of ray s (of over * over) through the pixel in column i and row j."""
+    a = (i + (s % over + 0.5) / over) / width * 2.0 - 1.0
+    b = 1.0 - (j + (s // over + 0.5) / over) / height * 2.0
+    x = forward[0] + a * right[0] + b * up[0]
+    y = forward[1] + a * right[1] + b * up[1]
+    z = forward[2] + a * right[2] + b * up[2]
+    length = math.sqrt(x * x + y * y + z * z)
+    return x / length, y / length, z / length
+
+
+@compiled
 def trace(eye, forward, right, up, width, height, over, table, groups, materials, light, place):  # type: ignore[no-untyped-def]
     """The whole picture: linear colour (h, w, 3), share and depth of each group (h, w, g)."""
     colour = np.zeros((height, width, 3))
@@ -250,13 +262,7 @@ def trace(eye, forward, right, up, width, height, over, table, groups, materials
     for j in range(height):
         for i in range(width):
             for s in range(over * over):
-                a = (i + (s % over + 0.5) / over) / width * 2.0 - 1.0
-                b = 1.0 - (j + (s // over + 0.5) / over) / height * 2.0
-                x = forward[0] + a * right[0] + b * up[0]
-                y = forward[1] + a * right[1] + b * up[1]
-                z = forward[2] + a * right[2] + b * up[2]
-                length = math.sqrt(x * x + y * y + z * z)
-                d = (x / length, y / length, z / length)
+                d = direction(forward, right, up, i, j, s, over, width, height)
                 o = (eye[0], eye[1], eye[2])
                 red, green, blue, hit, t = sample(
                     o, d, table, groups, materials, light, place, active
