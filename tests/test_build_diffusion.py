@@ -174,7 +174,7 @@ def test_the_autoencoder_learns(
     shown = ae.Pictures(
         torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.full((4, 1, 16, 16), 0.2)
     )
-    learner = ae.new_autoencoder_learner(shown, "cpu")
+    learner = ae.new_autoencoder_learner(shown.pictures, "cpu")
     started = {name: value.clone() for name, value in learner.model.state_dict().items()}
     flat, masks = shown.pictures.float() / 127.5 - 1, torch.ones(4, 1, 128, 128)
     before = ae.quality(learner.model, flat, masks)
@@ -201,7 +201,7 @@ from pathlib import Path
 from training import build_toybox_data as data, render_cuda
 if __name__ == "__main__":  # the pool's workers import this file
     data.SIZE, render_cuda.check = 16, lambda scenes, size: 0.0
-    print(list(data.render_all(Path(sys.argv[1]), 1, 1, wanted="cuda")))
+    print(list(data.render_all(Path(sys.argv[1]), 1, 1, wanted="cuda", chunk=1)))
 """
 
 

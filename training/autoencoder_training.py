@@ -86,12 +86,15 @@ def autoencoder_loss(
     return 2 * squared + 0.25 * absolute + 0.02 * (size - 1).square()
 
 
-def new_autoencoder_learner(data: Pictures, device: str) -> Learner:
-    """A linear autoencoder of some of the pictures. All of it learns but the variance."""
+def new_autoencoder_learner(pictures: Tensor | None, device: str) -> Learner:
+    """A linear autoencoder of some of the pictures (n, 3, 128, 128) uint8. All of it learns but
+    the variance. Without pictures the weights are random: for those of a checkpoint.
+    """
     torch.manual_seed(SEED)
-    vae, pictures = new_autoencoder(), data.pictures
-    some = pictures[:: max(1, len(pictures) // STARTED_ON)][:STARTED_ON].cpu().float() / 127.5 - 1
-    linear_start(vae, some, CHANNELS)
+    vae = new_autoencoder()
+    if pictures is not None:
+        some = pictures[:: max(1, len(pictures) // STARTED_ON)][:STARTED_ON].cpu()
+        linear_start(vae, some.float() / 127.5 - 1, CHANNELS)
     with torch.no_grad():
         vae.quant_conv.weight[CHANNELS:] = 0
         vae.quant_conv.bias[CHANNELS:] = 2 * math.log(POSTERIOR_STD)

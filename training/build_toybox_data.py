@@ -134,14 +134,15 @@ def gpu_renderer(wanted: str) -> Callable[[list[Built]], list[Any]] | None:
 def render_all(
     folder: Path, count: int, workers: int, *, wanted: str = "auto", chunk: int = CHUNK
 ) -> Iterator[int]:
-    """Render pictures 0 to `count` into `folder`; yields the pictures done after each file.
+    """Render `count` pictures, rounded up to whole files of `chunk`, into `folder`.
 
-    Whoever stops to iterate stops the rendering; what is on disk stays.
+    Yields the number of pictures that are done after each file. Closing the generator stops the
+    workers; complete files stay.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    jobs = [(folder, start, min(chunk, count - start)) for start in range(0, count, chunk)]
+    jobs = [(folder, start, chunk) for start in range(0, count, chunk)]
     missing = [job for job in jobs if not chunk_file(*job[:2]).exists()]
-    done = count - sum(job[2] for job in missing)
+    done = chunk * (len(jobs) - len(missing))
     if not missing:
         return
     on_gpu = gpu_renderer(wanted)

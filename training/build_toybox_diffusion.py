@@ -29,16 +29,22 @@ from training.build_toybox_data import render_all
 from training.diffusion_card import card
 from training.diffusion_networks import UNET, new_scheduler
 from training.learner import Learner, by_steps, by_time, default_device
-from training.toybox_pictures import held_out, load_captions, load_masks, load_pictures
+from training.toybox_pictures import (
+    count_pictures,
+    held_out,
+    load_captions,
+    load_masks,
+    load_pictures,
+)
 from training.toybox_text import new_tokenizer
 from training.unet_training import Examples, new_unet_learner, train_unet
 from understudy.files.atomic import remove_folder, replacing
+from understudy.files.builtin import builtin_folder
 
 RENDER, AUTOENCODER = 0.17, 0.12  # largest shares of the time; encoding and U-Net have the rest
 BATCH, AUTOENCODER_BATCH = 512, 256
 AT_ONCE = {"cuda": (512, 256), "cpu": (16, 4)}  # examples and pictures of a step held at a time
 MEASURED = 100  # held-out pictures
-PACKAGE = Path("src/understudy/weights/toybox-diffusion")
 
 
 class Progress:
@@ -61,8 +67,13 @@ class Progress:
 
 def render(options: argparse.Namespace, progress: Progress) -> None:
     """Render until all pictures are there or the stage's share of the time is over."""
+    asked = progress.values.get("pictures_asked", options.pictures)
+    if asked != options.pictures:
+        raise SystemExit(f"{options.out} was started with --pictures {asked}. Use the same number, "
+                         "or another --out.")  # fmt: skip
     if "pictures" in progress.values:
         return
+    progress.set(pictures_asked=asked)
     before, begun = progress.seconds("render"), time.monotonic()
     limit = None if options.steps else RENDER * 3600 * options.hours
     found = render_all(options.data, options.pictures, options.workers, wanted=options.render)
@@ -73,20 +84,22 @@ def render(options: argparse.Namespace, progress: Progress) -> None:
         if limit is not None and spent > limit:
             break
     found.close()
-    progress.set(pictures=len(load_masks(options.data, options.pictures)))
+    progress.set(pictures=count_pictures(options.data, options.pictures))
 
 
 def train_autoencoder(options: argparse.Namespace, progress: Progress) -> Learner:
     """The trained autoencoder, with its quality on held-out pictures."""
     most, path = progress.values["pictures"], options.out / "autoencoder.pt"
+    if "autoencoder_quality" in progress.values:
+        learner = ae.new_autoencoder_learner(None, options.device)
+        learner.load(path, options.device)
+        return learner
     data = ae.Pictures(
         load_pictures(options.data, most).to(options.device),
         load_masks(options.data, most).to(options.device),
     )
-    learner = ae.new_autoencoder_learner(data, options.device)
+    learner = ae.new_autoencoder_learner(data.pictures, options.device)
     learner.load(path, options.device)
-    if "autoencoder_quality" in progress.values:
-        return learner
     if options.compile:
         learner.model.encoder.compile()
         learner.model.decoder.compile()
@@ -159,7 +172,8 @@ def pack(
         feature_extractor=None, requires_safety_checker=False,
     )  # fmt: skip
     pipeline.to("cpu", torch.float16).save_pretrained(staged)
-    shutil.copy(PACKAGE / "understudy.json", staged)
+    if (package := builtin_folder("toybox")) is not None:
+        shutil.copy(package / "understudy.json", staged)
     class_latents.write(staged, options.class_images)
     parameters = {name: sum(p.numel() for p in part.parameters())
                   for name, part in learner.model.items()}  # fmt: skip

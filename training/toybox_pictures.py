@@ -23,6 +23,16 @@ def chunks(folder: Path, most: int) -> list[Path]:
     return found
 
 
+def count_pictures(folder: Path, most: int) -> int:
+    """The pictures from number 0 up to the first that is missing, at most `most`."""
+    done = 0
+    for path in chunks(folder, most):
+        if int(path.stem) != done:
+            break
+        done += len(np.load(path)["scenes"])
+    return min(done, most)
+
+
 def load_pictures(folder: Path, most: int) -> torch.Tensor:
     """(n, 3, 128, 128) uint8, n at most `most`."""
     parts = [np.load(path)["pictures"] for path in chunks(folder, most)]
