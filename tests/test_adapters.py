@@ -235,9 +235,9 @@ def test_embeddings_in_a_parameter_dict_and_of_pivotal_tuning(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("tensors", "match"),
     [
-        ({"emb_params": torch.ones(0, 0)}, "no floating-point"),
-        ({"emb_params": torch.ones(2, 16).to(torch.float8_e4m3fn)}, "no floating-point"),
-        ({"emb_params": torch.ones(1, 2, 16)}, "no floating-point|no LoRA|no pair"),
+        ({"emb_params": torch.ones(0, 0)}, "not a floating-point"),
+        ({"emb_params": torch.ones(2, 16).to(torch.float8_e4m3fn)}, "not a floating-point"),
+        ({"emb_params": torch.ones(1, 2, 16)}, "not a floating-point|no LoRA|no pair"),
         ({f"{KOHYA}.lora_down.weight": torch.ones(0, 16),
           f"{KOHYA}.lora_up.weight": torch.ones(16, 0)}, "for another model"),
         ({f"{KOHYA}.lora_down.weight": torch.ones(2, 16).to(torch.float8_e4m3fn),

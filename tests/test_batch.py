@@ -144,7 +144,7 @@ def test_a_template_takes_columns_as_they_are() -> None:
         ({"verb": "paint"}, "verb must be one of"),
         ({"verb": "rerun"}, "verb must be one of"),
         ({"verb": "generate", "colour": 1}, "no 'colour'"),
-        ({"verb": "generate", "inputs": {"out": "x"}}, "given by the batch"),
+        ({"verb": "generate", "inputs": {"out": "x"}}, "set by the batch"),
         ({"verb": "generate", "out": "../x.png"}, "relative name"),
         ({"verb": "generate", "out": "/etc/x.png"}, "relative name"),
         ({"verb": "generate", "id": "a/b"}, "id must be"),
@@ -160,7 +160,7 @@ def test_ids_and_results_are_each_rows_own() -> None:
     _, same_id = tasks([{**one, "id": "a"}, {**one, "id": "a"}])
     _, same_out = tasks([{**one, "out": "a.png"}, {**one, "out": "a.png", "id": "b"}])
     assert isinstance(same_id, Refused) and "has the id" in same_id.error
-    assert isinstance(same_out, Refused) and "has the result" in same_out.error
+    assert isinstance(same_out, Refused) and "writes" in same_out.error
     bench = {"verb": "evaluate swap", "out": "bench"}  # shards share a folder
     assert all(isinstance(task, Task) for task in tasks([bench, {**bench, "id": "b"}]))
 
@@ -214,7 +214,7 @@ def test_places_of_other_file_systems(tmp_path: Path) -> None:
         "nosuch://x", "reference://x", "reference::memory://a.json", "simplecache::http://x",
         "zip://x::/etc/a.zip", "data:text/plain,://x", "local:///etc/passwd", "://x",
     ):  # fmt: skip
-        with pytest.raises(InputError, match="cannot be opened: wanted an address of s3, "):
+        with pytest.raises(InputError, match="cannot be opened: expected an address of s3, "):
             Place(address).read()
 
 

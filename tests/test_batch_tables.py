@@ -80,7 +80,7 @@ def test_parquet_values_that_json_cannot_say_are_refused(tmp_path: Path) -> None
     file = tmp_path / "a.parquet"
     for value in (b"\xff", datetime(2026, 1, 1), Decimal("1.5")):
         (row,) = rows(Place(str(parquet_file(file, {"verb": ["generate"], "seed": [value]}))))
-        assert isinstance(row, BadRow) and "no text, number or list" in str(row)
+        assert isinstance(row, BadRow) and "not text, a number or a list" in str(row)
     twice = arrow.Table.from_arrays([arrow.array(["a"])] * 2, names=["verb", "verb"])
     parquet.write_table(twice, file)
     with pytest.raises(InputError, match="every column, each once"):
@@ -105,8 +105,8 @@ def test_damaged_parquet_is_refused_in_one_line(tmp_path: Path) -> None:
 
 def test_foreign_files_among_the_results_are_refused(tmp_path: Path) -> None:
     parquet_file(tmp_path / "mine.parquet", {"index": [1]})
-    with pytest.raises(InputError, match="no part of a batch's results"):
+    with pytest.raises(InputError, match="not a file of batch results"):
         Results(Place(str(tmp_path))).begin()
     (tmp_path / "mine.parquet").rename(tmp_path / "part-00000.parquet")
-    with pytest.raises(InputError, match="no part of a batch's results"):
+    with pytest.raises(InputError, match="not a file of batch results"):
         Results(Place(str(tmp_path))).begin()

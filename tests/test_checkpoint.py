@@ -199,7 +199,7 @@ def test_a_loss_that_breaks_down_keeps_the_steps_before_it(
         "understudy.learn.training.row_losses",
         lambda _, rows, *__: torch.full((len(rows),), float("nan"), requires_grad=True),
     )
-    with pytest.raises(UnderstudyError, match=r"broke down at step 4.*kept in .*step-000003"):
+    with pytest.raises(UnderstudyError, match=r"diverged at step 4.*kept in .*step-000003"):
         list(steps)
     assert read_checkpoint(tmp_path / "checkpoints" / "step-000003").step == 3
 

@@ -67,7 +67,7 @@ def test_drag_and_go_on(generator: str, capsys: pytest.CaptureFixture[str]) -> N
         (["--seed", 3, "--points", POINTS, "--film", "a.avi"], ".gif or .mp4", 2),
         (["--seed", 3, "--points", POINTS, "--also", "x"], "--also must be seeds", 2),
         (["--seed", 3, "--points", POINTS, "--mask", "small.png"], "32 x 32 pixels", 2),
-        (["--seed", 3, "--points", POINTS, "--mask", "black.png"], "black all over", 2),
+        (["--seed", 3, "--points", POINTS, "--mask", "black.png"], "black everywhere", 2),
         (["--seed", 3, "--points", POINTS, "--space", "z"], "--space must be one of", 2),
         (["--session", "none.drag"], "none.drag", 2),
         (["--seed", 3, "--points", POINTS, "--generator", "nowhere"], "no generator", 1),
@@ -99,7 +99,7 @@ def test_a_projected_photo_is_dragged(generator: str, capsys: pytest.CaptureFixt
     assert run(*words, "--session", "one.drag", "--out", "two.png") == 0
     capsys.readouterr()
     assert run(*words[:2], "--session", "one.drag", "--out", "three.png") == 2
-    assert "begun with the generator" in capsys.readouterr().err
+    assert "started with the generator" in capsys.readouterr().err
 
 
 def test_an_edit_goes_back_into_its_photo(
@@ -126,7 +126,7 @@ def test_an_edit_goes_back_into_its_photo(
     capsys.readouterr()
     for wrong, message in (
         ((*latent, "--into", "other.png"), "80 pixels, the photo that was projected 120 x 90"),
-        (("--seed", 1, "--into", "photo.png"), "give its --latent"),
+        (("--seed", 1, "--into", "photo.png"), "needs the --latent"),
         (("--latent", "older.latent.safetensors", "--into", "photo.png"), "Project it again"),
     ):
         assert run(*words, *wrong) == 2
@@ -142,7 +142,7 @@ def test_another_generators_session_is_refused(
     save_generator("other", other.config, other.state_dict())
     capsys.readouterr()
     assert run("--generator", "other", "--session", "one.drag") == 2
-    assert "begun with the generator" in capsys.readouterr().err
+    assert "started with the generator" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("saved", [True, False])
@@ -163,7 +163,7 @@ def test_a_stopped_drag_says_what_is_kept(
     assert run(*words) == 130
     *_, line = capsys.readouterr().err.splitlines()
     if not saved:
-        assert line.endswith("Nothing is kept of a drag without --save FILE.")
+        assert line.endswith("A drag is only saved with --save FILE.")
         return
     assert line.endswith("The drag so far is in one.drag: --session one.drag continues it.")
     monkeypatch.setattr(Engine, "step", step)

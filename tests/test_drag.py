@@ -219,7 +219,7 @@ def test_kept_moments_can_be_gone_back_to() -> None:
     back = done.at(3)
     assert torch.equal(back.latent, done.latent_of(done.kept[1].moving_ws))
     assert back.pairs[0][0] == done.kept[1].points[0]
-    with pytest.raises(InputError, match="Step 4 was not kept. Kept steps: 0, 3, 6, 7"):
+    with pytest.raises(InputError, match="Step 4 was not saved. Saved steps: 0, 3, 6, 7"):
         done.at(4)
     again = last_of(back.run(model)).session
     assert [kept.step for kept in again.kept][:2] == [0, 3]
@@ -308,17 +308,17 @@ def test_wrong_points_latents_and_generators_are_refused(model: StyleGAN2, laten
     refused("at least one handle", [])
     refused("not finite", ws=latent * torch.nan)
     refused("another generator", ws=latent[:, :4])
-    refused("mask has 32 x 64 pixels, the picture 64 x 64", mask=torch.ones(1, 1, 64, 32))
-    refused("nothing change", mask=torch.zeros(1, 1, 64, 64))
+    refused("mask has 32 x 64 pixels, but the picture has 64 x 64", mask=torch.ones(1, 1, 64, 32))
+    refused("black everywhere", mask=torch.zeros(1, 1, 64, 64))
     refused("from 0", mask=torch.full((1, 1, 64, 64), 2.0))
     refused("--layers must be at most 10", settings=set_to(layers=11))
     refused("--feature-resolution must be one of 4, 8", settings=set_to(feature_resolution=100))
     session = begun(model, latent)
     stranger = small(1)
     stranger.fingerprint = "another"
-    with pytest.raises(InputError, match="begun with the generator"):
+    with pytest.raises(InputError, match="started with the generator"):
         session.run(stranger)
-    with pytest.raises(InputError, match="keeps its --space"):
+    with pytest.raises(InputError, match="of a drag cannot change"):
         session.with_settings(set_to(space="w"))
 
 

@@ -340,8 +340,8 @@ def test_the_command(
     ("words", "message"),
     [
         (["--tracker", "eyes"], "--tracker must be features or raft"),
-        (["--tracker", "raft"], "wants --tracker-weights"),
-        (["--tracker-weights", "raft.pth"], "for --tracker raft alone"),
+        (["--tracker", "raft"], "needs --tracker-weights"),
+        (["--tracker-weights", "raft.pth"], "needs --tracker raft"),
         (["--tracker", "raft", "--tracker-weights", "none.pth"], "no file none.pth"),
     ],
 )

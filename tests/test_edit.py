@@ -175,7 +175,7 @@ def test_what_does_not_fit_is_refused_by_name():
         edited(blend=(Replacement("bear", "dog"),))
     with pytest.raises(PromptError, match="snow.*beach"):
         edited(blend=DOG, preserve=("snow",))
-    with pytest.raises(InputError, match="--preserve excepts words from --blend"):
+    with pytest.raises(InputError, match="--preserve excludes words from the area of --blend"):
         edited(preserve=("beach",))
     with pytest.raises(InputError, match="pnp does not support single words"):
         edited(given=settings("pnp"), weights={"dog": 2.0})

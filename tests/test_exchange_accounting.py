@@ -100,7 +100,7 @@ def test_an_alpha_tensor_is_honoured_in_every_layout(more: str, tmp_path: Path) 
         (peft(r=4, lora_alpha="4"), "lora_alpha must be a number"),
         (peft(r=4, lora_alpha=float("nan")), "lora_alpha must be a number"),
         (peft(r=4, lora_alpha=4, alpha_pattern={".*(a|b)+": 4}), "is a regular expression"),
-        (peft(r=4, lora_alpha=4, alpha_pattern=[1]), "alpha_pattern is no table"),
+        (peft(r=4, lora_alpha=4, alpha_pattern=[1]), "alpha_pattern is not a table"),
         (peft(r=4, lora_alpha=8), "alpha 8 .* alpha tensor says 4"),
         ({"lora_adapter_metadata": "{"}, "JSON"),
     ],
@@ -186,7 +186,7 @@ def test_an_empty_file_and_odd_keys_are_refused_in_one_line(tmp_path: Path) -> N
     with pytest.raises(ConceptError, match="holds 2 tensors and none of them is a LoRA matrix"):
         taken(tmp_path, {f"{KOHYA}.alpha": torch.tensor(4.0), "x.alpha": torch.tensor(4.0)})
     torch.save({3: torch.ones(1), "b": torch.ones(1)}, tmp_path / "in.pt")
-    with pytest.raises(ModelError, match="holds the key '3'. Wanted names"):
+    with pytest.raises(ModelError, match="holds the key '3'. Expected names"):
         import_concept(tiny_model(), tmp_path / "in.pt", identifier="sks")
 
 
@@ -194,7 +194,7 @@ def test_embeddings_are_accounted_for(tmp_path: Path) -> None:
     rows = torch.randn(2, 16)
     with pytest.raises(ConceptError, match="not finite"):
         taken(tmp_path, {"emb_params": rows * torch.nan})
-    with pytest.raises(ConceptError, match="no floating-point"):
+    with pytest.raises(ConceptError, match="not a floating-point"):
         taken(tmp_path, {"emb_params": rows.long()})
     with pytest.raises(ConceptError, match="holds 2 embeddings"):
         taken(tmp_path, {"emb_params": rows, "other": rows})

@@ -35,7 +35,7 @@ def test_attention_is_watched_on_the_photos_own_path():
         assert all(heat.max() == 1 and heat.min() >= 0 for heat in seen.words.values())
     mean = torch.stack([step.attention.self_map for step in steps]).mean(0)
     assert torch.allclose(steps[-1].average.self_map, mean, atol=1e-6)
-    with pytest.raises(InputError, match="without words"):
+    with pytest.raises(InputError, match="no words to explain"):
         next(explain_steps(model, null_text_of(inversion), guidance=4.0))
 
 

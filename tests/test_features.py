@@ -135,7 +135,7 @@ def test_a_stranger_s_configuration_is_bounded(
 
 
 @pytest.mark.parametrize(("part", "change", "match"), [
-    ("vision_config", [], "vision_config = a list. Wanted an object"),
+    ("vision_config", [], "vision_config = a list. Expected an object"),
     ("vision_config", {"backbone_config": {"model_type": "resnet"}}, "model_type = 'resnet'"),
     ("vision_config", {"fpn_hidden_size": 24}, "cannot be loaded: "),
     ("prompt_encoder_config", {"image_size": 8192}, "image_size = 8192"),

@@ -90,14 +90,14 @@ def test_a_tail_does_not_move_the_picture_of_z_image() -> None:
     model = tiny_flow("zimage")
     rex = Concept("rex", "dog", "dog", "hiper", "tiny", model.base_fingerprint,
                   {"tail": torch.zeros(30, 16)})  # fmt: skip
-    with pytest.raises(PromptError, match="would move the picture's places"):
+    with pytest.raises(PromptError, match="would shift the positions"):
         embedded(model, ["a {rex}"], rex)
 
 
 @pytest.mark.parametrize("kind", ["sd35", "flux", "qwen"])
 def test_weights_in_a_prompt_are_refused(kind: str) -> None:
     model = tiny_flow(kind)
-    with pytest.raises(PromptError, match=r"\(dog:1.3\) weighs words, and .* without weights"):
+    with pytest.raises(PromptError, match=r"\(dog:1.3\) is a word weight, .* without weights"):
         model.embed(["a photo of a (dog:1.3)"])
     model.embed(["a photo of a (dog)"])  # brackets are text
 

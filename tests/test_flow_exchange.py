@@ -134,7 +134,7 @@ def test_fused_layers_are_split_by_rows_and_swapped_halves_put_back() -> None:
     a, b, alpha = as_original(final, shapes)["final_layer.adaLN_modulation.1"]
     ours = final["transformer.norm_out.linear.weight"][1]
     assert torch.equal(b[:4], ours[4:]) and torch.equal(b[4:], ours[:4]) and alpha == len(a)
-    with pytest.raises(ConceptError, match="Wanted 18"):
+    with pytest.raises(ConceptError, match="Expected 18"):
         as_ours({f"{name}.lora_up.weight": up[:5]}, shapes, "x")
 
 

@@ -339,7 +339,7 @@ def test_a_folder_without_a_part_is_refused_by_name(kind: str, part: str, tmp_pa
         ("text_encoder", {"architectures": 0.5}, "architectures"),
         ("transformer", {"num_layers": 10**9}, "num_layers"),
         ("transformer", {"quantization_config": {"a": 1}}, "quantization_config"),
-        ("text_encoder_3", {"architectures": ["UMT5EncoderModel"]}, "Wanted T5EncoderModel"),
+        ("text_encoder_3", {"architectures": ["UMT5EncoderModel"]}, "Expected T5EncoderModel"),
         ("text_encoder", {"vocab_size": 20}, "fit|shape"),
         ("vae", {"latent_channels": 8}, "fit|shape"),
     ],

@@ -93,6 +93,6 @@ def test_a_scale_that_the_model_ignores_is_refused() -> None:
     model = tiny_flow("schnell")
     how = {"steps": 2, "method": "direct", "guidance": 1.0}
     inversion = invert(model, PHOTO, "", InvertSettings.filled(how))
-    with pytest.raises(InputError, match="Wanted --guidance 1"):
+    with pytest.raises(InputError, match="Use --guidance 1"):
         next(plug_and_play_steps(model, inversion, model.embed(["a dog"]), steps=2, guidance=3.0,
                                  map_steps=1, feature_steps=1))  # fmt: skip

@@ -61,7 +61,7 @@ def test_many_steps_of_every_sampler_lead_to_the_same_picture(
 
 
 def test_fresh_noise_goes_with_ddim_alone() -> None:
-    with pytest.raises(InputError, match="--eta goes with --sampler ddim"):
+    with pytest.raises(InputError, match="--eta needs --sampler ddim"):
         drawn(tiny_model("toy"), sampler="euler", eta=0.5)
     assert GenerateSettings.filled({"sampler": "unipc"}, "toybox").eta == 0
 
@@ -165,7 +165,7 @@ def test_the_recipe_holds_the_controls_and_makes_the_picture_again(here: Path) -
 
 
 def test_a_setting_that_changes_nothing_is_refused(here: Path) -> None:
-    with pytest.raises(InputError, match="--strength goes with --init"):
+    with pytest.raises(InputError, match="--strength needs --init"):
         run_of("a.png", settings=GenerateSettings(strength=0.4))
     with pytest.raises(InputError, match="--variations needs a --count"):
         run_of("a.png", settings=GenerateSettings(variations=0.4))

@@ -60,10 +60,10 @@ def test_masks_follow_their_photo(tmp_path: Path) -> None:
     mask = tensors.read_mask(path, (40, 80), (20, 20))
     assert mask.shape == (1, 1, 20, 20)
     assert mask[..., :9].max() < 0.1 and mask[..., 11:].min() > 0.9
-    with pytest.raises(PictureError, match="80 x 40 pixels, its photo 64 x 64"):
+    with pytest.raises(PictureError, match="80 x 40 pixels, but its photo has 64 x 64"):
         tensors.read_mask(path, (64, 64), (20, 20))
     empty = pictures.save(tmp_path / "empty.png", white * 0)
-    with pytest.raises(PictureError, match="black all over"):
+    with pytest.raises(PictureError, match="black everywhere"):
         tensors.read_mask(empty, (40, 80), (20, 20))
 
 

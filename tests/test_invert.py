@@ -63,7 +63,7 @@ def test_a_file_that_is_no_inversion_is_named(tmp_path):
     from safetensors.torch import save_file
 
     save_file({"x": torch.zeros(1)}, tmp_path / "other")
-    with pytest.raises(InputError, match="other is no inversion"):
+    with pytest.raises(InputError, match="other is not a valid inversion"):
         Inversion.load(tmp_path / "other")
 
 

@@ -374,7 +374,9 @@ def test_a_loss_that_is_no_number_stops_at_once_and_says_so(
         return row_losses(*given) * (math.nan if len(taken) == 2 else 1.0)
 
     monkeypatch.setattr("understudy.learn.training.row_losses", broken)
-    with pytest.raises(UnderstudyError, match=r"step 2: the loss is nan.*learning rate than 0.001"):
+    with pytest.raises(
+        UnderstudyError, match=r"step 2: the loss is nan.*learning rate below 0.001"
+    ):
         learnt(model)
     assert len(taken) == 2
     assert_no_trace(model, before)

@@ -83,7 +83,7 @@ def test_captions_and_masks_are_not_photos(folder: Path) -> None:
     assert [file.name for file in listing.files] == ["a.png", "b.png", "c.png", "d.jpg"]
     assert listing.captions == {folder / "a.png": folder / "a.txt"}
     assert listing.masks == {folder / "b.png": folder / "b.mask.png"}
-    assert listing.notes == ("stray.txt is the caption of no photo and was left out.",)
+    assert listing.notes == ("stray.txt is a caption without a photo and was skipped.",)
 
 
 def test_a_folder_becomes_groups_of_one_size_each(model: StableDiffusion, folder: Path) -> None:
@@ -244,7 +244,7 @@ def test_class_images_of_a_folder_are_learnt_along(
     *_, last = steps = list(learn_steps(model, subject, settings=LearnSettings(**QUICK)))
     assert not [step for step in steps if step.phase == "prior"], "none are drawn"
     assert last.concept is not None and last.concept.record["class_images"] == 3
-    with pytest.raises(InputError, match="--class-images goes with"):
+    with pytest.raises(InputError, match="--class-images needs"):
         list(
             learn_steps(model, subject, settings=LearnSettings(**QUICK, method="textual-inversion"))
         )

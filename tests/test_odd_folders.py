@@ -243,7 +243,7 @@ ODD: dict[str, tuple[Break, str]] = {
     "weights: a shard absent": (sharded(absent=True), "is absent"),
     "weights: a tensor in two shards": (sharded(twice=True), "in s0.safetensors and in"),
     "header: endless": (raw("unet", head_only(b"{}", 2**63)), "is damaged"),
-    "header: a list": (raw("unet", head_only(b"[]")), "no table"),
+    "header: a list": (raw("unet", head_only(b"[]")), "not a table"),
     "header: no JSON": (raw("unet", head_only(b"{nope")), "cannot be read as JSON"),
     "header: nested": (raw("unet", head_only(b"[" * 9999)), "levels deep"),
     "header: no tensors": (raw("unet", head_only(b"{}")), "holds no tensors"),

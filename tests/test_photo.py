@@ -157,9 +157,9 @@ REFUSED = {
     ),
     "bomb": (lambda p: pictures.bomb(p / "a.png"), "10000 x 10000 pixels"),
     "giant bomb": (lambda p: pictures.bomb(p / "a.png", 60_000), "pixels; at most 64,000,000"),
-    "half a jpeg": (lambda p: pictures.truncated(p / "a.jpg"), "cut short"),
-    "most of a jpeg": (lambda p: pictures.truncated(p / "a.jpg", 0.95), "cut short"),
-    "half a png": (lambda p: pictures.truncated(p / "a.png"), "cut short"),
+    "half a jpeg": (lambda p: pictures.truncated(p / "a.jpg"), "truncated"),
+    "most of a jpeg": (lambda p: pictures.truncated(p / "a.jpg", 0.95), "truncated"),
+    "half a png": (lambda p: pictures.truncated(p / "a.png"), "truncated"),
     "half a webp": (lambda p: pictures.truncated(p / "a.webp"), "a.webp"),
     "half a tiff": (lambda p: pictures.truncated(p / "a.tif"), "a.tif"),
 }
@@ -213,7 +213,7 @@ def test_folder_lists_pictures_and_says_what_it_left_out(tmp_path: Path) -> None
     assert [file.name for file in folder.files] == ["a.JPG", "b.png"]
     assert len(folder.notes) == 3
     assert "inner/" in folder.notes[0] and "notes.txt" in folder.notes[1]
-    assert folder.notes[2] == "hidden files were left out: 1."
+    assert folder.notes[2] == "hidden files were skipped: 1."
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -230,7 +230,7 @@ def test_a_glance_shows_what_reading_shows(tmp_path: Path, orientation: int) -> 
 
 def test_a_glance_decodes_the_whole_file(tmp_path: Path) -> None:
     path = pictures.truncated(tmp_path / "a.jpg", 0.9)
-    with pytest.raises(PictureError, match="cut short"):
+    with pytest.raises(PictureError, match="truncated"):
         photo.glance(path, 16)
 
 
@@ -238,7 +238,7 @@ def test_folders_without_pictures_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PictureError, match="holds no picture.*JPEG, .*AVIF, and HEIF"):
         folders.list_folder(tmp_path)
     (tmp_path / "a.png").write_bytes(b"nothing of the kind")
-    with pytest.raises(PictureError, match="Wanted one of: JPEG, .*AVIF, and HEIF"):
+    with pytest.raises(PictureError, match="Expected one of: JPEG, .*AVIF, and HEIF"):
         photo.read_photo(tmp_path / "a.png")
     (tmp_path / "a.png").unlink()
     with pytest.raises(PictureError, match="no folder"):

@@ -187,7 +187,7 @@ def test_an_inversion_of_more_steps_gives_its_latents_at_the_edits_times():
 
 def test_a_source_that_kept_only_its_noise_is_refused():
     model = model_of()
-    with pytest.raises(InputError, match="kept only its end"):
+    with pytest.raises(InputError, match="has only the last ones"):
         edited(model, seeded(model))
 
 

@@ -62,7 +62,7 @@ def test_each_photo_is_told_what_is_wrong_with_it(photos: Path) -> None:
         found.items(),
         (
             "looks blurred",
-            "cropping to the middle takes 53%",
+            "cropping to the middle removes 53%",
             "smaller than the model's 512 x 512",
             "is very dark",
             "is the same file as 1 good.png",
@@ -73,8 +73,8 @@ def test_each_photo_is_told_what_is_wrong_with_it(photos: Path) -> None:
         assert len(words) == 1 and said in words[0], (name, words)
     assert report.warnings == ("several aspect ratios (1:1, 2:1): each is cropped to its middle",)
     assert report.notes == (
-        f"class images/ is a folder inside {photos} and was left out.",
-        "hidden files were left out: 2.",
+        f"class images/ is a folder inside {photos} and was skipped.",
+        "hidden files were skipped: 2.",
     )
     with pytest.raises(PictureError, match="8 cut short.jpg is damaged"):
         report.refuse()

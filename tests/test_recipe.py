@@ -50,7 +50,7 @@ def test_the_same_recipe_writes_the_same_bytes(tmp_path: Path) -> None:
 
 def test_a_picture_of_somebody_else(tmp_path: Path) -> None:
     for name in ("a.png", "a.jpg"):
-        with pytest.raises(PictureError, match="carries no recipe"):
+        with pytest.raises(PictureError, match="has no recipe"):
             read_recipe(pictures.save(tmp_path / name))
 
 

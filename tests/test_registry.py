@@ -41,7 +41,7 @@ def test_renamed_hub_ids_are_found_under_their_new_names(monkeypatch: pytest.Mon
         "me/mine",
     ]
     for name in registry.ALIASES:
-        assert f"{name} was taken off the hub" in (registry.renamed(name) or "")
+        assert f"{name} was removed from the hub" in (registry.renamed(name) or "")
     assert registry.renamed("me/mine") is None
 
 
@@ -65,7 +65,7 @@ def test_half_precision_files_are_fetched_where_there_are_no_others(
 def test_a_renamed_model_that_cannot_be_had_is_explained(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    said = "stable-diffusion-2-1 was taken off the hub.*sd2-community.*cannot be reached"
+    said = "stable-diffusion-2-1 was removed from the hub.*sd2-community.*cannot be reached"
     with pytest.raises(ModelError, match=said):
         registry.load("stabilityai/stable-diffusion-2-1")
 

@@ -79,7 +79,10 @@ def test_velocity_with_zero_terminal_snr_is_sampled_as_diffusers_does(
         ({"num_train_timesteps": 10**9}, "num_train_timesteps"),
         ({"num_train_timesteps": "1000"}, "num_train_timesteps"),
         ({"beta_start": float("nan")}, "beta_start"),
-        ({"beta_start": 0.9, "beta_end": 1.0, "beta_schedule": "linear"}, "no noise schedule"),
+        (
+            {"beta_start": 0.9, "beta_end": 1.0, "beta_schedule": "linear"},
+            "not a valid noise schedule",
+        ),
         ({"beta_schedule": "sigmoid"}, "beta_schedule"),
         ({"trained_betas": [0.1, "x"]}, "trained_betas"),
         ({"trained_betas": [0.1, 0.2]}, "differ in length"),

@@ -119,12 +119,12 @@ def stopping(count: int) -> Iterator[LearnStep]:
     [
         (("learn", "photos", "--class", "cat", "--name", "rex"),
          "understudy.jobs.learn.learn_steps",
-         "3 class images are in the cache: the same command begins with them."),
+         "3 class images are cached; running the same command again reuses them."),
         (("edit", "photos/0.png", "--prompt", "a photo of a cat", "--to", "a photo of a dog"),
-         "understudy.jobs.edit.edit_steps", "The inversion is in the cache: the same command"),
+         "understudy.jobs.edit.edit_steps", "The inversion is cached; running the same command"),
         (("evaluate", "swap", "--methods", "no-swap"),
          "understudy.evaluate.protocols.swap.evaluation_steps",
-         "rows are in swapbench: the same command with --resume continues."),
+         "rows are in swapbench. To continue, add --resume."),
     ],
 )  # fmt: skip
 def test_a_stop_says_what_was_kept(
@@ -187,7 +187,7 @@ def test_a_stopped_learn_names_its_checkpoint(
     assert cli.main([*words.split(), "--model", str(tiny_folder("toy"))]) == 130
     *_, line = capsys.readouterr().err.splitlines()
     folder = "concepts/rex/checkpoints/step-000002"
-    assert f"Step 2 is kept in {folder}: the same command with --resume continues." in line
+    assert f"Step 2 is saved in {folder}. To continue, add --resume." in line
     assert Path(folder).is_dir()
     monkeypatch.undo()
     monkeypatch.chdir(here)

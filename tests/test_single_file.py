@@ -258,7 +258,7 @@ def test_tensors_of_no_part_are_named(here: Path, capsys: pytest.CaptureFixture[
     tensors = {k: v.contiguous() for k, v in ldm.single_file(published("sd15")).items()}
     shutil.copytree(published("sd15") / "tokenizer", here / "tokenizer")
     save_file(tensors | others, here / "odd.safetensors")
-    said = "odd.safetensors holds tensors of no part of its model, which are left out: "
+    said = "odd.safetensors has tensors that its model does not use; they are ignored: "
     for _ in range(2):  # the second time it is found in the cache
         assert cli.main(["models", "convert", "odd.safetensors", "--out", "made"]) == 0
         assert f"note: {said}control_model (2)." in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_it_is_swapped_into_a_photo(hand: Mouse) -> None:
     hand.press("a photo of a duck standing on a wooden floor")
     hand.page.wait_for_selector(".picked .name")
     assert hand.page.locator(".chips [aria-pressed=true]").inner_text() == "duck"
-    hand.choose("Replace it by", name_of(hand))
+    hand.choose("Replace it with", name_of(hand))
     hand.unfold("More settings")
     hand.fill("Steps", "3")
     hand.fill("Budget", "0")

@@ -72,7 +72,7 @@ def test_questions_are_blind_balanced_and_the_same_for_a_seed(study: Path, tmp_p
             assert not any(word in shown for word in (*METHODS, "good", "wrong", "catch", "case"))
     pictures = list((study / "pictures").iterdir())
     assert not any(texts(file)[0] for file in pictures)
-    with pytest.raises(OutputError, match="a study already"):
+    with pytest.raises(OutputError, match="already has a study"):
         make(study, toys(), TASKS, WISH)
 
 
@@ -93,7 +93,7 @@ def test_too_little_to_ask_and_damage_are_named(tmp_path: Path) -> None:
     lone = Contest("a", "s", (), {"one": flat(0)}, flat(1))
     with pytest.raises(InputError, match="two methods"):
         make(tmp_path, [lone], TASKS, WISH)
-    with pytest.raises(InputError, match="no study"):
+    with pytest.raises(InputError, match="not a study"):
         read(tmp_path)
     (tmp_path / "study.json").write_text('{"format": 1, "raters": 3, "sheets": [[{}]]}')
     with pytest.raises(InputError, match="damaged"):

@@ -218,7 +218,7 @@ def test_folders_keep_a_generator(tmp_path: Path) -> None:
 def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     model = small()
     tensors = dict(model.state_dict())
-    with pytest.raises(ModelError, match="no generator: there is no generator.json"):
+    with pytest.raises(ModelError, match="not a generator: it has no generator.json"):
         load_generator(tmp_path)
     (tmp_path / "file.pkl").write_bytes(b"x")
     with pytest.raises(ModelError, match="understudy models convert"):
@@ -239,7 +239,7 @@ def test_wrong_folders_are_refused(tmp_path: Path) -> None:
     with (folder / "generator.safetensors").open("r+b") as file:
         file.seek(-4, 2)
         file.write(b"abcd")
-    with pytest.raises(ModelError, match="not the file that generator.json tells of"):
+    with pytest.raises(ModelError, match="does not match its checksum in generator.json"):
         load_generator(folder)
 
 

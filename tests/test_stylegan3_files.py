@@ -160,7 +160,7 @@ def test_files_that_are_refused(
     with pytest.raises(ModelError, match=reason) as told:
         read_checkpoint(file)
     assert str(file) in str(told.value) and "\n" not in str(told.value)
-    assert "did not foresee" not in str(told.value)
+    assert "in an unexpected way" not in str(told.value)
     assert cli.main(["models", "convert", str(file), "--out", str(tmp_path / "out")]) == 1
     assert capsys.readouterr().err.count("\n") == 1
     assert not (tmp_path / "canary").exists() and not (tmp_path / "out").exists()

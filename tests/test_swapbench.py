@@ -167,7 +167,7 @@ def test_pngs_from_outside(tmp_path: Path) -> None:
     how = {"outside": {"mine": theirs}, "resume": True}
     rows = run(tmp_path / "b", [], limit=3, **how)
     wrong, right, missing = rows
-    assert "128 x 64 pixels; wanted 64 x 64" in wrong["error"]
+    assert "128 x 64 pixels; expected 64 x 64" in wrong["error"]
     assert "no file" in missing["error"] and "002-occluded.png" in missing["error"]
     measures = {m.name for m in MEASURES}
     assert {k: right[k] for k in measures} == {k: ours[1][k] for k in measures}

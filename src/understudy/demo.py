@@ -221,7 +221,7 @@ def sheet(made: DemoPictures, scores: list[Scores]) -> Pixels:
         Row(f"learnt: a {made.case.noun} never seen before, from these photos alone", photos),
         Row(f'"{made.case.prompt}"  to  "{made.target_prompt}"', answers),
     ]
-    return contact_sheet(rows, title="understudy: one toy takes another's place")
+    return contact_sheet(rows, title="understudy demo: one toy replaced by another")
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -49,7 +49,7 @@ def demo(
     with replacing(out / "table.txt") as temporary:
         temporary.write_text(words + "\n", encoding="utf-8")
     numbers = {"seconds": round(seconds, 1), "out": str(out), **prompts}
-    told = f"{files[0]} shows it; the whole job took {seconds:.0f} s"
+    told = f"The result is in {files[0]}; the whole job took {seconds:.0f} s"
     rows = {row.name: finite(asdict(row)) for row in scores}
     return Result({**numbers, "scores": rows}, (words, told), tuple(map(str, files)))
 

@@ -158,7 +158,7 @@ def evaluate_cases(work: Work, settings: CasesSettings, *, out: Path) -> Events[
 
 
 def _kept(out: Path) -> str:
-    return f"Finished rows are in {out}: the same command with --resume continues."
+    return f"Finished rows are in {out}. To continue, add --resume."
 
 
 def _outside(word: str) -> tuple[str, Path]:

@@ -57,11 +57,11 @@ def generate_steps(
     settings = settings or GenerateSettings.filled({}, model.name)
     if not prompts or len(prompts) != len(seeds):
         raise InputError(
-            f"Wanted one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
+            f"Expected one seed for each prompt. Got {len(prompts)} prompts, {len(seeds)} seeds."
         )
     steps, sampler, guidance = settings.steps, settings.sampler, settings.guidance
     if settings.eta and sampler != "ddim":
-        raise InputError(f"--eta goes with --sampler ddim alone. Got {sampler} and {settings.eta}.")
+        raise InputError(f"--eta needs --sampler ddim. Got {sampler} and {settings.eta}.")
     shape = _latent_shape(model, (init.shape[-2], init.shape[-1]) if init is not None else size)
     latents, streams = _noise(model, seeds, shape, variation)
     with torch.no_grad():

@@ -151,8 +151,10 @@ def _look(file: Path, size: tuple[int, int], buckets: bool) -> _Look:
     shape = bucket_of(seen.size, size, step_of(size, DOWNSCALE)) if buckets else size
     cut, sharp = cut_share(seen.size, shape), sharpness(grey)
     notes = [note.removeprefix(f"{file.name} ") for note in seen.photo.notes]
-    notes += ["is turned upright, as its EXIF says."] if seen.turned else []
-    notes += ["says where it was taken; results never do."] if seen.located else []
+    notes += ["is rotated as its EXIF orientation says."] if seen.turned else []
+    notes += (
+        ["has a GPS position in its metadata, which results never have."] if seen.located else []
+    )
     warnings = tuple(_objections(seen, size, cut, sharp, grey))
     return _Look(file, seen, digest, mark(seen.photo.pixels), cut, sharp, warnings, tuple(notes))
 
@@ -176,7 +178,7 @@ def _objections(
     if seen.size[0] < size[0] or seen.size[1] < size[1]:
         found.append(f"smaller than the model's {size[0]} x {size[1]}, so it is enlarged")
     if cut > CUT:
-        found.append(f"cropping to the middle takes {cut:.0%} of it; crop it yourself")
+        found.append(f"cropping to the middle removes {cut:.0%} of it; crop it yourself")
     if grey.std() < FLAT:
         found.append("shows almost one colour only")
     elif grey.mean() < DARK or grey.mean() > BRIGHT:
@@ -227,11 +229,11 @@ def _copies(looks: Sequence[_Look]) -> dict[int, tuple[str]]:
 def _of_the_set(photos: Sequence[Finding], buckets: bool) -> list[str]:
     found: list[str] = []
     if len(photos) == 1:
-        found.append("one photo only: a single view is learnt by heart; 3 to 5 are better")
+        found.append("one photo only, which overfits to that view; 3 to 5 are better")
     elif 0 < len(photos) < FEW:
         found.append(f"{len(photos)} photos only; 3 to 5 are better")
     if len(photos) > MANY:
-        found.append(f"{len(photos)} photos: more than {MANY} teach little more")
+        found.append(f"{len(photos)} photos: more than {MANY} improve little")
     shapes = {_shape(one.size) for one in photos}
     if len(shapes) > 1 and not buckets:
         named = ", ".join(sorted(shapes))

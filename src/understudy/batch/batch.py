@@ -106,7 +106,7 @@ class _State:
         rate = made / max(seconds, 1e-3)
         left = (self.total - self.found - made) / rate
         phase = f"Batch, {rate:.2f} rows/s" + (f", {self.failed} failed" if self.failed else "")
-        kept = f"Results are in {self.out}: the same command does the other rows."
+        kept = f"Results are in {self.out}. To do the remaining rows, run the same command again."
         return Progress(phase, self.found + made - 1, self.total, left, kept=kept)
 
     def result(self) -> Result:
@@ -114,7 +114,7 @@ class _State:
         values |= {"found": self.found, "failed": self.failed, "out": self.out}
         line = f"{values['done']} of {self.total} rows are done, results are in {self.out}"
         if self.failed:
-            line += f"; {self.failed} failed: column error. The same command tries them again"
+            line += f"; {self.failed} failed (see the column error; run the command again to retry)"
         return Result(values, (line,))
 
 

@@ -142,7 +142,7 @@ def _system(text: str) -> tuple[Any, str]:
     """fsspec's file system of an address, and the path in it."""
     if "::" in text or text.partition("://")[0] not in SCHEMES:
         raise InputError(
-            f"{text} cannot be opened: wanted an address of {', '.join(SCHEMES)}, without '::'."
+            f"{text} cannot be opened: expected an address of {', '.join(SCHEMES)}, without '::'."
         )
     try:
         import fsspec

@@ -38,7 +38,7 @@ class Results:
         for part in self.folder.files(".parquet"):
             number = _PART.fullmatch(part.name)
             if number is None:
-                raise InputError(f"{part.text} is no part of a batch's results. Move it away.")
+                raise InputError(f"{part.text} is not a file of batch results. Move it away.")
             rows = list(read_part(part))
             good = [row for row in rows if row["status"] == "done" and row["key"] not in done]
             if len(good) < len(rows):

@@ -85,7 +85,9 @@ def _csv(table: Place) -> Iterator[Row | BadRow]:
                 yield cells
                 continue
             if None in cells or None in cells.values():
-                yield BadRow(f"{table.name}, row {number}, has another number of cells.")
+                yield BadRow(
+                    f"{table.name}, row {number}, does not have as many cells as the first line."
+                )
                 continue
             try:
                 yield nested({name: _cell(name, text) for name, text in cells.items() if text})
@@ -152,7 +154,7 @@ def _plain(row: Row) -> Row:
     try:
         json.dumps(row)
     except (TypeError, ValueError, RecursionError) as error:
-        raise BadRow(f"A row holds a value that is no text, number or list: {error}.") from None
+        raise BadRow(f"A row has a value that is not text, a number or a list: {error}.") from None
     return row
 
 

@@ -98,7 +98,7 @@ def tasks(
             task = _task(index, key, body, suffix, defaults or {})
             out = str(task.job.inputs["out"])
             if out in taken and not task.job.verb.startswith("evaluate"):
-                raise BadRow(f"another row has the result {out!r}, too. Give another id.")
+                raise BadRow(f"another row writes {out!r} too. Use another id.")
             taken.add(out)
             yield task
         except InputError as error:
@@ -113,7 +113,7 @@ def _key(body: Row, seen: dict[str, int]) -> str:
             raise BadRow(f"id must be letters, digits and . _ -, at most 100. Got {given!r}.")
         key = str(given)
         if key in seen:
-            raise BadRow(f"another row has the id {key!r}, too.")
+            raise BadRow(f"another row has the id {key!r} too. Use another id.")
         seen[key] = 1
         return key
     text = json.dumps(body, sort_keys=True, ensure_ascii=False, default=str)
@@ -132,7 +132,7 @@ def _task(
     if job.verb not in SUFFIXES:
         raise BadRow(f"verb must be one of {', '.join(SUFFIXES)}. Got {job.verb!r}.")
     if "out" in job.inputs:
-        raise BadRow("inputs.out is given by the batch. Use the column out, or id.")
+        raise BadRow("inputs.out is set by the batch. Use the column out or id instead.")
     ending = suffix if SUFFIXES[job.verb] == ".png" else SUFFIXES[job.verb]
     out = str(body.get("out", f"{key}{ending}"))
     if not _OUT.fullmatch(out) or ".." in out.split("/"):

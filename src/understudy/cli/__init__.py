@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from types import FrameType
     from typing import NoReturn
 
-STOPPED, LAST_WORDS = 130, "stopped; no half-written result was left."
+STOPPED, LAST_WORDS = 130, "stopped; no partial result was left behind."
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -72,14 +72,14 @@ def clear(
     found = [e for e in _of_kinds(cache.entries(root), kind) if e.used <= before]
     size = size_text(sum(entry.size for entry in found))
     if found and not yes and not typer.confirm(f"Remove {len(found)} entries, {size}?", err=True):
-        raise InputError("nothing was removed. Say --yes to remove without a question.")
+        raise InputError("nothing was removed. Use --yes to remove without confirmation.")
     paths = {entry.path for entry in found}
     gone = cache.clear(root, lambda entry: entry.path in paths and entry.used <= before)
     freed = sum(entry.size for entry in gone.removed)
     facts = {"removed": len(gone.removed), "size": freed, "in_use": len(gone.busy)}
     lines = [f"{len(gone.removed)} entries removed, {size_text(freed)}"]
     if gone.busy:
-        lines.append(f"{len(gone.busy)} entries are in use and were left")
+        lines.append(f"{len(gone.busy)} entries are in use and were not removed")
     show.result(facts, json, *lines)
 
 
@@ -135,21 +135,23 @@ def forget(
     }
     lines = [f"{found.folder}   the concept"] if found.folder else []
     lines += [*map(_line, found.entries)]
-    lines += [f"{_line(entry)}   stays: other concepts use it" for entry in found.shared]
+    lines += [f"{_line(entry)}   kept: other concepts use it" for entry in found.shared]
     if dry_run:
         show.result(facts, json, *lines, f"{size_text(found.size)} would be removed")
         return
     if not yes:
         show.note(*lines)
         if not typer.confirm(f"Remove {size_text(found.size)}?", err=True):
-            raise InputError("nothing was removed. Say --yes to remove without a question.")
+            raise InputError("nothing was removed. Use --yes to remove without confirmation.")
     done = carry_out(found)
     facts |= {"removed": True, "in_use": [_facts(entry) for entry in done.busy], "left": done.left}
     ends = [f"{size_text(found.size)} removed"]
     if done.left:
-        ends.append(f"{done.left} files in {found.folder} are not ours and were left there")
+        ends.append(f"{done.left} other files in {found.folder} were kept")
     if done.busy:
-        ends.append(f"{len(done.busy)} entries are in use and were left: run the command again")
+        ends.append(
+            f"{len(done.busy)} entries are in use and were kept; run the command again later"
+        )
     show.result(facts, json, *lines, *ends)
 
 

@@ -64,7 +64,7 @@ def check(
         if proposed:
             told.append(f"learn --crop-to {shlex.quote(crop_to)} makes these crops")
         else:
-            told.append(f"no photo gains by a crop around the {crop_to}")
+            told.append(f"no photo would benefit from a crop around the {crop_to}")
     show.result(found, json, *told)
     report.refuse()
 
@@ -97,6 +97,6 @@ def _needs(needs: Requirements) -> list[str]:
 
     return [
         f"memory: at least {needs.memory / GB:.2f} GB{among(needs.memory_free)}: weights and "
-        "optimiser; activations are not counted",
+        "optimiser (activations not counted)",
         f"disk: {needs.disk / GB:.2f} GB{among(needs.disk_free)} for concept and checkpoints",
     ]

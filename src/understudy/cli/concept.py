@@ -92,7 +92,7 @@ def export(
     dtype = float32 if full else float16
     done = export_concept(base, concept, out, to, rank=rank, dtype=dtype)
     if done.kept < 1:
-        show.note(f"a LoRA of rank {rank} holds {done.kept:.1%} of what was learnt.")
+        show.note(f"a LoRA of rank {rank} keeps {done.kept:.1%} of the learnt change.")
     facts = {"written": str(done.path), "format": to, "kept": done.kept, "say": concept.phrase}
     show.result(facts, json, f"{done.path}   its subject is {concept.phrase!r} in prompts")
 
@@ -134,7 +134,7 @@ def import_concept(
     for line in concept.record.get("left_out", []):
         show.note(f"left out: {line}.")
     facts = {"concept": str(folder), "name": concept.name, "phrase": concept.phrase}
-    words_for = f'say {{{concept.name}}} in a prompt; it reads "{concept.phrase}"'
+    words_for = f'write {{{concept.name}}} in a prompt; it expands to "{concept.phrase}"'
     show.result(facts, json, f"{folder}   {words_for}")
 
 
@@ -147,9 +147,9 @@ def remove(
     """Remove a concept: its weights, checkpoints and previews. Photos are left alone."""
     folder = own_concept_folder(name)
     if not yes and not typer.confirm(f"Remove {folder} and what was learnt?", err=True):
-        raise InputError(f"{folder} was left alone. Say --yes to remove it.")
+        raise InputError(f"{folder} was not removed. Use --yes to remove it without confirmation.")
     from understudy.concept.folder import remove as wipe
 
     left = wipe(folder)
-    kept = f"   {left} files that are not ours were left there" if left else ""
+    kept = f"   {left} other files in it were kept" if left else ""
     show.result({"removed": str(folder), "left": left}, json, f"{folder} removed{kept}")

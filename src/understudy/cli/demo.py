@@ -29,4 +29,4 @@ def demo(
     sheet.png, the single pictures and table.txt.
     """
     job = Job.of("demo", settings, run, provenance, out=out)
-    show.job(job, json, kept=lambda _: "A demo keeps nothing on the way; run it again.")
+    show.job(job, json, kept=lambda _: "A demo saves no intermediate results.")

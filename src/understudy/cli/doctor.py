@@ -139,11 +139,11 @@ def _problems(told: dict[str, Any]) -> list[str]:
     found = [f"{name} is not installed" for name, have in told["libraries"].items() if not have]
     disk, memory = told["disk"], told["memory"]
     if not disk["cache_writable"]:
-        found.append(f"the cache {disk['cache']} cannot be written; set UNDERSTUDY_CACHE")
+        found.append(f"the cache {disk['cache']} is not writable; set UNDERSTUDY_CACHE")
     if disk["cache_free"] < LOW_DISK:
-        found.append(f"{disk['cache_free'] / GB:.1f} GB are free for the cache; 5 are advisable")
+        found.append(f"the cache has {disk['cache_free'] / GB:.1f} GB free; 5 GB are recommended")
     if memory and memory["free"] < LOW_MEMORY:
-        found.append(f"{memory['free'] / GB:.1f} GB of memory are free; 4 are advisable")
+        found.append(f"{memory['free'] / GB:.1f} GB of memory are free; 4 GB are recommended")
     if not told["models"]["built_in"]:
         found.append("the built-in models are missing; install the package again")
     return found

@@ -44,4 +44,4 @@ def _kept(folder: Path, resume: bool, last: Progress | None) -> str:
     found = RunFolder(folder, 1, {}).latest() if begun else None
     if found is None:
         return "" if last is None else last.kept
-    return f"Step {found.step} is kept in {found.folder}: the same command with --resume continues."
+    return f"Step {found.step} is saved in {found.folder}. To continue, add --resume."

@@ -22,7 +22,7 @@ def mask(
         list[str],
         typer.Option(
             help="A word, a point X,Y on the subject, or a box X,Y,W,H around it, in pixels. May "
-            "be repeated: masks of words are joined, points choose, a box limits."
+            "be repeated: masks of words are combined, points select, a box restricts."
         ),
     ],
     run: RunSettings,
@@ -31,7 +31,7 @@ def mask(
     ] = None,
     sam: SamOption = None,
     view: Annotated[
-        Path | None, typer.Option(help="Also write the photo with all else dimmed.")
+        Path | None, typer.Option(help="Also write the photo with everything else dimmed.")
     ] = None,
     out: OutOption = Path("mask.png"),
     json: JsonOption = False,

@@ -64,7 +64,7 @@ def studio(
 
     for folder in (*models, *concepts):
         if not folder.is_dir():
-            raise InputError(f"{folder} is no folder. Check the path.")
+            raise InputError(f"{folder} is not a folder. Check the path.")
     config = Config(
         data=(data or data_folder()).resolve(),
         host=host.lower(),
@@ -80,7 +80,7 @@ def studio(
 def _announce(config: Config, address: str) -> None:
     """The pages name no folder of this machine, so the terminal does."""
     put = f"models and checkpoint files go into {config.data / 'models'}"
-    show.result({}, False, f"{address}  (Ctrl-C ends it; no job is lost)", put)
+    show.result({}, False, f"{address}  (Ctrl-C stops the studio; no job is lost)", put)
 
 
 def _with_own(concepts: list[Path]) -> list[Path]:

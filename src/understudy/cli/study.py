@@ -55,7 +55,7 @@ def make(
     needed = sheets * study.raters
     facts = {"study": str(out), "questions": count, "sheets": sheets, "raters_needed": needed}
     words = f"{count} questions in {sheets} sheets; {needed} raters answer all of them."
-    show.result(facts, json, words, f"Ask them with: understudy evaluate study serve {out}")
+    show.result(facts, json, words, f"Start it with: understudy evaluate study serve {out}")
 
 
 @app.command()
@@ -76,7 +76,9 @@ def serve(
     from understudy.evaluate.study.server import StudyServer
 
     with StudyServer(study, host=host, port=port) as server:
-        typer.echo(f"http://{host}:{server.server_address[1]}/  (Ctrl-C ends it; no vote is lost)")
+        typer.echo(
+            f"http://{host}:{server.server_address[1]}/  (Ctrl-C stops the server; no vote is lost)"
+        )
         server.serve_forever()
 
 

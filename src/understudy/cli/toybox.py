@@ -61,7 +61,7 @@ def subject(
     """Render one toy in several scenes, as photos for `understudy learn`."""
     check_folder_writable(out)
     if out.is_dir() and any(out.glob("*.png")):
-        raise InputError(f"--out {out} holds pictures already. Give an empty or a new folder.")
+        raise InputError(f"--out {out} already contains pictures. Use an empty or a new folder.")
     from understudy.toybox import subject_photos
 
     scenes = subject_photos(seed, photos)

@@ -104,9 +104,9 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except OSError as error:
         raise ConceptError(f"{weights} is damaged or unreadable: {sentence(error)}") from error
     except spec.Unfit as problem:
-        raise ConceptError(f"{weights} is no concept's: {problem}.") from None
+        raise ConceptError(f"{weights} is not a concept file: {problem}.") from None
     if digest_of(tensors) != manifest["sha256"]:
-        raise ConceptError(f"{weights} is damaged: its content is not what was saved.")
+        raise ConceptError(f"{weights} is damaged: its checksum does not match.")
     fields = {key: manifest[key] for key in _TEXTS}
     return {**fields, "record": manifest["record"], "also": manifest["also"]}, tensors
 
@@ -152,12 +152,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         os.stat(path)
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise ConceptError(f"{path.parent} is no concept: there is no {MANIFEST} in it.") from error
+        raise ConceptError(f"{path.parent} is not a concept: it has no {MANIFEST}.") from error
     except (OSError, ValueError):
         pass  # the reader says why
     manifest: Any = read_json(path, error=ConceptError)
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise ConceptError(f"{path} is not a concept of format {FORMAT}, the only one known here.")
+        raise ConceptError(f"{path} has an unsupported format; expected {FORMAT}.")
     try:
         DECLARED.check(manifest, "it")
     except spec.Unfit as problem:

@@ -48,8 +48,8 @@ def _at_the_end(
         last = _last_reading(model, prompt)
         if count and last.first + last.length + 1 > length - count:
             raise PromptError(
-                f"The prompt {prompt!r} leaves no room for {count} learnt embeddings behind it. "
-                "Shorten it."
+                f"The prompt {prompt!r} leaves no room for {count} learnt embeddings after it. "
+                "Shorten the prompt."
             )
     return [range(length - count, length) for count in counts]
 
@@ -59,14 +59,14 @@ def _check_masked(model: DiffusionModel, prompt: str, places: range) -> None:
     end = min(-(-places.start // multiple) * multiple, model.max_tokens)
     if multiple > 1 and places.stop > end:
         raise PromptError(
-            f"{len(places)} learnt embeddings behind {prompt!r} would move the picture's places: "
-            f"the prompt has {places.start} tokens and they must end by {end}. Change the prompt "
-            "by a few words."
+            f"{len(places)} learnt embeddings after {prompt!r} would shift the positions of the "
+            f"image tokens: the prompt has {places.start} tokens, and the embeddings must end at "
+            f"token {end} or before. Shorten or lengthen the prompt by a few words."
         )
     if places.stop > model.max_tokens:
         raise PromptError(
-            f"The prompt {prompt!r} leaves no room for {len(places)} learnt embeddings behind it. "
-            "Shorten it."
+            f"The prompt {prompt!r} leaves no room for {len(places)} learnt embeddings after it. "
+            "Shorten the prompt."
         )
 
 

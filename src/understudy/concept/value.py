@@ -70,8 +70,8 @@ class Concept:
         for name in (self.name, *self.also):
             if not _NAME.fullmatch(name):
                 raise InputError(
-                    f"A concept's name is letters, digits, - and _, beginning with a letter, so "
-                    f"that prompts can say {{rex}}. Got {name!r}."
+                    f"A concept's name must consist of letters, digits, - and _, and start with "
+                    f"a letter, so that prompts can contain {{rex}}. Got {name!r}."
                 )
 
     @property
@@ -129,15 +129,15 @@ def spelled(prompt: str, *concepts: Concept) -> str:
     known = ", ".join(f"{{{name}}}" for name in phrases) or "none (no concept was given)"
     if set("{}") & set(_PLACEHOLDER.sub("", prompt)):
         raise PromptError(
-            f'The prompt "{prompt}" has a brace without its partner. A concept is named with a '
-            f"pair of them, as in {{rex}}; known are: {known}."
+            f'The prompt "{prompt}" has an unmatched brace. Write a concept in braces, like '
+            f"{{rex}}. Known concepts: {known}."
         )
 
     def phrase(match: re.Match[str]) -> str:
         if match[1] in phrases:
             return phrases[match[1]]
         named = f"{{{match[1]}}}"
-        raise PromptError(f"The prompt names the concept {named}, but known are: {known}.")
+        raise PromptError(f"The prompt names the concept {named}. Known concepts: {known}.")
 
     return _PLACEHOLDER.sub(phrase, prompt)
 
@@ -166,8 +166,8 @@ def strengths_in(prompt: str) -> dict[str, float]:
         strength = 1.0 if match[2] is None else _strength(match[2], match[0])
         if found.setdefault(match[1], strength) != strength:
             raise PromptError(
-                f"The prompt {prompt!r} names {match[1]} with two strengths. The strength is that "
-                "of the whole picture: write the same number at each place."
+                f"The prompt {prompt!r} gives {match[1]} two strengths. A picture has one strength "
+                "per concept: write the same number each time."
             )
     return found
 
@@ -187,7 +187,7 @@ def with_strengths(concepts: Sequence[Concept], prompts: Sequence[str]) -> tuple
         if len(wanted) > 1:
             raise PromptError(
                 f"The prompts ask for {concept.name} with strengths "
-                f"{', '.join(f'{one:g}' for one in sorted(wanted))}. One run has one strength of a "
+                f"{', '.join(f'{one:g}' for one in sorted(wanted))}. A run has one strength per "
                 "concept: run the command once for each."
             )
         found.append(replace(concept, strength=wanted.pop()))

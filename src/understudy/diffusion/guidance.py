@@ -75,8 +75,7 @@ def reads_unconditional(model: Any, scale: float, negative: str = "") -> bool:
     # Refused instead of ignored: the user would see no effect and not know why.
     if how.kind == "none" and scale != 1:
         raise InputError(
-            f"{name} is step-distilled and sampled without guidance. Wanted --guidance 1. "
-            f"Got {scale}."
+            f"{name} is step-distilled and sampled without guidance. Use --guidance 1. Got {scale}."
         )
     if how.kind != "cfg" and negative:
         raise InputError(

@@ -39,7 +39,7 @@ def chunks(prompt: str, fits: Callable[[str], bool]) -> list[str]:
     while start < len(said.text):
         fitting = [end for end in ends if end > start and fits(_written(said, start, end))]
         if not fitting:
-            raise PromptError(f"The prompt {prompt!r} has a word that is too long to be read.")
+            raise PromptError(f"The prompt {prompt!r} has a word that is too long. Shorten it.")
         end = fitting[-1]
         # A cut behind a comma keeps a phrase together; one in the first half would waste too much
         # room.

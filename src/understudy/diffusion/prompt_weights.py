@@ -109,8 +109,8 @@ def refuse_weights(prompt: str, name: str) -> None:
     found = _WEIGHTED.search(prompt)
     if found:
         raise PromptError(
-            f"{found[0]} weighs words, and {name} reads prompts without weights. Write the words "
-            "alone."
+            f"{found[0]} is a word weight, which {name} does not support. Write the words without "
+            "weights."
         )
 
 
@@ -167,13 +167,13 @@ def _weight(written: str, prompt: str) -> float:
     if value is None:
         raise PromptError(
             f"A weight in a prompt is a number from 0 to {LARGEST:g}, like (word:1.3). Got "
-            f"{written!r} in {prompt!r}. Write \\( and \\) for brackets that are no weight."
+            f"{written!r} in {prompt!r}. Write \\( and \\) for brackets that are not weights."
         )
     return value
 
 
 def _unpaired(prompt: str, mark: str, place: int) -> PromptError:
     return PromptError(
-        f"The bracket {mark} at character {place + 1} of the prompt {prompt!r} has no partner. "
-        f"Brackets weigh words, like (word:1.3); write \\{mark} for the character itself."
+        f"The bracket {mark} at character {place + 1} of the prompt {prompt!r} is unmatched. "
+        f"Brackets set word weights, like (word:1.3); write \\{mark} for the character itself."
     )

@@ -60,8 +60,8 @@ def word_spans(prompt: str, word: str, *, occurrence: int | None = None) -> tupl
         return tuple(found)
     if not 0 <= occurrence < len(found):
         raise PromptError(
-            f'the prompt "{prompt}" has the word "{word}" {len(found)} time(s). '
-            f"Number {occurrence + 1} was asked for."
+            f'the prompt "{prompt}" has the word "{word}" {len(found)} time(s), '
+            f"so it has no occurrence {occurrence + 1}."
         )
     return (found[occurrence],)
 

@@ -119,7 +119,7 @@ def _check_whole(body: Mapping[str, Any], tensors: Mapping[str, Tensor], layers:
     states = ["state"]
     states += [f"{kind}.{n}" for kind in ("past", "future") for n in range(body[kind])]
     if set(states) != body["states"].keys():
-        raise spec.Unfit("its states are not those that it counts.")
+        raise spec.Unfit("it does not have as many states as its header says.")
     wanted = {"start"} | {f"{name}.{part}" for name in states for part in _PARTS}
     wanted |= {f"kept.{n}.{part}" for n in range(len(body["kept"])) for part in ("front", "points")}
     anchors = {name for name in states if f"{name}.anchor.front" in tensors}
@@ -131,7 +131,7 @@ def _check_whole(body: Mapping[str, Any], tensors: Mapping[str, Tensor], layers:
     if layers > tensors["start"].shape[1] or rows not in (1, layers):
         raise spec.Unfit(f"its latent has {rows} rows for {layers} layers.")
     if "mask" in tensors and list(tensors["mask"].shape[-2:]) != body["picture"]:
-        raise spec.Unfit("its mask has another size than its picture.")
+        raise spec.Unfit("its mask and its picture have different sizes.")
 
 
 def _session(

@@ -59,7 +59,7 @@ def checked_pairs(pairs: Iterable[Pair], size: tuple[int, int]) -> tuple[Pair, .
             if place == handle and goal != target:
                 raise InputError(
                     f"Points {other} and {number} both start at ({place[0]:g}, {place[1]:g}) and "
-                    "are to go to different places. Leave one of them out."
+                    "have different targets. Remove one of them."
                 )
         found.append((handle, target))
     # The same point twice would count twice in the loss.

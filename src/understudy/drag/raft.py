@@ -61,7 +61,7 @@ def raft_tracker(weights: Path, device: torch.device | str = "cpu") -> FlowTrack
         network.load_state_dict(tensors)
     except (RuntimeError, TypeError, AttributeError) as error:
         raise ModelError(
-            f"{weights} holds no weights of torchvision's raft_large. Give such a file, for "
-            "instance raft_large_C_T_SKHT_V2.pth."
+            f"{weights} does not have the weights of torchvision's raft_large. Use such a file, "
+            "like raft_large_C_T_SKHT_V2.pth."
         ) from error
     return FlowTracker(Raft(network.eval().requires_grad_(False).to(device)))

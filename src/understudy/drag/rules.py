@@ -44,12 +44,17 @@ def fixed_part(
     height, width = grid.picture
     if tuple(mask.shape[2:]) != grid.picture:
         got = f"{mask.shape[3]} x {mask.shape[2]}"
-        raise InputError(f"The mask has {got} pixels, the picture {width} x {height}. Redraw it.")
+        raise InputError(
+            f"The mask has {got} pixels, but the picture has {width} x {height}. "
+            "Give a mask of that size."
+        )
     fixed = 1 - mask[0, 0].to(like)
     if not bool(((fixed >= 0) & (fixed <= 1)).all()):
-        raise InputError("A mask holds numbers from 0 (stays) to 1 (may change).")
+        raise InputError("Mask values must be from 0 (fixed) to 1 (may change).")
     if bool((fixed == 1).all()):
-        raise InputError("The mask lets nothing change, so nothing can move. Paint some white.")
+        raise InputError(
+            "The mask is black everywhere, so nothing can move. Paint some of it white."
+        )
     if not bool(fixed.any()):
         return None
     return MaskedBox(fixed, grid.box(fixed), grid.cells)
@@ -93,14 +98,16 @@ def check_latent(generator: ImageGenerator, latent: Tensor) -> None:
             "belongs to another generator."
         )
     if not bool(torch.isfinite(latent).all()):
-        raise InputError("The latent holds numbers that are not finite. Take another one.")
+        raise InputError(
+            "The latent has values that are not finite (NaN, infinity). Use another one."
+        )
 
 
 def check_generator(generator: ImageGenerator, model: str, fingerprint: str) -> None:
     """Raise InputError unless the generator is the one of that name and fingerprint."""
     if generator.fingerprint != fingerprint:
         raise InputError(
-            f'this drag was begun with the generator "{model}" ({fingerprint[:12]}), not with '
-            f'"{generator.name}" ({generator.fingerprint[:12]}). Load that one, or begin a new '
+            f'this drag was started with the generator "{model}" ({fingerprint[:12]}), not with '
+            f'"{generator.name}" ({generator.fingerprint[:12]}). Load that one, or start a new '
             "drag."
         )

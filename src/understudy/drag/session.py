@@ -120,7 +120,7 @@ class DragSession:
         """The same drag under other settings; space and layers stay what they were."""
         same = (self.settings.space, self.settings.layers)
         if (settings.space, settings.layers) != same:
-            raise InputError("A drag keeps its --space and --layers. Begin a new one for others.")
+            raise InputError("--space and --layers of a drag cannot change. Start a new drag.")
         return replace(self, settings=settings)
 
     def undo(self) -> DragSession:
@@ -149,7 +149,7 @@ class DragSession:
                 )
                 return self._moved(state.fresh_moments())
         known = ", ".join(str(kept.step) for kept in self.kept) or "none"
-        raise InputError(f"Step {step} was not kept. Kept steps: {known}.")
+        raise InputError(f"Step {step} was not saved. Saved steps: {known}.")
 
     def applied(
         self, latent: Float[Tensor, "1 num_ws w_dim"], strength: float = 1.0
@@ -172,7 +172,9 @@ class DragSession:
         """
         check_generator(generator, self.model, self.fingerprint)
         if not len(self.state.points):
-            raise InputError("Wanted at least one handle and target, like 64,80>64,95. Got none.")
+            raise InputError(
+                "A drag needs at least one handle and target, like 64,80>64,95. Got none."
+            )
         engine = Engine.made(generator, self.start, self.settings, self.mask, tracker)
         here = replace(self, start=engine.start, state=self.state.to(generator.device))
         return _run(here, engine, draw_every)

@@ -145,8 +145,8 @@ def prepared(
     prompts = [target.prompt for target in named]
     if settings.method in WITHOUT_WORDS and (words != WordEdits() or any(t.words for t in named)):
         raise InputError(
-            f"--method {settings.method} does not support single words; --reweight, --window, "
-            "--blend and --preserve go with p2p and hiper. To limit the change, give a --mask."
+            f"--method {settings.method} has no options for single words; --reweight, "
+            "--window, --blend and --preserve need p2p or hiper. To limit the change, use --mask."
         )
     spelt = tuple(spelled(prompt, *concepts) for prompt in prompts)
     scale = settings.tail_scale or None
@@ -212,7 +212,9 @@ def _blend(
     kept = [places_in(prompts, word, tokens) for word in words.preserve]
     if not any(target.words for target in targets):
         if kept:
-            raise InputError("--preserve excepts words from --blend. Give --blend too.")
+            raise InputError(
+                "--preserve excludes words from the area of --blend, so it needs --blend."
+            )
         return None
     replaced = dict.fromkeys(word for target in targets for word in target.words)
     return Blend(
@@ -289,11 +291,11 @@ def check(model: DiffusionModel, inversion: Inversion, settings: EditSettings) -
         return
     if settings.steps != inversion.steps:
         raise InputError(
-            f"the photo was inverted in {inversion.steps} steps, the edit asks for "
+            f"the photo was inverted in {inversion.steps} steps, but the edit has "
             f"--steps {settings.steps}. Use the same number, or invert again."
         )
     if inversion.method == "null-text" and settings.guidance != inversion.guidance:
         raise InputError(
-            f"the photo was inverted for guidance {inversion.guidance}, the edit asks for "
+            f"the photo was inverted for guidance {inversion.guidance}, but the edit has "
             f"--guidance {settings.guidance}. Use the same, or invert again."
         )

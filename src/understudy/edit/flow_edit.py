@@ -135,7 +135,7 @@ def flow_edit_steps(
     check_flow(model, settings.method)
     named = targets_of(targets)
     if any(target.words for target in named):
-        raise InputError(f"{settings.method} does not support the words of a target. Give a mask.")
+        raise InputError(f"{settings.method} cannot limit a change to words. Use a mask.")
     for target in named:
         model.tokenize(spelled(target.prompt, *concepts))
     scale = settings.tail_scale or None

@@ -37,8 +37,8 @@ def personalised_texts(
     for concept in concepts:
         if concept.tail is not None and not any(_names(p, concept) for p in prompts):
             raise PromptError(
-                f"The concept {concept.name!r} is a learnt tail, and no prompt names it. Write "
-                f"{{{concept.name}}} where the target says {concept.phrase!r}."
+                f"The concept {concept.name!r} was learnt with HiPer, but no prompt names it. "
+                f"Write {{{concept.name}}} in the target instead of {concept.phrase!r}."
             )
     # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
     return Text.cat([embedded(model, [p], *concepts, tail_scale=tail_scale) for p in prompts])

@@ -173,8 +173,8 @@ def source_path(
     if len(inversion.trajectory) <= inversion.steps:
         if inversion.path is None or wanted != inversion.times:
             raise InputError(
-                "plug-and-play reads the source's latents at every step, and this inversion kept "
-                "only its end. Invert a photo, by any method."
+                "plug-and-play needs the source's latents of every step, and this inversion has "
+                "only the last ones. Invert the photo, with any method."
             )
         return inversion.path
     missing = [t for t in wanted[:-1] if t not in inversion.times[:-1]]

@@ -86,7 +86,7 @@ def _lists(file: Path) -> tuple[dict[str, str], tuple[str, ...], tuple[str, ...]
     lists = [tuple(words for _, words in _PROMPT.findall(part)) for part in (objects, live)]
     if not classes or not found or not all(lists):
         raise InputError(
-            f"{file} is not as published: wanted 'Classes', 'Object Prompts' and 'Live Subject "
+            f"{file} is not as published: expected 'Classes', 'Object Prompts' and 'Live Subject "
             f"Prompts'. Got {len(classes)} classes, {len(lists[0])} and {len(lists[1])} prompts."
         )
     for words in (*lists[0], *lists[1]):

@@ -68,7 +68,7 @@ def on(setup: Setup | None) -> Setup:
 
 def known(case: BenchCase) -> Known:
     if case.known is None:
-        raise InputError(f"{case.name}: this method needs the right answer, known of toys alone.")
+        raise InputError(f"{case.name}: this method needs a known right answer, as toys have.")
     return case.known
 
 

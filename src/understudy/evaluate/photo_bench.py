@@ -115,7 +115,7 @@ def _case(here: Path, whole: set[Path]) -> PhotoCase:
     try:
         DECLARED.check(said, "it")
     except spec.Unfit as problem:
-        raise InputError(f"{here / FILE} does not say what is wanted: {problem}.") from None
+        raise InputError(f"{here / FILE} is not a valid case: {problem}.") from None
     words = {name: said[name] for name in DECLARED.fields}
     with_replacements(
         words["prompt"], [Replacement(words["swap"], words["class"])]

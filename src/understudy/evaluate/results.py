@@ -98,7 +98,7 @@ def number(row: Row, name: str) -> float:
     if value is None:
         return math.nan
     if isinstance(value, bool) or not isinstance(value, (int, float)):
-        raise InputError(f"A row has {name} {spec.shown(value)}. Wanted a number.")
+        raise InputError(f"A row has {name} {spec.shown(value)}. Expected a number.")
     return float(value)
 
 
@@ -261,7 +261,7 @@ class ResultsFolder:
             return
         if not resume:
             raise OutputError(
-                f"{self.folder} holds results already. Go on with --resume, or give another --out."
+                f"{self.folder} already has results. Continue with --resume, or use another --out."
             )
         before = self.read()
         for name in said.keys() - {"methods", "versions"}:
@@ -273,8 +273,8 @@ class ResultsFolder:
     def _same(self, name: str, before: Any, now: Any) -> None:
         if as_json(now) != before:
             raise InputError(
-                f"{self.folder} was begun with another {name}: {_short(before)}, now "
-                f"{_short(now)}. Give another --out; the two must not be averaged."
+                f"{self.folder} was started with another {name}: {_short(before)}, not "
+                f"{_short(now)}. Use another --out; the two must not be averaged."
             )
 
     def _write(self, said: dict[str, Any]) -> None:

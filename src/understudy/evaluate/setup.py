@@ -112,14 +112,14 @@ def told(words: Iterable[str]) -> dict[str, dict[str, Any]]:
 def _value(word: str, kind: Any, value: str) -> Any:
     if kind is bool:
         if value not in ("true", "false"):
-            raise InputError(f"--set {word}: wanted true or false.")
+            raise InputError(f"--set {word}: expected true or false.")
         return value == "true"
     try:
         return kind(value)
     except InputError as error:
         raise InputError(f"--set {word}: {error}") from None
     except ValueError:
-        raise InputError(f"--set {word}: wanted {KINDS[kind]}. Got {value!r}.") from None
+        raise InputError(f"--set {word}: expected {KINDS[kind]}. Got {value!r}.") from None
 
 
 def seed_of(*names: str | int) -> int:
@@ -133,7 +133,7 @@ def pick(wanted: str, known: Iterable[str], option: str = "--methods") -> list[s
     known, names = list(known), [word.strip() for word in wanted.split(",") if word.strip()]
     for name in names:
         if name not in known:
-            raise InputError(f"{option} knows {', '.join(known)}. Got {name!r}.")
+            raise InputError(f"{option} must be among {', '.join(known)}. Got {name!r}.")
     if not names:
         raise InputError(f"{option} must name at least one of {', '.join(known)}.")
     return list(dict.fromkeys(names))

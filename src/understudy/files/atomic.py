@@ -24,7 +24,7 @@ REASONS = {
     errno.ENOTDIR: "a part of that path is a file, not a folder; choose another place",
     errno.EISDIR: "that is a folder; give a file name",
     errno.ENAMETOOLONG: "the name is too long; choose a shorter one",
-    errno.ENOENT: "the folder does not exist and cannot be made; choose another place",
+    errno.ENOENT: "the folder does not exist and cannot be created; choose another place",
 }
 
 

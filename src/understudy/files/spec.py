@@ -40,7 +40,7 @@ class Text:
         if self.choices and value not in self.choices:
             raise Unfit(f"{name} must be one of {', '.join(self.choices)}. Got {shown(value)}")
         if self.pattern and not re.fullmatch(self.pattern, value):
-            raise Unfit(f"{name} is not of the wanted form. Got {shown(value)}")
+            raise Unfit(f"{name} does not have the expected form. Got {shown(value)}")
         if any("\ud800" <= letter <= "\udfff" for letter in value):
             raise Unfit(f"{name} is not valid Unicode")
 
@@ -116,7 +116,7 @@ class Items:
             wanted = (
                 f"{self.least:,}" if self.least == self.most else f"{self.least} to {self.most}"
             )
-            raise Unfit(f"{name} has {len(value):,} entries. Wanted {wanted}")
+            raise Unfit(f"{name} has {len(value):,} entries. Expected {wanted}")
         for place, entry in enumerate(value):
             self.kind.check(entry, f"{name}[{place}]")
 
@@ -223,10 +223,10 @@ def check_headers(told: Mapping[str, Told], allowed: Iterable[Tensors]) -> None:
         one, match = found
         seen.add(one)
         if dtype not in one.dtypes:
-            raise Unfit(f"{shown(name)} is of type {dtype}. Wanted {' or '.join(one.dtypes)}")
+            raise Unfit(f"{shown(name)} is of type {dtype}. Expected {' or '.join(one.dtypes)}")
         group = match[1] if match.re.groups else ""
         if (0 in shape and not one.empty) or not _fits(shape, one.shape.split(), group, sizes):
-            raise Unfit(f"{shown(name)} has the shape {shape}. Wanted ({_written(one, sizes)})")
+            raise Unfit(f"{shown(name)} has the shape {shape}. Expected ({_written(one, sizes)})")
     for one in declared:
         if one.needed and one not in seen:
             raise Unfit(f"it has no tensor {one.names!r}")

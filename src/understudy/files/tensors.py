@@ -122,7 +122,7 @@ def read_declared(
     try:
         told, notes = headers(path)
         if notes.get("format") != declared.format:
-            raise error(f"{path} is no {declared.what}; make one with: {declared.made_by}")
+            raise error(f"{path} is not a valid {declared.what}. Make one with: {declared.made_by}")
         fields = parse_json(notes.get(declared.key, ""), str(path), error=error)
         declared.fields.check(fields, "its header")
         spec.check_headers(told, declared.tensors)
@@ -130,7 +130,7 @@ def read_declared(
         spec.check_finite(tensors)
         return fields, tensors
     except spec.Unfit as problem:
-        raise error(f"{path} is no valid {declared.what}: {problem}.") from None
+        raise error(f"{path} is not a valid {declared.what}: {problem}.") from None
     except OSError as problem:
         raise error(f"{path} cannot be read as a {declared.what}: {problem}.") from None
 

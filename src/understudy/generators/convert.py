@@ -90,7 +90,9 @@ def read_checkpoint(path: str | os.PathLike[str]) -> ConvertedCheckpoint:
             tensors, _ = load_tensors(Path(scratch) / WEIGHTS)
             spec.check_finite(tensors)
         except (OSError, ValueError) as error:
-            raise _refusal(file, f"its reader left nothing usable ({error})") from error
+            raise _refusal(
+                file, f"the process that reads it returned nothing usable ({error})"
+            ) from error
     kind, config = described["kind"], described["config"]
     _check_fits(file, kind, config, tensors)
     return ConvertedCheckpoint(kind, described["written_by"], _digest(file), config, tensors)
@@ -161,11 +163,11 @@ def _read_apart(file: Path, scratch: Path) -> None:
         raise _refusal(file, str(answer["refused"]))
     if done.returncode < 0:  # ended by a signal: a limit, or the system
         raise _refusal(file, "reading it takes more time or memory than its size explains")
-    raise _refusal(file, f"its reader ended with {done.returncode}")
+    raise _refusal(file, f"the process that reads it ended with code {done.returncode}")
 
 
 def _refusal(file: Path, reason: str) -> ModelError:
-    return ModelError(f"{file} was not read, and nothing in it was run: {reason}.")
+    return ModelError(f"{file} was not converted, and no code in it was run: {reason}.")
 
 
 def _digest(file: Path) -> str:

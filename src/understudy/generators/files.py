@@ -73,7 +73,7 @@ class Options(Standin):
 
     def build(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise Unsafe("it holds options that are no dictionary")
+            raise Unsafe("its options are not a dictionary")
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ def _contents(file: BinaryIO, data: mmap.mmap) -> tuple[object, str]:
         return read_zip(file, NAMES), "torch.save"
     for start, what in HEADS.items():
         if head.startswith(start):
-            raise Unsafe(f"it is {what}; wanted a generator's .pkl or .pt")
+            raise Unsafe(f"it is {what}; expected a generator's .pkl or .pt")
     if data[257:262] == b"ustar":
         raise Unsafe("it is a tar archive, as PyTorch wrote before 2017; save it again")
     if head[8:9] == b"{":
@@ -177,7 +177,7 @@ def _found(contents: Any, container: str) -> Found:
     if any(str(name).startswith("synthesis.") for name in cast(Any, contents)):
         return Found(f"a state_dict ({container})", _views(contents), {})
     keys = ", ".join(sorted(str(key)[:20] for key in cast(Any, contents))[:8])
-    raise Unsafe(f"it holds no generator: wanted G_ema or g_ema, got {keys or 'nothing'}")
+    raise Unsafe(f"it holds no generator: expected G_ema or g_ema, got {keys or 'nothing'}")
 
 
 def _views(named: dict[Any, Any]) -> dict[str, Array]:
@@ -193,7 +193,7 @@ def _check_total(views: list[View]) -> None:
     """Many names for one storage must not multiply it."""
     storages = {id(view.storage): view.storage.nbytes for view in views}
     if sum(view.nbytes for view in views) > 2 * sum(storages.values()) + 2**20:
-        raise Unsafe("it names the same numbers over and over")
+        raise Unsafe("it refers to the same tensor too often")
 
 
 def _from_module(generator: PickledModule, written_by: str) -> Found:
@@ -211,7 +211,7 @@ def _sizes(state: Mapping[str, Any]) -> dict[str, Any]:
     names = ("z_dim", "c_dim", "w_dim", "img_resolution", "img_channels")
     given = state.get("_init_kwargs", {})
     if not isinstance(given, dict):
-        raise Unsafe("it holds a generator whose arguments are no dictionary")
+        raise Unsafe("the arguments of its generator are not a dictionary")
     return {**{name: state[name] for name in names if name in state}, **cast(Any, given)}
 
 
@@ -238,7 +238,7 @@ def _walk(part: PickledModule, prefix: str, views: dict[str, View], seen: list[i
     own, buffers, below = tables
     for name, value in {**below, **buffers, **own}.items():
         if not isinstance(name, str) or not name.isidentifier() or len(name) > 40:
-            raise Unsafe(f"its module {where} has a part whose name is no name")
+            raise Unsafe(f"its module {where} has a part with an invalid name")
         if isinstance(value, PickledModule) and name in below:
             _walk(value, f"{prefix}{name}.", views, seen)
         elif isinstance(value, View) and name not in below:
@@ -287,7 +287,7 @@ def _from_networks(networks: list[Any]) -> Found:
         for entry in cast(list[Any], state.get("variables", [])):
             fits = isinstance(entry, tuple | list) and len(cast(Any, entry)) == 2
             if not fits or not isinstance(entry[1], NumpyArray):
-                raise Unsafe("its TensorFlow network has variables that are no named arrays")
+                raise Unsafe("its TensorFlow network has variables that are not named arrays")
             variables[prefix + str(entry[0])] = entry[1].value
     told = averaged.state.get("static_kwargs", {})
     arguments = plain(told if isinstance(told, dict) else {}, [])

@@ -125,8 +125,8 @@ def stylegan2(generator: StyleGAN2 | StyleGAN3) -> StyleGAN2:
     if isinstance(generator, StyleGAN2):
         return generator
     raise ModelError(
-        f"{generator.name} is a StyleGAN3, which can be dragged, but nothing else. Give a "
-        "StyleGAN2 here: toybox-gan, or a folder of one."
+        f"{generator.name} is a StyleGAN3, which supports only dragging. Use a StyleGAN2 "
+        "here: toybox-gan, or a folder of one."
     )
 
 
@@ -140,12 +140,12 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         )
     if not path.is_file():
         raise ModelError(
-            f"{folder} is no generator: there is no {MANIFEST} in it. Wanted toybox-gan, or a "
+            f"{folder} is not a generator: it has no {MANIFEST}. Expected toybox-gan, or a "
             "folder made by: understudy models convert"
         )
     body: Any = read_json(path, error=ModelError)
     if not isinstance(body, dict) or body.get("format") != FORMAT:
-        raise ModelError(f"{path} is no generator of the format {FORMAT!r}. Convert it again.")
+        raise ModelError(f"{path} is not a generator of format {FORMAT!r}. Convert it again.")
     try:
         DECLARED.check(body, "it")
     except spec.Unfit as problem:
@@ -162,7 +162,7 @@ def weights_of(folder: Path, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
     try:
         if _digest(weights) != manifest["sha256"]:
             raise ModelError(
-                f"{weights} is not the file that {MANIFEST} tells of. Convert it again."
+                f"{weights} does not match its checksum in {MANIFEST}. Convert it again."
             )
         told, _ = headers(weights)
         shapes = {name: shape for name, (_, shape) in told.items()}
@@ -197,7 +197,7 @@ def misfit(
         want = tuple(wanted[name].shape) if name in wanted else None
         got = shapes.get(name)
         if want != got:
-            return f"its tensor {spec.shown(name)} has the shape {got}, wanted {want}"
+            return f"its tensor {spec.shown(name)} has the shape {got}, expected {want}"
     return None
 
 

@@ -87,7 +87,7 @@ def main(file: str, folder: str) -> int:
     except (OSError, SafetensorError) as error:
         reason = f"it could not be read or written out ({error})"
     except Exception as error:  # a hole in our own checks: still a line, still nothing run
-        reason = f"it is damaged in a way we did not foresee ({type(error).__name__})"
+        reason = f"it is damaged in an unexpected way ({type(error).__name__})"
     else:
         return 0
     print(json.dumps({"refused": reason}))

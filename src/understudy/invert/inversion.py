@@ -143,8 +143,8 @@ class Inversion:
         # A changed scheduler configuration would replay other noise levels than were inverted.
         if times_of(model, self.steps, self.noise) != self.times:
             raise InputError(
-                f"this inversion walks times {self.times[0]} to {self.times[-1]}; "
-                f'the schedule of "{model.name}" has others. Invert the photo again.'
+                f"this inversion has times {self.times[0]} to {self.times[-1]}, which "
+                f'are not in the schedule of "{model.name}". Invert the photo again.'
             )
         if prompt is not None and prompt != self.prompt:
             raise PromptError(

@@ -83,9 +83,9 @@ def _followed(
     def picture(step: DragStep) -> Tensor:
         return _picture(model, step.latent)
 
-    kept = "Nothing is kept of a drag without --save FILE."
+    kept = "A drag is only saved with --save FILE."
     if save is not None:
-        kept = f"The drag so far is in {save}: --session {save} continues it."
+        kept = f"The drag so far is saved in {save}. To continue, use --session {save}."
     try:
         return (yield from watched(steps, "Dragging", look, kept=lambda: kept, picture=picture))
     except (KeyboardInterrupt, GeneratorExit):
@@ -123,7 +123,7 @@ class _Begin:
         if self.given.into is None:
             return None
         if self.projected is None:
-            raise InputError("--into puts a projected photo back: give its --latent too.")
+            raise InputError("--into needs the --latent of the projected photo.")
         opened, (square, known) = read_photo(self.given.into), self.projected.place()
         if opened.size != known:
             raise InputError(
@@ -172,7 +172,7 @@ class _Begin:
         if (self.given.seed is not None) == others:
             raise InputError("Give one of --seed, --latent, --session: the picture to drag.")
         if self.given.session is not None and self.given.mask is not None:
-            raise InputError("A session keeps its own mask. Leave --mask out.")
+            raise InputError("A session has its own mask. Leave out --mask.")
         _ = self.frame  # or an error, before a model is loaded
         pairs = read_pairs(self.given.points)
         begun = None if self.given.session is None else DragSession.load(self.given.session)
@@ -210,11 +210,11 @@ def _check_tracker(tracker: str, weights: Path | None) -> None:
     if tracker not in ("features", "raft"):
         raise InputError(f"--tracker must be features or raft. Got {tracker!r}.")
     if tracker == "raft" and weights is None:
-        raise InputError("--tracker raft wants --tracker-weights: a file of torchvision's weights.")
+        raise InputError("--tracker raft needs --tracker-weights: a file of torchvision's weights.")
     if tracker != "raft" and weights is not None:
-        raise InputError("--tracker-weights are for --tracker raft alone.")
+        raise InputError("--tracker-weights needs --tracker raft.")
     if weights is not None and not weights.is_file():
-        raise InputError(f"There is no file {weights}. --tracker-weights wants a local file.")
+        raise InputError(f"There is no file {weights}. --tracker-weights must be a local file.")
 
 
 def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:

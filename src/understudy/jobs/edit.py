@@ -191,11 +191,11 @@ def check(settings: EditSettings, concepts: tuple[Concept, ...], seed: int | Non
     """Refuse what HiPer lacks, and what only HiPer has, before a model is loaded."""
     if settings.method == "hiper" and all(c.tail is None for c in concepts):
         raise InputError(
-            "--method hiper edits with a learnt tail. Learn one from the photo with understudy "
-            "learn --method hiper, and name it with --concept."
+            "--method hiper needs a concept that was learnt from the photo. Make one with "
+            "understudy learn --method hiper, and name it with --concept."
         )
     if seed is not None and settings.method != "hiper":
-        raise InputError(f"--seed goes with --method hiper alone. Got {settings.method}.")
+        raise InputError(f"--seed needs --method hiper. Got {settings.method}.")
 
 
 def _redrawn(model: DiffusionModel, source: InputPicture) -> Float[Tensor, "1 3 h w"] | None:

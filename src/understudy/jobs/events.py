@@ -96,7 +96,7 @@ def from_dict(data: dict[str, Any]) -> Event:
     try:
         return kind(**values)
     except TypeError as problem:
-        raise InputError(f"This is no {data['event']} event: {problem}.") from None
+        raise InputError(f"This {data['event']} event is not valid: {problem}.") from None
 
 
 @runtime_checkable

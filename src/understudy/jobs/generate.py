@@ -106,9 +106,9 @@ def _batches(seeds: list[int]) -> Iterator[list[int]]:
 def _check_unused(settings: GenerateSettings, count: int, init: Path | None) -> None:
     """Raise InputError for a setting that would change nothing."""
     if init is None and settings.strength != GenerateSettings.strength:
-        raise InputError("--strength goes with --init: it says how much of that photo is kept.")
+        raise InputError("--strength needs --init: it sets how much of that photo is changed.")
     if settings.variations and count == 1:
-        raise InputError("--variations needs a --count above 1: it is about further pictures.")
+        raise InputError("--variations needs a --count above 1: it changes the further pictures.")
 
 
 def _names(out: Path, count: int, seed: int) -> dict[int, Path]:

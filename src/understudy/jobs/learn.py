@@ -47,7 +47,7 @@ def learn(
         raise InputError(f"--consent must be one of {', '.join(CONSENT)}. Got {consent!r}.")
     check_trainable(run.model)
     if run.dtype in QUANTISED:
-        raise InputError(f"--dtype {run.dtype} is for using concepts. Learn with --dtype bfloat16.")
+        raise InputError(f"--dtype {run.dtype} cannot be learnt with. Use --dtype bfloat16.")
     check_folder_writable(folder)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in given.also]
@@ -130,17 +130,19 @@ def _look_over(
 def _seeing(clip_model: str | None, dino_model: str | None, wanted: bool) -> ClipFeatures | None:
     """CLIP, where it was given and somebody will ask it."""
     if clip_model is None and dino_model is not None:
-        raise InputError("--dino-model scores pictures; prompts need --clip-model beside it.")
+        raise InputError("--dino-model scores pictures only; add --clip-model to score prompts.")
     return looker(clip_model) if clip_model and wanted else None
 
 
 def _proposed(work: Work, photos: Path, seeing: ClipFeatures | None) -> str:
     """The class noun that CLIP believes in most; said, because the user may know better."""
     if seeing is None:
-        raise InputError("Wanted --class, like --class cat, or --clip-model to propose one.")
+        raise InputError("Give --class, like --class cat, or --clip-model to propose one.")
     (noun, share), *_ = found = nouns(photos, seeing)
     others = ", ".join(f"{other} {chance:.0%}" for other, chance in found[1:])
-    work.note(f"--class {noun}, says CLIP ({share:.0%}; {others}). If it is not, give --class.")
+    work.note(
+        f"CLIP proposes --class {noun} ({share:.0%}; {others}). If that is wrong, give --class."
+    )
     return noun
 
 
@@ -174,7 +176,7 @@ class _Left:
         count = self.before + self.images
         if not count:
             return ""
-        return f"{count} class images are in the cache: the same command begins with them."
+        return f"{count} class images are cached; running the same command again reuses them."
 
 
 def _title(step: LearnStep) -> str:

@@ -86,7 +86,8 @@ def _followed(
             step.progress.save(note)
 
     def left() -> str:
-        return f"Progress is kept in {note}: the same command continues." if note.is_file() else ""
+        saved = f"Progress is saved in {note}. To continue, run the same command again."
+        return saved if note.is_file() else ""
 
     steps = project_steps(model, target, seen, settings, progress=kept)
     return (yield from watched(steps, lambda step: TITLES[step.phase], save, kept=left))
@@ -111,7 +112,7 @@ def _target(opened: Photo, model: StyleGAN2, given: ProjectInputs) -> tuple[Tens
         if value
     ]
     if len(ways) > 1:
-        raise InputError(f"{' and '.join(ways)} exclude each other. Give one of them.")
+        raise InputError(f"{' and '.join(ways)} cannot be combined. Give one of them.")
     if crop:
         box = numbers("--crop", crop, 4)
         square = crop_square((box[0], box[1], box[2], box[3]), opened.size)
@@ -133,5 +134,5 @@ def numbers(option: str, text: str, count: int) -> list[float]:
     except ValueError:
         found = []
     if len(found) != count or not all(abs(value) < 1e6 for value in found):
-        raise InputError(f"{option} wants {count} numbers such as 40,60; 80,60. Got {text!r}.")
+        raise InputError(f"{option} needs {count} numbers, like 40,60; 80,60. Got {text!r}.")
     return found

@@ -74,7 +74,7 @@ class Job:
         values: dict[str, Any] = dict(cast(dict[str, Any], body))
         found = values.pop("format", None)
         if found != FORMAT:
-            raise InputError(f"Wanted a job of format {FORMAT}. Got {shown(found)}.")
+            raise InputError(f"Expected a job of format {FORMAT}. Got {shown(found)}.")
         kinds = {"verb": str, "settings": dict, "inputs": dict, "seed": int | None}
         for name, value in values.items():
             if name not in kinds:

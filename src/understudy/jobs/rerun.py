@@ -91,7 +91,7 @@ def located(job: Job, recipe: Recipe, folders: Sequence[Path]) -> Job:
         elif place:
             holder[key] = place
     if faults:
-        raise InputError(f"{' '.join(faults)} Give folders to look in with --inputs.")
+        raise InputError(f"{' '.join(faults)} Name folders to search with --inputs.")
     paths = path_inputs(verb_function(job.verb))
     inputs = {name: _placed(name, value, paths, places) for name, value in named.items()}
     return dataclasses.replace(job, settings=settings, inputs=inputs)
@@ -187,8 +187,8 @@ def check_model(recipe: Recipe, now: Recipe, picture: Path) -> None:
 def reasons(recipe: Recipe) -> list[str]:
     """What may be behind other pixels when inputs, settings and model are the same."""
     if changed_versions(recipe.versions):
-        return ["the pixels differ; other versions compute with other rounding."]
-    return ["the pixels differ; another processor, number of threads or graphics card may be why."]
+        return ["the pixels differ; other versions may round differently."]
+    return ["the pixels differ; another processor, GPU or number of threads may round differently."]
 
 
 def identical(one: Path, other: Path) -> bool:

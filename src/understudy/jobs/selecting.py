@@ -41,11 +41,11 @@ class Selected:
         """The same, for a photo; None with a seed. Raises InputError for options that exclude each
         other."""
         if self.file is not None and self.texts:
-            raise InputError("--mask and --select both say what may change. Give one of them.")
+            raise InputError("--mask and --select both set what may change. Give one of them.")
         if self.texts and photo is None:
-            raise InputError("--select is for a photo; with --seed there is none.")
+            raise InputError("--select needs a photo. Leave out --select or --seed.")
         if self.sam is not None and not self.texts:
-            raise InputError("--sam needs --select to say what its mask is to be of.")
+            raise InputError("--sam needs --select, which says what to mask.")
         Selection.of(self.texts)
         return self
 

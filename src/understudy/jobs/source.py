@@ -28,7 +28,7 @@ from understudy.settings import InvertSettings
 from understudy.settings.inputs import EditInputs, InvertInputs, MaskInputs, PhotoInputs
 from understudy.transfer.source_target import Source
 
-IN_CACHE = "The inversion is in the cache: the same command begins after it."
+IN_CACHE = "The inversion is cached; running the same command again reuses it."
 
 
 @dataclass(frozen=True)
@@ -88,11 +88,11 @@ def check_source(given: PhotoInputs) -> Selected:
     """Where the source may change. Raises InputError unless there is either a photo or a seed, and
     for a mask without a photo."""
     if (given.photo is None) == (given.seed is None):
-        raise InputError("wanted either a photo or --seed for a picture of the model's own.")
+        raise InputError("give either a photo, or --seed for a picture drawn by the model.")
     masked = isinstance(given, MaskInputs)
     selected = Selected(given.mask, given.select, given.sam) if masked else Selected()
     if given.photo is None and selected.file is not None:
-        raise InputError("--mask is drawn on a photo; with --seed there is none.")
+        raise InputError("--mask needs a photo. Leave out --mask or --seed.")
     return selected.checked(given.photo)
 
 

@@ -70,7 +70,9 @@ def subjects_of(work: Work, swaps: Sequence[str], prompt: str) -> SwapSubjects:
     strengths = {name: {one.strength for one in parts if one.concept == name} for name in names}
     for name, asked in strengths.items():
         if len(asked) > 1:
-            raise InputError(f"--swap names {name} with two strengths. A picture has one of each.")
+            raise InputError(
+                f"--swap gives {name} two strengths. A picture has one strength per concept."
+            )
     concepts = tuple(
         replace(concept, strength=min(strengths[name]))
         for name, concept in zip(names, work.concepts(names), strict=True)
@@ -78,8 +80,8 @@ def subjects_of(work: Work, swaps: Sequence[str], prompt: str) -> SwapSubjects:
     for concept in concepts:
         if concept.tail is not None:
             raise InputError(
-                f"--swap: {concept.name} is a learnt tail behind a prompt (hiper), which no word's "
-                "place can take. Use it with understudy edit, or learn it by another --method."
+                f"--swap: {concept.name} was learnt with --method hiper and cannot replace a word. "
+                "Use it with understudy edit, or learn it with another --method."
             )
     phrases = {name: concept.phrase for name, concept in zip(names, concepts, strict=True)}
     for one in names:

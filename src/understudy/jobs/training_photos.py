@@ -65,7 +65,9 @@ def with_class_images(wishes: Sequence[LearnWish], given: Sequence[str]) -> list
                 f"{', '.join(dict.fromkeys(nouns))}. Got {words!r}."
             )
         if noun in found:
-            raise InputError(f"--class-images is given twice for {noun}. Give one folder of it.")
+            raise InputError(
+                f"--class-images is given twice for {noun}. Give one folder per class."
+            )
         found[noun] = Path(folder)
     return [replace(wish, class_images=found.get(wish.class_noun)) for wish in wishes]
 
@@ -112,7 +114,7 @@ def subject_of(
     groups = _groups(ready, captions, weights)
     writing = has_writing(wish.class_noun, captions, settings.writing)
     if settings.flip and writing:
-        why = "" if settings.writing == "yes" else "; with --writing no they are"
+        why = "" if settings.writing == "yes" else "; use --writing no to mirror them"
         work.note(f"photos of {wish.name} are not mirrored: the subject may have writing{why}")
     sizes = [group.size for group in groups]
     return Subject(
@@ -222,7 +224,7 @@ def _captions(work: Work, listing: Folder, settings: LearnSettings) -> list[str]
         why = (
             "--no-captions"
             if not settings.captions
-            else f"--method {settings.method} has one prompt"
+            else f"--method {settings.method} has one prompt for all photos"
         )
         work.note(f"captions beside the photos are not used: {why}")
         return [""] * len(listing.files)
@@ -233,7 +235,7 @@ def _captions(work: Work, listing: Folder, settings: LearnSettings) -> list[str]
         if text:
             work.used("captions", text)
             if not found[-1]:
-                work.note(f"{text.name} is empty; {file.name} goes by --prompt")
+                work.note(f"{text.name} is empty; --prompt is used for {file.name}")
     work.note(f"captions are used for {sum(map(bool, found))} of {len(found)} photos")
     return found
 
@@ -254,7 +256,7 @@ def _masks(work: Work, listing: Folder, folder: Path | None) -> Mapping[Path, Pa
             )
         both = len(found.keys() & named.keys())
         if both:
-            work.note(f"--masks is used for {both} photos that have a mask beside them, too")
+            work.note(f"--masks replaces the mask beside the photo for {both} photos")
         found |= named
     elif found:
         work.note(f"masks beside the photos are used for {len(found)} of {len(listing.files)}")
@@ -271,7 +273,9 @@ def _weights(work: Work, listing: Folder, marks: Sequence[np.ndarray], wanted: b
     for place, earliest in enumerate(first):
         if earliest != place:
             names = listing.files[place].name, listing.files[earliest].name
-            work.note(f"{names[0]} is almost the same as {names[1]}: together they count as one")
+            work.note(
+                f"{names[0]} is almost the same as {names[1]}; together they count as one photo"
+            )
     return [1 / first.count(earliest) for earliest in first]
 
 

@@ -46,5 +46,5 @@ def _numbers(name: str, given: str) -> list[float]:
         fits = fits and 0 <= min(found) and found == sorted(found) and max(found) <= 1
     if not fits or not all(abs(number) < 1e6 for number in found):
         wanted = "a share or FROM:TO, from 0 to 1" if name == "--window" else "a number"
-        raise InputError(f"{name} wants {wanted} behind the word. Got {given!r}.")
+        raise InputError(f"{name} needs {wanted} after the word. Got {given!r}.")
     return found

@@ -20,15 +20,14 @@ def note_forms(work: Work, prompts: Iterable[str], words: Iterable[str]) -> None
     for prompt in dict.fromkeys(prompts):
         for word in asked:
             for form in inflected(prompt, word):
-                work.note(f'"{word}" is taken to mean "{form}" in the prompt "{prompt}".')
+                work.note(f'"{word}" is read as "{form}" in the prompt "{prompt}".')
 
 
 def check_plain(option: str, prompt: str) -> None:
     """Raise PromptError for a prompt that names a concept where none can be named."""
     if "{" in prompt or "}" in prompt:
         raise PromptError(
-            f"{option} is taken as it stands and cannot name a concept. Write it without braces. "
-            f"Got {prompt!r}."
+            f"{option} cannot name a concept. Write it without braces. Got {prompt!r}."
         )
 
 
@@ -45,10 +44,10 @@ def check_concepts(work: Work, prompts: Sequence[str], concepts: Sequence[Concep
         how = f"write {{{concept.name}}} into the prompt, as in a photo of {{{concept.name}}}"
         if concept.acts_by_words:
             raise PromptError(
-                f"--concept {concept.name} would change nothing: the prompt does not name it. "
+                f"--concept {concept.name} has no effect: the prompt does not name it. "
                 f"Either {how}, or leave the option out."
             )
-        work.note(f"the prompt does not name the concept {concept.name}. To see it, {how}.")
+        work.note(f"the prompt does not name the concept {concept.name}. To use it, {how}.")
 
 
 def _says(prompt: str, concept: Concept) -> bool:

@@ -76,7 +76,7 @@ class Work:
             self.note(*told(run.model))
             yield model
             if compiled is not None and compiled.failure:
-                self.note(f"The network was run uncompiled: {sentence(compiled.failure)}")
+                self.note(f"The network ran uncompiled: {sentence(compiled.failure)}")
 
     def generator(self, name: str, device: str, dtype: str = "float32") -> StyleGAN2 | StyleGAN3:
         """A StyleGAN generator by name or folder, until the job is done."""
@@ -151,9 +151,7 @@ def own_concept_folder(name: str) -> Path:
     """Likewise, for a concept that will be removed. Raises InputError for one that is built in."""
     folder = concept_folder(name)
     if folder == builtin_concept(name):
-        raise InputError(
-            f"{name} is a part of understudy. Remove only concepts that you have learnt."
-        )
+        raise InputError(f"{name} is built in and cannot be removed.")
     return folder
 
 

@@ -71,7 +71,7 @@ class Worker:
                 except EOFError:
                     code = self._ended()
                     yield Note(f"the worker process died (exit code {code}).")
-            raise WorkerDied("the worker process died again and again; the job was given up")
+            raise WorkerDied("the worker process died repeatedly; the job was abandoned")
         except (UnderstudyError, RuntimeError):
             finished = True
             raise

@@ -71,8 +71,8 @@ class Checkpoint:
             return tensors
         except (OSError, spec.Unfit) as error:
             raise ConceptError(
-                f"{file} is damaged: {sentence(error)} Remove {self.folder} to go on from the one "
-                "before."
+                f"{file} is damaged: {sentence(error)} Remove {self.folder} to continue from the "
+                "checkpoint before it."
             ) from error
 
 
@@ -154,7 +154,7 @@ class RunFolder:
             if ours.get(key) != theirs.get(key) and key not in FREE:
                 raise ConceptError(
                     f"--resume: {last.folder} was made with {key} {theirs.get(key)!r}, now it is "
-                    f"{ours.get(key)!r}. Give the same, or choose another --out."
+                    f"{ours.get(key)!r}. Use the same, or choose another --out."
                 )
         return last
 
@@ -219,12 +219,12 @@ def out_of_memory(error: BaseException) -> bool:
 
 def memory_advice(step: int, saved: Path | None, batch: int) -> UnderstudyError:
     """What to do when memory ran out at a step."""
-    kept = f"Step {step} is kept in {saved}. " if saved else ""
+    kept = f"Step {step} is saved in {saved}. " if saved else ""
     smaller = f"--batch-size 1 --accumulate {batch}" if batch > 1 else "--precision bfloat16"
     return UnderstudyError(
-        f"Out of memory after step {step}. {kept}Three remedies: --gradient-checkpointing "
-        f"(slower, far less memory); {smaller}; --method lora, which trains a hundredth of the "
-        f"weights."
+        f"Out of memory after step {step}. {kept}To need less, try "
+        f"--gradient-checkpointing (slower, far less memory), {smaller}, or --method lora, which "
+        f"trains a hundredth of the weights."
     )
 
 

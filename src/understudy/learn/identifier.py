@@ -130,14 +130,14 @@ def _objection(model: DiffusionModel, word: str, strings: tuple[str, ...]) -> st
         parts = " + ".join(string.removesuffix(WORD_END) for string in strings)
         return (
             f"{word!r} is not one token of {model.name!r} but {len(strings)} ({parts}), each of "
-            f"which means something already. A rare word of one token works better."
+            f"which already has a meaning. A rare word of one token works better."
         )
     is_rare = all(model.vocabulary.get(string, 0) >= _rare_from(model) for string in strings)
     if is_rare or word in rare_words(model):
         return None
     return (
-        f"{word!r} is a common token of {model.name!r}, whose meaning must first be unlearnt. "
-        f"A rare word works better."
+        f"{word!r} is a common token of {model.name!r}, and training must first remove its "
+        f"meaning. A rare word works better."
     )
 
 

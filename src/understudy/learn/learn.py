@@ -189,6 +189,6 @@ def _viewer(
 def _refuse_changed(model: DiffusionModel) -> None:
     if model.fingerprint != model.base_fingerprint:
         raise ConceptError(
-            f"The model {model.name!r} has a concept applied or was changed; a concept "
-            f"is learnt on the model as it was loaded. Remove the concept, or load the model again."
+            f"The model {model.name!r} has a concept applied or was changed. Learning "
+            "needs the model as it was loaded. Remove the concept, or load the model again."
         )

@@ -108,7 +108,7 @@ def read_log(file: Path) -> list[dict[str, Any]]:
         try:
             DECLARED.check(said, "it")
         except spec.Unfit as problem:
-            raise OutputError(f"Line {number} of {file} was altered: {problem}.") from None
+            raise OutputError(f"Line {number} of {file} is damaged: {problem}.") from None
         found.append(said)
     return found
 

@@ -56,5 +56,7 @@ def restore(optimiser: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> No
         remembered.setdefault(int(number), {})[name] = value.clone()
     known = [number for group in whole["param_groups"] for number in group["params"]]
     if not remembered.keys() <= set(known):
-        raise ConceptError("The checkpoint is of another method: its optimiser does not fit.")
+        raise ConceptError(
+            "The checkpoint belongs to another method: its optimiser state does not fit."
+        )
     optimiser.load_state_dict({**whole, "state": remembered})

@@ -44,8 +44,7 @@ class Preserving:
         given = any(named.subject.class_images for named in self.learned)
         if given and (settings.method in ALONE or settings.preservation == "output"):
             raise InputError(
-                "--class-images goes with --method dreambooth or lora, and with "
-                "--preservation samples."
+                "--class-images needs --method dreambooth or lora, and --preservation samples."
             )
         if settings.preservation == "output":
             return self._kept_output(photos)
@@ -119,7 +118,7 @@ class Preserving:
         settings = self.settings
         if settings.method not in ("lora", "dreambooth") or settings.train_text_encoder:
             raise InputError(
-                "--preservation output goes with --method lora or dreambooth, and with "
+                "--preservation output needs --method lora or dreambooth, and "
                 "--no-train-text-encoder: the untrained text encoder must read the class prompt."
             )
         if settings.prior_weight == 0:

@@ -167,4 +167,4 @@ def _kept(training: LearnRun, error: UnderstudyError) -> UnderstudyError:
     saved = training.save()
     if saved is None:
         return error
-    return UnderstudyError(f"{error} The steps before it are kept in {saved}.")
+    return UnderstudyError(f"{error} The steps before it are saved in {saved}.")

@@ -93,7 +93,7 @@ def name_subjects(
     if len(set(names)) < len(names):
         raise InputError(f"Every subject needs a --name of its own. Got {', '.join(names)}.")
     if len(subjects) > 1 and settings.method == "hiper":
-        raise InputError("--method hiper learns one subject at a time: a prompt has one tail.")
+        raise InputError("--method hiper learns one subject at a time. Leave out --also.")
     named_subjects: list[NamedSubject] = []
     used = list(taken)
     for subject in subjects:
@@ -151,8 +151,8 @@ def _words(
         found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
         if settings.method == "textual-inversion" and len(found.strings) > 1:
             raise InputError(
-                f"--identifier must be one token of {model.name!r}, for its embedding is replaced. "
-                f"{found.word!r} has {len(found.strings)}. Leave it out, or give another."
+                f"--identifier must be one token of {model.name!r}, because its embedding is "
+                f"replaced. {found.word!r} has {len(found.strings)}. Leave it out, or use another."
             )
         words.append(found.word)
         tokens += found.strings

@@ -220,9 +220,9 @@ class Trainer:
             self.rewind()
             rate = self.options.learning_rate
             raise UnderstudyError(
-                f"Learning broke down at step {self.done + 1}: the loss is {loss}, the gradient's "
-                f"norm {norm}. The model is as it was before. A smaller learning rate than "
-                f"{rate:g}, or float32 instead of half precision, may help."
+                f"Training diverged at step {self.done + 1}: the loss is {loss}, the gradient norm "
+                f"{norm}. The model is unchanged. Try a learning rate below {rate:g}, or float32 "
+                f"instead of half precision."
             )
 
 

@@ -58,7 +58,7 @@ def find_mask(
     if float(found.max()) < 0.5:
         raise InputError(
             "nothing was found at this selection. Give a point on the subject with --select X,Y "
-            "besides, or draw a mask and give it with --mask."
+            "as well, or draw a mask and use --mask."
         )
     return found
 

@@ -46,7 +46,7 @@ class Selection:
                     f"pixels. Got {text!r}."
                 )
         if len(boxes) > 1:
-            raise InputError("--select takes one box. Draw it around everything that is meant.")
+            raise InputError("--select takes one box. Draw it around all of the subject.")
         return cls(tuple(words), tuple(points), boxes[0] if boxes else None)
 
     def check(self, photo: tuple[int, int]) -> None:

@@ -161,7 +161,7 @@ def _check_class(file: Path, part: str, given: Mapping[str, Any]) -> None:
         said = given.get("_class_name")
     if said is not None and said not in CLASSES[part]:
         raise ModelError(
-            f"{file} is that of a {_shown(said)}. Wanted {CLASSES[part][0]}: models of Stable "
+            f"{file} is that of a {_shown(said)}. Expected {CLASSES[part][0]}: models of Stable "
             "Diffusion 1.x, 2.x and XL are supported."
         )
 
@@ -180,7 +180,7 @@ def _refuse_other_arithmetic(file: Path, part: str, given: Mapping[str, Any]) ->
         same = given[key] is None or given[key] == option.default
         if not same and not (option.default is None and given[key] is False):
             raise ModelError(
-                f"{file} says {key} = {_shown(given[key])}, which is not supported. Wanted "
+                f"{file} says {key} = {_shown(given[key])}, which is not supported. Expected "
                 f"{option.default!r}, as the U-Nets and autoencoders of Stable Diffusion have."
             )
 
@@ -195,7 +195,7 @@ def _consistent(file: Path, part: str, used: dict[str, Any]) -> dict[str, Any]:
             raise ModelError(f"{file}: {key} and block_out_channels differ in length.")
     size = used.get("sample_size")
     if isinstance(size, list) and len(cast(Any, size)) != 2:
-        raise ModelError(f"{file} says sample_size = {_shown(size)}. Wanted one or two numbers.")
+        raise ModelError(f"{file} says sample_size = {_shown(size)}. Expected one or two numbers.")
     groups = used.get("norm_num_groups", 32)
     if part in ("unet", "vae") and any(width % groups for width in levels):
         raise ModelError(f"{file}: norm_num_groups = {groups} does not divide {_shown(levels)}.")

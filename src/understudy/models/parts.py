@@ -127,7 +127,7 @@ def sources_of(
     for name, entry in found.items():
         own = _own_name(path.name, name, wanted)
         if own in sources:
-            raise ModelError(f"{path} holds {sources[own][0][:90]!r} and {name[:90]!r}, one twice.")
+            raise ModelError(f"{path} has {name[:90]!r} twice, also as {sources[own][0][:90]!r}.")
         if own is not None:
             sources[own] = (name, entry)
         elif not _unread(path.name, name, network):
@@ -145,7 +145,7 @@ def sources_of(
             )
         if entry.dtype not in FLOATS and wanted[own].is_floating_point():
             raise ModelError(
-                f"{path} holds {name[:90]} as {entry.dtype}. Wanted one of {', '.join(FLOATS)}: "
+                f"{path} holds {name[:90]} as {entry.dtype}. Expected one of {', '.join(FLOATS)}: "
                 "quantised weights are not supported."
             )
     if left:
@@ -252,4 +252,4 @@ def _check_fit(folder: Path, networks: Mapping[str, Any], tokenizers: Mapping[st
                 "Use parts of one model (inpainting, depth and refiner models are not supported)."
             )
     if unet.addition_embed_type != ("text_time" if second else None) or unet.class_embed_type:
-        raise ModelError(f"The unet of {folder} wants inputs beyond text; it is not supported.")
+        raise ModelError(f"The unet of {folder} needs inputs beyond text, which is not supported.")

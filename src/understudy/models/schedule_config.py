@@ -66,7 +66,7 @@ def load_schedule(folder: Path) -> DDPMSchedule:
     if config.get("rescale_betas_zero_snr") and kind == "epsilon":
         raise ModelError(
             f"{file} says rescale_betas_zero_snr with prediction_type epsilon, which does not "
-            "determine the picture at the last timestep. Wanted v_prediction."
+            "determine the picture at the last timestep. Expected v_prediction."
         )
     with quietly(), explained(folder / "scheduler"):
         ddim = cast(Any, DDIMScheduler).from_config(config)
@@ -76,7 +76,9 @@ def load_schedule(folder: Path) -> DDPMSchedule:
         alphas[-1] = ALMOST_ZERO
     falling = bool((alphas.diff() <= 0).all()) and bool(alphas.isfinite().all())
     if not falling or not 0 < float(alphas[-1]) <= float(alphas[0]) <= 1:
-        raise ModelError(f"{file} has betas that are no noise schedule. Download it again.")
+        raise ModelError(
+            f"{file} has betas that are not a valid noise schedule. Download it again."
+        )
     offset, to_one = int(ddim.config.steps_offset), bool(ddim.config.set_alpha_to_one)
     spacing = str(ddim.config.timestep_spacing)
     if offset >= len(alphas):
@@ -90,7 +92,7 @@ def _checked(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     family = kind.removesuffix("Scheduler").removesuffix("Parallel")
     if family not in FAMILIES:
         raise ModelError(
-            f"{file} is that of a {kind[:60]!r}, another process than the one used here. "
+            f"{file} is for {kind[:60]!r}, whose process is not supported. "
             "Supported: the schedulers of Stable Diffusion 1.x, 2.x and XL (DDIM, PNDM, Euler, "
             "DPM-Solver and the like)."
         )
@@ -105,8 +107,8 @@ def _checked(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     for key, classes in CLIPPING.items():
         if told.get(key) and family in classes:
             raise ModelError(
-                f"{file} says {key} = true, which clips latents as if they were pictures. Set it "
-                "to false, as the models of Stable Diffusion have it."
+                f"{file} says {key} = true, which is not supported: it would clip latents. Set it "
+                "to false, as in Stable Diffusion."
             )
     used = {key: told[key] for key in USED if key in told}
     for key, value in used.items():
@@ -118,7 +120,7 @@ def _checked(file: Path, told: Mapping[str, Any]) -> dict[str, Any]:
     if betas is not None and not (
         2 <= len(betas) <= TIMESTEPS and all(number(0, 0.999999)(one) for one in betas)
     ):
-        raise ModelError(f"{file} says trained_betas that are no list of numbers from 0 to 1.")
+        raise ModelError(f"{file}: trained_betas must be a list of numbers from 0 to 1.")
     if betas is not None and len(betas) != used.get("num_train_timesteps", 1000):
         raise ModelError(f"{file}: trained_betas and num_train_timesteps differ in length.")
     return used

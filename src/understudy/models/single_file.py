@@ -156,7 +156,7 @@ def _refuse_unused(
     if unknown := sorted(name for name in names if not UNREAD.search(name)):
         raise ModelError(
             f"{file} holds {len(unknown)} tensors that no {part} of its family has, the first "
-            f"is {unknown[0][:100]!r}. It is of another kind of model."
+            f"is {unknown[0][:100]!r}. It belongs to another kind of model."
         )
 
 

@@ -46,8 +46,8 @@ def family_of(file: Path, tensors: Tensors) -> str:
 
     if not has(UNET):
         raise ModelError(
-            f"{file} is no whole Stable Diffusion checkpoint: it has no {UNET}* weights. A LoRA or "
-            "an embedding is taken by: understudy concept import."
+            f"{file} is not a full Stable Diffusion checkpoint: it has no {UNET}* weights. For a "
+            "LoRA or an embedding use: understudy concept import."
         )
     if has("conditioner.embedders.0.model."):
         raise ModelError(f"{file} is an XL refiner. Use the XL base model.")
@@ -69,7 +69,7 @@ def unplaced(file: Path, family: str, tensors: Tensors) -> str:
     if not counts:
         return ""
     shown = listed(f"{name} ({count})" for name, count in sorted(counts.items()))
-    return f"{file.name} holds tensors of no part of its model, which are left out: {shown}."
+    return f"{file.name} has tensors that its model does not use; they are ignored: {shown}."
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:

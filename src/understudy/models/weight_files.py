@@ -77,7 +77,7 @@ def entries(part: Path) -> dict[str, Entry]:
                 )
             found[name] = entry
         if len(found) > TENSORS:
-            raise ModelError(f"{part} holds more than {TENSORS:,} tensors, which is no model.")
+            raise ModelError(f"{part} has more than {TENSORS:,} tensors; no supported model does.")
     if not found:
         raise ModelError(f"{part} holds no tensors in its weights. Copy or download it again.")
     return found
@@ -99,7 +99,7 @@ def header(file: Path) -> dict[str, Entry]:
     name = f"{file.parent} cannot be loaded: the header of {file.name}"
     table = parse_json(told, name, most=HEADER, error=ModelError)
     if not isinstance(table, dict):
-        raise _damaged(file, "its header is no table of tensors")
+        raise _damaged(file, "its header is not a table of tensors")
     found: dict[str, Entry] = {}
     spans: list[tuple[int, int]] = []
     for key, value in cast("dict[str, Any]", table).items():
@@ -188,7 +188,7 @@ def _check_place(part: Path, file: Path) -> None:
         last = len(home.parts) - 1 - home.parts[::-1].index("snapshots")
         allowed.append(Path(*home.parts[:last], "blobs"))
     if not any(target.is_relative_to(place) for place in allowed):
-        raise ModelError(f"{file} is a link that leads out of its folder. Copy the file itself.")
+        raise ModelError(f"{file} is a link to a file outside its folder. Copy the file itself.")
 
 
 def _listing(part: Path) -> list[str]:

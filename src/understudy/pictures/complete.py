@@ -60,7 +60,7 @@ def check_complete(file: Path, image: Image.Image) -> None:
 
 
 def _refusal(file: Path, reason: str) -> PictureError:
-    return PictureError(f"{file} is damaged or cut short ({reason}). Take a whole copy.")
+    return PictureError(f"{file} is damaged or truncated ({reason}). Use a complete copy.")
 
 
 def uncovered(image: Image.Image) -> bool:
@@ -84,7 +84,7 @@ def _check_png(file: Path, stream: IO[bytes]) -> None:
                 return
     except zlib.error:
         return  # the decoder says what is wrong
-    raise _refusal(file, f"{found / wanted:.0%} of its rows are there")
+    raise _refusal(file, f"only {found / wanted:.0%} of its rows are present")
 
 
 def _png_data(stream: IO[bytes]) -> Iterator[bytes]:

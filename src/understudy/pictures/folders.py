@@ -51,13 +51,13 @@ def list_folder(path: str | os.PathLike[str]) -> Folder:
     masks = _masks(pictures)
     files = tuple(file for file in pictures if file not in masks.values())
     if not files:
-        raise PictureError(f"{folder} holds no picture. Wanted at least one of: {READABLE}.")
+        raise PictureError(f"{folder} holds no picture. Expected at least one of: {READABLE}.")
     captions = {file: file.with_suffix(CAPTION) for file in files}
     captions = {file: text for file, text in captions.items() if text in entries}
     known = {*pictures, *captions.values()}
     notes = [_left_out(entry, folder) for entry in entries if entry not in known]
     if hidden := sum(entry.name.startswith(".") for entry in folder.iterdir()):
-        notes.append(f"hidden files were left out: {hidden}.")
+        notes.append(f"hidden files were skipped: {hidden}.")
     return Folder(folder, files, tuple(notes), captions, masks)
 
 
@@ -87,7 +87,7 @@ def _masks(pictures: list[Path]) -> dict[Path, Path]:
 
 def _left_out(entry: Path, folder: Path) -> str:
     if entry.is_dir():
-        return f"{entry.name}/ is a folder inside {folder} and was left out."
+        return f"{entry.name}/ is a folder inside {folder} and was skipped."
     if entry.suffix.lower() == CAPTION:
-        return f"{entry.name} is the caption of no photo and was left out."
-    return f"{entry.name} is no picture and was left out."
+        return f"{entry.name} is a caption without a photo and was skipped."
+    return f"{entry.name} is not a picture and was skipped."

@@ -77,7 +77,9 @@ def write_result(
     if settings.c2pa == "on" and not signs:
         raise ExtraMissing("provenance", "--c2pa on")
     if settings.sign_key and not signs:
-        raise InputError("--sign-key needs C2PA; install the extra 'provenance', no --c2pa off.")
+        raise InputError(
+            "--sign-key needs C2PA: install the extra 'provenance', and leave out --c2pa off."
+        )
     reason = _unmarked(pixels, origin, settings)
     unsigned = "off" if settings.c2pa == "off" else "not installed"
     said = {
@@ -160,10 +162,10 @@ def _contradictions(
     if signature and state in ("invalid", "unreadable"):
         found.append(f"C2PA: the file was changed after signing ({', '.join(signature.problems)})")
     if said.get("c2pa") == "signed" and state == "none":
-        found.append("C2PA: the recipe says the file was signed, but the manifest is gone")
+        found.append("C2PA: the recipe says the file was signed, but it has no manifest")
     if recipe and said.get("watermark") == "embedded":
         if number is None:
-            found.append("watermark: the recipe says one was embedded, but it is gone")
+            found.append("watermark: the recipe says one was embedded, but there is none")
         elif number != number_of(recipe):
             found.append(
                 "watermark: it belongs to another recipe, so recipe or pixels were changed"
@@ -176,5 +178,5 @@ def _contradictions(
     if source_type and stated and source_type not in stated:
         found.append(f"digital source type: {source_type} in XMP, {stated[-1]} in the manifest")
     if recipe is None and number is not None:
-        found.append("recipe: the pixels carry this program's watermark, but the recipe is gone")
+        found.append("recipe: the pixels have this program's watermark, but there is no recipe")
     return found

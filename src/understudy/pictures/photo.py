@@ -89,7 +89,7 @@ def _read(file: Path, side: int | None) -> Glance:
         except Exception as error:  # Pillow's plugins raise whatever a bad file makes them raise
             reason = " ".join(str(error).split())[:120]
             raise PictureError(
-                f"{file} is damaged or cut short ({reason}). Save it again."
+                f"{file} is damaged or truncated ({reason}). Save it again."
             ) from error
 
 
@@ -182,7 +182,7 @@ def _opened(file: Path) -> Image.Image:
         return Image.open(file, formats=formats)
     except UnidentifiedImageError:
         raise PictureError(
-            f"{file} is not a picture we can read. Wanted one of: {READABLE}."
+            f"{file} is not a picture we can read. Expected one of: {READABLE}."
         ) from None
     except Image.DecompressionBombError:
         raise PictureError(_too_large(file, "far more")) from None
@@ -220,7 +220,9 @@ def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glanc
         image.seek(0)
         notes.append(f"{file.name} holds several pictures; the first one is used.")
     if uncovered(image):
-        notes.append(f"{file.name}: its frame is smaller than the picture; the rest is background.")
+        notes.append(
+            f"{file.name}: its first frame is smaller than the picture; the rest is background."
+        )
     if side is not None:
         image.draft(None, (side, side))  # a JPEG is decoded whole, to fewer pixels
     depth = depth_of(image)
@@ -231,7 +233,7 @@ def _through_the_door(file: Path, image: Image.Image, side: int | None) -> Glanc
     if side is not None and upright.mode in ("RGB", "RGBA", "L"):
         upright = upright.reduce(max(1, min(upright.size) // side))
     if upright.has_transparency_data:
-        notes.append(f"{file.name} is partly transparent; it was laid on white.")
+        notes.append(f"{file.name} is partly transparent; it was placed on white.")
     profile = image.info.get("icc_profile")
     profile = profile if isinstance(profile, bytes | None) else b"none"  # a TIFF may say a number
     pixels = to_srgb(upright, profile, notes, depth)

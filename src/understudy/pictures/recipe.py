@@ -89,7 +89,8 @@ class Recipe:
         )
         if version != FORMAT:
             raise PictureError(
-                f"Wanted a recipe of format {FORMAT}, got {spec.shown(version)}. Update."
+                f"Expected a recipe of format {FORMAT}, got {spec.shown(version)}. Update "
+                "understudy."
             )
         try:
             DECLARED.check(body, "The recipe in this picture")
@@ -109,7 +110,7 @@ def read_recipe(path: str | os.PathLike[str]) -> Recipe:
     text = chunks.get(KEY) or xmp.recipe_text(packet)
     if text is None:
         raise PictureError(
-            f"{path} carries no recipe: it was not made here, or was saved by another program."
+            f"{path} has no recipe: it was not made by understudy, or was saved by another program."
         )
     return Recipe.from_json(text)
 

@@ -58,7 +58,7 @@ def _from_pem(data: bytes, file: Path) -> Credentials:
         algorithm = "ED25519" if isinstance(key, ed25519.Ed25519PrivateKey) else ""
     if not algorithm:
         kinds = "EC P-256, P-384, P-521, RSA of 2048 bits or more, Ed25519"
-        raise InputError(f"{file}: C2PA does not allow this kind of key. Wanted one of {kinds}.")
+        raise InputError(f"{file}: C2PA does not allow this kind of key. Expected one of {kinds}.")
     if chain[0].public_key() != key.public_key():
         raise InputError(f"{file}: the first certificate does not belong to the private key.")
     pem = serialization.Encoding.PEM

@@ -74,7 +74,7 @@ def finite_pixels(
     if isinstance(picture, np.ndarray):
         return picture
     if not bool(torch.isfinite(picture).all()):
-        raise InputError(f"The picture for {path} holds numbers that are not finite; not written.")
+        raise InputError(f"{path} was not written: the picture has values that are not finite.")
     return to_pixels(picture)
 
 
@@ -91,10 +91,15 @@ def read_mask(
     opened = photo.read_photo(path)
     if opened.size != photo_size:
         (h, w), (height, width) = opened.size, photo_size
-        raise PictureError(f"{path} has {w} x {h} pixels, its photo {width} x {height}. Redraw it.")
+        raise PictureError(
+            f"{path} has {w} x {h} pixels, but its photo has {width} x {height}. "
+            "Give a mask of that size."
+        )
     grey = photo.fit(opened.pixels, size).mean(axis=2, dtype=np.float32) / 255
     if grey.max() < 0.5 / 255:
-        raise PictureError(f"{path} is black all over, so nothing may change. Paint some white.")
+        raise PictureError(
+            f"{path} is black everywhere, so nothing may change. Paint some of it white."
+        )
     return torch.from_numpy(grey)[None, None]
 
 

@@ -47,7 +47,7 @@ def embed(pixels: Pixels, number: int) -> Pixels:
     Raises ValueError for a number out of range, or a picture with a side under 128 pixels.
     """
     if not 0 <= number < 2**32:
-        raise ValueError(f"Wanted a number of 32 bits, got {number}.")
+        raise ValueError(f"Expected a number of 32 bits, got {number}.")
     if not markable(pixels):
         raise ValueError(f"A mark needs {SIDE} pixels a side, got {pixels.shape[:2]}.")
     bits = _message(number)

@@ -63,7 +63,7 @@ def face_square(left_eye: Point, right_eye: Point, left_mouth: Point, right_mout
     if not math.isfinite(half) or length < 1e-6 or half < SMALLEST / 2:
         raise InputError(
             f"The eyes {left_eye}, {right_eye} and mouth {left_mouth}, {right_mouth} do not make a "
-            "face: wanted left eye, right eye; left and right corner of the mouth, in pixels."
+            "face: expected left eye, right eye; left and right corner of the mouth, in pixels."
         )
     x, y = (float(value) for value in axis / length * half)
     return Square((float(centre[0]), float(centre[1])), (x, y), (-y, x))
@@ -124,21 +124,21 @@ def find_face(pixels: Pixels, landmarks: Path) -> Square:
     except ImportError:
         raise ExtraMissing("faces", "--landmarks") from None
     if not landmarks.is_file():
-        raise InputError(f"--landmarks {landmarks} is no file. Wanted dlib's 68-point model.")
+        raise InputError(f"--landmarks {landmarks} is not a file. Expected dlib's 68-point model.")
     known: Any = dlib
     try:
         finder = known.shape_predictor(str(landmarks))
     except RuntimeError as error:
         raise InputError(
-            f"--landmarks {landmarks} is no landmark model: {sentence(error)}"
+            f"--landmarks {landmarks} is not a landmark model: {sentence(error)}"
         ) from error
     faces = list(known.get_frontal_face_detector()(pixels, 1))
     if not faces:
-        raise PictureError("No face was found. Give --eyes and --mouth, or --crop, by hand.")
+        raise PictureError("No face was found. Give --eyes and --mouth, or --crop.")
     shape = finder(pixels, max(faces, key=lambda face: face.area()))
     points = np.array([(part.x + 0.5, part.y + 0.5) for part in shape.parts()])
     if len(points) != 68:
-        raise InputError(f"--landmarks {landmarks} finds {len(points)} points. Wanted 68.")
+        raise InputError(f"--landmarks {landmarks} finds {len(points)} points. Expected 68.")
     eyes = [points[part].mean(axis=0) for part in (LEFT_EYE, RIGHT_EYE)]
     four = [(float(x), float(y)) for x, y in (*eyes, *(points[i] for i in MOUTH))]
     return face_square(four[0], four[1], four[2], four[3])

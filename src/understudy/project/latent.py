@@ -78,10 +78,12 @@ class Latent:
             raise ModelError(
                 f"This latent belongs to the generator {self.generator!r} "
                 f"({self.fingerprint[:12]}), not to {generator.name!r} "
-                f"({generator.fingerprint[:12]}). Project the photo again, or take the other one."
+                f"({generator.fingerprint[:12]}). Project the photo again, or use that generator."
             )
         if tuple(self.ws.shape[1:]) != (generator.num_ws, generator.w_dim):
-            raise ModelError(f"This latent has the shape {tuple(self.ws.shape)}, no latent of it.")
+            raise ModelError(
+                f"The shape {tuple(self.ws.shape)} of this latent does not fit the generator."
+            )
         if not self.changes:
             return generator
         tensors = {name: tensor.clone() for name, tensor in generator.state_dict().items()}

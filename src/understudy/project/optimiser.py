@@ -53,7 +53,9 @@ class Descent:
         try:
             self._restore(kept)
         except (KeyError, RuntimeError) as error:
-            raise InputError(f"The note of progress is damaged ({error}). Start again.") from error
+            raise InputError(
+                f"The saved progress is damaged ({error}). Remove it and start again."
+            ) from error
 
     def _restore(self, kept: Mapping[str, Tensor]) -> None:
         for name, tensor in self.tensors.items():

@@ -214,7 +214,7 @@ def _check(generator: StyleGAN2, picture: Float[Tensor, "b c h w"]) -> None:
         )
     if generator.config.img_channels != 3:
         raise InputError(
-            f"Wanted a generator of RGB pictures, not {generator.config.img_channels}."
+            f"Expected a generator of RGB pictures, not {generator.config.img_channels}."
         )
     if not bool(torch.isfinite(picture).all()):
         raise InputError("The picture holds numbers that are not finite.")

@@ -120,4 +120,4 @@ def count_or_share(text: str | float) -> int | float:
     try:
         return int(text) if isinstance(text, int) or "." not in str(text) else float(text)
     except ValueError:
-        raise InputError(f"wanted a count like 20 or a share like 0.4. Got {text!r}.") from None
+        raise InputError(f"expected a count like 20 or a share like 0.4. Got {text!r}.") from None

@@ -107,7 +107,7 @@ def _handle_errors(app: FastAPI) -> None:
             list(error.errors()) if isinstance(error, RequestValidationError) else []
         )
         parts = [f"{'.'.join(map(str, one['loc'][1:]))}: {one['msg']}" for one in faults[:3]]
-        return _said(422, "; ".join(parts) or "The request is not as described in /docs.")
+        return _said(422, "; ".join(parts) or "The request does not match /docs.")
 
     async def plain(request: Request, error: Exception) -> JSONResponse:
         code = error.status_code if isinstance(error, HTTPException) else 500

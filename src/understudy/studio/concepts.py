@@ -90,7 +90,7 @@ class Concepts:
         try:
             _CONCEPT.check(body, "its concept.json")
         except spec.Unfit as problem:
-            raise InputError(f"{folder.name} is no concept that is read here: {problem}.") from None
+            raise InputError(f"{folder.name} is not a valid concept: {problem}.") from None
         told: dict[str, Any] = {key: body.get(key) for key in _TOLD}
         places = (folder / "checkpoints").glob("step-*")
         steps = sorted(p.name for p in places if CHECKPOINT.fullmatch(p.name))

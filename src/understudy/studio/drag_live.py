@@ -27,9 +27,9 @@ FRAMES_KEPT = 64 * 2**20  # bytes of encoded frames that are kept for going back
 FILM_FRAMES = 120  # pictures of a film at most; longer drags skip some
 ENDS = {
     "reached": "All points have arrived.",
-    "cap": "The largest number of steps is used up. Run again to go on.",
-    "stalled": "The points no longer come nearer. Move a target, paint a larger area that may "
-    "change, or use more layers.",
+    "cap": "The maximum number of steps is reached. Run again to continue.",
+    "stalled": "The points no longer move closer to their targets. Move a target, "
+    "paint a larger area that may change, or use more layers.",
 }
 
 

@@ -194,7 +194,7 @@ def _body(found: Studio, session: str) -> Begin:
     """What a session began with. Raises LookupError."""
     row = found.database.one("SELECT body FROM drags WHERE id = ?", (session,))
     if row is None:
-        raise LookupError("There is no such drag. Begin a new one.")
+        raise LookupError("There is no such drag. Start a new one.")
     return Begin.model_validate_json(row["body"])
 
 

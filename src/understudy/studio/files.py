@@ -56,7 +56,7 @@ class FileStore:
         """Where a file is. Raises LookupError where it is gone or not inside the data folder."""
         place = (self.config.data / row["place"]).resolve()
         if not place.is_relative_to(self.config.data.resolve()) or not place.is_file():
-            raise LookupError("This file is gone.")
+            raise LookupError("This file was deleted.")
         return place
 
     def shown(self, row: dict[str, Any]) -> tuple[Path, str]:
@@ -73,7 +73,7 @@ class FileStore:
         made = self.config.data / "thumbs" / f"{row['id']}.jpg"
         if not made.is_file():
             if not row["width"]:
-                raise LookupError("This file is no picture.")
+                raise LookupError("This file is not a picture.")
             with self._decoding:
                 self._draw_thumb(row["id"], glance(self.path(row), THUMB).photo)
         return made
@@ -211,7 +211,7 @@ def copied(stream: BinaryIO, place: Path, most: int) -> None:
                 left -= len(chunk)
                 if left < 0:
                     raise InputError(
-                        f"A file may have {most // 2**20} MB at most. Make it smaller."
+                        f"A file may have at most {most // 2**20} MB. Make it smaller."
                     )
                 file.write(chunk)
     except OSError as error:

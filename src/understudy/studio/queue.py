@@ -29,7 +29,7 @@ PROGRESS_EVERY = 0.2  # seconds between two progress events that are kept
 PREVIEW_EVERY = 5  # steps
 PATIENCE = 10.0  # seconds until a cancelled job's worker is killed
 MOST_ATTEMPTS = 100  # of a job whose server or worker died each time
-RECOVERED = "the studio was stopped during this job; it goes on from what it kept."
+RECOVERED = "the studio was stopped during this job; it continues from its last checkpoint."
 
 
 class Queue:

@@ -88,7 +88,9 @@ def gallery_rerun(request: Request, file: str) -> dict[str, str]:
     found = studio(request)
     row = found.files.get(file)
     if row["job"] is None:
-        raise LookupError("The job of this picture was deleted. Fill a form from its recipe.")
+        raise LookupError(
+            "The job of this picture was deleted. Fill in the form from its recipe instead."
+        )
     return {"id": found.submit(found.jobs.get(row["job"])["wish"])}
 
 

@@ -105,7 +105,9 @@ class Guard:
             return await self._login(scope, heads, receive, send)
         limit = self._limit(scope["path"])
         if int(heads.get("content-length") or 0) > limit:
-            return await _answer(scope, send, 413, f"At most {limit // 2**20} MB are taken.")
+            return await _answer(
+                scope, send, 413, f"The request is too large: at most {limit // 2**20} MB."
+            )
         await self.app(scope, _counted(receive, limit), _guarded(send))
 
     def _refused(self, scope: Scope, heads: dict[str, str]) -> tuple[int, str] | None:
@@ -119,12 +121,12 @@ class Guard:
         ours = origin in (f"http://{host}", f"https://{host}")
         changes = scope["type"] == "websocket" or scope["method"] not in SAFE
         if changes and origin is not None and not ours:
-            return 403, "Only the studio's own page may do this."
+            return 403, "Requests of other pages are refused. Use the studio's own page."
         if site in ("cross-site", "same-site") and (changes or scope["path"].startswith("/api")):
-            return 403, "Only the studio's own page may do this."
+            return 403, "Requests of other pages are refused. Use the studio's own page."
         length = heads.get("content-length", "0")
         if not (length.isascii() and length.isdigit() and len(length) < 16):
-            return 400, "The length of the request is no number."
+            return 400, "The length of the request is not a number."
         return None
 
     def _limit(self, path: str) -> int:
@@ -173,7 +175,7 @@ class Guard:
         if self.config.token and not _same(asked, self.config.token):
             self.throttle.wrong(address)
             page = PAGE if "text/html" in heads.get("accept", "") else None
-            return await _answer(scope, send, 401, "This is not the token.", page)
+            return await _answer(scope, send, 401, "The token is wrong.", page)
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         rules = f"Path=/; Max-Age={SESSION}; HttpOnly; SameSite=Strict{secure}"
         cookie = f"{COOKIE}={self._stamp()}; {rules}"
@@ -220,7 +222,7 @@ class TooLarge(HTTPException):
     """A body that is longer than it may be. FastAPI passes HTTPException on as it is."""
 
     def __init__(self, limit: int) -> None:
-        super().__init__(413, f"At most {limit // 2**20} MB are taken.")
+        super().__init__(413, f"The request is too large: at most {limit // 2**20} MB.")
 
 
 def _counted(receive: Receive, limit: int) -> Receive:

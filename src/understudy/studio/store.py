@@ -165,7 +165,11 @@ class JobStore:
             if self.asked_to_cancel(row["id"]):
                 self.end(row["id"], CANCELLED)
             elif row["attempts"] >= most:
-                self.end(row["id"], FAILED, error=f"It was interrupted {most} times. Resume it.")
+                self.end(
+                    row["id"],
+                    FAILED,
+                    error=f"It was interrupted {most} times. Press Resume to try again.",
+                )
             else:
                 self.back(row["id"], note)
         return [row["id"] for row in rows]
@@ -174,7 +178,7 @@ class JobStore:
         """Queue a job again that failed or was cancelled. Raises LookupError, InputError."""
         state = self.get(one)["state"]
         if state not in (FAILED, CANCELLED):
-            raise InputError(f"Only a failed or cancelled job can be resumed. This is {state}.")
+            raise InputError(f"Only a failed or cancelled job can be resumed. This one is {state}.")
         with self.database.change() as line:
             _tell(line, one, "resumed", {})
             _requeue(line, one, "resumed.")

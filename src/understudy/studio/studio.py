@@ -68,13 +68,13 @@ class Studio:
         learns = wish["verb"] == "learn"
         place = (self.concepts.store if learns else self.models.folders[0]) / name
         if (place / MANIFEST).is_file() or (not learns and place.exists()):
-            raise InputError(f"There is a {name} already. Delete it first, or take another name.")
+            raise InputError(f"{name} already exists. Delete it first, or use another name.")
         for row in self.jobs.list([QUEUED, RUNNING, FAILED, CANCELLED], most=500):
             same = row["verb"] == wish["verb"] and row["wish"]["inputs"].get("name") == name
             if same and (row["state"] in (QUEUED, RUNNING) or place.exists()):
                 raise InputError(
                     f"Job {row['number']} ({row['state']}) has the name {name}. Resume or delete "
-                    "that job, or take another name."
+                    "that job, or use another name."
                 )
 
     def forget_job(self, one: str) -> None:
@@ -92,7 +92,7 @@ class Studio:
         """Remove a concept that was learnt here. Raises InputError, OutputError."""
         place = self.concepts.folder(name)
         if place.parent == CONCEPTS:
-            raise InputError(f"{name} is a part of understudy and cannot be removed.")
+            raise InputError(f"{name} is built in and cannot be removed.")
         if place.parent != self.concepts.store:
             raise InputError(f"{name} is not in the studio's data folder. Remove it there.")
         for row in self.jobs.list([RUNNING]):

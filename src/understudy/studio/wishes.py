@@ -101,13 +101,13 @@ class Wishes:
         for name, values in settings.items():
             hidden = verbs.HIDDEN & set(values)
             if hidden:
-                raise InputError(f"{min(hidden)} cannot be set from a page.")
+                raise InputError(f"{min(hidden)} cannot be set in the studio.")
             one.group(name).filled(values, model)
 
     def _check(self, single: Input, value: Any) -> None:
         """Raise InputError or LookupError for a value that an input cannot take."""
         fault = InputError(
-            f"{single.name} has the wrong kind. Wanted {single.kind}: {single.help}."
+            f"{single.name} has the wrong kind. Expected {single.kind}: {single.help}."
         )
         many = single.kind in (verbs.TEXTS, verbs.SWAPS, verbs.CONCEPTS, verbs.PICTURES)
         items = cast(list[Any], value if isinstance(value, list) else [value])
@@ -153,7 +153,7 @@ class Wishes:
         """Masks under the names of their photos, which are in the same order."""
         photos, masks = inputs["photos"], inputs["masks"]
         if len(photos) != len(masks):
-            raise InputError(f"Wanted a mask for each of {len(photos)} photos. Got {len(masks)}.")
+            raise InputError(f"Expected a mask for each of {len(photos)} photos. Got {len(masks)}.")
         staged = self.files.stage([self.files.get(one) for one in photos], folder)
         for place, one in zip(staged, masks, strict=True):
             place.unlink()

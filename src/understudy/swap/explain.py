@@ -78,7 +78,7 @@ def explain_steps(
     said = words_of(unweighted(inversion.prompt))
     words = {word: word_places(inversion.prompt, word, tokens) for word in said}
     if not words:
-        raise InputError("there is nothing to explain in a prompt without words.")
+        raise InputError("the prompt has no words to explain.")
     blocks = word_blocks(model)
     path, latents, whole = inversion.path, inversion.noise, _Sums(words, blocks)
     for index, (start, end) in enumerate(pairwise(inversion.times)):
@@ -151,8 +151,8 @@ class _Sums:
         """Keep the finest self-attention and the cross-attention nearest to 16 x 16."""
         if not self.maps:
             raise InputError(
-                f"explain draws attention of at most {FINEST} image tokens, and all layers of this "
-                "model have more at this picture's size. Use a smaller picture."
+                f"explain supports attention layers of at most {FINEST} image tokens, and all "
+                "layers of this model have more at this picture's size. Use a smaller picture."
             )
         self.grid = self.grid or max(self.maps, key=prod)
         self.word_grid = self.word_grid or best_grid(self.crossed)

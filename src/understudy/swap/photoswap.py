@@ -234,12 +234,12 @@ def check(model: DiffusionModel, inversion: Inversion, settings: SwapSettings) -
     inversion.check(model)
     if settings.steps != inversion.steps:
         raise InputError(
-            f"the photo was inverted in {inversion.steps} steps, the swap asks for "
+            f"the photo was inverted in {inversion.steps} steps, but the swap has "
             f"--steps {settings.steps}. Use the same number, or invert again."
         )
     if inversion.method in ("null-text", "seed") and settings.guidance != inversion.guidance:
         raise InputError(
-            f"the photo was inverted for guidance {inversion.guidance}, the swap asks for "
+            f"the photo was inverted for guidance {inversion.guidance}, but the swap has "
             f"--guidance {settings.guidance}. Use the same, or invert again."
         )
 

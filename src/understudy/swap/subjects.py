@@ -28,7 +28,7 @@ def with_replacements(prompt: str, replacements: Sequence[Replacement]) -> str:
         found += [(start, end, replacement.phrase) for start, end in spans]
     for (_, end, _), (start, _, phrase) in zip(sorted(found), sorted(found)[1:], strict=False):
         if start < end:
-            raise InputError(f'two swaps name the same word of "{prompt}"; the second is {phrase}.')
+            raise InputError(f'two swaps name the same word of "{prompt}": {phrase}. Remove one.')
     for start, end, phrase in sorted(found, reverse=True):
         prompt = prompt[:start] + phrase + prompt[end:]
     return prompt

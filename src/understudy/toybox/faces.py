@@ -70,7 +70,7 @@ class Face:
                 told, "the face"
             )
         except spec.Unfit as problem:
-            raise InputError(f"Wanted a toy face as JSON, got this: {problem}.") from None
+            raise InputError(f"Expected a toy face as JSON, got this: {problem}.") from None
         return cls(**told)
 
     def numbers(self) -> tuple[float, ...]:

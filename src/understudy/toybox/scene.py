@@ -143,7 +143,7 @@ class Scene:
             DECLARED.check(record, "the scene")
             return _scene(record)
         except spec.Unfit as problem:
-            raise InputError(f"Wanted a toybox scene as JSON, got this: {problem}.") from None
+            raise InputError(f"Expected a toybox scene as JSON, got this: {problem}.") from None
 
 
 def _declared(kind: type[Any]) -> spec.Record:

@@ -203,7 +203,7 @@ def latent_mask(
     if height < size[0] or width < size[1]:
         raise InputError(
             f"a mask must be at least as large as the latents, {size[1]} x {size[0]}. "
-            f"Got {width} x {height}."
+            f"Got {width} x {height}. Use a larger mask."
         )
     # A cell that the mask covers in part may change in part, which avoids a hard seam of 8 pixels.
     return F.adaptive_avg_pool2d(mask.float().clamp(0, 1), size)

@@ -58,7 +58,7 @@ def read_file(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     Raises ModelError, naming the file, where it is damaged, no such file, or wants to run code.
     """
     if path.suffix.lower() not in SUFFIXES:
-        raise ModelError(f"{path} is no weights file. Wanted one of: {', '.join(SUFFIXES)}.")
+        raise ModelError(f"{path} is not a weights file. Expected one of: {', '.join(SUFFIXES)}.")
     head = first_bytes(path, 64, error=ModelError)
     if head.startswith(b"version https://git-lfs"):
         raise ModelError(f"{path} is only a git-lfs pointer. Fetch the file itself: git lfs pull.")
@@ -69,7 +69,9 @@ def _safe(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         return load_tensors(path)
     except OSError as error:
-        raise ModelError(f"{path} is damaged or no safetensors file: {sentence(error)}") from error
+        raise ModelError(
+            f"{path} is damaged or not a safetensors file: {sentence(error)}"
+        ) from error
 
 
 def _pickled(path: Path) -> dict[str, Any]:
@@ -88,14 +90,14 @@ def _pickled(path: Path) -> dict[str, Any]:
         ) from error
     except Exception as error:  # what a damaged archive raises depends on where it is damaged
         reason = sentence(error, 150)
-        raise ModelError(f"{path} is damaged or no PyTorch file: {reason}") from error
+        raise ModelError(f"{path} is damaged or not a PyTorch file: {reason}") from error
     if not isinstance(found, dict):
-        raise ModelError(f"{path} holds a {type(found).__name__}. Wanted named tensors.")
+        raise ModelError(f"{path} holds a {type(found).__name__}. Expected named tensors.")
     found = {key: _plain(value) for key, value in cast("dict[Any, Any]", found).items()}
     inner = found.get("state_dict")
     whole = {**found, **inner} if isinstance(inner, dict) else found
     if odd := [key for key in whole if not isinstance(key, str)]:
-        raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Wanted names as keys.")
+        raise ModelError(f"{path} holds the key {str(odd[0])[:80]!r}. Expected names as keys.")
     _check_tensors(whole, path)
     return whole
 

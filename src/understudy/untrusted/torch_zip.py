@@ -38,7 +38,7 @@ def members(file: BinaryIO) -> tuple[zipfile.ZipFile, str]:
         raise Unsafe("its zip archive is not one that PyTorch writes (one folder of members)")
     inside = [name[len(root) + 1 :] for name in names]
     if any(SCRIPTED.fullmatch(name) for name in inside):
-        raise Unsafe("it is a TorchScript archive, which holds a program; wanted weights")
+        raise Unsafe("it is a TorchScript archive, which holds a program; expected weights")
     if "data.pkl" not in inside:
         raise Unsafe("its zip archive holds no data.pkl, so PyTorch did not write it")
     if len(set(names)) != len(names):

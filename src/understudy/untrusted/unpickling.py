@@ -50,7 +50,9 @@ class Standin:
 
     def build(self, state: object) -> None:
         """Take the state that follows the call. Raises Unsafe unless it is the one expected."""
-        raise Unsafe(f"it sets the state of a {type(self).__name__}, which no known writer does")
+        raise Unsafe(
+            f"it sets the state of a {type(self).__name__}, which no supported program writes"
+        )
 
 
 def unpickle(
@@ -67,7 +69,7 @@ def unpickle(
     try:
         for count, (code, argument, position) in enumerate(pickletools.genops(cast(Any, stream))):
             if count == 0 and code.name != "PROTO":
-                raise Unsafe("it is no pickle of protocol 2 or later")
+                raise Unsafe("it is not a pickle of protocol 2 or later")
             if count > MAX_OPERATIONS:
                 raise Unsafe(f"its pickle has more than {MAX_OPERATIONS:,} instructions")
             if code.name == "STOP":
@@ -82,7 +84,9 @@ def unpickle(
 
 def refuse_arguments(name: str, arguments: object) -> Unsafe:
     """The error for a known name that is called in a way no known writer uses."""
-    return Unsafe(f"it calls {name} with arguments that no known writer gives: {kind(arguments)}")
+    return Unsafe(
+        f"it calls {name} with arguments that no supported program writes: {kind(arguments)}"
+    )
 
 
 def kind(value: object) -> str:
@@ -130,7 +134,7 @@ class _Machine:
                 raise Unsafe("its pickle announces more bytes than there are")
         elif name == "PROTO":
             if argument not in PROTOCOLS:
-                raise Unsafe(f"its pickle is of protocol {argument}; wanted one of {PROTOCOLS}")
+                raise Unsafe(f"its pickle is of protocol {argument}; expected one of {PROTOCOLS}")
         elif name == "INST":
             self.known(argument)
             raise Unsafe("its pickle uses the instruction INST, which no known writer does")
@@ -141,7 +145,7 @@ class _Machine:
         """A name, if it is in the table; this is the only door for names."""
         if name not in self.calls:
             shown = name.replace(" ", ".", 1)
-            raise Unsafe(f"it names {shown[:100]}, which is not on the list of harmless names")
+            raise Unsafe(f"it names {shown[:100]}, which is not on the list of allowed names")
         return Global(name)
 
     def pop(self) -> Any:
@@ -187,7 +191,7 @@ class _Machine:
 
     def recall(self, index: int) -> None:
         if index not in self.memo:
-            raise Unsafe("its pickle recalls a value that was not kept")
+            raise Unsafe("its pickle uses a memo entry that was not set")
         self.stack.append(self.memo[index])
 
     def pair(self) -> None:

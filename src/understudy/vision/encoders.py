@@ -106,7 +106,7 @@ def _folder(name: str, kind: str, keys: Keys) -> tuple[Path, dict[str, Any]]:
     config = read_json(folder / "config.json")
     if config.get("model_type") != kind:
         raise ModelError(
-            f"{name} is a {shown(config.get('model_type'))} model. Wanted one of type {kind!r}."
+            f"{name} is a {shown(config.get('model_type'))} model. Expected one of type {kind!r}."
         )
     return folder, used_config(folder / "config.json", config, keys)
 

@@ -131,7 +131,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
         raise ModelError(
-            f"no examiner in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
+            f"no examiner in {folder}: expected {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_examiner.py"
         ) from problem
     return Recogniser(network.requires_grad_(False), NAME).to(device)

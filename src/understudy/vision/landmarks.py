@@ -135,7 +135,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Land
         network.load_state_dict({name: value.float() for name, value in weights.items()})
     except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
         raise ModelError(
-            f"no landmark finder in {folder}: wanted {MANIFEST} and {WEIGHTS} ({problem}); "
+            f"no landmark finder in {folder}: expected {MANIFEST} and {WEIGHTS} ({problem}); "
             "reinstall understudy or run training/build_toybox_gan.py finder"
         ) from problem
     return LandmarkFinder(network.requires_grad_(False)).to(device)

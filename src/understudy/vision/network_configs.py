@@ -111,7 +111,7 @@ def _object(file: Path, told: Mapping[str, Any], key: str) -> dict[str, Any]:
     for name in (key, f"{key}_dict"):
         value = told.get(name)
         if value is not None and not isinstance(value, dict):
-            raise ModelError(f"{file} says {name} = {shown(value)}. Wanted an object.")
+            raise ModelError(f"{file} says {name} = {shown(value)}. Expected an object.")
         found |= cast("dict[str, Any]", value or {})
     return found
 

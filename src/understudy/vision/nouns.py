@@ -50,7 +50,7 @@ def propose_noun(
     photos may differ in size; their mean vector counts. Raises InputError without photos or nouns.
     """
     if not photos or not nouns:
-        raise InputError(f"Wanted photos and nouns. Got {len(photos)} and {len(nouns)}.")
+        raise InputError(f"Expected photos and nouns. Got {len(photos)} and {len(nouns)}.")
     seen = torch.cat([features.of(photo) for photo in photos]).mean(0, keepdim=True)
     seen = torch.nn.functional.normalize(seen, dim=1)
     likeness = seen @ features.texts([TEMPLATE.format(noun) for noun in nouns]).T

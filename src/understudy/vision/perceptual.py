@@ -58,8 +58,8 @@ class Lpips:
         except (OSError, RuntimeError) as error:  # it downloads AlexNet when it is first used
             reason = " ".join(str(error).split())[:120]
             raise ModelError(
-                f"LPIPS's weights are not at hand and could not be downloaded ({reason}). Go "
-                "online once, or use --measure recogniser."
+                f"LPIPS's weights are not available and could not be downloaded ({reason}). "
+                "Go online once, or use --measure recogniser."
             ) from error
         self.network.requires_grad_(False)
 

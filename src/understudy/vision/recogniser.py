@@ -264,7 +264,7 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
         weights, _ = load_tensors(folder / "recogniser.safetensors")
     except (OSError, ModelError) as problem:
         raise ModelError(
-            f"no recogniser in {folder}: wanted recogniser.json and recogniser.safetensors "
+            f"no recogniser in {folder}: expected recogniser.json and recogniser.safetensors "
             f"({problem}); reinstall understudy or run training/build_toybox_recogniser.py"
         ) from problem
     vocabulary = Vocabulary.from_json(config["vocabulary"])

@@ -82,13 +82,13 @@ def load_sam(folder: Path) -> Sam:
 
     if not (folder / "config.json").is_file():
         raise ModelError(
-            f"--sam {folder} is no folder of a SAM 2 model (it has no config.json). Download one, "
+            f"--sam {folder} is not a SAM 2 model folder (it has no config.json). Download one, "
             "like facebook/sam2.1-hiera-tiny, and give its folder."
         )
     config = read_json(folder / "config.json")
     kind = config.get("model_type")
     if kind not in ("sam2", "sam2_video"):
-        raise ModelError(f"{folder} is a {shown(kind)} model. Wanted one of type 'sam2'.")
+        raise ModelError(f"{folder} is a {shown(kind)} model. Expected one of type 'sam2'.")
     used = used_config(folder / "config.json", config, SAM)
     used["vision_config"]["backbone_config"]["model_type"] = BACKBONE  # the library asks for it
     side = int(used["prompt_encoder_config"].get("image_size", 1024))

@@ -91,7 +91,7 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, AdapterMod
     if odd:
         name, kind = odd[0]
         raise ConceptError(
-            f"{file} is no adapter that is read here: it has {name!r} ({kind}). Merge it into "
+            f"{file} is not a supported adapter: it has {name!r} ({kind}). Merge it into "
             "a model with the program that made it, and import that folder."
         )
     found: dict[str, AdapterModule] = {}
@@ -104,7 +104,7 @@ def modules_of(tensors: Mapping[str, Tensor], file: str) -> dict[str, AdapterMod
         adapters |= {adapter} if adapter else set()
         names = found.setdefault(module, AdapterModule()).names
         if which in names:
-            raise ConceptError(f"{file} holds {names[which]!r} and {name!r}, which are the same.")
+            raise ConceptError(f"{file} has {name!r} twice, also as {names[which]!r}.")
         names[which] = name
     if tensors and not found:
         raise ConceptError(
@@ -139,7 +139,7 @@ def _check_adapters(adapters: set[str], file: str) -> None:
     if len(adapters) > 1:
         named = ", ".join(map(repr, sorted(adapters)))[:100]
         raise ConceptError(
-            f"{file} holds {len(adapters)} adapters: {named}. Wanted one. Save each as a file of "
+            f"{file} holds {len(adapters)} adapters: {named}. Expected one. Save each in a file of "
             "its own."
         )
 
@@ -148,7 +148,7 @@ def check_values(name: str, value: Tensor, file: str) -> None:
     """Raise ConceptError unless a tensor is of floating point and finite."""
     if value.dtype not in FLOATS and not ALPHA.search(name):
         raise ConceptError(
-            f"{file}: {name!r} is of type {value.dtype}. Wanted floating point of 16 to 64 bits."
+            f"{file}: {name!r} is of type {value.dtype}. Expected floating point of 16 to 64 bits."
         )
     if not value.float().isfinite().all():
         raise ConceptError(f"{file}: {name!r} holds values that are not finite (NaN, infinity).")

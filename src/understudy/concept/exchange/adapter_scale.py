@@ -122,7 +122,7 @@ def _refuse_other_kinds(said: Mapping[str, Any], file: str) -> None:
         odd.append("bias")
     if odd:
         raise ConceptError(
-            f"{file} is no adapter that is read here: its settings say {odd[0]} = "
+            f"{file} is not a supported adapter: its settings say {odd[0]} = "
             f"{str(said[odd[0]])[:60]}, which is not supported. Merge it into a model with the "
             "program that made it, and import that folder."
         )
@@ -132,13 +132,13 @@ def _matched(said: Mapping[str, Any], name: str, path: str, file: str) -> Any:
     """The entry of a pattern table for a module; PEFT takes the first key that fits its end."""
     table = said.get(name) or {}
     if not isinstance(table, dict):
-        raise ConceptError(f"{file}: {name} is no table of module names.")
+        raise ConceptError(f"{file}: {name} is not a table of module names.")
     for key, value in cast("dict[str, Any]", table).items():
         plain = key.replace("\\.", ".")
         if not PLAIN_KEY.fullmatch(plain):
             raise ConceptError(
                 f"{file}: the key {key[:80]!r} of {name} is a regular expression, which is not "
-                "read. Wanted names of modules."
+                "read. Expected names of modules."
             )
         wanted = plain.strip("^$")
         for one in (path, TEXT_MODEL + path):
@@ -160,5 +160,5 @@ def _number(value: Any, name: str, file: str) -> float | None:
 def _parsed(text: str, file: str) -> dict[str, Any]:
     told = parse_json(text, f"{file}: the header entry {HEADER!r}", error=ConceptError)
     if not isinstance(told, dict):
-        raise ConceptError(f"{file}: the header entry {HEADER!r} is no JSON object.")
+        raise ConceptError(f"{file}: the header entry {HEADER!r} is not a JSON object.")
     return cast("dict[str, Any]", told)

@@ -64,7 +64,7 @@ def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
         inner = content.get("string_to_param", content)
         names = [key for key, one in inner.items() if isinstance(one, Tensor)]
         if len(names) != 1:
-            raise ConceptError(f"{file} holds {len(names)} embeddings. Wanted one.")
+            raise ConceptError(f"{file} holds {len(names)} embeddings. Expected one.")
         found = {"text_encoder": inner[names[0]]}
         others = set(inner) - set(names) if inner is not content else set[str]()
         others |= {k for k in content if isinstance(content[k], Tensor) and inner is not content}
@@ -76,9 +76,7 @@ def rows_of(content: Mapping[str, Any], file: str) -> dict[str, Tensor]:
     for part, one in found.items():
         plain = isinstance(one, Tensor) and one.dtype in FLOATS
         if not plain or not 1 <= one.ndim <= 2 or not one.numel():
-            raise ConceptError(
-                f"{file}: the rows for {part} are no floating-point tensor of numbers."
-            )
+            raise ConceptError(f"{file}: the rows for {part} are not a floating-point tensor.")
         if not one.detach().float().isfinite().all():
             raise ConceptError(f"{file}: the rows for {part} hold values that are not finite.")
     return {part: one.detach().reshape(-1, one.shape[-1]) for part, one in found.items()}
@@ -103,7 +101,7 @@ def as_tensors(
         width = shapes[named[part]][1]
         if len(value) != len(ids):
             raise ConceptError(
-                f"{file} has {len(value)} rows for {part} and {len(ids)} for another. Wanted as "
+                f"{file} has {len(value)} rows for {part} and {len(ids)} for another. Expected as "
                 "many for each text encoder."
             )
         if value.shape[1] != width:

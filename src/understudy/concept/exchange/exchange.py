@@ -73,7 +73,7 @@ def export_concept(
         from understudy.models.write_folder import write_folder
 
         if not isinstance(model, (StableDiffusion, FlowTransformer)):
-            raise ConceptError(f"{model.name!r} is no diffusers model, so it has no folder.")
+            raise ConceptError(f"{model.name!r} is not a diffusers model: --to folder needs one.")
         with applied(model, concept):
             return Exported(write_folder(model, path, dtype=dtype), format)
     if path.suffix != ".safetensors":
@@ -127,8 +127,8 @@ def import_concept(
         tensors = {**lora.as_tensors(read.pairs), **read.differences}
     if kind != "textual-inversion" and not word:
         raise InputError(
-            f"{source} does not say which word means its subject. Give the trigger word that it "
-            "was trained with: --identifier WORD."
+            f"{source} does not record its trigger word. Give the word that it was trained with: "
+            "--identifier WORD."
         )
     return Concept(
         name=name or told.get("name") or source.stem,
@@ -178,7 +178,7 @@ def _difference(model: DiffusionModel, folder: Path) -> dict[str, Tensor]:
     tuned = named_parameters(load(str(folder), device="cpu"))
     base = named_parameters(model)
     if {k: v.shape for k, v in tuned.items()} != {k: v.shape for k, v in base.items()}:
-        raise ConceptError(f"{folder} is a model of another family than {model.name!r}.")
+        raise ConceptError(f"{folder} and {model.name!r} are models of different families.")
     found: dict[str, Tensor] = {}
     for name, weight in tuned.items():
         change = weight.detach() - base[name].detach().to("cpu", weight.dtype)
@@ -194,21 +194,21 @@ def _refuse_what_is_lost(concept: Concept, format: str) -> None:
     others = [n for n in names if n != "tail" and not n.endswith((".rows", ".ids"))]
     if "tail" in names:
         raise ConceptError(
-            f"{concept.name!r} was learnt by HiPer: its tail is put behind a prompt's embedding, "
-            "which no other program's file can hold. Learn it by another --method to export it."
+            f"{concept.name!r} was learnt with HiPer: its embeddings follow those of a prompt, "
+            "which no other file format supports. To export it, learn it with another --method."
         )
     if format == "embedding" and (others or not has_rows):
         raise ConceptError(
             f"{concept.name!r} was learnt by {concept.kind} and changes the networks' weights, "
-            "which an embedding file cannot hold. Use --to kohya, lora or folder."
+            "which an embedding file cannot store. Use --to kohya, lora or folder."
         )
     if format in LORAS and not others:
         raise ConceptError(
-            f"{concept.name!r} is an embedding, which a LoRA cannot hold. Use --to embedding."
+            f"{concept.name!r} is an embedding, which a LoRA file cannot store. Use --to embedding."
         )
     if format in LORAS and has_rows:
         raise ConceptError(
-            f"{concept.name!r} has words of its own beside its LoRA. Use --to folder."
+            f"{concept.name!r} has learnt words in addition to its LoRA. Use --to folder."
         )
 
 

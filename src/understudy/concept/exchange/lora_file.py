@@ -230,7 +230,7 @@ def _not_this_model(strangers: Iterable[str], file: str) -> str:
     """The message for a LoRA whose modules the model lacks: it names the layout that was seen."""
     listed = list(strangers)
     if not listed:
-        return f"{file} changes no weights. Wanted a LoRA or an embedding file."
+        return f"{file} changes no weights. Expected a LoRA or an embedding file."
     return (
         f"{file} changes {len(listed)} weights that this model does not have, the first is "
         f"{listed[0]!r}. The layout is {layout_of(listed)}. Load the model it was made for."

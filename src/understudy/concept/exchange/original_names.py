@@ -184,7 +184,7 @@ def _cut(value: Tensor, layer: Fused, weights: Shapes, name: str, file: str) -> 
     if not value.ndim or sum(rows) != len(value):
         raise ConceptError(
             f"{file} is for another model: {name!r} has {len(value) if value.ndim else 0} rows. "
-            f"Wanted {sum(rows)}."
+            f"Expected {sum(rows)}."
         )
     value = _halves(value) if layer.swapped else value
     return [piece.contiguous() for piece in value.split(rows)]

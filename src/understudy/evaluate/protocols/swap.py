@@ -46,7 +46,7 @@ def evaluation_steps(
     """
     theirs = dict(outside or {})
     for name in theirs.keys() & METHODS.keys():
-        raise InputError(f"{name!r} is a method of ours. Give the outside one another name.")
+        raise InputError(f"{name!r} is a built-in method. Use another name for the outside one.")
     for name in methods:
         if METHODS[name].needs_answer and not bench.knows_answers:
             raise InputError(f"{name} needs right answers, which only SwapBench has. Leave it out.")
@@ -95,8 +95,8 @@ def _scored(run: ResultsFolder, bench: Bench, case: str, file: Path) -> Row:
     if opened.size != wanted:
         (height, width), (tall, wide) = opened.size, wanted
         raise PictureError(
-            f"{file} has {width} x {height} pixels; wanted {wide} x {tall}. It was not scored; "
-            "make it again in that size."
+            f"{file} has {width} x {height} pixels; expected {wide} x {tall}. It was not "
+            "scored. Make it again at that size."
         )
     found = bench.score(case, to_tensor(opened.pixels))
     return {**found, "picture": f"pictures/{file.parent.name}/{file.name}"}
@@ -297,4 +297,4 @@ def _tile(run: ResultsFolder, bench: Bench, name: str, row: Row) -> Tile:
     try:
         return Tile(read_photo(file).pixels, f"{name} {' '.join(numbers)}")
     except PictureError:
-        return Tile(to_pixels(0 * bench.case(row["case"]).source - 1), f"{name} is gone")
+        return Tile(to_pixels(0 * bench.case(row["case"]).source - 1), f"{name}: file missing")

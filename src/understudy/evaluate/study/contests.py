@@ -77,7 +77,7 @@ def _between_photos(folder: Path, rows: Sequence[Row], cases: Path, side: int) -
     made: list[Contest] = []
     for name, some in _by_case(rows).items():
         if name not in known:
-            raise InputError(f"{cases} has no case {name} any more. Put it back.")
+            raise InputError(f"{cases} no longer has the case {name}. Restore it.")
         case, opened = known[name], known[name].opened((side, side))
         results = {row["method"]: picture_file(folder, row["picture"]) for row in some}
         photos = tuple(to_pixels(one) for one in opened.photos.split(1))

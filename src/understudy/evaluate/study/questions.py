@@ -124,7 +124,7 @@ def make(
 ) -> Study:
     """Write a study into `folder`. Raises OutputError if there is one, InputError without pairs."""
     if (folder / MANIFEST).exists():
-        raise OutputError(f"{folder} holds a study already. Give another --out.")
+        raise OutputError(f"{folder} already has a study. Use another --out.")
     drawn = np.random.default_rng(settings.seed)
     pool = list(contests)
     order = [pool[i] for i in drawn.permutation(len(pool))][: settings.cases or None]
@@ -136,7 +136,7 @@ def make(
         for task in tasks
     ]
     if not asked:
-        raise InputError("A study needs a case that two methods have answered. Got none.")
+        raise InputError("A study needs at least one case with results of two methods. Got none.")
     asked = [asked[i] for i in drawn.permutation(len(asked))]
     sheets: list[tuple[Question, ...]] = []
     for first in range(0, len(asked), settings.per_sheet):
@@ -159,11 +159,11 @@ def read(folder: Path) -> Study:
     """The study of a folder. Raises InputError, naming the file, for anything else."""
     file = folder / MANIFEST
     if not file.exists():
-        raise InputError(f"{folder} holds no study: there is no {MANIFEST} in it.")
+        raise InputError(f"{folder} is not a study: it has no {MANIFEST}.")
     said: Any = read_json(file)
     if isinstance(said, dict) and said.get("format") != FORMAT:
         written = spec.shown(said.get("format"))
-        raise InputError(f"{file} is of format {written}; wanted {FORMAT}.")
+        raise InputError(f"{file} is of format {written}; expected {FORMAT}.")
     try:
         DECLARED.check(said, "it")
     except spec.Unfit as problem:

@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         try:
             path = urlsplit(self.path).path
         except ValueError:
-            self._json({"error": "That is no address."}, HTTPStatus.BAD_REQUEST)
+            self._json({"error": "That is not an address."}, HTTPStatus.BAD_REQUEST)
             return
         hosts = self.headers.get_all("Host") or [None]
         if len(hosts) != 1 or not self.server.serves(hosts[0]):

@@ -59,14 +59,14 @@ class Votes:
         with self._open() as db:
             row = db.execute("SELECT sheet FROM raters WHERE token = ?", (token,)).fetchone()
         if row is None:
-            raise InputError("This link belongs to no rater of this study.")
+            raise InputError("This link does not belong to a rater of this study.")
         return int(row[0])
 
     def vote(self, token: str, question: str, answer: str, seconds: float = 0.0) -> None:
         """Keep an answer; a second one to the same question replaces the first."""
         sheet = self.sheet(token)
         if answer not in ANSWERS or self.study.question(sheet, question) is None:
-            raise InputError(f"Wanted one of {', '.join(ANSWERS)} to a question of this sheet.")
+            raise InputError(f"A vote must be {', '.join(ANSWERS)}, for a question of this sheet.")
         row = (token, question, answer, seconds, time.time())
         with self._open() as db:
             db.execute("INSERT OR REPLACE INTO votes VALUES (?, ?, ?, ?, ?)", row)

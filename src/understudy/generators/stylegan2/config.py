@@ -121,7 +121,7 @@ class StyleGAN2Config:
         try:
             DECLARED.check(dict(values), "it")
         except spec.Unfit as problem:
-            raise ModelError(f"This is no configuration of a StyleGAN2: {problem}.") from None
+            raise ModelError(f"This is not a configuration of a StyleGAN2: {problem}.") from None
         pairs = {"start", "resample_filter"}
         given: dict[str, Any] = {n: tuple(v) if n in pairs else v for n, v in values.items()}
         return cls(**given)

@@ -29,7 +29,7 @@ def stylegan2_config(tensors: Mapping[str, Array], arguments: Mapping[str, Any])
         config = StyleGAN2Config(**seen, **{n: getattr(told, n) for n in TOLD if told})
         for name in CHECKED & given.keys():
             if given[name] != getattr(config, name):
-                raise Unsafe(f"its {name} is said to be one thing by it and another by its weights")
+                raise Unsafe(f"its {name} differs between its configuration and its weights")
     except (IndexError, ValueError, TypeError) as error:
         raise Unsafe("its tensors do not have the shapes of a StyleGAN2") from error
     except ModelError as error:

@@ -52,7 +52,7 @@ def from_tensorflow(
     if any("LabelConcat" in name for name in variables):
         raise Unsafe("it is a TensorFlow generator with labels, which are not read")
     if any("AdaIN" in name or "StyleMod" in name for name in variables):
-        raise Unsafe("it is a StyleGAN of the first generation; wanted StyleGAN2")
+        raise Unsafe("it is a StyleGAN of the first generation; expected StyleGAN2")
     if arguments.get("resample_kernel") not in (None, [1, 3, 3, 1]):
         raise Unsafe("its filter is not the usual 1, 3, 3, 1")
     if arguments.get("mapping_lrmul", 0.01) != 0.01:

@@ -225,7 +225,7 @@ class StyleGAN3Config:
         try:
             return cls(**values)
         except (TypeError, ValueError, OverflowError, ZeroDivisionError) as error:
-            raise ModelError(f"This is no configuration of a StyleGAN3: {error}.") from error
+            raise ModelError(f"This is not a configuration of a StyleGAN3: {error}.") from error
 
     @classmethod
     def from_arguments(cls, arguments: Mapping[str, Any]) -> StyleGAN3Config:

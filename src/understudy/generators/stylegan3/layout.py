@@ -43,7 +43,7 @@ def stylegan3_config(tensors: Mapping[str, Array], arguments: Mapping[str, Any])
         raise error if isinstance(error, Unsafe) else Unsafe(str(error)) from error
     for name in CHECKED:
         if getattr(config, name) != seen[name]:
-            raise Unsafe(f"its {name} is said to be one thing by it and another by its weights")
+            raise Unsafe(f"its {name} differs between its configuration and its weights")
     _check_layers(config, tensors)
     return config
 

@@ -50,8 +50,8 @@ class Call:
         image, text = self.grid[0] * self.grid[1], self.text if site.kind == "joint" else 0
         if image + text + self.references != tokens:
             raise ModelError(
-                f"{site.name} has {tokens} tokens; wanted {image} of the image, {text} of the text "
-                f"and {self.references} of references."
+                f"{site.name} has {tokens} tokens; expected {image} of the image, {text} of the "
+                f"text and {self.references} of references."
             )
         first = 0 if self.order == "image first" else text
         seen = slice(first, first + image)
@@ -92,7 +92,7 @@ class Calls:
         silent = [site.name for site in sites if site.name not in set(call.heard)]
         if silent:
             raise ModelError(
-                f"Every attention layer must ask the control. {len(silent)} of {len(sites)} "
-                f"did not, the first is {silent[0]}. Load the model again, and leave its "
+                f"{len(silent)} of {len(sites)} attention layers did not call the control; "
+                f"the first is {silent[0]}. Load the model again, and leave its "
                 "attention processors as they are."
             )

@@ -70,7 +70,7 @@ def encoder_config(file: Path, kind: str) -> dict[str, Any]:
     if not isinstance(said, list) or not all(isinstance(one, str) for one in cast(Any, said)):
         raise _out_of_bounds(file, "architectures", said)
     if not {kind, *ALSO.get(kind, ())} & set(said):
-        raise ModelError(f"{file} is that of a {str(said[0])[:80]}. Wanted {kind}.")
+        raise ModelError(f"{file} is that of a {str(said[0])[:80]}. Expected {kind}.")
     if isinstance(told.get("text_config"), dict):
         told = {**told, **told["text_config"]}
     used = {key: told[key] for key in ENCODERS[kind] if key in told}
@@ -93,7 +93,7 @@ def network_config(file: Path, kind: type[Any]) -> dict[str, Any]:
     told = _object(file)
     said = str(told.get("_class_name", kind.__name__))
     if said != kind.__name__:
-        raise ModelError(f"{file} is that of a {said[:80]}. Wanted {kind.__name__}.")
+        raise ModelError(f"{file} is that of a {said[:80]}. Expected {kind.__name__}.")
     known = inspect.signature(kind.__init__).parameters
     used = {key: value for key, value in told.items() if not key.startswith("_")}
     for key, value in used.items():

@@ -32,7 +32,7 @@ def load_tokenizer(folder: Path, kind: str) -> Any:
         raise ModelError(f"{folder} names no tokens for the end and the padding of a prompt.")
     most = found.model_max_length
     if type(most) not in (int, float) or most < 3:
-        raise ModelError(f"{folder} says model_max_length = {most!r:.40}. Wanted 3 or more.")
+        raise ModelError(f"{folder} says model_max_length = {most!r:.40}. Expected 3 or more.")
     return found
 
 

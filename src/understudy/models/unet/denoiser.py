@@ -127,8 +127,8 @@ class Denoiser:
         silent = [site.name for site in self.sites if site.index not in set(heard)]
         if silent:
             raise ModelError(
-                f"Every attention layer must ask the control. {len(silent)} of {len(self.sites)} "
-                f"did not, the first is {silent[0]}. Load the model again, and leave its "
+                f"{len(silent)} of {len(self.sites)} attention layers did not call the "
+                f"control; the first is {silent[0]}. Load the model again, and leave its "
                 "attention processors as they are."
             )
 
@@ -144,7 +144,7 @@ def install(unet: nn.Module) -> tuple[tuple[AttentionSite, ...], tuple[int, ...]
     found = sorted(_attention_layers(unet), key=lambda item: list(BLOCKS.values()).index(item[1]))
     if not found:
         raise ModelError(
-            f"Wanted a U-Net with attention layers. Got {type(unet).__name__} with none."
+            f"Expected a U-Net with attention layers. Got {type(unet).__name__} with none."
         )
     for name, _, layer in found:
         _check(name, layer)
@@ -205,7 +205,7 @@ class Processor:
 def _check_grid(site: AttentionSite, cells: int, size: tuple[int, int]) -> None:
     if site.cells != cells:
         raise ModelError(
-            f"{site.name} has {cells} queries; wanted {site.grid[0]} x {site.grid[1]} of latents "
+            f"{site.name} has {cells} queries; expected {site.grid[0]} x {site.grid[1]} of latents "
             f"of {size[0]} x {size[1]}. This U-Net's layout is not supported."
         )
 
@@ -244,6 +244,6 @@ def _check(name: str, layer: Any) -> None:
     if missing or odd:
         what = ", ".join(missing + [f"its {part}" for part in odd])
         raise ModelError(
-            f"The attention layer {name} ({type(layer).__name__}) takes no control: {what}. "
-            "Supported: the U-Nets of Stable Diffusion 1.x, 2.x and XL."
+            f"The attention layer {name} ({type(layer).__name__}) does not support attention "
+            f"control: {what}. Supported: the U-Nets of Stable Diffusion 1.x, 2.x and XL."
         )

@@ -44,7 +44,7 @@ function line(data, status) {
   if (typeof found?.message === "string") return found.message;
   if (Array.isArray(found) && found.length)
     return found.map((one) => `${(one.loc ?? []).slice(1).join(".")}: ${one.msg}`).join("; ");
-  return `The server answered with an error (${status}). Its terminal window says more.`;
+  return `The server answered with an error (${status}). See its terminal for details.`;
 }
 
 export const get = (path, options) => request("GET", path, options);

@@ -144,13 +144,13 @@ async function received(files) {
       file.type.startsWith("image/") || /\.(png|jpe?g|webp|tiff?|bmp|heic|avif)$/i.test(file.name),
   );
   if (!pictures.length)
-    return toast("This is no picture. Wanted PNG, JPEG, WebP, TIFF or BMP.", "bad");
+    return toast("This file is not a picture. Use PNG, JPEG, WebP, TIFF or BMP.", "bad");
   if (pictures.length === 1 && pictures[0].type === "image/png") {
     const recipe = await readRecipe(pictures[0]).catch(() => null);
     if (recipe) return offer(pictures[0], recipe);
   }
   if (!current?.take)
-    return toast("This tab takes no pictures. Open Swap, Edit or Photos & Learn first.", "bad");
+    return toast("This tab does not accept pictures. Open Swap, Edit or Photos & Learn first.", "bad");
   await current.take(pictures);
 }
 
@@ -160,7 +160,7 @@ async function offer(file, { recipe, form, missing = [] }) {
     h(
       "p",
       {},
-      `understudy made it with the command "${recipe.command}". ${can ? "Its settings can fill the form." : "It records no settings that a form of the studio could take."}`,
+      `understudy made it with the command "${recipe.command}". ${can ? "Its settings can be filled into the form." : "It has no settings for a form of the studio."}`,
     ),
     missing.length > 0 &&
       h(

@@ -11,7 +11,7 @@ import { Mask } from "./mask.js";
 const ROOM = 1.6; // largest height of the canvas, in widths
 
 export class PictureCanvas {
-  constructor({ label, hint = "Arrow keys move the cursor, Enter acts at it.", on = {} } = {}) {
+  constructor({ label, hint = "Arrow keys move the cursor, Enter clicks there.", on = {} } = {}) {
     this.on = on;
     this.picture = null;
     this.size = [1, 1];

@@ -8,7 +8,7 @@ const QUESTIONS = {
   subject: "Which picture reproduces the learnt subject best (what it is, and its details)?",
   prompt: "Which picture is best described by the text?",
   background: "Which picture keeps the background of the photo best?",
-  overall: "Which picture does best what was asked for, overall?",
+  overall: "Which picture fulfils the request best overall?",
 };
 
 export function drawJudging(output, state) {

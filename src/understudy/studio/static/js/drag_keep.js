@@ -28,7 +28,7 @@ export function filmDialog(session) {
       }
     };
     return [
-      h("p", {}, "One frame for each step up to the moment that is shown."),
+      h("p", {}, "One frame for each step, up to the step that is shown."),
       choiceField(
         "Format",
         [

@@ -97,7 +97,7 @@ function seedPart(state, open) {
     min: 0,
     max: 4294967295,
     name: "seed",
-    help: "Each number is another picture.",
+    help: "Each number gives a different picture.",
     onInput: (value) => state.set("seed", value ?? 0),
   });
   const start = () => open({ generator: state.get("generator"), seed: state.get("seed") });
@@ -143,7 +143,7 @@ function photoPart(state, open) {
               { class: "stack tight" },
               picture &&
                 resultFigure(picture, {
-                  caption: `The projection reproduces the photo at ${values.psnr} dB. Below about 20 dB, drag results look unlike the photo.`,
+                  caption: `The projection reproduces the photo at ${values.psnr} dB. Below about 20 dB, drag results differ visibly from the photo.`,
                 }),
               button(
                 "Drag this photo",
@@ -196,7 +196,7 @@ function photoPart(state, open) {
     h(
       "p",
       { class: "small muted" },
-      "The generator must know this kind of picture: the built-in one draws toy faces. The photo is cut to a square around its middle.",
+      "The generator must be trained on this kind of picture: the built-in one draws toy faces. The photo is cropped to a square at its centre.",
     ),
     effort,
     consentField(),

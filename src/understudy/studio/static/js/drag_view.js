@@ -44,7 +44,7 @@ export function makeView({ state, canvas, live, ctx, begin }) {
     min: 0,
     max: 0,
     value: 0,
-    "aria-label": "Timeline: the moment that is shown",
+    "aria-label": "Timeline: the step that is shown",
     on: { input: () => live.send("goto", { moment: Number(time.value) }) },
   });
   const told = h("output", { class: "small muted" });
@@ -234,7 +234,7 @@ export function makeView({ state, canvas, live, ctx, begin }) {
     h(
       "p",
       {},
-      "Open the picture of a seed, or project a photo of yours. Then set points by clicking twice: where something is, and where it should be.",
+      "Open a generated picture by its seed, or project a photo. Then set points by clicking twice: where something is, and where it should go.",
     ),
     h("div", { class: "row center" }, button("Open a toy face", begin, { class: "primary" })),
   );

@@ -104,7 +104,7 @@ export function detail(file, ctx, load) {
           await post(`/api/gallery/${file.id}/rerun`);
           close();
           ctx.refreshJobs();
-          toast("The job was queued again. Its result appears in the gallery.", "good");
+          toast("The job was queued again. Its result will appear in the gallery.", "good");
         } catch (problem) {
           toast(problem.message, "bad");
         }

@@ -97,7 +97,7 @@ export function pictureInput({
     body.removeAttribute("aria-busy");
     if (first) {
       set(first);
-      if (files.length > 1) toast("One photo is taken here; the others were left out.");
+      if (files.length > 1) toast("Only one photo can be used here; the others were ignored.");
     }
   };
   const draw = () => replace(body, held ? picked() : drop());
@@ -222,7 +222,7 @@ export function chooseFromGallery({ many = false } = {}) {
         caption: `${one.verb ?? ""} ${one.name}`.trim(),
       }));
     },
-    "The gallery is empty. What you make appears there.",
+    "The gallery is empty. Results will appear there.",
     many,
   );
 }

@@ -40,7 +40,7 @@ export function photoList(state, redraw) {
       say(
         many
           ? `${many} of ${found.photos.length} photos have warnings.`
-          : "All photos are fit for learning.",
+          : "All photos are suitable for learning.",
       );
     } catch (problem) {
       if (problem.status === 404) {
@@ -133,7 +133,7 @@ export function photoList(state, redraw) {
             : report.warnings.map((line) => h("li", {}, capital(line))),
           !report.error &&
             !report.warnings.length &&
-            h("li", { class: "plain" }, "Fit for learning"),
+            h("li", { class: "plain" }, "Suitable for learning"),
         ),
       !report && h("p", { class: "small muted" }, "Checking..."),
       photo.mask && h("span", { class: "badge good" }, "mask"),

@@ -6,10 +6,10 @@ import { lightbox } from "./results.js";
 import { chart } from "./plot.js";
 
 const SCORES = {
-  identity: "likeness to the photos",
+  identity: "similarity to the photos",
   prompt: "follows the prompt",
   copy: "copies a photo",
-  drift: "class turns into it",
+  drift: "class drifts towards it",
 };
 
 export async function learnt(name, ctx) {
@@ -30,14 +30,14 @@ export async function learnt(name, ctx) {
   const told = h(
     "p",
     { class: "small muted", "aria-live": "polite" },
-    "The finished subject is used.",
+    "The final weights are used.",
   );
   const pick = (value) => {
     chosen = value;
     told.textContent =
       value === name
-        ? "The finished subject is used."
-        : `The state after ${stepOf(value)} steps is used.`;
+        ? "The final weights are used."
+        : `The checkpoint after ${stepOf(value)} steps is used.`;
   };
   const radio = (value, label, preview) =>
     h(
@@ -102,7 +102,7 @@ export async function learnt(name, ctx) {
       "div",
       { class: "card-head" },
       h("h2", {}, `${name} is learnt`),
-      h("span", { class: "muted" }, `prompts read {${name}} as "${found.phrase}"`),
+      h("span", { class: "muted" }, `{${name}} in a prompt becomes "${found.phrase}"`),
     ),
     h(
       "div",

@@ -30,7 +30,7 @@ export function library(ctx, element) {
                 h(
                   "tr",
                   {},
-                  ["Name", "Reads as", "Method", "Model", ""].map((one) =>
+                  ["Name", "Expands to", "Method", "Model", ""].map((one) =>
                     h("th", { scope: "col" }, one),
                   ),
                 ),

@@ -19,7 +19,7 @@ export async function drawConcepts(place, state, ctx, again = false) {
     const chosen = found.find((one) => one.id === state.get("concept").split("@")[0]);
     replace(
       place,
-      choiceField("Replace it by", known, {
+      choiceField("Replace it with", known, {
         value: state.get("concept"),
         name: "concept",
         onInput: (value) => {
@@ -50,7 +50,7 @@ const none = (ctx) =>
   h(
     "div",
     { class: "field" },
-    h("span", { class: "label" }, "Replace it by"),
+    h("span", { class: "label" }, "Replace it with"),
     h("p", { class: "help" }, "No subject has been learnt yet."),
     button("Learn a subject", () => ctx.go("learn"), { class: "small" }),
   );

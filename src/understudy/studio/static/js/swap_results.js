@@ -49,10 +49,10 @@ export async function render(done, ctx) {
   return parts;
 }
 
-// "dog replaced by toby" of dog=toby, "... at strength 0.7" of dog=toby:0.7.
+// "dog replaced with toby" of dog=toby, "... at strength 0.7" of dog=toby:0.7.
 const told = (job) =>
   job.wish.inputs.swap
-    .map((pair) => pair.replace("=", " replaced by ").replace("@step-", " after step ").replace(":", " at strength "))
+    .map((pair) => pair.replace("=", " replaced with ").replace("@step-", " after step ").replace(":", " at strength "))
     .join(", ");
 
 export async function swapped(jobs, ctx) {

@@ -85,7 +85,7 @@ export function create(ctx) {
           place,
           found.length
             ? choiceField(
-                "Replace by",
+                "Replace with",
                 found.map((one) => [one.id, one.id]),
                 { value: state.get("concept"), onInput: (value) => state.set("concept", value) },
               )
@@ -191,7 +191,7 @@ export function create(ctx) {
     begin(rows, {
       text:
         task === "swap"
-          ? `${state.get("word") || likelySubject(prompt)} replaced by ${state.get("concept")}`
+          ? `${state.get("word") || likelySubject(prompt)} replaced with ${state.get("concept")}`
           : state.get("to"),
       photo: found.id,
     });

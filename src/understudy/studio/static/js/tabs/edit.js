@@ -14,7 +14,7 @@ import { concepts } from "../verbs.js";
 
 export const title = "Edit";
 export const lead =
-  "Change a photo by its words: describe what it shows, then what it should show.";
+  "Change a photo with words: describe what it shows, then what it should show.";
 const START = {
   photo: null,
   mask: null,
@@ -46,7 +46,7 @@ export function create(ctx) {
       label: "Photo",
       value: state.get("photo"),
       mask: state.get("mask"),
-      maskLead: "Paint over what may change. Everything else keeps the photo's own pixels.",
+      maskLead: "Paint over what may change. All other pixels stay those of the photo.",
       onMask: (mask) => {
         state.set("mask", mask);
         area.draw();
@@ -151,7 +151,7 @@ export function create(ctx) {
         h(
           "p",
           {},
-          "Words that are added are marked green, words that are removed red. The photo is inverted first; a second edit of the same photo skips that step.",
+          "Added words are marked green, removed words red. The photo is inverted first; a second edit of the same photo skips that step.",
         ),
         h(
           "div",

@@ -8,7 +8,7 @@ import { compareTwo, detail, dropAll, exportAll } from "../gallery_detail.js";
 export const title = "Gallery";
 
 export const lead =
-  "Everything that was made here. Each picture carries its recipe: the settings, seeds and versions it was made with.";
+  "Everything that was made in this studio. Each picture contains its recipe: the settings, seeds and versions it was made with.";
 
 export function create(ctx) {
   const grid = h("ul", { class: "pictures plain", "aria-label": "Pictures" });
@@ -50,7 +50,7 @@ export function create(ctx) {
           "li",
           { class: "empty wide-cell" },
           h("h2", {}, items.length ? "No picture of this kind" : "Nothing made yet"),
-          h("p", {}, "Results of swaps, edits, drags and new pictures appear here by themselves."),
+          h("p", {}, "Results of swaps, edits, drags and new pictures appear here automatically."),
         ),
       );
   };

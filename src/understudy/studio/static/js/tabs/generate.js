@@ -143,7 +143,7 @@ function startPart(state) {
           max: 1,
           step: 0.05,
           show: (value) => `${Math.round(100 * value)} %`,
-          help: "Share of the steps that are done on the photo with noise. 100 % keeps nothing of it.",
+          help: "Share of the steps that run on the noised photo. 100 % keeps nothing of it.",
           onInput: (strength) => setStrength(state, strength),
         }),
       state.get("init") && consentField(),

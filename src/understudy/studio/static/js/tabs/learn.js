@@ -12,7 +12,7 @@ import { load, state as stateOf } from "../store.js";
 
 export const title = "Photos & Learn";
 export const lead =
-  "Three to five photos of one subject are enough. What is learnt can then take part in swaps, edits and new pictures.";
+  "Three to five photos of one subject are enough. The learnt subject can then be used in swaps, edits and new pictures.";
 const START = {
   photos: [],
   name: "",
@@ -64,7 +64,7 @@ export function create(ctx) {
           name: "name",
           required: true,
           placeholder: "rex",
-          help: "Prompts say it in braces: {rex}.",
+          help: "Write it in braces in prompts: {rex}.",
           onInput: (text) => state.set("name", text),
         }),
         textField("What it is", {
@@ -87,7 +87,7 @@ export function create(ctx) {
         {
           value: state.get("previews"),
           name: "previews",
-          help: "Pictures and scores on the way, to choose a checkpoint by.",
+          help: "Pictures and scores during learning, to choose a checkpoint.",
           onInput: (value) => state.set("previews", value),
         },
       ),

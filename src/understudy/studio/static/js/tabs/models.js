@@ -6,7 +6,7 @@ import { jobCard } from "../jobs.js";
 
 export const title = "Models";
 export const lead =
-  "What swaps, edits and drags can use. Put model folders and checkpoint files into the models folder that the terminal named when the studio was started; nothing is downloaded.";
+  "Models for swaps, edits and drags. Put model folders and checkpoint files into the models folder that the terminal showed when the studio started; nothing is downloaded.";
 
 export function create(ctx) {
   const element = h("div", { class: "stack" });
@@ -100,7 +100,7 @@ function files(found, ctx, load) {
       const { id } = await post(`/api/models/convert`, { file: file.id });
       ctx.refreshJobs();
       const done = () => {
-        toast(`${file.id} is converted. It is in the list now.`);
+        toast(`${file.id} was converted and is now in the list.`);
         load();
       };
       replace(progress, jobCard(id, { onDone: done }));

@@ -28,7 +28,7 @@ export function create(ctx) {
       replace(
         model,
         choiceField(
-          "Model of new forms",
+          "Default model",
           diffusion(found).map((one) => one.id),
           { value: load("model", "toybox"), onInput: (value) => save("model", value) },
         ),
@@ -99,7 +99,7 @@ export function create(ctx) {
       h(
         "p",
         { class: "small muted" },
-        "The recipe and the note that a model made or changed the picture are always written.",
+        "The recipe, and the mark that a model made or changed the picture, are always written.",
       ),
       choiceField(
         "Invisible watermark",
@@ -124,7 +124,7 @@ export function create(ctx) {
       "Keyboard",
       checkField("Single keys open tabs (1 to 9)", {
         checked: load("keys", true),
-        help: "Switch this off if it disturbs dictation or other tools.",
+        help: "Turn this off if it interferes with dictation or other tools.",
         onInput: (value) => save("keys", value),
       }),
       h(

@@ -13,7 +13,7 @@ import { render } from "../swap_results.js";
 export const title = "Swap";
 
 export const lead =
-  "Put a subject you have learnt in the place of another one. Pose and background stay as they are.";
+  "Replace the subject of a photo with one that you have learnt. Pose and background are kept.";
 
 const START = {
   photo: null,
@@ -96,7 +96,7 @@ export function create(ctx) {
       max: 1.5,
       step: 0.05,
       name: "strength",
-      help: "1 is as learnt. Less keeps more of what the model draws for the word itself.",
+      help: "1 is as learnt. Lower values keep more of what the model draws for the word itself.",
       onInput: (value) => state.set("strength", value),
     });
     const settings = settingsPart({ state, verb: "swap", basic: ["preset"], hidden: [] });
@@ -247,7 +247,7 @@ function emptyNote(ctx, use, tryIt, demo) {
     "div",
     { class: "empty stack" },
     h("h2", {}, "Nothing swapped yet"),
-    h("p", {}, "Try it with a subject that is ready: it takes about a minute on a laptop."),
+    h("p", {}, "Try it with a ready-made subject: this takes about a minute on a laptop."),
     readyCard(tryIt),
     h(
       "p",
