@@ -10,7 +10,7 @@ import typer
 from understudy.cli import show
 from understudy.cli.results import JsonOption
 
-DIFFUSION = (".safetensors", ".ckpt")  # a Stable Diffusion checkpoint in a single file
+DIFFUSION = (".safetensors", ".ckpt")  # of a diffusion or flow model in a single file
 
 app = typer.Typer(name="models", help="List, convert and check models.", no_args_is_help=True)
 
@@ -54,7 +54,8 @@ def list_models(
 @app.command()
 def convert(
     file: Annotated[
-        Path, typer.Argument(help="StyleGAN: .pkl, .pt. Stable Diffusion: .safetensors, .ckpt.")
+        Path,
+        typer.Argument(help="StyleGAN: .pkl, .pt. Diffusion and flow models: .safetensors, .ckpt."),
     ],
     out: Annotated[
         Path | None, typer.Option(help="Folder to write.", show_default="FILE without its ending")
@@ -64,7 +65,8 @@ def convert(
     """Convert a checkpoint file to a model folder without executing any of it.
 
     NVIDIA's, PTI's, StyleGAN-Human's, rosinality's and TensorFlow-era files are told apart by
-    their contents. A Stable Diffusion file becomes a diffusers folder; --model takes it as it is.
+    their contents. A file of Stable Diffusion (1.x to 3.5), FLUX, Chroma, Qwen-Image or Z-Image
+    becomes a diffusers folder; --model takes it as it is.
     """
     if file.suffix.lower() in DIFFUSION:
         return _convert_diffusion(file, out or file.with_suffix(""), json)
@@ -78,7 +80,7 @@ def convert(
 
 @app.command()
 def check(
-    model: Annotated[str, typer.Argument(help="A name, folder or StyleGAN checkpoint.")],
+    model: Annotated[str, typer.Argument(help="A name, folder or checkpoint file.")],
     json: JsonOption = False,
 ) -> None:
     """Report what a model is and whether it is complete; nothing is written or executed."""
@@ -101,17 +103,16 @@ def check(
 
 
 def _convert_diffusion(file: Path, folder: Path, json: bool) -> None:
-    """The folder that --model would make of the file in the cache, at a place of the user's."""
+    """The folder that --model would make of the file in the cache, where the user wants it."""
     from understudy.files.atomic import check_folder_writable
-    from understudy.models.parts import check_model
+    from understudy.models.check import check_any
     from understudy.models.registry import find
     from understudy.models.registry import told as told_of
     from understudy.models.write_folder import copy_folder
 
     check_folder_writable(folder)
-    told = {"folder": str(folder), "kind": "stable diffusion"}
     made = find(str(file))
-    check_model(made)
+    told = {"folder": str(folder), **check_any(made, str(file))}
     copy_folder(made, folder)
     show.note(*told_of(str(file)))
     show.result(told, json, f"{folder}   {_line(told)}")

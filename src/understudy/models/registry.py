@@ -12,6 +12,7 @@ from understudy.errors import InputError, ModelError, sentence
 from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
 from understudy.files.cache import reading
 from understudy.files.reading import check_place
+from understudy.models.hub import download, part_for, tokenizer_for
 
 if TYPE_CHECKING:
     import torch
@@ -33,9 +34,6 @@ KNOWN = (
     *sorted(set(ALIASES.values())),
     "stabilityai/stable-diffusion-xl-base-1.0",
 )
-
-# Where CLIP's tokenizer is on the hub: a single checkpoint file has none.
-TOKENIZER = "openai/clip-vit-large-patch14"
 
 # The files of a hub repository that are needed, out of many copies of the weights.
 WANTED = (
@@ -180,14 +178,14 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
     if path.is_file():
         from understudy.models.single_file import as_folder
 
-        return as_folder(path, partial(_tokenizer_for, path))
+        return as_folder(path, partial(tokenizer_for, path), partial(part_for, path))
     if not _HUB_ID.fullmatch(name):
         raise ModelError(
             f"There is no model {name!r}: no built-in name, folder or hub id (owner/name). "
             f"Known names: {', '.join(available())}."
         )
     try:
-        return _download(ALIASES.get(name, name), wanted)
+        return download(ALIASES.get(name, name), wanted)
     except ModelError as error:
         raise ModelError(" ".join(filter(None, (renamed(name), str(error))))) from error
 
@@ -199,65 +197,13 @@ def here(name: str) -> Path | None:
         return folder
     if not _HUB_ID.fullmatch(name) or folder.exists():
         return None
+
     from huggingface_hub import snapshot_download
 
     try:
         return Path(snapshot_download(ALIASES.get(name, name), local_files_only=True))
     except OSError:  # LocalEntryNotFoundError is one
         return None
-
-
-def _tokenizer_for(file: Path) -> Path:
-    """A folder with CLIP's tokenizer for a checkpoint file: tokenizer/ beside it, or the hub's."""
-    beside = file.parent / "tokenizer"
-    if beside.is_dir():
-        return beside
-    try:
-        return _snapshot(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*", "special_tokens*"])
-    except ModelError as error:
-        raise ModelError(
-            f"{file} holds no tokenizer, and {TOKENIZER} cannot be downloaded. Copy the "
-            f"tokenizer/ folder of any Stable Diffusion model beside it, to {beside}."
-        ) from error
-
-
-def _download(hub_id: str, wanted: tuple[str, ...]) -> Path:
-    """The hub's snapshot folder, of the files that are needed only (fp16 if no other)."""
-    folder = _snapshot(hub_id, [name.format("") for name in wanted])
-    if (folder / "unet").is_dir() and not any((folder / "unet").glob("*.safetensors")):
-        folder = _snapshot(hub_id, [name.format(".fp16") for name in wanted])
-    return folder
-
-
-def _snapshot(hub_id: str, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        OfflineModeIsEnabled,
-    )
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns))
-    except GatedRepoError as error:
-        raise ModelError(
-            f"{hub_id} asks you to accept its licence on the hub first, then: hf auth login."
-        ) from error
-    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
-        raise ModelError(
-            f"There is no folder {hub_id!r} here, no copy of that hub model in the cache, and the "
-            f"hub cannot be reached. Go online once, or give a folder or {_built_in()}."
-        ) from error
-    except (HfHubHTTPError, OSError) as error:
-        raise ModelError(
-            f"{hub_id} could not be downloaded: {sentence(str(error)[:200])} "
-            f"Check the name (no folder {hub_id!r} is here either), or use {_built_in()}."
-        ) from error
-
-
-def _built_in() -> str:
-    return " or ".join(f"--model {name}" for name in BUILT_IN)
 
 
 def device_of(device: str | torch.device) -> torch.device:

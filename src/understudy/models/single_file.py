@@ -1,8 +1,9 @@
-"""A single checkpoint file of Stable Diffusion 1.x, 2.x or XL -> a model folder in the cache.
+"""A single checkpoint file -> a model folder in the cache.
 
 Such a file holds the weights under their first names (CompVis, Stability) and nothing else. The
-shapes tell the networks' configurations, diffusers renames the weights; the folder that results
-is kept, and loaded and checked as any other.
+shapes tell the networks' configurations, diffusers renames the weights of Stable Diffusion 1.x, 2.x
+and XL; files of flow transformers are converted in transformer/single_file.py. The folder that
+results is kept, and loaded and checked as any other.
 """
 
 from __future__ import annotations
@@ -22,29 +23,35 @@ from understudy.files.cache import Cache
 from understudy.files.origins import Origin
 from understudy.files.reading import read_json
 from understudy.files.tensors import save_tensors
+from understudy.models.family import tokenizer_of
 from understudy.models.parts import check_model
 from understudy.models.pipeline_index import config_of, index_of
 from understudy.models.single_file_marks import scaling_factor_of, scheduler_of, sidecar
 from understudy.models.single_file_shapes import (
     CONFIGS,
     UNET,
-    UNREAD,
     VAE,
     family_of,
+    refuse_unused,
     unplaced,
 )
 from understudy.models.tokenizer_files import check_tokenizer
+from understudy.models.transformer.load import check_flow_model
+from understudy.models.transformer.single_file import FindPart, flow_layout, write_flow_folder
+from understudy.models.transformer.single_file_shapes import Layout
 from understudy.untrusted.checkpoint_file import read_file
 
-FORMAT = 3
+FORMAT = 4
+PARTS = ("vae", "scheduler", "text_encoder", "text_encoder_2", "text_encoder_3")
 LEFT_OUT = "left-out.json"  # in the folder: a line on tensors that are not used
 
 
-def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
+def as_folder(file: Path, find_tokenizer: Callable[[], Path], find_part: FindPart) -> Path:
     """The file's model folder, made when it is first asked for.
 
-    find_tokenizer gives a folder with CLIP's tokenizer, which no such file holds. Raises ModelError
-    for a file that is damaged, not a whole model, or of another family.
+    find_tokenizer gives a folder with CLIP's tokenizer, which no such file holds; find_part one
+    with a part that a flow model's file lacks. Raises ModelError for a file that is damaged, not a
+    whole model, or of another family.
     """
     cache, name = _place(file)
     folder = cache.folder / name
@@ -53,7 +60,11 @@ def as_folder(file: Path, find_tokenizer: Callable[[], Path]) -> Path:
             cache.used(name)
             return folder
         try:
-            _convert(file, folder, find_tokenizer)
+            layout = flow_layout(file)
+            if layout is None:
+                _convert(file, folder, find_tokenizer)
+            else:
+                _convert_flow(file, folder, layout, find_part)
         except BaseException:  # Ctrl-C too: half a model takes gigabytes
             shutil.rmtree(folder, ignore_errors=True)
             raise
@@ -74,10 +85,36 @@ def left_out(file: Path) -> tuple[str, ...]:
 def _place(file: Path) -> tuple[Cache, str]:
     """The cache, and the name of the file's folder in it, made or not."""
     status = file.resolve().stat()
-    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT)
+    parts = (str(file.resolve()), status.st_size, status.st_mtime_ns, sidecar(file), FORMAT,
+             _beside(file))  # fmt: skip
     key = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
     name = f"{file.stem[:60]}-{key}"
     return Cache.user("models", [Origin("model", file.name)]), name
+
+
+def _beside(file: Path) -> list[tuple[str, int, int]]:
+    """Name, size and time of the files in the parts of a model beside a checkpoint file."""
+    parts = [file.parent / name for name in (*PARTS, *map(tokenizer_of, PARTS))]
+    inside = [one for part in parts if part.is_dir() for one in sorted(part.iterdir())]
+    known = [(f"{one.parent.name}/{one.name}", one.stat()) for one in inside if one.is_file()]
+    return [(name, told.st_size, told.st_mtime_ns) for name, told in known]
+
+
+def _convert_flow(file: Path, folder: Path, layout: Layout, find_part: FindPart) -> None:
+    """The same as _convert for a flow transformer."""
+    line = write_flow_folder(file, folder, layout, find_part)
+    _check(file, folder, check_flow_model)
+    if line:
+        _write_json(folder / LEFT_OUT, line)
+
+
+def _check(file: Path, folder: Path, check: Callable[[Path], object]) -> None:
+    """Check a folder as loading does; errors name the user's file."""
+    try:
+        check(folder)
+    except ModelError as error:
+        reason = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
+        raise ModelError(f"{file}, as a model folder: {reason}") from error
 
 
 def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> None:
@@ -107,11 +144,7 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
     _write_tokenizers(folder, family, find_tokenizer())
     _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
     _write_json(folder / "model_index.json", index_of(folder, {}))
-    try:
-        check_model(folder)
-    except ModelError as error:
-        reason = str(error).replace(f"{folder}/", "").replace(str(folder), "it")
-        raise ModelError(f"{file}, as a model folder: {reason}") from error
+    _check(file, folder, check_model)
     if line := unplaced(file, family, tensors):
         _write_json(folder / LEFT_OUT, line)
 
@@ -128,11 +161,11 @@ def _renamed(
     if part == "unet":
         own = {name: value for name, value in tensors.items() if name.startswith(UNET)}
         renamed = rules.convert_ldm_unet_checkpoint(own, config)
-        _refuse_unused(file, "U-Net", own, renamed)
+        refuse_unused(file, "U-Net", own, renamed)
     elif part == "vae":
         own = {name: value for name, value in tensors.items() if name.startswith(VAE)}
         renamed = rules.convert_ldm_vae_checkpoint(own, config)
-        _refuse_unused(file, "autoencoder", own, renamed)
+        refuse_unused(file, "autoencoder", own, renamed)
     elif family == "2" or part == "text_encoder_2":
         renamed = _open_clip(file, tensors, family, config)
     else:
@@ -142,22 +175,6 @@ def _renamed(
         if not value.float().isfinite().all():
             raise ModelError(f"{file}: {part}.{name} holds values that are not finite (NaN).")
     return {name: value.contiguous().clone() for name, value in kept.items()}
-
-
-def _refuse_unused(
-    file: Path, part: str, own: Mapping[str, Tensor], used: Mapping[str, Tensor]
-) -> None:
-    """Raise ModelError for tensors of a part that are not among those used, nor known as unread.
-
-    A used tensor begins in memory where the file's tensor does; it may be a view of it.
-    """
-    there = {value.data_ptr() for value in used.values()}
-    names = [n for n, value in own.items() if value.numel() and value.data_ptr() not in there]
-    if unknown := sorted(name for name in names if not UNREAD.search(name)):
-        raise ModelError(
-            f"{file} holds {len(unknown)} tensors that no {part} of its family has, the first "
-            f"is {unknown[0][:100]!r}. It belongs to another kind of model."
-        )
 
 
 def _open_clip(
@@ -181,7 +198,7 @@ def _open_clip(
     known = {f"{prefix}{name}" for name in layers.values()}
     strange = {k: v for k, v in own.items() if k not in known}
     inside = {k: v for k, v in strange.items() if k.startswith(f"{prefix}transformer.")}
-    _refuse_unused(file, "text encoder", strange, inside)
+    refuse_unused(file, "text encoder", strange, inside)
     like = SimpleNamespace(config=SimpleNamespace(hidden_size=config["hidden_size"]))
     return convert_open_clip_checkpoint(like, own, prefix)
 

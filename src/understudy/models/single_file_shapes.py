@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -38,6 +38,16 @@ HEAD = 64
 Tensors = Mapping[str, Tensor]
 
 
+@runtime_checkable
+class Shaped(Protocol):
+    """A tensor, or what a file's header says of one."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Its sizes."""
+        ...
+
+
 def family_of(file: Path, tensors: Tensors) -> str:
     """ "1", "2" or "xl"; ModelError, naming what is missing, for anything but a whole model."""
 
@@ -46,8 +56,9 @@ def family_of(file: Path, tensors: Tensors) -> str:
 
     if not has(UNET):
         raise ModelError(
-            f"{file} is not a full Stable Diffusion checkpoint: it has no {UNET}* weights. For a "
-            "LoRA or an embedding use: understudy concept import."
+            f"{file} is not a full checkpoint of a supported model: it has no {UNET}* weights, nor "
+            "those of a flow transformer under their original names. For a LoRA or an embedding "
+            "use: understudy concept import."
         )
     if has("conditioner.embedders.0.model."):
         raise ModelError(f"{file} is an XL refiner. Use the XL base model.")
@@ -70,6 +81,22 @@ def unplaced(file: Path, family: str, tensors: Tensors) -> str:
         return ""
     shown = listed(f"{name} ({count})" for name, count in sorted(counts.items()))
     return f"{file.name} has tensors that its model does not use; they are ignored: {shown}."
+
+
+def refuse_unused(
+    file: Path, part: str, own: Mapping[str, Tensor], used: Mapping[str, Tensor]
+) -> None:
+    """Raise ModelError for tensors of a part that are not among those used, nor known as unread.
+
+    A used tensor begins in memory where the file's tensor does; it may be a view of it.
+    """
+    there = {value.data_ptr() for value in used.values()}
+    names = [n for n, value in own.items() if value.numel() and value.data_ptr() not in there]
+    if unknown := sorted(name for name in names if not UNREAD.search(name)):
+        raise ModelError(
+            f"{file} holds {len(unknown)} tensors that no {part} of its family has, the first "
+            f"is {unknown[0][:100]!r}. It belongs to another kind of model."
+        )
 
 
 def unet_config(tensors: Tensors) -> dict[str, Any]:
@@ -132,13 +159,15 @@ def vae_config(tensors: Tensors, scaling_factor: float) -> dict[str, Any]:
     }
 
 
-def clip_config(tensors: Tensors, prefix: str) -> dict[str, Any]:
-    """transformers' configuration of OpenAI's CLIP text encoder."""
+def clip_config(
+    tensors: Mapping[str, Shaped], prefix: str, act: str = "quick_gelu"
+) -> dict[str, Any]:
+    """transformers' configuration of a CLIP text encoder. act: OpenAI's own, "gelu" of others."""
     layers = _count(tensors, rf"{re.escape(prefix)}.*encoder\.layers\.(\d+)\.")
     words = tensors[_first(tensors, prefix, "token_embedding.weight")]
     places = tensors[_first(tensors, prefix, "position_embedding.weight")]
     inner = tensors[_first(tensors, prefix, "layers.0.mlp.fc1.weight")].shape[0]
-    return _text_config(words, places, layers, inner, "quick_gelu", words.shape[1])
+    return _text_config(words, places, layers, inner, act, words.shape[1])
 
 
 def open_clip_config(tensors: Tensors, prefix: str, *, unread: int) -> dict[str, Any]:
@@ -152,7 +181,7 @@ def open_clip_config(tensors: Tensors, prefix: str, *, unread: int) -> dict[str,
 
 
 def _text_config(
-    words: Tensor, places: Tensor, layers: int, inner: int, act: str, pooled: int
+    words: Shaped, places: Shaped, layers: int, inner: int, act: str, pooled: int
 ) -> dict[str, Any]:
     count, width = words.shape
     return {
@@ -171,13 +200,13 @@ def _text_config(
     }
 
 
-def _count(tensors: Tensors, pattern: str) -> int:
+def _count(tensors: Iterable[str], pattern: str) -> int:
     """One more than the highest number that names show at the pattern's group."""
     found = [re.match(pattern, name) for name in tensors]
     return 1 + max((int(match[1]) for match in found if match), default=-1)
 
 
-def _first(tensors: Tensors, prefix: str, ending: str) -> str:
+def _first(tensors: Iterable[str], prefix: str, ending: str) -> str:
     for name in tensors:
         if name.startswith(prefix) and name.endswith(ending):
             return name

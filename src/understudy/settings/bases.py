@@ -1,12 +1,15 @@
 """Published flow models: licence, whether the hub asks to accept it, and what may be trained.
 
-Licences are those of the model cards; follow the card, which may change. Sizes are of the
-configurations that were published with the weights. Free of torch.
+Licences are those of the model cards; follow the card, which may change. Compared with the card or
+a copy of it in November 2026: SD 3 medium and 3.5 medium, FLUX.1-dev, FLUX.2 klein 4B and 9B,
+Z-Image and its Turbo. The others are from memory. Sizes are of the configurations that were
+published with the weights. Free of torch.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any, cast
 
 from understudy.errors import InputError
 from understudy.files.reading import read_json
+from understudy.settings.checkpoints import is_schnell
 
 APACHE, MIT = "Apache-2.0", "MIT"
 STABILITY = "Stability AI Community License (free below 1 M USD of yearly revenue)"
@@ -94,18 +98,34 @@ DISTILLED = {
     "schnell": "black-forest-labs/FLUX.1-dev",
     "z-image-turbo": "Tongyi-MAI/Z-Image",
     "large-turbo": "stabilityai/stable-diffusion-3.5-large",
+    "klein-4b": "black-forest-labs/FLUX.2-klein-base-4B",
+    "klein-9b": "black-forest-labs/FLUX.2-klein-base-9B",
 }
+# What the names of checkpoint files say beside the model: "flux1-dev-fp8", "z_image_turbo_bf16".
+_PRECISION = re.compile(r"(bf16|fp16|fp32|fp8(e4m3fn|e5m2)?|diffusers|inclclips(t5xxlfp(8|16))?)$")
 
 
 def base_named(model: str) -> Base | None:
-    """The published model of a hub id, or of a folder whose name or index says it."""
+    """The published model of a hub id, or of a folder or checkpoint file whose name or index says
+    it."""
     name = model.rstrip("/").lower()
     said = _said(Path(model).expanduser()).lower()
     ends = (name.rsplit("/", 1)[-1], said.rsplit("/", 1)[-1])
+    file = _letters(Path(name).stem) if name.endswith(".safetensors") else ""
     for base in BASES:
-        if base.hub_id.lower() in (name, said) or base.hub_id.lower().rsplit("/", 1)[-1] in ends:
+        end = base.hub_id.lower().rsplit("/", 1)[-1]
+        if base.hub_id.lower() in (name, said) or end in ends or _letters(end) == file:
             return base
     return None
+
+
+def _letters(name: str) -> str:
+    """Letters and digits of a model's name, without its precision: "sd3.5_large_fp8" and
+    "stable-diffusion-3.5-large" are alike."""
+    plain = re.sub(r"[^a-z0-9]", "", name)
+    while (short := _PRECISION.sub("", plain)) != plain:
+        plain = short
+    return re.sub(r"^sd3", "stablediffusion3", plain)
 
 
 def trained_instead(model: str) -> str:
@@ -124,7 +144,10 @@ def trained_instead(model: str) -> str:
     if index.get("_class_name") == _FLUX:
         network = _object(folder / "transformer" / "config.json")
         return "" if network.get("guidance_embeds") else "black-forest-labs/FLUX.1-dev"
-    return next((known for word, known in DISTILLED.items() if word in folder.name.lower()), "")
+    if folder.suffix == ".safetensors" and is_schnell(folder):
+        return "black-forest-labs/FLUX.1-dev"
+    said = folder.name.lower().replace("_", "-")
+    return next((known for word, known in DISTILLED.items() if word in said), "")
 
 
 def check_trainable(model: str) -> None:

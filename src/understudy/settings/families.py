@@ -18,6 +18,7 @@ from typing import Any, cast
 from understudy.files.builtin import builtin_folder
 from understudy.files.reading import read_json
 from understudy.settings.bases import base_named, trained_instead
+from understudy.settings.checkpoints import flow_family_of_file
 from understudy.settings.resolve import Value, Values
 
 MAX_BYTES = 100_000
@@ -53,6 +54,7 @@ def _family(
         "edit p2p": {**_P2P, **run},
         "edit pnp": {**_P2P, **run, "inversion_steps": 0, "feature_steps": 10, "negative": ""},
         "edit hiper": run,
+        "edit instruct": run,
         "learn": {"prior_steps": steps, "prior_guidance": guidance, "train_text_encoder": False},
         "learn lora": {"targets": targets, "rank": 16, "steps": 1000},
         **more,
@@ -81,7 +83,7 @@ _UNGUIDED: Values = {"guidance": 1.0, "source_guidance": 1.0}
 
 def _distilled(steps: int) -> dict[str, Values]:
     plain: Values = {"steps": steps, "guidance": 1.0}
-    edits = {f"edit {method}": plain for method in ("p2p", "pnp", "hiper")}
+    edits = {f"edit {method}": plain for method in ("p2p", "pnp", "hiper", "instruct")}
     flows = {f"edit {method}": {**_UNGUIDED, "steps": steps, "n_max": 50}
              for method in ("flowedit", "flowalign")}  # fmt: skip
     return {"generate": plain, "invert": plain, "swap": plain, **edits, **flows}
@@ -99,10 +101,12 @@ HUB_IDS = {
 
 
 def flow_family(model: str) -> str | None:
-    """The flow family of a model's name, folder or hub id; None for any other kind of model."""
+    """The flow family of a model's name, folder, file or hub id; None for any other model."""
     folder = builtin_folder(model) or (Path(model).expanduser() if model else None)
     if folder is not None and os.path.lexists(folder):
-        return _of_folder(folder)
+        return (
+            flow_family_of_file(folder) if folder.suffix == ".safetensors" else _of_folder(folder)
+        )
     known = (family for part, family in HUB_IDS.items() if part in model.lower())
     return next(known, None) if "/" in model else None
 
@@ -124,7 +128,8 @@ def family_suits(model: str) -> Mapping[str, Values]:
     elif base is not None and base.hub_id in CARDS:
         steps, guidance = CARDS[base.hub_id]
         run: Values = {"steps": steps, "guidance": guidance}
-        verbs = ("generate", "invert", "swap", "edit p2p", "edit pnp", "edit hiper")
+        edits = ("edit p2p", "edit pnp", "edit hiper", "edit instruct")
+        verbs = ("generate", "invert", "swap", *edits)
         own = {**dict.fromkeys(verbs, run),
                "learn": {"prior_steps": steps, "prior_guidance": guidance}}  # fmt: skip
     return {verb: {**general.get(verb, {}), **own.get(verb, {})} for verb in (*general, *own)}
