@@ -33,9 +33,10 @@ def edit(
     inversion: Method = None,
     json: JsonOption = False,
 ) -> None:
-    """Edit a photo by text: prompt-to-prompt, plug-and-play, HiPer or FlowEdit.
+    """Edit a photo by text: prompt-to-prompt, plug-and-play, HiPer, FlowEdit or an instruction.
 
-    The photo is inverted first. The inversion is cached for later edits of the photo.
+    The photo is inverted first, unless the method needs no inversion. The inversion is cached for
+    later edits of the photo.
     """
     if inversion is not None and inversion not in METHODS:
         raise InputError(f"--inversion must be one of {', '.join(METHODS)}. Got {inversion!r}.")

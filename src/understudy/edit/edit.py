@@ -38,7 +38,12 @@ from understudy.transfer.source_target import (
 )
 from understudy.transfer.step import StochasticNoise
 
-WITHOUT_WORDS = ("pnp", "flowedit", "flowalign")  # methods without options for single words
+WITHOUT_WORDS = (
+    "pnp",
+    "flowedit",
+    "flowalign",
+    "instruct",
+)  # methods without options for single words
 
 
 @dataclass(frozen=True)
@@ -80,8 +85,9 @@ def edit_steps(
     """
     settings = settings or EditSettings.filled({}, model.name)
     source, targets = source_of(source), targets_of(targets)
-    if settings.method in ("flowedit", "flowalign"):
-        raise InputError(f"{settings.method} needs no inversion: call edit.flow_edit_steps.")
+    if settings.method in ("flowedit", "flowalign", "instruct"):
+        call = "instruct_steps" if settings.method == "instruct" else "flow_edit_steps"
+        raise InputError(f"{settings.method} needs no inversion: call edit.{call}.")
     asked = prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
     check(model, source.inversion, settings)
     mask = mask_of(targets)

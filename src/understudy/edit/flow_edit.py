@@ -139,7 +139,7 @@ def flow_edit_steps(
     for target in named:
         model.tokenize(spelled(target.prompt, *concepts))
     scale = settings.tail_scale or None
-    texts = Text.cat([_text(model, target, concepts, scale) for target in named])
+    texts = Text.cat([target_text(model, target, concepts, scale) for target in named])
     reader = _Velocities(model, model.embed([source_prompt]), texts, model.embed([""]))
     walk = Walk(
         times_of(model, settings.steps, latents),
@@ -168,9 +168,10 @@ def flow_edit_steps(
         yield EditStep(0, 1, 0.0, wide(latents).expand(len(named), -1, -1, -1), where, 0)
 
 
-def _text(
+def target_text(
     model: DiffusionModel, target: Target, concepts: Sequence[Concept], scale: float | None
 ) -> Text:
+    """What the network reads of a target, with the concepts that its prompt names."""
     if target.text is not None:
         return target.text
     return embedded(model, [target.prompt], *concepts, tail_scale=scale)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ from torch.nn import functional as F
 
 from understudy.concept import Concept, applied
 from understudy.diffusion.sampler import sample_steps
-from understudy.edit import edit
+from understudy.edit import edit, instruct_steps
+from understudy.edit.instruct import ReferenceModel
 from understudy.errors import InputError
 from understudy.evaluate.bench import BenchCase, Known
 from understudy.evaluate.setup import Setup
@@ -166,6 +168,28 @@ def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
         return edit(here.model, inversion, target, how, concepts=(concept,))
 
 
+@torch.no_grad()
+def instructed(case: BenchCase, setup: Setup | None, *, photos: bool) -> Picture:
+    """The source edited by an instruction, without inversion: the baseline of models that read
+    pictures. The toy is the learnt concept, or what the photos of it show (FLUX.2)."""
+    here = on(setup)
+    how = here.settings(EditSettings, method="instruct")
+    latents = here.model.encode(case.source.to(here.model.device))
+    if photos:
+        seen = [here.model.encode(one.to(here.model.device)) for one in case.photos.split(1)]
+        most = here.model.references if isinstance(here.model, ReferenceModel) else 0
+        seen = seen[: max(1, most - 1)]
+        where = "picture 2" if len(seen) == 1 else f"pictures 2 to {len(seen) + 1}"
+        says = f"replace the {case.noun} in picture 1 with the {case.class_noun} in {where}"
+        *_, last = instruct_steps(here.model, latents, says, how, references=seen)
+        return here.model.decode(last.target)
+    concept = _concept(case, here)
+    says = f"replace the {case.noun} with {{{concept.name}}}"
+    with applied(here.model, concept):
+        *_, last = instruct_steps(here.model, latents, says, how, concepts=(concept,))
+    return here.model.decode(last.target)
+
+
 def _inverted(case: BenchCase, setup: Setup, how: InvertSettings) -> Inversion:
     """The source inverted by the model with its concepts applied; made once for all methods."""
     cache = setup.store / "inversions"
@@ -213,6 +237,15 @@ def _of_edit(method: str) -> Method:
     return Method(make, f"edit --method {method}, the learnt toy named", listens)
 
 
+def _of_instruction(photos: bool) -> Method:
+    def listens(setup: Setup) -> tuple[Settings, ...]:
+        how = setup.settings(EditSettings, method="instruct")
+        return (how,) if photos else (setup.settings(LearnSettings), how)
+
+    says = "photos of the toy as references" if photos else "the learnt toy named"
+    return Method(partial(instructed, photos=photos), f"edit --method instruct, {says}", listens)
+
+
 METHODS: Mapping[str, Method] = {
     "right-answer": Method(right_answer, "the right answer itself", needs_answer=True),
     "no-swap": Method(no_swap, "the source, untouched"),
@@ -229,5 +262,7 @@ METHODS: Mapping[str, Method] = {
         lambda setup: (setup.settings(LearnSettings), setup.settings(GenerateSettings)),
     ),
     **{name: _of_edit(name) for name in ("p2p", "pnp")},
+    "instruct": _of_instruction(False),
+    "instruct-photos": _of_instruction(True),
     **{f"photoswap-{preset}": _of_preset(preset) for preset in PRESETS},
 }

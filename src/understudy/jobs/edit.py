@@ -1,12 +1,12 @@
 """The job `edit`: edits a photo by text, with any of the editing methods.
 
-Invert the photo with the concepts applied (FlowEdit and FlowAlign need no inversion), edit, write a
-picture for each target prompt.
+Invert the photo with the concepts applied (FlowEdit, FlowAlign and instructions need no inversion),
+edit, write a picture for each target prompt.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,15 @@ from torch import Tensor, no_grad
 
 from understudy.concept import Concept, applied, with_strengths
 from understudy.diffusion.sampler import starting_noise
-from understudy.edit import WordEdits, edit_steps, flow_edit_steps, prepared
-from understudy.edit.flow_edit import check_flow
+from understudy.edit import (
+    EditStep,
+    WordEdits,
+    edit_steps,
+    flow_edit_steps,
+    instruct_steps,
+    prepared,
+)
+from understudy.edit.instruct import check_references
 from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
 from understudy.files.cache import Cache
@@ -31,6 +38,8 @@ from understudy.jobs.words import check_edited_words
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.recipe import Recipe
+from understudy.pictures.region import Region, cut
+from understudy.pictures.tensors import to_tensor
 from understudy.settings import EditSettings, InvertSettings, RunSettings
 from understudy.settings.edit import inversion_for
 from understudy.settings.inputs import EditInputs
@@ -38,6 +47,7 @@ from understudy.settings.marks import MarkSettings
 from understudy.transfer.source_target import Target, with_mask
 
 FLOW_EDITS = ("flowedit", "flowalign")
+UNINVERTED = (*FLOW_EDITS, "instruct")
 
 
 def edit(
@@ -56,12 +66,15 @@ def edit(
     targets = tuple(Target(target, blended_words(given.blend)) for target in to)
     work.photo(given.photo)
     concepts = with_strengths(work.concepts(given.concept), to)
-    check(settings, concepts, seed)
+    check(settings, concepts, seed, given.reference)
     check_edited_words(work, given.prompt, targets, words, concepts)
     selected = Selected(given.mask, given.select, given.sam)
     selected.checked(given.photo if seed is None else None)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
+        if settings.method == "instruct":
+            check_references(model, 1 + len(given.reference))
+        references = _references(work, model, given.reference)
         if seed is None:
             # Without a blend an edit may change all of the photo.
             shown = to if given.blend else ()
@@ -71,11 +84,13 @@ def edit(
             source = _from_seed(work, model, given)
         redrawn, cache = _redrawn(model, source), inversions(work)
         edited = yield from reworded(
-            model, source, targets, settings, asked, words=words, concepts=concepts, cache=cache
-        )
+            model, source, targets, settings, asked, words=words, concepts=concepts, cache=cache,
+            references=references,
+        )  # fmt: skip
         method = asked.method if seed is None else "seed"
-        method = "none" if settings.method in FLOW_EDITS else method
+        method = "none" if settings.method in UNINVERTED else method
         facts = {"prompt": given.prompt, "inversion": method, "reweight": given.reweight}
+        facts |= {"reference": given.reference} if given.reference else {}
         facts |= {"window": given.window, "blend": given.blend, "preserve": given.preserve}
         said = {**facts, "cache": edited.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
@@ -135,20 +150,22 @@ def reworded(
     words: WordEdits | None = None,
     concepts: tuple[Concept, ...] = (),
     cache: Cache | None = None,
+    references: Sequence[Float[Tensor, "1 3 _ _"]] = (),
 ) -> Events[Edited]:
     """Invert the source and edit it, with the concepts applied to the model.
 
     A source with a seed starts from that seed's noise instead of the photo's. cache: of
-    inversions; None keeps nothing.
+    inversions; None keeps nothing. references: further pictures of an instruction.
     """
     with applied(model, *concepts):
         # Wrong prompts and words are reported before minutes of inversion.
         prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
         targets = with_mask(targets, source.mask)
         found, kept = "nothing", ""
-        if settings.method in FLOW_EDITS:
-            picture = yield from _by_flow(model, source, targets, settings, concepts)
-            return Edited(picture, found)
+        if settings.method in UNINVERTED:
+            steps = _uninverted(model, source, targets, settings, concepts, references)
+            last = yield from watched(steps, "Editing")
+            return Edited(decoded(model, last.target).cpu(), found)
         if source.seed is None:
             made = yield from inverted(model, source, asked, cache=cache)
             inversion, found, kept = made.inversion, made.found, made.kept
@@ -161,21 +178,35 @@ def reworded(
         return Edited(decoded(model, last.target).cpu(), found)
 
 
-def _by_flow(
+def _uninverted(
     model: DiffusionModel,
     source: InputPicture,
     targets: Sequence[Target],
     settings: EditSettings,
     concepts: tuple[Concept, ...],
-) -> Events[Float[Tensor, "k 3 h w"]]:
-    """FlowEdit or FlowAlign, which need no inversion."""
-    check_flow(model, settings.method)
+    references: Sequence[Float[Tensor, "1 3 _ _"]],
+) -> Iterator[EditStep]:
+    """The steps of FlowEdit, FlowAlign or an instruction, which need no inversion."""
     assert source.picture is not None, "a photo was given"
     with no_grad():
         latents = model.encode(source.picture.to(model.device))
-    steps = flow_edit_steps(model, latents, source.prompt, targets, settings, concepts=concepts)
-    last = yield from watched(steps, "Editing")
-    return decoded(model, last.target).cpu()
+        more = [model.encode(one.to(model.device)) for one in references]
+    if settings.method == "instruct":
+        return instruct_steps(model, latents, targets, settings, concepts=concepts, references=more)
+    return flow_edit_steps(model, latents, source.prompt, targets, settings, concepts=concepts)
+
+
+def _references(work: Work, model: DiffusionModel, files: Sequence[str]) -> list[Tensor]:
+    """The pictures "1 3 h w" of --reference, each at its own shape and the model's area."""
+    found: list[Tensor] = []
+    for file in files:
+        photo = work.photo(Path(file), "reference")
+        height, width = photo.size
+        room = model.picture_size[0] * model.picture_size[1]
+        scale, step = min(1.0, (room / (height * width)) ** 0.5), getattr(model, "multiple", 1)
+        high, wide = (max(step, int(side * scale) // step * step) for side in photo.size)
+        found.append(to_tensor(cut(photo.pixels, Region(0, 0, width, height), (high, wide))))
+    return found
 
 
 def files(out: Path, count: int) -> list[Path]:
@@ -187,8 +218,16 @@ def files(out: Path, count: int) -> list[Path]:
     return outs
 
 
-def check(settings: EditSettings, concepts: tuple[Concept, ...], seed: int | None) -> None:
-    """Refuse what HiPer lacks, and what only HiPer has, before a model is loaded."""
+def check(
+    settings: EditSettings,
+    concepts: tuple[Concept, ...],
+    seed: int | None,
+    references: Sequence[str] = (),
+) -> None:
+    """Refuse what HiPer lacks, and what only HiPer or an instruction has, before a model is
+    loaded."""
+    if references and settings.method != "instruct":
+        raise InputError(f"--reference goes with --method instruct alone. Got {settings.method}.")
     if settings.method == "hiper" and all(c.tail is None for c in concepts):
         raise InputError(
             "--method hiper needs a concept that was learnt from the photo. Make one with "

@@ -39,6 +39,8 @@ class Family:
         text_tokens: length of the longest text encoder's sequence, padding included.
         patch: latent cells along a side of an image token; None = read from the configuration.
         by_steps: whether the dynamic shift depends on the number of steps (FLUX.2).
+        refers: pipelines of the models that were trained to read reference pictures.
+        references: how many of them at most.
     """
 
     name: str
@@ -54,6 +56,8 @@ class Family:
     text_tokens: int = 512
     patch: int | None = 2
     by_steps: bool = False
+    refers: tuple[str, ...] = ()
+    references: int = 0
 
     @property
     def flows(self) -> bool:
@@ -105,6 +109,8 @@ FLUX = Family(
     network="FluxTransformer2DModel",
     encoders={"text_encoder": CLIP, "text_encoder_2": T5},
     tokenizers={"tokenizer": "CLIPTokenizer", "tokenizer_2": "T5TokenizerFast"},
+    refers=("FluxKontextPipeline",),
+    references=1,
 )
 
 CHROMA = Family(
@@ -142,6 +148,8 @@ FLUX2_KLEIN = Family(
     tokenizers={"tokenizer": "Qwen2TokenizerFast"},
     patch=1,
     by_steps=True,
+    refers=("Flux2KleinPipeline",),
+    references=4,
 )
 
 FLUX2 = Family(
@@ -153,6 +161,8 @@ FLUX2 = Family(
     tokenizers={"tokenizer": "PreTrainedTokenizerFast"},
     patch=1,
     by_steps=True,
+    refers=("Flux2Pipeline",),
+    references=10,
 )
 
 # SDXL before SD: the patterns of SD match its pipelines, too.

@@ -21,7 +21,7 @@ from understudy.models.family import Family, family_named
 from understudy.models.folder import family_in, parameter_counts
 from understudy.models.transformer.assemble import NETWORKS
 from understudy.models.transformer.configs import network_config
-from understudy.models.transformer.networks import FlowNetwork
+from understudy.models.transformer.network import FlowNetwork
 from understudy.settings import QUANTISED
 from understudy.settings.bases import Base, base_named, trained_instead
 

@@ -10,7 +10,7 @@ from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value
 
-EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign")
+EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign", "instruct")
 
 # p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
 # generated pictures, and "official" those of their notebook for real photos (null-text inversion).
@@ -19,18 +19,20 @@ EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign")
 # values, unless something else suits the model. Step counts are for PUBLISHED_STEPS steps.
 NEGATIVE = "ugly, blurry, black, low res, unrealistic"
 # flowedit: Kulikov et al. 2024, arXiv:2412.08629, as its authors run SD3. flowalign: Kim et al.
-# 2025, arXiv:2505.23145.
+# 2025, arXiv:2505.23145. instruct: the model card of FLUX.1 Kontext; other models have their own.
 _COUNTS = ("cross_map_steps", "self_map_steps", "feature_steps", "n_max", "n_min")
 _P2P: dict[str, Value] = {"cross_map_steps": 40, "self_map_steps": 20, "self_map_side": 16}
 _PNP: dict[str, Value] = {"self_map_steps": 25, "feature_steps": 40, "inversion_steps": 999}
 _HIPER: dict[str, Value] = {"cross_map_steps": 0, "self_map_steps": 0, "tail_scale": 1.0}
 _FLOW: dict[str, Value] = {"n_max": 33, "guidance": 13.5, "source_guidance": 3.5}
+_INSTRUCT: dict[str, Value] = {"steps": 28, "guidance": 2.5}
 _METHODS: dict[str, dict[str, Value]] = {
     "p2p": {**_P2P, "self_map_steps": 25, "self_map_side": 32, "blend_start": 0.2},
     "pnp": {**_PNP, "negative": NEGATIVE},
     "hiper": {**_HIPER, "tail_scale": 0.8},
     "flowedit": _FLOW,
     "flowalign": {**_FLOW, "source_guidance": 1.0},
+    "instruct": _INSTRUCT,
 }
 PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "p2p": {"best": {}, "paper": {**_P2P, "blend_start": 0.0}, "official": _METHODS["p2p"]},
@@ -38,12 +40,14 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "hiper": {"best": {}, "paper": _HIPER, "official": _METHODS["hiper"]},
     "flowedit": {"best": {}, "paper": _METHODS["flowedit"], "official": _METHODS["flowedit"]},
     "flowalign": {"best": {}, "paper": _METHODS["flowalign"], "official": _METHODS["flowalign"]},
+    "instruct": {"best": {}, "paper": _INSTRUCT, "official": _INSTRUCT},
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """New words for a photo: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign."""
+    """A photo edited by text: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign, or
+    an instruction to a model that reads pictures (instruct)."""
 
     filling: ClassVar[Layers] = Layers(
         verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
@@ -75,7 +79,7 @@ class EditSettings(Settings):
         32, "p2p, hiper: largest resolution of those self-attention maps, 16 or 32", at_least=1
     )
     feature_steps: int = knob(40, "pnp: steps that use the source's features", at_least=0)
-    negative: str = knob("", "pnp: negative prompt")
+    negative: str = knob("", "pnp, instruct: negative prompt")
     inversion_steps: int = knob(
         0, "pnp: steps of the inversion; 0: as many as --steps", at_least=0, at_most=1000
     )
@@ -104,7 +108,7 @@ class EditSettings(Settings):
         1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
     )
     noise_seed: int = knob(
-        0, "seed of the noise of --eta, and of flowedit and flowalign", at_least=0
+        0, "seed of the noise of --eta, and of flowedit, flowalign, instruct", at_least=0
     )
     source_guidance: float = knob(
         1.0, "flowedit: guidance scale of the source prompt", at_least=0, at_most=50
@@ -129,6 +133,7 @@ INVERSIONS = {
     "hiper": "ddim",
     "flowedit": "direct",
     "flowalign": "direct",
+    "instruct": "direct",
 }
 
 

@@ -123,7 +123,12 @@ class EditInputs(MaskInputs):
 
     photo: Path = given("The photo.", positional=True)
     prompt: str = given("Prompt that describes the photo.")
-    to: list[str] = given("Prompt of the result; may be repeated.")
+    to: list[str] = given(
+        "Prompt of the result, or the instruction of --method instruct; may be repeated."
+    )
+    reference: list[str] = given(
+        "instruct: a further picture that --to speaks of; may be repeated.", []
+    )
     concept: list[str] = given(
         "Concept to apply, by name or folder; use {name} in --to. May be repeated.", []
     )

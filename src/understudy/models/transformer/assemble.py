@@ -13,9 +13,9 @@ from understudy.models.transformer import language
 from understudy.models.transformer.autoencoder import Codec, Flux2Codec, KLCodec, QwenCodec
 from understudy.models.transformer.language import LanguageReader
 from understudy.models.transformer.load import FlowParts
+from understudy.models.transformer.network import FlowNetwork
 from understudy.models.transformer.networks import (
     ChromaNetwork,
-    FlowNetwork,
     Flux2Network,
     FluxNetwork,
     QwenNetwork,

@@ -21,6 +21,7 @@ from understudy.diffusion.text import Text, Tokens
 from understudy.errors import InputError
 from understudy.models.compiled import Compiled, recompiled
 from understudy.models.fingerprint import Fingerprint
+from understudy.models.folder import read_json
 from understudy.models.transformer.assemble import (
     codec_of,
     guidance_of_parts,
@@ -29,7 +30,7 @@ from understudy.models.transformer.assemble import (
 )
 from understudy.models.transformer.injection import injecting
 from understudy.models.transformer.load import FlowParts, load_flow_parts
-from understudy.models.transformer.networks import rows_of_time
+from understudy.models.transformer.network import References, rows_of_time
 from understudy.models.transformer.placement import (
     Memory,
     at_work,
@@ -143,6 +144,12 @@ class FlowTransformer:
         return self.network.sites
 
     @property
+    def references(self) -> int:
+        """How many reference pictures it reads at most; 0 where it was not trained to."""
+        kind = str(read_json(self.folder / "model_index.json").get("_class_name", ""))
+        return self.family.references if kind in self.family.refers else 0
+
+    @property
     def multiple(self) -> int:
         """Height and width of a picture in pixels are multiples of this."""
         return self.downscale * self.network.patch
@@ -228,9 +235,11 @@ class FlowTransformer:
         time: Time,
         text: Text,
         control: AttentionControl | None = None,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
         """The velocity, noise - clean, of the latents' dtype; time is sigma.
 
+        references: latents of pictures that every row reads beside its own (see `references`).
         Raises ModelError when an attention layer did not ask the control.
         """
         network = self.network
@@ -238,10 +247,12 @@ class FlowTransformer:
         self._check_size(height * self.downscale, width * self.downscale)
         call = None
         if control is not None:
-            call = network.call(control, (height, width), text)
+            call = network.call(control, (height, width), text, references)
         sigma = rows_of_time(time, latents)
         with network.calls.during(call, network.sites), injecting(network.module, call):
-            output = network.velocity(latents.to(self.dtype), sigma, text.to(self.dtype))
+            output = network.velocity(
+                latents.to(self.dtype), sigma, text.to(self.dtype), references
+            )
         self._evaluated += len(latents)
         return output.to(latents.dtype)
 

@@ -14,75 +14,30 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from understudy.attention.plan import AttentionControl
-from understudy.attention.site import AttentionSite, Block, Kind
 from understudy.diffusion.text import Text
-from understudy.errors import ModelError
-from understudy.models.compiled import Compiled
-from understudy.models.transformer.calls import Call, Calls, Order
-from understudy.models.transformer.packing import packed, places, unpacked
+from understudy.models.transformer.calls import Call, Order
+from understudy.models.transformer.network import (
+    FlowNetwork,
+    Layers,
+    References,
+    double_and_single,
+)
+from understudy.models.transformer.packing import (
+    framed,
+    packed,
+    tokens_in,
+    unpacked,
+    with_references,
+)
 from understudy.models.transformer.processors import (
     Flux2SingleProcessor,
     FluxProcessor,
-    Processor,
     QwenProcessor,
     SD3Processor,
     ZImageProcessor,
 )
 
-Layers = list[tuple[str, Kind, Block, int, Any, type[Processor]]]
 ALIGNED = 32  # Z-Image pads the tokens of image and text to multiples of this
-
-
-class FlowNetwork:
-    """A transformer that predicts velocity. Its attention processors are replaced by ours.
-
-    sites: its attention layers in order of execution; calls: what their processors listen to.
-    patch: latent cells along a side of an image token. order: of the joint sequence. embeds:
-    whether it reads a guidance scale (guidance-distilled). packs: whether 2 x 2 cells are packed
-    into a token outside the network. words: tokens of the text; 0 = as many as the prompt has.
-    """
-
-    order: Order = "text first"
-    patch = 2
-    packs = False
-    words = 0
-
-    def __init__(self, module: nn.Module) -> None:
-        self.module, self.calls = module, Calls()
-        self.compiled: Compiled | None = None
-        self.config = cast(Any, module).config
-        self.embeds = bool(getattr(self.config, "guidance_embeds", False))
-        sites: list[AttentionSite] = []
-        for path, kind, block, number, layer, processor in self.layers():
-            if getattr(layer, "fused_projections", False):
-                raise ModelError(f"{path} has fused projections. Load the model again.")
-            site = AttentionSite(
-                path, kind, len(sites), block, number, number, heads=int(layer.heads)
-            )
-            layer.set_processor(processor(site, self.calls))
-            sites.append(site)
-        self.sites = tuple(sites)
-
-    @property
-    def forward(self) -> Any:
-        """The network's call: compiled where that is wanted and no control takes part."""
-        controlled = self.calls.current is not None
-        return self.module if controlled or self.compiled is None else self.compiled
-
-    def layers(self) -> Layers:
-        """Path, kind, block, number and module of every attention layer, with our processor."""
-        raise NotImplementedError
-
-    def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
-    ) -> Float[Tensor, "r c h w"]:
-        """noise - clean, of the network's dtype."""
-        raise NotImplementedError
-
-    def call(self, control: AttentionControl, size: tuple[int, int], text: Text) -> Call:
-        """One call, for the processors. size: height and width of the latents."""
-        grid = (size[0] // self.patch, size[1] // self.patch)
-        return Call(control, grid, text.tokens.shape[1], self.order)
 
 
 class SD3Network(FlowNetwork):
@@ -106,7 +61,11 @@ class SD3Network(FlowNetwork):
         return found
 
     def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+        self,
+        latents: Float[Tensor, "r c h w"],
+        sigma: Float[Tensor, " r"],
+        text: Text,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork. The network is told sigma times 1000."""
         return self.forward(
@@ -126,22 +85,27 @@ class FluxNetwork(FlowNetwork):
 
     def layers(self) -> Layers:
         """Double blocks, then single ones."""
-        return _double_and_single(self.module, FluxProcessor)
+        return double_and_single(self.module, FluxProcessor)
 
     def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+        self,
+        latents: Float[Tensor, "r c h w"],
+        sigma: Float[Tensor, " r"],
+        text: Text,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
-        """See FlowNetwork."""
+        """See FlowNetwork. A reference has frame 1 where the picture has 0 (FLUX.1 Kontext)."""
+        tokens = with_references(packed(latents), [packed(one) for one in references])
         output = self.forward(
-            hidden_states=packed(latents),
+            hidden_states=tokens,
             encoder_hidden_states=text.tokens,
             timestep=sigma,
-            img_ids=places(latents, self.patch),
+            img_ids=framed(latents, references, self.patch, step=1),
             txt_ids=latents.new_zeros(text.tokens.shape[1], 3),
             return_dict=False,
             **self.more(latents, text),
         )[0]
-        return unpacked(output, latents.shape)
+        return unpacked(output[:, : tokens_in(latents, self.patch)], latents.shape)
 
     def more(self, latents: Float[Tensor, "r c h w"], text: Text) -> dict[str, Any]:
         """What the network reads beside tokens and time."""
@@ -176,24 +140,29 @@ class Flux2Network(FluxNetwork):
 
     def layers(self) -> Layers:
         """Double blocks, then single ones with fused projections of their own."""
-        return _double_and_single(self.module, FluxProcessor, Flux2SingleProcessor)
+        return double_and_single(self.module, FluxProcessor, Flux2SingleProcessor)
 
     def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+        self,
+        latents: Float[Tensor, "r c h w"],
+        sigma: Float[Tensor, " r"],
+        text: Text,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
-        """See FlowNetwork."""
+        """See FlowNetwork. References have the frames 10, 20 and so on."""
         words = text.tokens.shape[1]
+        tokens = [one.flatten(2).transpose(1, 2) for one in (latents, *references)]
         output = self.forward(
-            hidden_states=latents.flatten(2).transpose(1, 2),
+            hidden_states=with_references(tokens[0], tokens[1:]),
             encoder_hidden_states=text.tokens,
             timestep=sigma,
             guidance=self.scale(text),
-            img_ids=pad(places(latents, 1), (0, 1)),
+            img_ids=pad(framed(latents, references, 1, step=10), (0, 1)),
             txt_ids=torch.stack([*[torch.zeros(words)] * 3, torch.arange(words).float()], dim=1).to(
                 latents.device
             ),
             return_dict=False,
-        )[0]
+        )[0][:, : tokens_in(latents, 1)]
         return output.transpose(1, 2).reshape(latents.shape)
 
 
@@ -204,10 +173,14 @@ class QwenNetwork(FlowNetwork):
 
     def layers(self) -> Layers:
         """Double blocks only."""
-        return _double_and_single(self.module, QwenProcessor)
+        return double_and_single(self.module, QwenProcessor)
 
     def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+        self,
+        latents: Float[Tensor, "r c h w"],
+        sigma: Float[Tensor, " r"],
+        text: Text,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork."""
         rows, _, height, width = latents.shape
@@ -245,7 +218,11 @@ class ZImageNetwork(FlowNetwork):
         return found
 
     def velocity(
-        self, latents: Float[Tensor, "r c h w"], sigma: Float[Tensor, " r"], text: Text
+        self,
+        latents: Float[Tensor, "r c h w"],
+        sigma: Float[Tensor, " r"],
+        text: Text,
+        references: References = (),
     ) -> Float[Tensor, "r c h w"]:
         """See FlowNetwork."""
         rows = self.forward(
@@ -253,7 +230,13 @@ class ZImageNetwork(FlowNetwork):
         )[0]
         return -torch.stack(list(rows)).squeeze(2)
 
-    def call(self, control: AttentionControl, size: tuple[int, int], text: Text) -> Call:
+    def call(
+        self,
+        control: AttentionControl,
+        size: tuple[int, int],
+        text: Text,
+        references: References = (),
+    ) -> Call:
         """See FlowNetwork."""
         plain = super().call(control, size, text)
         cells = plain.grid[0] * plain.grid[1]
@@ -270,23 +253,3 @@ def _unpadded(text: Text) -> list[Tensor]:
 
 def _aligned(count: int) -> int:
     return -(-count // ALIGNED) * ALIGNED
-
-
-def _double_and_single(
-    module: Any, double: type[Processor], single: type[Processor] | None = None
-) -> Layers:
-    """The blocks of FLUX's layout: `transformer_blocks`, then `single_transformer_blocks`."""
-    found: Layers = []
-    for number, block in enumerate(module.transformer_blocks):
-        path = f"transformer_blocks.{number}.attn"
-        found.append((path, "joint", "double", number, block.attn, double))
-    for number, block in enumerate(getattr(module, "single_transformer_blocks", ())):
-        path = f"single_transformer_blocks.{number}.attn"
-        found.append((path, "joint", "single", number, block.attn, single or double))
-    return found
-
-
-def rows_of_time(time: float | Tensor, latents: Float[Tensor, "r c h w"]) -> Float[Tensor, " r"]:
-    """Sigma of each row, float32, on the latents' device."""
-    sigma = torch.as_tensor(time, dtype=torch.float32, device=latents.device)
-    return sigma.reshape(-1).expand(len(latents))

@@ -1,6 +1,8 @@
-"""Latents as tokens and back: 2 x 2 cells packed into one, and the tokens' positions."""
+"""Latents as tokens and back: 2 x 2 cells packed into one, the tokens' positions, references."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -27,3 +29,32 @@ def places(latents: Float[Tensor, "r c h w"], patch: int) -> Float[Tensor, "n 3"
     height, width = (side // patch for side in latents.shape[-2:])
     where = torch.cartesian_prod(torch.arange(height), torch.arange(width)).float()
     return pad(where.reshape(-1, 2), (1, 0)).to(latents.device)
+
+
+def framed(
+    latents: Float[Tensor, "r c h w"],
+    references: Sequence[Float[Tensor, "1 c _ _"]],
+    patch: int,
+    *,
+    step: int,
+) -> Float[Tensor, "n 3"]:
+    """`places` of latents, then of references, whose first number is step, 2 step and so on."""
+    found = [places(latents, patch)]
+    for number, reference in enumerate(references, 1):
+        ids = places(reference, patch).to(latents.device)
+        ids[:, 0] = number * step
+        found.append(ids)
+    return torch.cat(found)
+
+
+def with_references(
+    tokens: Float[Tensor, "r n d"], references: Sequence[Float[Tensor, "1 _ d"]]
+) -> Float[Tensor, "r all d"]:
+    """Tokens of the image in each row, then those of all references."""
+    more = [one.to(tokens).expand(len(tokens), -1, -1) for one in references]
+    return torch.cat([tokens, *more], dim=1) if more else tokens
+
+
+def tokens_in(latents: Float[Tensor, "r c h w"], patch: int) -> int:
+    """Number of image tokens of latents."""
+    return latents.shape[-2] * latents.shape[-1] // patch**2
