@@ -11,12 +11,12 @@ from test_swap import SOURCE, model_of, null_text
 from tiny import tiny_model
 from understudy.concept import Concept, applied
 from understudy.edit import WordEdits, edit, edit_steps
+from understudy.edit.edit import UNINVERTED
 from understudy.errors import InputError, PromptError
 from understudy.invert.direct import direct_steps
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.negative_prompt import negative_prompt_steps
 from understudy.invert.source import SourceFeatures
-from understudy.jobs.edit import FLOW_EDITS
 from understudy.settings import EDIT_METHODS, EditSettings
 from understudy.settings.edit import PRESETS
 from understudy.transfer.source_target import Replacement, Source, Target
@@ -30,7 +30,7 @@ def settings(method: str = "p2p", **how) -> EditSettings:
     return EditSettings.filled({"method": method, **how})
 
 
-@pytest.mark.parametrize("method", [m for m in EDIT_METHODS if m not in FLOW_EDITS])
+@pytest.mark.parametrize("method", [m for m in EDIT_METHODS if m not in UNINVERTED])
 def test_every_method_edits_every_inversion(method):
     model = model_of()
     made = [null_text(model, steps=STEPS)]

@@ -38,12 +38,8 @@ from understudy.transfer.source_target import (
 )
 from understudy.transfer.step import StochasticNoise
 
-WITHOUT_WORDS = (
-    "pnp",
-    "flowedit",
-    "flowalign",
-    "instruct",
-)  # methods without options for single words
+UNINVERTED = ("flowedit", "flowalign", "instruct")
+WITHOUT_WORDS = ("pnp", *UNINVERTED)  # methods without options for single words
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,8 @@ def edit_steps(
     """
     settings = settings or EditSettings.filled({}, model.name)
     source, targets = source_of(source), targets_of(targets)
-    if settings.method in ("flowedit", "flowalign", "instruct"):
-        call = "instruct_steps" if settings.method == "instruct" else "flow_edit_steps"
-        raise InputError(f"{settings.method} needs no inversion: call edit.{call}.")
+    if settings.method in UNINVERTED:
+        raise InputError(f"{settings.method} needs no inversion: flow_edit_steps, instruct_steps.")
     asked = prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
     check(model, source.inversion, settings)
     mask = mask_of(targets)

@@ -23,6 +23,7 @@ from understudy.edit import (
     instruct_steps,
     prepared,
 )
+from understudy.edit.edit import UNINVERTED
 from understudy.edit.instruct import check_references
 from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
@@ -45,9 +46,6 @@ from understudy.settings.edit import inversion_for
 from understudy.settings.inputs import EditInputs
 from understudy.settings.marks import MarkSettings
 from understudy.transfer.source_target import Target, with_mask
-
-FLOW_EDITS = ("flowedit", "flowalign")
-UNINVERTED = (*FLOW_EDITS, "instruct")
 
 
 def edit(
@@ -90,7 +88,6 @@ def edit(
         method = asked.method if seed is None else "seed"
         method = "none" if settings.method in UNINVERTED else method
         facts = {"prompt": given.prompt, "inversion": method, "reweight": given.reweight}
-        facts |= {"reference": given.reference} if given.reference else {}
         facts |= {"window": given.window, "blend": given.blend, "preserve": given.preserve}
         said = {**facts, "cache": edited.found}
         recipe = recipe_of(work, model, settings, run, asked, facts=said, seed=seed)
@@ -196,11 +193,11 @@ def _uninverted(
     return flow_edit_steps(model, latents, source.prompt, targets, settings, concepts=concepts)
 
 
-def _references(work: Work, model: DiffusionModel, files: Sequence[str]) -> list[Tensor]:
+def _references(work: Work, model: DiffusionModel, files: Sequence[Path]) -> list[Tensor]:
     """The pictures "1 3 h w" of --reference, each at its own shape and the model's area."""
     found: list[Tensor] = []
     for file in files:
-        photo = work.photo(Path(file), "reference")
+        photo = work.photo(file, "reference")
         height, width = photo.size
         room = model.picture_size[0] * model.picture_size[1]
         scale, step = min(1.0, (room / (height * width)) ** 0.5), getattr(model, "multiple", 1)
@@ -222,7 +219,7 @@ def check(
     settings: EditSettings,
     concepts: tuple[Concept, ...],
     seed: int | None,
-    references: Sequence[str] = (),
+    references: Sequence[Path] = (),
 ) -> None:
     """Refuse what HiPer lacks, and what only HiPer or an instruction has, before a model is
     loaded."""

@@ -126,7 +126,7 @@ class EditInputs(MaskInputs):
     to: list[str] = given(
         "Prompt of the result, or the instruction of --method instruct; may be repeated."
     )
-    reference: list[str] = given(
+    reference: list[Path] = given(
         "instruct: a further picture that --to speaks of; may be repeated.", []
     )
     concept: list[str] = given(
