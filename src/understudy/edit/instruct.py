@@ -122,8 +122,9 @@ def instruct_steps(
         reader, noise, text, uncond, steps=settings.steps, guidance=settings.guidance
     ):
         last = step.index == step.total - 1  # the others are noisy, the photo's latents are not
-        keeps = last and where is not None
-        result = blended(wide(latents), step.latents, where) if keeps else step.latents
+        result = step.latents
+        if last and where is not None:
+            result = blended(wide(latents), result, where)
         yield EditStep(step.index, step.total, step.time, result, where, model.nfe - before)
         before = model.nfe
 

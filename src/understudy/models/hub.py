@@ -20,7 +20,7 @@ def tokenizer_for(file: Path) -> Path:
         return _snapshot(TOKENIZER, ["vocab.json", "merges.txt", "tokenizer*", "special_tokens*"])
     except ModelError as error:
         raise ModelError(
-            f"{file} holds no tokenizer, and {TOKENIZER} cannot be had from the hub. Copy the "
+            f"{file} holds no tokenizer, and {TOKENIZER} cannot be downloaded. Copy the "
             f"tokenizer/ folder of any Stable Diffusion model beside it, to {beside}."
         ) from error
 
@@ -38,7 +38,7 @@ def part_for(file: Path, hub_id: str, part: str, weights: bool) -> Path:
         found = _snapshot(hub_id, [f"{part}/{name}" for name in names]) / part
     except ModelError as error:
         raise ModelError(
-            f"{file} holds no {part}, and {hub_id} cannot be had from the hub. Copy the {part}/ "
+            f"{file} holds no {part}, and {hub_id} cannot be downloaded. Copy the {part}/ "
             f"folder of a model of its family beside it, to {beside}."
         ) from error
     if not found.is_dir():
