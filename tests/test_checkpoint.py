@@ -181,7 +181,7 @@ def test_out_of_memory_keeps_the_last_step_and_names_three_remedies(
 
     with monkeypatch.context() as patch:
         patch.setattr("understudy.learn.training.row_losses", greedy)
-        with pytest.raises(UnderstudyError, match=r"after step 3\. Step 3 is kept in") as told:
+        with pytest.raises(UnderstudyError, match=r"after step 3\. Step 3 is saved in") as told:
             list(steps)
     for remedy in ("--gradient-checkpointing", "--precision bfloat16", "--method lora"):
         assert remedy in str(told.value)
@@ -199,7 +199,7 @@ def test_a_loss_that_breaks_down_keeps_the_steps_before_it(
         "understudy.learn.training.row_losses",
         lambda _, rows, *__: torch.full((len(rows),), float("nan"), requires_grad=True),
     )
-    with pytest.raises(UnderstudyError, match=r"diverged at step 4.*kept in .*step-000003"):
+    with pytest.raises(UnderstudyError, match=r"diverged at step 4.*saved in .*step-000003"):
         list(steps)
     assert read_checkpoint(tmp_path / "checkpoints" / "step-000003").step == 3
 

@@ -198,7 +198,7 @@ def test_learn_by_several_methods_then_generate_with_both(
     capsys.readouterr()
     swap = ("swap", "photos/0.png", "--prompt", "a photo of a cat", "--swap", "cat=mia")
     assert run(*swap, "--out", "no.png") == 2
-    assert "mia is a learnt tail" in capsys.readouterr().err
+    assert "mia was learnt with --method hiper and cannot replace a word" in capsys.readouterr().err
     assert run(*given, "--name", "mia", "--also", "ada:dog") == 2
     assert "--also must be NAME:CLASS:PHOTOS" in capsys.readouterr().err
 
@@ -314,7 +314,7 @@ def test_a_swap_finds_possessives_and_plurals(
     for prompt, noted in (("two cats in a box", True), ("the cat's box", False)):
         assert run("swap", "--prompt", prompt, *how, "--json", "--out", "swapped.png") == 0
         shown = capsys.readouterr()
-        assert ('"cat" is taken to mean "cats"' in shown.err) == noted
+        assert ('"cat" is read as "cats"' in shown.err) == noted
         expected = prompt.replace("cats", "cat").replace("cat", Concept.load(learnt).phrase)
         assert json.loads(shown.out)["target_prompt"] == expected
 

@@ -165,7 +165,9 @@ def test_a_stopped_drag_says_what_is_kept(
     if not saved:
         assert line.endswith("A drag is only saved with --save FILE.")
         return
-    assert line.endswith("The drag so far is in one.drag: --session one.drag continues it.")
+    assert line.endswith(
+        "The drag so far is saved in one.drag. To continue, use --session one.drag."
+    )
     monkeypatch.setattr(Engine, "step", step)
     assert DragSession.load("one.drag").state.step == 2
     assert run("--generator", generator, "--session", "one.drag", "--out", "two.png") == 0

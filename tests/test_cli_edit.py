@@ -95,7 +95,7 @@ def test_a_learnt_tail_edits_from_the_photo_or_from_a_seed(photo: Path, capsys) 
         (("--method", "pnp", "--inversion-steps", 3, "--negative", ""), "leave out time"),
         (("--seed", 3), "--seed needs --method hiper"),
         (("--alignment", "replace"), "needs equally many words"),
-        (("--method", "instruct"), "--method must be one of p2p, pnp, hiper"),
+        (("--method", "magic"), "--method must be one of p2p, pnp, hiper"),
         (("--inversion", "magic"), "--inversion must be one of null-text, ddim"),
         (("--out", "new.bmp"), "png"),
     ],

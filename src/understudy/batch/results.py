@@ -76,7 +76,7 @@ def read_part(part: Place) -> Iterator[dict[str, Any]]:
     with part.opened() as stream, parquet_of(part):
         for row in arrow_parquet().ParquetFile(stream).read().to_pylist():
             if not {"index", "key", "status"} <= row.keys():
-                raise InputError(f"{part.text} is no part of a batch's results. Move it away.")
+                raise InputError(f"{part.text} is not a file of batch results. Move it away.")
             yield row
 
 
