@@ -272,7 +272,7 @@ def test_damaged_sessions_are_refused(model: StyleGAN2, latent: Tensor, tmp_path
     cases: list[tuple[dict[str, Tensor], dict[str, str], str]] = [
         (spoilt, header, "not finite"),
         (missing, header, "state.front"),
-        (tensors, {"format": "other"}, "no drag session"),
+        (tensors, {"format": "other"}, "not a valid drag session"),
         (tensors, {**header, "drag": "{"}, "cannot be read"),
         (tensors, {**header, "drag": json.dumps({"states": []})}, "has no 'model'"),
     ]

@@ -309,7 +309,7 @@ def test_raft_weights(torchvision: list[Recorder], tmp_path: Path) -> None:
     assert torchvision[0].weight.tolist() == [5, 6, 7] and not torchvision[0].weight.requires_grad
     assert isinstance(tracker.flow, Raft)
     torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
-    with pytest.raises(ModelError, match=r"other\.pth holds no weights of torchvision"):
+    with pytest.raises(ModelError, match=r"other\.pth does not have the weights of torchvision"):
         raft_tracker(tmp_path / "other.pth")
     (tmp_path / "text.pth").write_text("x")
     with pytest.raises(ModelError, match=r"text\.pth"):

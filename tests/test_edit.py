@@ -177,7 +177,7 @@ def test_what_does_not_fit_is_refused_by_name():
         edited(blend=DOG, preserve=("snow",))
     with pytest.raises(InputError, match="--preserve excludes words from the area of --blend"):
         edited(preserve=("beach",))
-    with pytest.raises(InputError, match="pnp does not support single words"):
+    with pytest.raises(InputError, match="pnp has no options for single words"):
         edited(given=settings("pnp"), weights={"dog": 2.0})
     with pytest.raises(PromptError, match="equally many words"):
         edited(given=replace(given, alignment="replace"))

@@ -136,7 +136,7 @@ def test_notes_come_before_the_error_they_explain(here: Path) -> None:
     with pytest.raises(UnderstudyError, match="no concept 'nobody'"):
         seen.extend(run(Job(verb="swap", inputs=inputs)))
     events = run(Job(verb="swap", inputs=inputs))
-    assert next(events) == Note('"cat" is taken to mean "cats" in the prompt "two cats".')
+    assert next(events) == Note('"cat" is read as "cats" in the prompt "two cats".')
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from understudy.pictures.tensors import grown, to_mask, to_tensor
 Plane = Float[np.ndarray, "_ _"]
 
 STEEPNESS, MIDDLE = 8.0, 0.45  # log-odds of a cell: STEEPNESS * (heat - MIDDLE)
-WARM = 0.25  # heat of cells that are looked at again together with a hot part that they touch
+WARM = 0.35  # heat of cells that are looked at again together with a hot part that they touch
 CLOSER = 0.7  # a region of less than this share of the last one's side is looked at again
 CLOSER_LOOKS = 2  # at most, one after the other
 THINGS = 3  # looked at more closely, at most, in one look
