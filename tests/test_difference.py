@@ -151,6 +151,7 @@ def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.Monke
     found = [limits.limits_of("auto", [Replacement(*pair)]) is limits.SAME for pair in words]
     assert found == [True, True, True, False] and limits.limits_of("auto", []) is limits.OTHER
     assert limits.limits_of("keep", []) is limits.SAME
+    assert limits.limits_of("auto", [Replacement(*words[0])], masked=True) is limits.OTHER
     assert limits.limits_of("free", [Replacement(*words[0])]) is limits.OTHER
     old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
     old[..., 40:60, 40:60], new[..., 20:60, 45:55] = 1, 1

@@ -66,6 +66,11 @@ def changed(case: DragCase, engine: Engine, state: State, event: dict[str, Any])
     return engine, replace(state, points=points, targets=targets, anchor=anchor)
 
 
+# A CPU without AVX-512 rounds otherwise: up to 12.6 of the recorded spreads in one case of twelve
+# (three points, a mask, 15 steps), less than 5 in the others. In float64 all terms are equal.
+SPREADS = 15
+
+
 @drag_cases("c_drag", "*.json")
 def test_golden_drag(case: DragCase) -> None:
     recorded, gold = case.settings, case.arrays()
@@ -85,7 +90,7 @@ def test_golden_drag(case: DragCase) -> None:
         assert torch.equal(found.points.int(), gold["points"][index, :n]), f"points at {index}"
         if "stop" in gold:
             assert found.reached == bool(gold["stop"][index])
-        tolerance = max(3e-6, 5 * spread_of(case, index))
+        tolerance = max(3e-6, SPREADS * spread_of(case, index))
         reported = engine.latent(found.moving_ws)[0]
         after = gold["w_after"][index].reshape(1, -1, start.shape[1])
         assert (state.moving_ws - after[:, : state.moving_ws.shape[1]]).abs().max() <= tolerance, (
@@ -138,7 +143,7 @@ def loss_tolerance(case: DragCase, index: int, way: Tensor, masked: bool) -> flo
     if not masked:
         return 1e-5
     spread = spread_of(case, max(index - 1, 0))
-    return max(1e-3, 5 * spread / max(float(way.abs().max()), 1e-9)) if index else 1e-3
+    return max(1e-3, SPREADS * spread / max(float(way.abs().max()), 1e-9)) if index else 1e-3
 
 
 def near(found: Tensor, wanted: Tensor, relative: float) -> None:

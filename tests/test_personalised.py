@@ -68,7 +68,7 @@ def test_a_tail_stands_behind_the_words_that_name_it_and_nowhere_else():
 def test_a_tail_that_no_prompt_names_is_an_error_that_shows_how():
     model = model_of()
     rex = learnt(model, torch.zeros(3, 16))
-    with pytest.raises(PromptError, match=r"Write \{rex\} where the target says 'dog'"):
+    with pytest.raises(PromptError, match=r"Write \{rex\} in the target instead of 'dog'"):
         personalised_texts(model, ["a photo of dog"], [rex])
 
 

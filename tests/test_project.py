@@ -183,7 +183,7 @@ def test_latents_that_are_none(tmp_path: Path) -> None:
     told = {"generator": "tiny", "fingerprint": "tiny 0", "picture": "x", "record": {}}
     header = {"format": "understudy latent 1", "latent": json.dumps(told)}
     bad: dict[str, tuple[dict[str, Tensor], dict[str, str]]] = {
-        "no latent": (tensors, {"format": "other"}),
+        "not a valid latent": (tensors, {"format": "other"}),
         "has the shape": ({"ws": torch.zeros(2, 3)}, header),
         "not finite": ({"ws": tensors["ws"] * torch.nan}, header),
         "must be an object": (tensors, {"format": header["format"], "latent": "[]"}),
@@ -352,7 +352,11 @@ BAD: dict[str, tuple[int, tuple[str, ...], str]] = {
     "no numbers": (2, ("face.png", "--crop", "a,b,c,d"), "--crop"),
     "too few numbers": (2, ("face.png", "--eyes", "1,2"), "--eyes"),
     "no mouth": (2, ("face.png", "--eyes", "1,2;3,4"), "--mouth"),
-    "crop and eyes": (2, ("face.png", "--crop", "0,0,9,9", "--eyes", "1,2;3,4"), "exclude"),
+    "crop and eyes": (
+        2,
+        ("face.png", "--crop", "0,0,9,9", "--eyes", "1,2;3,4"),
+        "cannot be combined",
+    ),
     "crop outside": (2, ("face.png", "--crop", "0,0,900,900"), "crop"),
     "no landmarks": (2, ("face.png", "--landmarks", "x.dat"), "x.dat"),
     "no extra": (1, ("face.png", "--landmarks", "face.png"), "understudy[faces]"),

@@ -229,6 +229,7 @@ def test_free_of_heavy_imports(file: Path) -> None:
     assert names - ours <= {"__future__", "collections.abc", "dataclasses", "math", "typing"} | {
         "os",
         "pathlib",
+        "re",
     }
     assert all(
         name.startswith(("understudy.settings", "understudy.files"))

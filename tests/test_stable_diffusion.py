@@ -126,7 +126,9 @@ def test_a_layer_that_is_more_than_attention_is_refused_at_once() -> None:
         attention_head_dim=2,
     )
     before = {name: id(processor) for name, processor in unet.attn_processors.items()}
-    with pytest.raises(ModelError, match="down_blocks.1.* takes no control: its group_norm"):
+    with pytest.raises(
+        ModelError, match="down_blocks.1.* does not support attention control: its group_norm"
+    ):
         Denoiser(unet)
     assert {name: id(processor) for name, processor in unet.attn_processors.items()} == before
 

@@ -281,7 +281,7 @@ def test_results_become_contests(tmp_path: Path) -> None:
     assert sum(q.kind == "ask" for sheet in made.sheets for q in sheet) == 6
     with pytest.raises(InputError, match="two methods"):
         contests(tmp_path / "run", "no-swap")
-    with pytest.raises(InputError, match="--methods knows"):
+    with pytest.raises(InputError, match="--methods must be among"):
         contests(tmp_path / "run", "no-swap,none")
 
 

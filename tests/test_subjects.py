@@ -28,7 +28,7 @@ def test_every_occurrence_is_recast_or_one() -> None:
 def test_what_is_not_there_is_named() -> None:
     with pytest.raises(PromptError, match='"bear" is not in .*words are: a, photo, of, Cat, dog'):
         with_replacements(PROMPT, [Replacement("bear", "x")])
-    with pytest.raises(PromptError, match=r'"cat" 2 time\(s\). Number 3'):
+    with pytest.raises(PromptError, match=r'"cat" 2 time\(s\), so it has no occurrence 3'):
         with_replacements(PROMPT, [Replacement("cat", "x", 2)])
     with pytest.raises(PromptError, match="categ"):
         with_replacements("a category", [Replacement("categ", "x")])

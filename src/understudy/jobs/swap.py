@@ -282,7 +282,8 @@ def scorer_of(
             list(range(DRAWN)),
         )
         photos = generate(model, prompts, seeds, drawing).cpu()
-    weight = limits_of(settings.outline, subjects.replacements).layout
+    masked = source.mask is not None
+    weight = limits_of(settings.outline, subjects.replacements, masked=masked).layout
     return ScheduleSearch(scorer, scorer.identity(photos), source.picture, weight)
 
 

@@ -48,13 +48,16 @@ OTHER = Limits(
 )
 
 
-def limits_of(outline: str, replacements: Sequence[Replacement]) -> Limits:
+def limits_of(outline: str, replacements: Sequence[Replacement], *, masked: bool = False) -> Limits:
     """SAME to "keep" the old outline, OTHER to be "free" of it.
 
-    "auto": SAME where every word is replaced by a subject of its own class ("cat" by "sks cat").
+    "auto": SAME where every word is replaced by a subject of its own class ("cat" by "sks cat"),
+    unless the swap is masked: a given mask says itself how far the new subject may go.
     """
     if outline != "auto":
         return SAME if outline == "keep" else OTHER
+    if masked:
+        return OTHER
     same = [_noun(one.phrase) == _noun(one.word) for one in replacements]
     return SAME if same and all(same) else OTHER
 

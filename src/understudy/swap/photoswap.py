@@ -272,9 +272,7 @@ def blend_of(
             with torch.no_grad():
                 old = old_subject(model, model.decode(clean), source.prompt, words)
         found = (
-            found
-            if old is None
-            else may_change(old.to(found), found, limits_of(settings.outline, words))
+            found if old is None else may_change(old.to(found), found, _limits(targets, settings))
         )
         around = None if sigmas is not None else clean
         return Blend(start=0, mask=found if where is None else found * where, clean=around)
@@ -293,4 +291,4 @@ def blend_of(
 
 def _limits(targets: Sequence[Target], settings: SwapSettings) -> Limits:
     words = [word for target in targets for word in target.words]
-    return limits_of(settings.outline, words)
+    return limits_of(settings.outline, words, masked=mask_of(targets) is not None)
