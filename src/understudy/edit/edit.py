@@ -24,18 +24,11 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
+from understudy.transfer import source_target as given
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.cross_maps import alignment
 from understudy.transfer.readings import readings
-from understudy.transfer.source_target import (
-    Source,
-    Sources,
-    Target,
-    Targets,
-    mask_of,
-    source_of,
-    targets_of,
-)
+from understudy.transfer.source_target import Source, Target, mask_of, source_of, targets_of
 from understudy.transfer.step import StochasticNoise
 
 UNINVERTED = ("flowedit", "flowalign", "instruct")
@@ -58,8 +51,8 @@ class WordEdits:
 
 def edit_steps(
     model: DiffusionModel,
-    source: Sources,
-    targets: Targets,
+    source: given.Sources,
+    targets: given.Targets,
     settings: EditSettings | None = None,
     *,
     words: WordEdits | None = None,
@@ -96,8 +89,8 @@ def edit_steps(
 
 def edit(
     model: DiffusionModel,
-    source: Sources,
-    targets: Targets,
+    source: given.Sources,
+    targets: given.Targets,
     settings: EditSettings | None = None,
     *,
     words: WordEdits | None = None,
@@ -132,7 +125,7 @@ class Prepared:
 def prepared(
     model: DiffusionModel,
     source_prompt: str,
-    targets: Targets,
+    targets: given.Targets,
     settings: EditSettings,
     *,
     words: WordEdits | None = None,
