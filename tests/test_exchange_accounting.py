@@ -174,7 +174,7 @@ def test_one_weight_twice_and_two_adapters_are_refused(tmp_path: Path) -> None:
         for name in ("one", "two")
         for half, value in (("A", a), ("B", b))
     }
-    with pytest.raises(ConceptError, match="the same"):
+    with pytest.raises(ConceptError, match="twice, also as"):
         taken(tmp_path, two)
     one = {key: value for key, value in two.items() if ".one." in key}
     assert close(change(taken(tmp_path, one)), b @ a)
