@@ -97,7 +97,7 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     ours = {single.name for single in one.inputs} | one.places.keys() | one.asked.keys()
     assert ours <= inputs
     unused = {"resume", "fresh", "clip_model", "dino_model", "landmarks", "tracker_weights"}
-    unused |= {"device", "dtype", "tracker", "sam"}
+    unused |= {"device", "dtype", "tracker", "sam", "reference"}
     assert inputs - ours - unused <= (
         {"also", "out", "class_images"} if name in ("learn", "convert") else set()
     )
@@ -119,11 +119,11 @@ def test_forms_are_resolved_for_model_preset_and_method(client: TestClient) -> N
     assert set(found) == set(verbs.VERBS)
     swap = {s["name"]: s for s in found["swap"]["groups"][0]["settings"]}
     assert (
-        swap["preset"]["choices"] == ["best", "paper", "official"] and swap["steps"]["value"] == 50
+        swap["preset"]["choices"] == ["best", "paper", "official"] and swap["steps"]["value"] == 25
     )
     paper = client.get("/api/verbs/swap", params={"preset": "paper"}).json()
     values = {s["name"]: s["value"] for s in paper["groups"][0]["settings"]}
-    assert values["self_output_steps"] == 10 and values["blend"] is False
+    assert values["self_output_steps"] == 5 and values["blend"] is False
     lora = client.get("/api/verbs/learn", params={"method": "lora", "model": "toy"}).json()
     values = {s["name"]: s["value"] for s in lora["groups"][0]["settings"]}
     assert values["method"] == "lora" and values["steps"] == 500

@@ -253,7 +253,7 @@ def test_errors_name_no_folder_of_the_server(tmp_path: Path) -> None:
     with opened(tmp_path) as client:
         row = client.post("/api/uploads", files={"file": ("cat.png", png())}).json()
         error = client.get(f"/api/gallery/{row['id']}/recipe").json()["error"]
-        assert error.startswith("cat.png carries no recipe") and str(tmp_path) not in error
+        assert error.startswith("cat.png has no recipe") and str(tmp_path) not in error
 
 
 def test_json_that_cannot_be_sent_back_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast
 
-from understudy.files.reading import check_regular, parse_json
+from understudy.files.reading import first_bytes, parse_json
 
 MAX_HEADER = 32 * 2**20  # bytes of the header of a checkpoint file
 PREFIXES = ("model.diffusion_model.", "diffusion_model.", "")
@@ -53,10 +53,8 @@ def names_in(file: Path) -> frozenset[str]:
     if file.suffix.lower() != ".safetensors":
         return frozenset()
     try:
-        check_regular(file)
-        with file.open("rb") as stream:
-            length = int.from_bytes(stream.read(8), "little")
-            told = stream.read(length) if length <= MAX_HEADER else b""
+        length = int.from_bytes(first_bytes(file, 8), "little")
+        told = first_bytes(file, 8 + length)[8:] if length <= MAX_HEADER else b""
         names: Any = parse_json(told, str(file), most=MAX_HEADER)
     except Exception:  # loading the model says what is wrong with it
         return frozenset()

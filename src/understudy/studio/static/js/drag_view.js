@@ -174,17 +174,11 @@ export function makeView({ state, canvas, live, ctx, begin }) {
   live.on.closed = (message) => {
     body.hidden = true;
     waiting.hidden = false;
-    waiting.replaceChildren(
-      message,
-      " ",
-      button("Open again", () => live.connect(state.get("session")), { class: "small" }),
-    );
+    const open = button("Open again", () => live.connect(state.get("session")), { class: "small" });
+    waiting.replaceChildren(message, " ", open);
     toast(message, "bad");
   };
-  live.on.state = (text) => {
-    waiting.hidden = !text;
-    waiting.textContent = text;
-  };
+  live.on.state = (text) => Object.assign(waiting, { hidden: !text, textContent: text });
   const again = async () => {
     if (
       await confirm("Remove all points?", "Remove", {
