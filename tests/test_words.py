@@ -189,7 +189,7 @@ def test_a_repeated_word_is_found_everywhere_or_once():
     assert word_places(prompt, "woman", strings) == (5, 6)
     assert word_places(prompt, "woman", strings, occurrence=1) == (6,)
     assert exact_places(prompt, "woman", strings) == (5,)
-    with pytest.raises(PromptError, match=r"2 time\(s\). Number 3"):
+    with pytest.raises(PromptError, match=r"2 time\(s\), so it has no occurrence 3"):
         word_places(prompt, "woman", strings, occurrence=2)
 
 
