@@ -159,8 +159,8 @@ def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.Monke
     shown[..., 45:55, 60:75] = 1  # something beside the old subject that the swap drew over
     monkeypatch.setattr(where, "found_by_words", lambda *given: new)
     targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))]
-    both = where.BothSubjects.found(tiny_model(), old, shown, targets, limits.SAME)
-    mask = both.reached(shown, torch.zeros(1, 3, 100, 100))[0, 0]
+    both = where.BothSubjects.found(tiny_model(), old, shown, targets)
+    mask = both.reached(shown, torch.zeros(1, 3, 100, 100), limits.SAME)[0, 0]
     assert mask[50, 62] == 1 and mask[50, 64] == 0, "three pixels around the old outline"
     assert mask[37, 50] == 1 and mask[30, 50] == 0, "the new subject does not leave it"
     cells = torch.zeros(1, 1, 25, 25)

@@ -134,12 +134,7 @@ def flow_edit_steps(
     """
     check_flow(model, settings.method)
     named = targets_of(targets)
-    if any(target.words for target in named):
-        raise InputError(f"{settings.method} cannot limit a change to words. Use a mask.")
-    for target in named:
-        model.tokenize(spelled(target.prompt, *concepts))
-    scale = settings.tail_scale or None
-    texts = Text.cat([target_text(model, target, concepts, scale) for target in named])
+    texts = target_texts(model, named, settings, concepts)
     reader = _Velocities(model, model.embed([source_prompt]), texts, model.embed([""]))
     walk = Walk(
         times_of(model, settings.steps, latents),
@@ -168,13 +163,27 @@ def flow_edit_steps(
         yield EditStep(0, 1, 0.0, wide(latents).expand(len(named), -1, -1, -1), where, 0)
 
 
-def target_text(
-    model: DiffusionModel, target: Target, concepts: Sequence[Concept], scale: float | None
+def target_texts(
+    model: DiffusionModel,
+    targets: Sequence[Target],
+    settings: EditSettings,
+    concepts: Sequence[Concept],
 ) -> Text:
-    """What the network reads of a target, with the concepts that its prompt names."""
-    if target.text is not None:
-        return target.text
-    return embedded(model, [target.prompt], *concepts, tail_scale=scale)
+    """What the network reads of k targets, with the concepts that their prompts name: k rows.
+
+    Raises InputError for targets with words, PromptError for a prompt that is too long.
+    """
+    if any(target.words for target in targets):
+        raise InputError(f"{settings.method} cannot limit a change to words. Use a mask.")
+    for target in targets:
+        model.tokenize(spelled(target.prompt, *concepts))
+    scale, found = settings.tail_scale or None, list[Text]()
+    for target in targets:
+        own = target.text
+        if own is None:
+            own = embedded(model, [target.prompt], *concepts, tail_scale=scale)
+        found.append(own)
+    return Text.cat(found)
 
 
 def check_flow(model: DiffusionModel, method: str) -> None:

@@ -16,20 +16,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionControl
-from understudy.concept import Concept, spelled
+from understudy.concept import Concept
 from understudy.diffusion.guidance import Guidance, guidance_of, reads_unconditional
 from understudy.diffusion.sampler import sample_steps, starting_noise
 from understudy.diffusion.schedule import Schedule, Time, wide
 from understudy.diffusion.text import Text
-from understudy.edit.flow_edit import target_text
+from understudy.edit.flow_edit import target_texts
 from understudy.edit.step import EditStep
 from understudy.errors import InputError
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, References
 from understudy.settings import EditSettings
 from understudy.transfer.blend import blended, latent_mask
 from understudy.transfer.source_target import Targets, mask_of, targets_of
-
-References = Sequence[Float[Tensor, "1 c _ _"]]
 
 
 @runtime_checkable
@@ -103,13 +101,7 @@ def instruct_steps(
     """
     check_references(model, 1 + len(references))
     named = targets_of(targets)
-    if any(target.words for target in named):
-        raise InputError("instruct does not support the words of a target. Give a mask.")
-    for target in named:
-        model.tokenize(spelled(target.prompt, *concepts))
-    scale = settings.tail_scale or None
-    texts = [target_text(model, target, concepts, scale) for target in named]
-    text, uncond = Text.cat(texts), None
+    text, uncond = target_texts(model, named, settings, concepts), None
     if reads_unconditional(model, settings.guidance, settings.negative):
         uncond = model.embed([settings.negative]).expand(len(named))
     shape = (latents.shape[1], latents.shape[2], latents.shape[3])

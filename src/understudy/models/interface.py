@@ -19,6 +19,9 @@ from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.diffusion.text import Tokens as Tokens
 
+References = Sequence[Float[Tensor, "1 c _ _"]]
+"""Latents of pictures that a model reads beside the noisy one."""
+
 
 @runtime_checkable
 class DiffusionModel(Protocol):

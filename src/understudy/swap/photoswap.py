@@ -195,11 +195,10 @@ def framed(
         if old is None:
             old = old_subject(model, photo, source.prompt, targets[0].words)
         if old is not None:
-            both = BothSubjects.found(
-                model, old.to(swapped), swapped, targets, _limits(targets, settings)
-            )
+            both = BothSubjects.found(model, old.to(swapped), swapped, targets)
             swapped = both.toned(photo.to(swapped), swapped, redrawn)
-            where = where.minimum(both.reached(swapped, redrawn).to(swapped))
+            limits = _limits(targets, settings)
+            where = where.minimum(both.reached(swapped, redrawn, limits).to(swapped))
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
 

@@ -87,12 +87,11 @@ def may_change(
 class BothSubjects:
     """The old subject "1 1 h w", and the new one of each swapped picture "k 1 h w": 1 where it is.
 
-    Where no new subject is found its mask is 1 everywhere. limits: how far swapped pixels go.
+    Where no new subject is found its mask is 1 everywhere.
     """
 
     old: Float[Tensor, "1 1 h w"]
     new: Float[Tensor, "k 1 h w"]
-    limits: Limits = OTHER
 
     @classmethod
     def found(
@@ -101,7 +100,6 @@ class BothSubjects:
         old: Float[Tensor, "1 1 h w"],
         swapped: Float[Tensor, "k 3 h w"],
         targets: Sequence[Target],
-        limits: Limits = OTHER,
     ) -> BothSubjects:
         """With the new subjects found by their words. old: as `old_subject` gives it."""
         masks: list[Tensor] = []
@@ -113,7 +111,7 @@ class BothSubjects:
         # A learned word may point at another thing, too: the new subject is where the old one was.
         here = grown(old, max(1, round(NEAR * max(old.shape[-2:]))))
         rows = [_reached(one * here, one) for one in new.split(1)]
-        return cls(old, torch.cat(rows), limits)
+        return cls(old, torch.cat(rows))
 
     def toned(
         self,
@@ -126,7 +124,10 @@ class BothSubjects:
         return toned(photo, swapped, redrawn, old, new)
 
     def reached(
-        self, swapped: Float[Tensor, "k 3 h w"], redrawn: Float[Tensor, "1 3 h w"]
+        self,
+        swapped: Float[Tensor, "k 3 h w"],
+        redrawn: Float[Tensor, "1 3 h w"],
+        limits: Limits = OTHER,
     ) -> Float[Tensor, "k 1 h w"]:
         """1 on both subjects and their edges.
 
@@ -134,7 +135,6 @@ class BothSubjects:
         those that stand alone or lead far away are of something else. redrawn: the photo as the
         autoencoder draws it.
         """
-        limits = self.limits
         old, new = self._grown(limits.old_edge, limits.new_edge)
         if limits.leaves is not None:
             new = new * grown(self.old, self._pixels(limits.leaves))

@@ -22,6 +22,7 @@ from understudy.errors import InputError
 from understudy.models.compiled import Compiled, recompiled
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import read_json
+from understudy.models.interface import References
 from understudy.models.transformer.assemble import (
     codec_of,
     guidance_of_parts,
@@ -30,7 +31,7 @@ from understudy.models.transformer.assemble import (
 )
 from understudy.models.transformer.injection import injecting
 from understudy.models.transformer.load import FlowParts, load_flow_parts
-from understudy.models.transformer.network import References, rows_of_time
+from understudy.models.transformer.network import rows_of_time
 from understudy.models.transformer.placement import (
     Memory,
     at_work,

@@ -5,7 +5,6 @@ Knows networks by their calls only; networks.py has a class for each family.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -17,10 +16,10 @@ from understudy.attention.site import AttentionSite, Block, Kind
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
 from understudy.models.compiled import Compiled
+from understudy.models.interface import References
 from understudy.models.transformer.calls import Call, Calls, Order
 from understudy.models.transformer.processors import Processor
 
-References = Sequence[Float[Tensor, "1 c _ _"]]
 Layers = list[tuple[str, Kind, Block, int, Any, type[Processor]]]
 
 

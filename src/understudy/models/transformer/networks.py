@@ -15,11 +15,11 @@ from torch.nn.functional import pad
 
 from understudy.attention.plan import AttentionControl
 from understudy.diffusion.text import Text
+from understudy.models.interface import References
 from understudy.models.transformer.calls import Call, Order
 from understudy.models.transformer.network import (
     FlowNetwork,
     Layers,
-    References,
     double_and_single,
 )
 from understudy.models.transformer.packing import (
