@@ -79,7 +79,7 @@ def plainly(model, begun, inversion, mask, settings, share):
 @pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
 def test_refining_equals_the_plain_loop(monkeypatch, share):
     """Share: of the repeated steps, that take A from the source."""
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given: replace(SAME, held=share))
+    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: replace(SAME, held=share))
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS)
@@ -115,7 +115,7 @@ class Brightness:
 
 
 def test_each_finalist_is_refined_with_several_noises_and_one_is_left(monkeypatch):
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given: SAME)
+    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: SAME)
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=2, budget=200)
