@@ -1,6 +1,6 @@
-"""How freely a swap may draw: less where the new subject is of the old one's class.
+"""What a swap may change around the old subject: less if the new one is of the same class.
 
-A cat that takes another cat's place has its outline, give or take a few pixels. Of held-out toys,
+Subjects of one class in the same pose have nearly the same outline. Of held-out toys,
 1 % of the right answer's area lies more than 2 pixels of 128 outside the old outline where classes
 are equal, 17 % where they are not (`scripts/bench outlines`). A narrow limit keeps the pose, and
 what stands beside or before the subject. Knows words and numbers only.
