@@ -10,7 +10,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,26 +83,33 @@ def test_no_command_shows_the_help_on_many_lines(capsys: pytest.CaptureFixture[s
         assert shown.startswith("Usage: understudy") and "\n  -h, --help" in shown
 
 
-def timed(*words: str) -> float:
-    """Seconds of processor time the fastest of three runs took: other work does not count."""
+def loaded(*words: str) -> set[str]:
+    """The packages outside the standard library that `python WORDS` imports.
 
-    def seconds() -> float:
-        before = os.times()
-        subprocess.run([sys.executable, *words], check=True, stdout=subprocess.DEVNULL)
-        after = os.times()
-        spent = after.children_user - before.children_user
-        return spent + after.children_system - before.children_system
+    What a command imports decides how soon it answers, and unlike seconds it is the same on
+    every machine: PyTorch alone takes more than a second, NumPy a tenth.
+    """
+    ran = subprocess.run(
+        [sys.executable, "-X", "importtime", *words],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    lines = re.findall(r"^import time: +\d+ \| +\d+ \| *([\w.]+)$", ran.stderr, re.MULTILINE)
+    return {name.partition(".")[0] for name in lines}
 
-    return min(seconds() for _ in range(3))
+
+@pytest.mark.parametrize("words", ["--help", "swap --help", "evaluate swap --help", "--version"])
+def test_help_imports_no_heavy_package(words: str) -> None:
+    heavy = {"torch", "numpy", "PIL", "numba", "scipy", "diffusers", "transformers", "safetensors"}
+    found = loaded("-m", "understudy.cli", *words.split())
+    assert "typer" in found and not found & (heavy | {"huggingface_hub", "jaxtyping", "fastapi"})
 
 
-def test_help_answers_in_half_a_second() -> None:
-    assert timed("-m", "understudy.cli", "--help") < 0.5
-    assert timed("-m", "understudy.cli", "swap", "--help") < 0.5
-
-
-def test_import_takes_less_than_a_third_of_a_second() -> None:
-    assert timed("-c", "import understudy") < 0.3
+def test_import_of_the_package_imports_nothing_else() -> None:
+    found = loaded("-c", "import understudy") - loaded("-c", "pass")
+    assert {name for name in found if name not in sys.stdlib_module_names} == {"understudy"}
 
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -411,9 +417,7 @@ def test_progress_passes_steps_on(capsys: pytest.CaptureFixture[str]) -> None:
     from understudy.learn.learn import LearnStep
 
     steps = [LearnStep("learn", index, 3) for index in range(1, 4)]
-    started = time.perf_counter()
     assert list(follow(iter(steps), "Testing")) == steps
-    assert time.perf_counter() - started < 5
     assert re.match(r"Testing took \d+\.\d s", capsys.readouterr().err)
 
 
