@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import threading
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
@@ -16,7 +18,7 @@ from pyarrow import parquet
 
 from test_batch import prompts
 from understudy.batch.places import Place
-from understudy.batch.results import Results
+from understudy.batch.results import Results, as_parquet, read_part
 from understudy.batch.table import BadRow, count, rows
 from understudy.batch.tasks import Refused, Task, tasks
 from understudy.errors import InputError
@@ -110,3 +112,29 @@ def test_foreign_files_among_the_results_are_refused(tmp_path: Path) -> None:
     (tmp_path / "mine.parquet").rename(tmp_path / "part-00000.parquet")
     with pytest.raises(InputError, match="not a file of batch results"):
         Results(Place(str(tmp_path))).begin()
+
+
+def test_parquet_is_read_by_the_thread_that_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread of Arrow that still holds Python's stream aborts a process that ends meanwhile."""
+    names = [f"inputs.c{k}" for k in range(20)]
+    table = parquet_file(
+        tmp_path / "a.parquet", {name: arrow.array([f"{k}" for k in range(2000)]) for name in names}
+    )
+    part = tmp_path / "part-00000.parquet"
+    part.write_bytes(as_parquet([{"index": k, "key": f"k{k}"} for k in range(2000)]))
+    readers = set[int]()
+
+    class Watched(io.FileIO):
+        def readinto(self, buffer: Any, /) -> int:
+            readers.add(threading.get_ident())
+            return super().readinto(buffer)
+
+        def read(self, size: int | None = -1, /) -> bytes:
+            readers.add(threading.get_ident())
+            return super().read(-1 if size is None else size)
+
+    monkeypatch.setattr("builtins.open", Watched)
+    assert len(list(rows(Place(str(table))))) == len(list(read_part(Place(str(part))))) == 2000
+    assert readers == {threading.get_ident()}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,7 @@ from understudy.pictures.recipe import KEY, Recipe
 from understudy.studio import security
 from understudy.studio.app import create_app
 from understudy.studio.config import Config
+from understudy.studio.server import Server, serve
 
 TOKEN = "a-token-of-32-characters-or-so.."
 CANARY = "canary-6d2f"
@@ -192,6 +195,19 @@ def test_no_wish_names_a_path(tmp_path: Path, wish: dict[str, Any]) -> None:
             answer = client.post("/api/jobs", json=said(wish, text))
             assert answer.status_code in (400, 404), answer.text
             assert list(answer.json()) == ["error"]
+
+
+def test_the_hub_is_never_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the environment says: workers are started with this one."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+
+    def ended(server: Server, sockets: list[socket.socket]) -> None:
+        sockets[0].close()
+        server.guard.app.state.studio.stop()  # type: ignore[attr-defined]
+
+    monkeypatch.setattr(Server, "run", ended)
+    serve(Config(data=tmp_path / "data", port=0), lambda line: None)
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
 
 
 def test_one_data_folder_has_one_server(tmp_path: Path) -> None:

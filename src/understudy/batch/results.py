@@ -74,7 +74,9 @@ def read_results(folder: Place) -> list[dict[str, Any]]:
 def read_part(part: Place) -> Iterator[dict[str, Any]]:
     """The rows of a part. Raises InputError for a file that is none of ours."""
     with part.opened() as stream, parquet_of(part):
-        for row in arrow_parquet().ParquetFile(stream).read().to_pylist():
+        # Without Arrow's threads: one that still holds the stream ends a process that exits.
+        found = arrow_parquet().ParquetFile(stream, pre_buffer=False).read(use_threads=False)
+        for row in found.to_pylist():
             if not {"index", "key", "status"} <= row.keys():
                 raise InputError(f"{part.text} is not a file of batch results. Move it away.")
             yield row

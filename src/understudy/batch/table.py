@@ -137,11 +137,11 @@ def _cell(name: str, text: str) -> Any:
 
 def _parquet(table: Place) -> Iterator[Row | BadRow]:
     with table.opened() as stream, parquet_of(table):
-        file = arrow_parquet().ParquetFile(stream)
+        file = arrow_parquet().ParquetFile(stream, pre_buffer=False)
         names = file.schema_arrow.names
         if "" in names or len(set(names)) < len(names):
             raise InputError(f"{table.text} must name every column, each once.")
-        for batch in file.iter_batches(batch_size=AT_ONCE):
+        for batch in file.iter_batches(batch_size=AT_ONCE, use_threads=False):
             for row in batch.to_pylist():
                 try:
                     yield _plain(nested({k: v for k, v in row.items() if v is not None}))

@@ -18,7 +18,7 @@ from understudy.studio.config import Config
 from understudy.studio.security import Guard, link
 
 GRACE = 3  # seconds that open connections get at the end
-OFFLINE = {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
+QUIET = {"TRANSFORMERS_VERBOSITY": "error", "DIFFUSERS_VERBOSITY": "error"}
 
 
 class Server(uvicorn.Server):
@@ -43,8 +43,9 @@ def serve(config: Config, told: Callable[[str], None]) -> None:
         config = replace(config, token=secrets.token_urlsafe(24))
     if config.token and len(config.token) < 8:
         raise InputError("A token must have at least 8 characters.")
-    for name, value in OFFLINE.items():
+    for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    os.environ["HF_HUB_OFFLINE"] = "1"  # whatever it was: workers are started with it
     line = _listening(config)
     port = int(line.getsockname()[1])
     guard = create_app(replace(config, port=port))
