@@ -81,7 +81,7 @@ async function show(focus) {
     const here = link.hash === `#${name}`;
     if (here) {
       link.setAttribute("aria-current", "page");
-      link.scrollIntoView({ block: "nearest", inline: "nearest" });
+      link.scrollIntoView({ block: "nearest", inline: "center" });
     } else link.removeAttribute("aria-current");
   }
   const label = TABS.find((one) => one?.[0] === name)[1];

@@ -37,7 +37,7 @@ export async function drawConcepts(place, state, ctx, again = false) {
 function name(one, model) {
   const ready = one.built_in ? ", ready to use" : "";
   const other = one.base_model && one.base_model !== model ? `, for ${one.base_model}` : "";
-  return `${one.id} (${one.phrase}${ready}${other})`;
+  return `${one.id} (${one.class_noun || one.phrase}${ready}${other})`;
 }
 
 const steps = (one) =>
@@ -81,7 +81,7 @@ export async function readySwap() {
 
 // The ready subject beside the photo that it is swapped into.
 export function readyCard(start) {
-  const place = h("div", {});
+  const place = h("div", { class: "stack" });
   ready().then(([one]) => {
     if (!one) return;
     const photo = h("img", { src: `/examples/${one.photo.file}`, alt: one.photo.prompt });

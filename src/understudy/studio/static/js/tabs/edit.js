@@ -183,7 +183,7 @@ async function drawConcepts(place, state, again = false) {
     place,
     choiceField(
       "Learnt subject",
-      [["", "none"], ...found.map((one) => [one.id, `${one.id} (${one.phrase})`])],
+      [["", "none"], ...found.map((one) => [one.id, `${one.id} (${one.class_noun || one.phrase})`])],
       {
         value: state.get("concept") ?? "",
         name: "concept",

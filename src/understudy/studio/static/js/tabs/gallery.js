@@ -51,6 +51,16 @@ export function create(ctx) {
           { class: "empty wide-cell" },
           h("h2", {}, items.length ? "No picture of this kind" : "Nothing made yet"),
           h("p", {}, "Results of swaps, edits, drags and new pictures appear here automatically."),
+          !items.length &&
+            h(
+              "div",
+              { class: "row" },
+              [
+                ["swap", "Swap a subject"],
+                ["edit", "Edit a photo"],
+                ["drag", "Drag points"],
+              ].map(([tab, label]) => button(label, () => ctx.go(tab))),
+            ),
         ),
       );
   };
