@@ -197,7 +197,7 @@ def test_undo_redo_and_points_added_mid_way() -> None:
     with pytest.raises(InputError, match="nothing to undo"):
         session.undo()
     done = last_of(session.run(model)).session
-    more = done.adding([((10, 10), (12, 12))])
+    more = done.with_pairs((*done.pairs, ((10, 10), (12, 12))))
     assert len(more.pairs) == 3 and torch.equal(more.latent, done.latent)
     assert more.pairs[:2] == done.pairs
     further = last_of(more.run(model)).session

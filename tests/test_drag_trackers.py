@@ -20,7 +20,7 @@ from understudy import cli
 from understudy.drag import DragSession, drag_steps
 from understudy.drag.raft import Raft, raft_tracker
 from understudy.drag.region import FeatureView, Grid
-from understudy.drag.seeing import Flow, FlowTracker, Followed, PointNetwork, PointTracker, sampled
+from understudy.drag.seeing import Flow, FlowTracker, sampled
 from understudy.drag.tracking import Sight, Tracker
 from understudy.errors import ExtraMissing, ModelError
 from understudy.generators.folder import save_generator
@@ -164,94 +164,7 @@ def test_no_picture_is_drawn_unless_a_tracker_wants_it(monkeypatch: pytest.Monke
     assert len(drawn) == len(steps)
 
 
-# ---------------------------------------------------------------- networks that follow points
-
-
-class Walker:
-    """A network that reads the slide off every picture; what it sees it may see badly."""
-
-    def __init__(self, visible: Callable[[int], float] = lambda picture: 1.0) -> None:
-        self.visible, self.calls = visible, list[tuple[int, int, bool]]()
-        self.clock = 0
-
-    def __call__(self, pictures: Tensor, points: Tensor, known: Tensor | None) -> Followed:
-        ways = torch.stack([slid(one[None]) for one in pictures])
-        self.calls.append((len(pictures), len(points), known is not None))
-        places = points + (ways - ways[0]).flip(1)[:, None]
-        seen = torch.tensor([self.visible(k) for k in range(len(pictures))])
-        kept = points.new_full((len(points), 2), 7.0) if known is None else known
-        return Followed(places, seen[:, None].expand(-1, len(points)), kept)
-
-
-@pytest.mark.parametrize("frames", [2, 3, 8])
-def test_handles_follow_a_network_of_points(frames: int) -> None:
-    network = Walker()
-    assert isinstance(network, PointNetwork)
-    steps = dragged(PointTracker(network, frames=frames), stop_distance=0.6)
-    assert len(steps) > 2 * frames or len(steps) > 9
-    for step in steps:
-        assert (torch.tensor(step.points) - true_points(step.latent)).abs().max() < 0.02
-    assert {call[:2] for call in network.calls} == {(frames, 2)}
-    assert [call[2] for call in network.calls] == [False] + [True] * (len(network.calls) - 1)
-
-
-def test_runs_begin_where_a_point_was_seen_well() -> None:
-    """Eight pictures; the sixth is the last that shows the point better than 0.9."""
-    shown = {0: 1.0, 1: 0.95, 2: 0.95, 3: 0.2, 4: 0.2, 5: 0.93, 6: 0.5, 7: 0.1}
-    tracker = PointTracker(Walker(lambda k: shown[k]))
-    pictures = [Sliding().held(torch.full((1, 8, 2), 0.3 * k), 6) for k in range(12)]
-    memory: Any = None
-    points = POINTS
-    for number, held in enumerate(pictures):
-        moving_ws = torch.full((1, 6, 2), 0.3 * number)
-        tracks = tracker.track(sight(lambda h=held, f=moving_ws: h.picture(f), memory), points, 9)
-        points, memory = tracks.points, tracks.memory
-        torch.testing.assert_close(points, POINTS + 0.3 * number, atol=0.02, rtol=0)
-        assert (
-            tracks.unsure.all() == (shown[number if number < 8 else number - 5] < 0.5) or not number
-        )
-        if number == 7:  # full: the next run begins at picture 5, and those before are let go
-            assert memory.begun.tolist() == [0, 0] and len(memory.pictures) == 3
-            torch.testing.assert_close(memory.places.flip(1), POINTS + 1.5, atol=0.02, rtol=0)
-
-
-@pytest.mark.parametrize(
-    ("visible", "latest"),
-    [
-        ([0.95, 0.99, 0.3], 1),
-        ([0.85, 0.7, 0.3], 0),
-        ([0.5, 0.5, 0.5], 2),
-        ([0.0, 0.0], 1),
-        ([0.889, 0.881, 0.1], 1),
-        ([0.9, 0.1], 0),
-    ],
-)
-def test_the_bound_falls_until_a_picture_is_above_it(visible: list[float], latest: int) -> None:
-    assert PointTracker(Walker())._latest(visible) == latest
-    bound = 0.9  # the loop that this is
-    while not any(share > bound for share in visible):
-        bound -= 0.02
-    assert max(i for i, share in enumerate(visible) if share > bound) == latest
-
-
-def test_points_of_different_runs() -> None:
-    """Two points that end their runs at different pictures are asked for apart, and both right."""
-
-    class Uneven(Walker):
-        def __call__(self, pictures: Tensor, points: Tensor, known: Tensor | None) -> Followed:
-            made = super().__call__(pictures, points, known)
-            late = torch.linspace(1, 0.2, len(pictures))
-            first = (points[:, 0] > 38)[None]  # the point that started at x = 40.5
-            return Followed(made.places, torch.where(first, late[:, None], 1.0), made.known)
-
-    network = Uneven()
-    steps = dragged(PointTracker(network, frames=4), stop_distance=0.6)
-    for step in steps:
-        assert (torch.tensor(step.points) - true_points(step.latent)).abs().max() < 0.02
-    assert {call[1] for call in network.calls} == {1, 2}
-
-
-# ---------------------------------------------------------------- RAFT's door
+# ---------------------------------------------------------------- RAFT
 
 
 class Recorder(nn.Module):

@@ -88,6 +88,32 @@ def test_a_small_mask_follows_the_edges_of_a_large_picture() -> None:
     assert overlap(guided(picture, rough) > 0.5, true) > max(0.99, overlap(plain, true))
 
 
+def flooded(mask: np.ndarray) -> np.ndarray:
+    """Parts by a flood fill, each with the largest of its places, counted from 1."""
+    labels, (height, width) = np.zeros(mask.shape, int), mask.shape
+    for start in reversed(np.flatnonzero(mask).tolist()):
+        todo = [divmod(start, width)]
+        while todo:
+            row, column = todo.pop()
+            inside = 0 <= row < height and 0 <= column < width
+            if inside and mask[row, column] and not labels[row, column]:
+                labels[row, column] = start + 1
+                todo += [(row + 1, column), (row - 1, column), (row, column + 1), (row, column - 1)]
+    return labels
+
+
+@pytest.mark.parametrize("share", [0.0, 0.3, 0.55, 0.7, 1.0])
+def test_parts_are_those_of_a_flood_fill(share: float) -> None:
+    mask = np.random.default_rng(3).random((23, 31)) < share
+    assert np.array_equal(parts.labelled(mask), flooded(mask))
+
+
+def test_parts_that_touch_by_a_corner_are_apart() -> None:
+    mask = np.eye(4, dtype=bool)
+    one = mask & (np.arange(4) == 1)
+    assert np.array_equal(parts.touching(mask, one), one)
+
+
 def test_parts_are_told_apart() -> None:
     mask = np.zeros((12, 12), bool)
     mask[1:5, 1:5] = mask[7:11, 7:11] = mask[0, 11] = True

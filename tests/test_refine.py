@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import product
+from math import exp
 
 import pytest
 import torch
@@ -18,6 +20,7 @@ from understudy.jobs import swap as jobs_swap
 from understudy.jobs.events import completed
 from understudy.jobs.source import InputPicture
 from understudy.jobs.subjects import SwapSubjects
+from understudy.pictures.tensors import blurred
 from understudy.pictures.tone import toned
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap import photoswap
@@ -130,6 +133,19 @@ def test_each_finalist_is_refined_with_several_noises_and_one_is_left(monkeypatc
     assert scores.unique().numel() == 2 * REDRAWN, "every row has its own noise"
     assert steps[-1].nfe == 2 * 2 * REDRAWN
     assert steps[-2].nfe == 2 * 2 * REDRAWN + 1, "the source's row, whose maps are held"
+
+
+def test_a_blur_is_the_weighted_sum_over_three_deviations():
+    values = torch.randn(
+        2, 3, 9, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(1)
+    )
+    wanted = torch.zeros_like(values)
+    weights = {d: exp(-(d**2) / (2 * 0.9**2)) for d in range(-3, 4)}
+    for row, column in product(range(9), range(7)):
+        for (down, one), (right, other) in product(weights.items(), weights.items()):
+            at = values[:, :, min(max(row + down, 0), 8), min(max(column + right, 0), 6)]
+            wanted[:, :, row, column] += one * other * at / sum(weights.values()) ** 2
+    torch.testing.assert_close(blurred(values, 0.9), wanted)
 
 
 def test_the_background_takes_the_photo_s_tone_and_the_subject_stays():

@@ -38,7 +38,7 @@ from training.toybox_pictures import (
 )
 from training.toybox_text import new_tokenizer
 from training.unet_training import Examples, new_unet_learner, train_unet
-from understudy.files.atomic import remove_folder, replacing
+from understudy.files.atomic import remove_folder, write_json
 from understudy.files.builtin import builtin_folder
 
 RENDER, AUTOENCODER = 0.17, 0.12  # largest shares of the time; encoding and U-Net have the rest
@@ -58,8 +58,7 @@ class Progress:
 
     def set(self, **values: Any) -> None:
         self.values |= values
-        with replacing(self.file) as staged:
-            staged.write_text(json.dumps(self.values, indent=1) + "\n")
+        write_json(self.file, self.values)
 
     def seconds(self, *stages: str) -> float:
         return sum(self.values.get(f"{stage}_seconds", 0.0) for stage in stages)

@@ -12,7 +12,6 @@ nothing into the package. Runs on the CPU or with `--device cuda`.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from training.examiner_measures import figures, held_out, table
 from training.examiner_training import TOYS, VIEWS, train_until, trainer
 from training.recogniser_examples import Examples, vocabulary
 from training.recogniser_training import Trainer
-from understudy.files.atomic import replacing
+from understudy.files.atomic import replacing, write_json
 from understudy.files.tensors import save_tensors
 from understudy.vision import recogniser
 from understudy.vision.examiner import BUILT_IN, MANIFEST, WEIGHTS
@@ -157,8 +156,7 @@ def save(network: PictureNetwork, folder: Path, record: dict[str, object]) -> No
     }
     save_tensors(folder / WEIGHTS, state)
     described = {**record, "vocabulary": vocabulary().to_json()}
-    with replacing(folder / MANIFEST) as staged:
-        staged.write_text(json.dumps(described, indent=1) + "\n")
+    write_json(folder / MANIFEST, described)
 
 
 if __name__ == "__main__":

@@ -112,10 +112,6 @@ class DragSession:
         )
         return self._moved(state)
 
-    def adding(self, pairs: Iterable[Pair]) -> DragSession:
-        """More handles; those there are stay, and all refer to the picture as it is now."""
-        return self.with_pairs((*self.pairs, *pairs))
-
     def with_settings(self, settings: DragSettings) -> DragSession:
         """The same drag under other settings; space and layers stay what they were."""
         same = (self.settings.space, self.settings.layers)

@@ -281,15 +281,5 @@ def _injected(
 def check(model: DiffusionModel, inversion: Inversion, settings: EditSettings) -> None:
     """Refuse an inversion that does not belong to this edit; plug-and-play needs less of it."""
     inversion.check(model)
-    if settings.method == "pnp":
-        return
-    if settings.steps != inversion.steps:
-        raise InputError(
-            f"the photo was inverted in {inversion.steps} steps, but the edit has "
-            f"--steps {settings.steps}. Use the same number, or invert again."
-        )
-    if inversion.method == "null-text" and settings.guidance != inversion.guidance:
-        raise InputError(
-            f"the photo was inverted for guidance {inversion.guidance}, but the edit has "
-            f"--guidance {settings.guidance}. Use the same, or invert again."
-        )
+    if settings.method != "pnp":
+        inversion.check_run(settings.steps, settings.guidance, "edit")

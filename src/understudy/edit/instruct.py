@@ -17,9 +17,9 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionControl
 from understudy.concept import Concept
-from understudy.diffusion.guidance import Guidance, guidance_of, reads_unconditional
+from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import sample_steps, starting_noise
-from understudy.diffusion.schedule import Schedule, Time, wide
+from understudy.diffusion.schedule import Time, wide
 from understudy.diffusion.text import Text
 from understudy.edit.flow_edit import target_texts
 from understudy.edit.step import EditStep
@@ -45,26 +45,8 @@ class Referring:
 
     def __init__(self, model: DiffusionModel, references: References) -> None:
         self.model, self.references = model, tuple(references)
-
-    @property
-    def name(self) -> str:
-        return self.model.name
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.dtype
-
-    @property
-    def schedule(self) -> Schedule:
-        return self.model.schedule
-
-    @property
-    def guidance(self) -> Guidance:
-        return guidance_of(self.model)
+        self.device, self.dtype, self.schedule = model.device, model.dtype, model.schedule
+        self.guidance = guidance_of(model)
 
     def predict(
         self,

@@ -19,7 +19,7 @@ from typing import Any
 
 from understudy.errors import InputError, OutputError, UnderstudyError
 from understudy.files import spec
-from understudy.files.atomic import replacing, unwritable
+from understudy.files.atomic import replacing, unwritable, write_json
 from understudy.files.reading import as_json, parse_json, read_bytes, read_json
 
 Row = dict[str, Any]
@@ -278,8 +278,7 @@ class ResultsFolder:
             )
 
     def _write(self, said: dict[str, Any]) -> None:
-        with replacing(self.manifest) as temporary:
-            temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        write_json(self.manifest, said)
 
 
 def _short(value: Any) -> str:

@@ -6,12 +6,14 @@ Every writer of the package goes through `replacing`. Knows nothing of what is w
 from __future__ import annotations
 
 import errno
+import json
 import os
 import secrets
 import shutil
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from understudy.errors import OutputError
 
@@ -49,6 +51,12 @@ def replacing(path: str | os.PathLike[str]) -> Generator[Path]:
         raise unwritable(target, error) from error
     finally:
         _remove(temporary)
+
+
+def write_json(path: str | os.PathLike[str], value: Any) -> None:
+    """Write a value as JSON, UTF-8 with a final newline. Raises OutputError as `replacing` does."""
+    with replacing(path) as staged:
+        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 @contextmanager

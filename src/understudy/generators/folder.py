@@ -17,7 +17,7 @@ from torch import Tensor
 
 from understudy.errors import ModelError, sentence
 from understudy.files import spec
-from understudy.files.atomic import replacing
+from understudy.files.atomic import replacing, write_json
 from understudy.files.reading import read_json, sha256
 from understudy.files.tensors import headers, load_tensors, write_tensors
 from understudy.generators.stylegan2.config import StyleGAN2Config
@@ -80,8 +80,7 @@ def write_folder(
             "sha256": digest,
             "source": dict(source),
         }
-    with replacing(target / MANIFEST) as staged:
-        staged.write_text(json.dumps(body, indent=2) + "\n", encoding="utf-8")
+    write_json(target / MANIFEST, body)
     return target
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
@@ -150,6 +150,24 @@ class Inversion:
             raise PromptError(
                 f'the photo was inverted with the prompt "{self.prompt}", and the source prompt '
                 f'is "{prompt}". Use the same, or invert the photo again.'
+            )
+
+    def check_run(
+        self, steps: int, guidance: float, verb: str, bound: Sequence[str] = ("null-text",)
+    ) -> None:
+        """Raise InputError unless a run of `verb` has this inversion's number of steps.
+
+        For the methods in `bound` it must have this inversion's guidance, too.
+        """
+        if steps != self.steps:
+            raise InputError(
+                f"the photo was inverted in {self.steps} steps, but the {verb} has "
+                f"--steps {steps}. Use the same number, or invert again."
+            )
+        if self.method in bound and guidance != self.guidance:
+            raise InputError(
+                f"the photo was inverted for guidance {self.guidance}, but the {verb} has "
+                f"--guidance {guidance}. Use the same, or invert again."
             )
 
     def save(self, path: str | os.PathLike[str]) -> Path:

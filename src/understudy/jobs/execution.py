@@ -8,14 +8,13 @@ weights and let products run in TF32. Latents and optimiser state are float32 or
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
-from understudy.settings.resolve import Value
 from understudy.settings.run import AUTO
 
 if TYPE_CHECKING:
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from understudy.models.compiled import Compiled
     from understudy.models.interface import DiffusionModel
 
-Groups = Mapping[str, Mapping[str, Value]]
 MANY = 10_000  # calls of a verb that runs case after case
 LONG = ("evaluate", "demo", "sweep")  # such verbs, by the start of their names
 OPTIMISES = ("learn", "project", "evaluate", "demo")  # verbs that need gradients of the network

@@ -16,12 +16,20 @@ def labelled(mask: Bool[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
     """A number for each part of pixels that touch by their sides; 0 outside the mask."""
     labels = np.where(mask, np.arange(1, mask.size + 1).reshape(mask.shape), 0)
     while True:
-        wide = np.pad(labels, 1)
-        around = (wide[1:-1, 1:-1], wide[:-2, 1:-1], wide[2:, 1:-1], wide[1:-1, :-2])
-        grown = np.maximum.reduce([*around, wide[1:-1, 2:]]) * mask
-        if np.array_equal(grown, labels):
+        joined = _largest_of_runs(_largest_of_runs(labels).T).T
+        if np.array_equal(joined, labels):
             return labels
-        labels = grown
+        labels = joined
+
+
+def _largest_of_runs(labels: Int[np.ndarray, "h w"]) -> Int[np.ndarray, "h w"]:
+    """Each label replaced by the largest in its run of a row; a 0 ends a run."""
+    # Whole runs at once: a label crosses a part in as many passes as the part has turns.
+    flat = np.pad(labels, ((0, 0), (0, 1))).ravel()  # a 0 between two rows
+    begins = np.flatnonzero(np.diff(flat > 0, prepend=flat[0] == 0))
+    lengths = np.diff(begins, append=flat.size)
+    largest = np.maximum.reduceat(flat, begins)
+    return np.repeat(largest, lengths).reshape(len(labels), -1)[:, :-1]
 
 
 def fitting(

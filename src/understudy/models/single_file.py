@@ -18,7 +18,7 @@ from typing import Any, cast
 from torch import Tensor
 
 from understudy.errors import InputError, ModelError, sentence
-from understudy.files.atomic import replacing
+from understudy.files.atomic import write_json
 from understudy.files.cache import Cache
 from understudy.files.origins import Origin
 from understudy.files.reading import read_json
@@ -105,7 +105,7 @@ def _convert_flow(file: Path, folder: Path, layout: Layout, find_part: FindPart)
     line = write_flow_folder(file, folder, layout, find_part)
     _check(file, folder, check_flow_model)
     if line:
-        _write_json(folder / LEFT_OUT, line)
+        write_json(folder / LEFT_OUT, line)
 
 
 def _check(file: Path, folder: Path, check: Callable[[Path], object]) -> None:
@@ -135,18 +135,16 @@ def _convert(file: Path, folder: Path, find_tokenizer: Callable[[], Path]) -> No
             kind = "model" if part.startswith("text") else "diffusion_pytorch_model"
             renamed = _renamed(file, part, family, tensors, config)
             dtype = next(iter(renamed.values())).dtype if renamed else None
-            _write_json(
-                folder / part / "config.json", config_of(part, "config.json", config, dtype)
-            )
+            write_json(folder / part / "config.json", config_of(part, "config.json", config, dtype))
             save_tensors(folder / part / f"{kind}.safetensors", renamed, {"format": "pt"})
     except KeyError as error:
         raise ModelError(f"{file} is incomplete: it has no {error.args[0]}.") from error
     _write_tokenizers(folder, family, find_tokenizer())
-    _write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
-    _write_json(folder / "model_index.json", index_of(folder, {}))
+    write_json(folder / "scheduler" / "scheduler_config.json", scheduler)
+    write_json(folder / "model_index.json", index_of(folder, {}))
     _check(file, folder, check_model)
     if line := unplaced(file, family, tensors):
-        _write_json(folder / LEFT_OUT, line)
+        write_json(folder / LEFT_OUT, line)
 
 
 def _renamed(
@@ -215,8 +213,3 @@ def _write_tokenizers(folder: Path, family: str, source: Path) -> None:
             reason = sentence(str(error)[:200])
             raise ModelError(f"{source} holds no CLIP tokenizer: {reason}") from error
         tokenizer.save_pretrained(folder / part)
-
-
-def _write_json(path: Path, value: Any) -> None:
-    with replacing(path) as staged:
-        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -7,12 +7,17 @@ import shutil
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from understudy.errors import OutputError
-from understudy.files.atomic import check_folder_writable, replacing, staging, unwritable
+from understudy.files.atomic import (
+    check_folder_writable,
+    replacing,
+    staging,
+    unwritable,
+    write_json,
+)
 from understudy.files.tensors import save_tensors
 from understudy.models.family import Family
 from understudy.models.folder import family_in, read_json
@@ -86,7 +91,7 @@ def _write_settings(source: Path, target: Path, dtypes: Mapping[str, torch.dtype
             if (source / part / name).is_file():
                 if name.endswith("config.json"):
                     told = read_json(source / part / name)
-                    _write_json(target / part / name, config_of(part, name, told, dtypes.get(part)))
+                    write_json(target / part / name, config_of(part, name, told, dtypes.get(part)))
                 else:
                     _copy(source / part / name, target / part / name)
         if part.startswith("tokenizer") and (source / part).is_dir():
@@ -99,12 +104,7 @@ def _write_index(source: Path, target: Path) -> None:
         _copy(source / SUITS, target / SUITS)
     told = read_json(source / "model_index.json")
     scheduler = read_json(source / "scheduler" / "scheduler_config.json").get("_class_name")
-    _write_json(target / "model_index.json", index_of(target, told, scheduler))
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with replacing(path) as staged:
-        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
+    write_json(target / "model_index.json", index_of(target, told, scheduler))
 
 
 @contextmanager

@@ -108,6 +108,18 @@ def grown(mask: Float[Tensor, "k 1 h w"], by: int = 1) -> Float[Tensor, "k 1 h w
     return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)
 
 
+def blurred(values: Float[Tensor, "k c h w"], deviation: float) -> Float[Tensor, "k c h w"]:
+    """A Gaussian average over 3 deviations, in pixels or cells; the values at the edge repeat."""
+    reach = max(1, round(3 * deviation))
+    steps = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
+    kernel = (-steps.square() / (2 * deviation**2)).exp()
+    kernel = (kernel / kernel.sum()).expand(values.shape[1], 1, -1)
+    rows = F.pad(values, (reach, reach, 0, 0), mode="replicate")
+    rows = F.conv2d(rows, kernel[:, :, None], groups=values.shape[1])
+    both = F.pad(rows, (0, 0, reach, reach), mode="replicate")
+    return F.conv2d(both, kernel[..., None], groups=values.shape[1])
+
+
 def to_mask(array: Float[np.ndarray, "h w"]) -> Float[Tensor, "1 1 h w"]:
     """An array in [0, 1] (1 is the subject) as a mask."""
     return torch.from_numpy(array.astype(np.float32))[None, None]

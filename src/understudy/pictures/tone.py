@@ -8,11 +8,10 @@ what is near (normalised convolution, Knutsson and Westin 1993). Knows pictures 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.pictures.tensors import grown
+from understudy.pictures.tensors import blurred, grown
 
 # Shares of the longer side: deviations of the near and of the far average, and of the soft edge of
 # the subject. The far average decides only where the near one knows nothing.
@@ -41,18 +40,6 @@ def toned(
     apart = (photo - edited) * known
     total, weight = torch.zeros_like(edited), torch.zeros_like(known)
     for share, factor in ((NEAR, 1.0), (FAR, FAR_WEIGHT)):
-        total = total + factor * _blurred(apart, share * side)
-        weight = weight + factor * _blurred(known, share * side)
-    return edited + total / (weight + LEAST) * (1 - _blurred(subject, EDGE * side))
-
-
-def _blurred(values: Float[Tensor, "k c h w"], deviation: float) -> Float[Tensor, "k c h w"]:
-    """A Gaussian average; the picture's edge is repeated."""
-    reach = max(1, round(3 * deviation))
-    steps = torch.arange(-reach, reach + 1, device=values.device, dtype=values.dtype)
-    kernel = (-steps.square() / (2 * deviation**2)).exp()
-    kernel = (kernel / kernel.sum()).expand(values.shape[1], 1, -1)
-    rows = F.pad(values, (reach, reach, 0, 0), mode="replicate")
-    rows = F.conv2d(rows, kernel[:, :, None], groups=values.shape[1])
-    both = F.pad(rows, (0, 0, reach, reach), mode="replicate")
-    return F.conv2d(both, kernel[..., None], groups=values.shape[1])
+        total = total + factor * blurred(apart, share * side)
+        weight = weight + factor * blurred(known, share * side)
+    return edited + total / (weight + LEAST) * (1 - blurred(subject, EDGE * side))

@@ -22,7 +22,6 @@ from understudy.settings.checkpoints import is_schnell
 APACHE, MIT = "Apache-2.0", "MIT"
 STABILITY = "Stability AI Community License (free below 1 M USD of yearly revenue)"
 FLUX_NC = "FLUX non-commercial license"
-OPENRAIL = "CreativeML OpenRAIL-M"
 
 Config = Mapping[str, Any]
 

@@ -11,13 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.diffusion.text import Text
 from understudy.models.interface import DiffusionModel
-from understudy.pictures.tensors import grown
+from understudy.pictures.tensors import blurred, grown
 
 LEVEL = 0.6  # of the range of times: how noisy the photo is made (DiffEdit: 0.5)
 SAMPLES = 8  # noises that are averaged (DiffEdit: 10)
@@ -66,20 +65,13 @@ def difference_mask(
     sum up to a quarter of the strongest part's. parts: at most so many count, the strongest: a
     neighbour of the subject differs, too, but less. None = all of them.
     """
-    found = _blurred(found)
+    found = blurred(found[:, None], BLUR)[:, 0]
     level = found.flatten(1).quantile(BACKGROUND, dim=1)[:, None, None]
     strongest = found.flatten(1).quantile(STRONGEST, dim=1)[:, None, None] - level
     found = (found - level).clamp(min=0).minimum(strongest)
     masks = found >= threshold * strongest
     whole = [_without_specks(mask, one, parts) for mask, one in zip(masks, found, strict=True)]
     return grown(torch.stack(whole)[:, None].float())
-
-
-def _blurred(found: Float[Tensor, "k h w"]) -> Float[Tensor, "k h w"]:
-    steps = torch.arange(-2, 3, device=found.device, dtype=found.dtype)
-    row = (-steps.square() / (2 * BLUR**2)).exp()
-    kernel = torch.outer(row, row) / row.sum() ** 2
-    return F.conv2d(F.pad(found[:, None], (2, 2, 2, 2), mode="replicate"), kernel[None, None])[:, 0]
 
 
 def _without_specks(

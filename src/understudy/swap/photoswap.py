@@ -231,16 +231,7 @@ def parts_read(settings: SwapSettings, index: int) -> Parts:
 def check(model: DiffusionModel, inversion: Inversion, settings: SwapSettings) -> None:
     """Refuse an inversion that does not belong to this swap; see `swap_steps`."""
     inversion.check(model)
-    if settings.steps != inversion.steps:
-        raise InputError(
-            f"the photo was inverted in {inversion.steps} steps, but the swap has "
-            f"--steps {settings.steps}. Use the same number, or invert again."
-        )
-    if inversion.method in ("null-text", "seed") and settings.guidance != inversion.guidance:
-        raise InputError(
-            f"the photo was inverted for guidance {inversion.guidance}, but the swap has "
-            f"--guidance {settings.guidance}. Use the same, or invert again."
-        )
+    inversion.check_run(settings.steps, settings.guidance, "swap", ("null-text", "seed"))
 
 
 def blend_of(

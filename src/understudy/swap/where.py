@@ -20,7 +20,7 @@ from torch import Tensor
 
 from understudy.errors import InputError
 from understudy.masks.find import find_mask
-from understudy.masks.parts import parts_of
+from understudy.masks.parts import parts_of, touching
 from understudy.masks.selection import Selection
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import grown, to_mask, to_pixels
@@ -164,9 +164,5 @@ def _reached(
     mask: Float[Tensor, "1 1 h w"], strong: Float[Tensor, "1 1 h w"]
 ) -> Float[Tensor, "1 1 h w"]:
     """The mask, and what of `strong` is connected to it."""
-    allowed = mask.maximum(strong)
-    while True:
-        wider = grown(mask).minimum(allowed)
-        if torch.equal(wider, mask):
-            return mask
-        mask = wider
+    both = (one[0, 0].cpu().numpy() > INSIDE for one in (strong, mask))
+    return to_mask(touching(*both).astype(np.float32)).to(mask)

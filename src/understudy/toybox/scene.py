@@ -17,8 +17,6 @@ from understudy.files import spec
 from understudy.files.reading import parse_json
 from understudy.toybox import vocabulary as words
 
-Colour = tuple[float, float, float]
-
 
 def _one_of(what: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:

@@ -18,8 +18,7 @@ from understudy.toybox.shapes import compiled
 
 # Columns of a group's row: bounding sphere, first and last shape, first material.
 GROUP_ROW = 7
-# The light: direction to it, its colour, colour of the sky's and the ground's light, softness.
-LIGHT_ROW = 13
+# The light, 13 numbers: direction to it, its colour, colours of sky and ground light, softness.
 MOST = 96  # shapes near one ray
 
 

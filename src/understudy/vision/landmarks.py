@@ -7,7 +7,6 @@ by `training/build_toybox_gan.py`.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from understudy.errors import ModelError
-from understudy.files.atomic import replacing
+from understudy.files.atomic import write_json
 from understudy.files.reading import read_json
 from understudy.files.tensors import load_tensors, save_tensors
 from understudy.vision.layers import ResidualBlock, conv
@@ -119,8 +118,7 @@ def save_finder(network: FinderNetwork, folder: Path, record: dict[str, float]) 
     }
     said = {"points": network.points, "width": network.width, "held_out": record}
     save_tensors(folder / WEIGHTS, state)
-    with replacing(folder / MANIFEST) as staged:
-        staged.write_text(json.dumps(said, indent=1) + "\n")
+    write_json(folder / MANIFEST, said)
 
 
 def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> LandmarkFinder:

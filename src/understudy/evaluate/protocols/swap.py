@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from understudy.evaluate.setup import Setup
 from understudy.evaluate.statistics import Estimate, duel, estimate
 from understudy.evaluate.toy_bench import BENCH, SIDE
 from understudy.evaluate.truth import pictures
-from understudy.files.atomic import replacing
+from understudy.files.atomic import write_json
 from understudy.files.reading import as_json
 from understudy.pictures.photo import Pixels, read_photo, write_pixels
 from understudy.pictures.recipe import Recipe, ingredient, versions
@@ -121,8 +120,7 @@ def write_cases(folder: Path, wish: CasesSettings) -> Iterator[RowStep]:
         for k, photo in enumerate(drawn[:-1]):
             write_pixels(here / f"photo-{k}.png", to_pixels(photo))
         write_pixels(here / "source.png", to_pixels(drawn[-1]))
-        with replacing(here / "case.json") as temporary:
-            temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+        write_json(here / "case.json", said)
         yield RowStep(index, len(numbers), row, False)
 
 

@@ -7,18 +7,17 @@ pictures under names that say nothing, written again so that no recipe travels w
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from itertools import combinations
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
 from understudy.errors import InputError, OutputError
 from understudy.files import spec
-from understudy.files.atomic import replacing
+from understudy.files.atomic import write_json
 from understudy.files.reading import read_json
 from understudy.pictures.photo import Pixels, read_photo, write_pixels
 from understudy.settings.evaluate import StudySettings
@@ -33,7 +32,6 @@ ASKED = {  # DreamBooth's own two questions; Photoswap names its three without p
     "overall": "The reference item should take the place of the one in the original image. Which "
     "of the two images does that better overall?",
 }
-Side = Literal["left", "right"]
 _PICTURE = spec.Text(pattern=r"[0-9a-f]{20}\.png")
 _QUESTION = spec.Record(
     {
@@ -150,8 +148,7 @@ def make(
     said: dict[str, Any] = {"format": FORMAT, "raters": settings.raters}
     said["settings"] = settings.to_dict()
     said["sheets"] = [[asdict(question) for question in sheet] for sheet in sheets]
-    with replacing(folder / MANIFEST) as temporary:
-        temporary.write_text(json.dumps(said, indent=1) + "\n", encoding="utf-8")
+    write_json(folder / MANIFEST, said)
     return study
 
 

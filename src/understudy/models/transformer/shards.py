@@ -5,7 +5,6 @@ Only the tensors of one shard are in memory at a time.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from safetensors import safe_open
 from torch import Tensor
 
 from understudy.errors import ModelError
-from understudy.files.atomic import replacing
+from understudy.files.atomic import write_json
 from understudy.files.tensors import save_tensors
 from understudy.models.weight_files import BITS, header
 
@@ -60,12 +59,6 @@ def write_shards(
         placed |= dict.fromkeys(names, shard.name)
     if len(groups) > 1:
         write_json(part / f"{stem}.safetensors.index.json", {"metadata": {}, "weight_map": placed})
-
-
-def write_json(path: Path, value: Mapping[str, Any]) -> None:
-    """Write an object, whole or not at all."""
-    with replacing(path) as staged:
-        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _groups(file: Path, pieces: Mapping[str, Piece]) -> list[list[str]]:

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from understudy.errors import ModelError
+from understudy.files.atomic import write_json
 from understudy.models.family import Z_IMAGE
 from understudy.models.transformer.load import class_of, empty_network
 from understudy.models.transformer.original_names import PART, original_table
-from understudy.models.transformer.shards import Piece, write_json, write_shards
+from understudy.models.transformer.shards import Piece, write_shards
 from understudy.models.transformer.single_file_parts import (
     AUTOENCODERS,
     UNREAD,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from understudy.errors import ModelError
+from understudy.files.atomic import write_json
 from understudy.models.family import (
     CHROMA,
     CLIP,
@@ -31,7 +32,7 @@ from understudy.models.family import (
     tokenizer_of,
 )
 from understudy.models.single_file_shapes import clip_config, refuse_unused
-from understudy.models.transformer.shards import EIGHTHS, Piece, write_json, write_shards
+from understudy.models.transformer.shards import EIGHTHS, Piece, write_shards
 from understudy.models.transformer.single_file_shapes import (
     CLIP_G,
     Layout,

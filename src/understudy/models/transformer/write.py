@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from understudy.files.atomic import replacing
+from understudy.files.atomic import replacing, write_json
 from understudy.files.tensors import save_tensors
 from understudy.models.family import Family, tokenizer_of
 from understudy.models.folder import encoders_in, read_json
@@ -69,7 +67,7 @@ def _write_settings(
             # transformers loads a text encoder in the precision that its configuration says.
             said = str(dtypes[part]).removeprefix("torch.")
             config |= {"dtype": said, "torch_dtype": said}
-        _write_json(target / part / "config.json", config)
+        write_json(target / part / "config.json", config)
     for name in ("scheduler", *map(tokenizer_of, encoders)):
         for file in sorted((source / name).iterdir()):
             if file.is_file():
@@ -88,7 +86,7 @@ def _write_index(source: Path, target: Path) -> None:
     }
     absent = {key: [None, None] for key, value in told.items()
               if isinstance(value, list) and key not in index}  # fmt: skip
-    _write_json(target / "model_index.json", {**index, **absent})
+    write_json(target / "model_index.json", {**index, **absent})
 
 
 def _stem(part: str) -> str:
@@ -97,11 +95,6 @@ def _stem(part: str) -> str:
 
 def _kind(value: torch.Tensor, dtype: torch.dtype | None) -> torch.dtype:
     return dtype if dtype is not None and value.is_floating_point() else value.dtype
-
-
-def _write_json(path: Path, value: Mapping[str, Any]) -> None:
-    with replacing(path) as staged:
-        staged.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")
 
 
 def _copy(file: Path, target: Path) -> None:
