@@ -251,8 +251,8 @@ def _copied(x: Tensor | None) -> Tensor | None:
 def _flows(plan: AttentionPlan, rows: int, site: AttentionSite) -> _Flows:
     """The plan with all pointers filled in, once it fits the rows of this call."""
     known = rows + len(plan.stored)
-    if site.kind == "joint" or plan.words:
-        raise ValueError(f"{site.name}: joint attention and LogitMix are for attend_joint.")
+    if site.kind == "joint" or plan.words or plan.background or plan.hidden:
+        raise ValueError(f"{site.name}: joint attention and its swaps are for attend_joint.")
     found: list[Rows] = []
     for what in ("output_from", "query_from", "key_from", "value_from"):
         given: Rows | Segments | None = getattr(plan, what)

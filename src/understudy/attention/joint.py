@@ -14,7 +14,7 @@ log(factor) / scale in the key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.attention.attend import check_pointers, join_heads, split_heads
+from understudy.attention.background import biases, check_background, exchanged
 from understudy.attention.plan import AttentionPlan, LogitMix, Rows, Segments, StoredRow
 from understudy.attention.site import AttentionSite
 
@@ -64,10 +65,14 @@ def attend_joint(
     return out
 
 
-def _plain(given: Projected, rows: Rows, queries: slice = slice(None)) -> Tensor:
-    """Fused attention of some rows, of all or some of their queries."""
+def _plain(
+    given: Projected, rows: Rows, queries: slice = slice(None), bias: Tensor | None = None
+) -> Tensor:
+    """Fused attention of some rows, of all or some of their queries. bias: on the logits "n n"."""
     some = list(rows)
     mask = None if given.mask is None else given.mask[some][:, None, None, :]
+    if bias is not None:
+        mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
     return F.scaled_dot_product_attention(
         given.query[some][:, :, queries],
         given.key[some],
@@ -88,6 +93,10 @@ class _Work:
         # Segments in the order of the sequence, so that keys are joined as they came.
         self.slices.sort(key=lambda item: item[1].start)
         self._check()
+        self.biases = biases(plan, site, given.key)
+        if plan.background:
+            key, value = (exchanged(x, site, plan.background) for x in (given.key, given.value))
+            self.given = replace(given, key=key, value=value)
 
     def outputs(self) -> Tensor:
         """The result of all rows: plain ones in one call, swapped ones in another."""
@@ -100,8 +109,11 @@ class _Work:
         out = torch.empty_like(given.value)
         still = [row for row in everyone if row not in swapped]
         whole = [row for row in still if copied[row] == row]
-        if whole:
-            out[whole] = _plain(given, tuple(whole))
+        plain = [row for row in whole if row not in self.biases]
+        if plain:
+            out[plain] = _plain(given, tuple(plain))
+        for row in self.biases:
+            out[row] = _plain(given, (row,), bias=self.biases[row])[0]
         partly = [row for row in everyone if row not in whole]
         if partly and not self.plan.all_queries:
             for part in (self.site.text, self.site.reference):
@@ -257,6 +269,11 @@ class _Work:
         output = self._pointers("output_from", "image")
         if any(output[r] != r for r in output if r < self.rows):
             raise ValueError(f"output_from must point to computed rows. Got {output}.")
+        check_background(plan, self.site, self.rows)
+        emphasised = (row for row, kept in plan.background.items() if kept.emphasis)
+        for row in (*emphasised, *plan.hidden):
+            if self._swaps(row) or output[row] != row:
+                raise ValueError(f"row {row} cannot both swap and have biased logits.")
         length = self.site.text.stop - self.site.text.start
         for row, mix in plan.words.items():
             if not 0 <= row < self.rows or not 0 <= mix.source_row < known:

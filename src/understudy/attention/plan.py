@@ -22,7 +22,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.attention.site import AttentionSite
@@ -154,6 +154,20 @@ class LogitMix:
 
 
 @dataclass(frozen=True)
+class Background:
+    """Image tokens of a row of a joint layer whose keys and values are another row's (KV-Edit, Zhu
+    et al. 2025, arXiv:2502.17363). All queries of the row read them.
+
+    source_row: the row they come from. cells: which image tokens, True = background.
+    emphasis: added to the logits that image queries of the other cells give to the background.
+    """
+
+    source_row: int
+    cells: Bool[Tensor, " cells"]
+    emphasis: float = 0.0
+
+
+@dataclass(frozen=True)
 class Recording:
     """Whose attention maps are wanted, and who receives them.
 
@@ -214,6 +228,8 @@ class AttentionPlan:
         cross: row -> CrossMix (A of a U-Net's cross-attention); such a row ignores query_from and
             key_from.
         words: row -> LogitMix (A of a joint layer).
+        background: row -> Background (KV-Edit, in a joint layer), under any other swap.
+        hidden: row -> image tokens that image queries of other cells do not read (the same).
         all_queries: whether text and reference queries of a joint layer follow the plan, too.
         record: maps wanted from this layer, or None.
         stored: rows of earlier calls; features: rows wanted later, or None.
@@ -225,6 +241,8 @@ class AttentionPlan:
     value_from: Rows | Segments | None = None
     cross: Mapping[int, CrossMix] = field(default_factory=dict[int, CrossMix])
     words: Mapping[int, LogitMix] = field(default_factory=dict[int, LogitMix])
+    background: Mapping[int, Background] = field(default_factory=dict[int, Background])
+    hidden: Mapping[int, Bool[Tensor, " cells"]] = field(default_factory=dict[int, Tensor])
     all_queries: bool = False
     record: Recording | None = None
     stored: tuple[StoredRow, ...] = ()

@@ -1,5 +1,5 @@
-"""Words change a photo: prompt-to-prompt, plug-and-play, and HiPer, in `edit.py`; FlowEdit and
-FlowAlign, which need no inversion, in `flow_edit.py`; instructions in `instruct.py`."""
+"""Words change a photo: prompt-to-prompt, plug-and-play, HiPer and KV-Edit, in `edit.py`; FlowEdit
+and FlowAlign, which need no inversion, in `flow_edit.py`; instructions in `instruct.py`."""
 
 from understudy.edit.edit import EditStep, WordEdits, edit, edit_steps, prepared
 from understudy.edit.flow_edit import flow_edit_steps

@@ -1,4 +1,4 @@
-"""The verb `edit`: an inverted photo is edited by text, with p2p, pnp or hiper."""
+"""The verb `edit`: an inverted photo is edited by text, with p2p, pnp, hiper or kv-edit."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from understudy.concept import Concept, spelled
 from understudy.diffusion.text import Text
 from understudy.diffusion.words import Reading, word_places
 from understudy.edit.columns import Columns, columns_of
+from understudy.edit.flow_edit import check_flow
+from understudy.edit.kv_edit import kv_edit_steps
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
 from understudy.edit.prompt_to_prompt import WordMaps, prompt_to_prompt_steps
@@ -32,7 +34,7 @@ from understudy.transfer.source_target import Source, Target, mask_of, source_of
 from understudy.transfer.step import StochasticNoise
 
 UNINVERTED = ("flowedit", "flowalign", "instruct")
-WITHOUT_WORDS = ("pnp", *UNINVERTED)  # methods without options for single words
+WITHOUT_WORDS = ("pnp", "kv-edit", *UNINVERTED)  # methods without options for single words
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def edit_steps(
         source: the photo, inverted by this model with the concepts applied. Its features are used
             by p2p and hiper.
         targets: prompts, which may name concepts, as in "a photo of {rex}". With words (p2p and
-            hiper) latents change only in the region of these words; with a mask only inside it.
+            hiper) latents change only where these are; with a mask (kv-edit needs one) inside it.
         words: options for single words (p2p and hiper).
         concepts: those that the prompts name.
 
@@ -79,6 +81,8 @@ def edit_steps(
     asked = prepared(model, source.prompt, targets, settings, words=words, concepts=concepts)
     check(model, source.inversion, settings)
     mask = mask_of(targets)
+    if settings.method == "kv-edit":
+        return kv_edit_steps(model, source.inversion, asked.texts, mask, settings)
     if mask is not None:
         height, width = source.inversion.noise.shape[-2:]
         mask = latent_mask(mask, (height, width)).to(model.device)
@@ -106,8 +110,8 @@ def edit(
 class Prepared:
     """What an edit needs of its prompts, checked before a photo is read.
 
-    targets: prompts without concept names, with their embeddings, learnt tails included. negative:
-    pnp's unconditional embedding. maps, blend: what p2p and hiper do with words.
+    targets: without concept names, with embeddings and learnt tails. negative: pnp's unconditional
+    embedding. maps, blend: what p2p and hiper do with words.
     """
 
     targets: tuple[Target, ...]
@@ -136,6 +140,8 @@ def prepared(
     `edit_steps` calls it too. Raises what that does.
     """
     words, named = words or WordEdits(), targets_of(targets)
+    if settings.method == "kv-edit":
+        check_flow(model, settings.method)
     prompts = [target.prompt for target in named]
     if settings.method in WITHOUT_WORDS and (words != WordEdits() or any(t.words for t in named)):
         raise InputError(
@@ -143,8 +149,7 @@ def prepared(
             "--window, --blend and --preserve need p2p or hiper. To limit the change, use --mask."
         )
     spelt = tuple(spelled(prompt, *concepts) for prompt in prompts)
-    scale = settings.tail_scale or None
-    texts = personalised_texts(model, prompts, concepts, tail_scale=scale)
+    texts = personalised_texts(model, prompts, concepts, tail_scale=settings.tail_scale or None)
     own = tail_places(texts, prompts, concepts)
     found = tuple(
         replace(target, prompt=prompt, text=texts[n] if target.text is None else target.text)
@@ -155,10 +160,10 @@ def prepared(
     columns: tuple[Columns, ...] = ()
     if settings.method not in WITHOUT_WORDS:
         columns = _columns(model, source_prompt, spelt, own, settings, words)
-    injects = settings.method == "pnp"
+    negative = settings.negative if settings.method == "pnp" else ""
     return Prepared(
         found,
-        model.embed([settings.negative]) if injects and settings.negative else None,
+        model.embed([negative]) if negative else None,
         WordMaps(
             columns, word_windows(spelt, tokens[1:], settings.steps, windows, model.max_tokens)
         ),

@@ -187,7 +187,7 @@ def target_texts(
 
 
 def check_flow(model: DiffusionModel, method: str) -> None:
-    """Refuse FlowEdit and FlowAlign on a model without a velocity."""
+    """Refuse FlowEdit, FlowAlign and KV-Edit on a model without a velocity."""
     if not isinstance(model.schedule, FlowSchedule):
         raise InputError(
             f"--method {method} edits with flow models (Stable Diffusion 3, FLUX and others); "

@@ -26,9 +26,13 @@ from understudy.evaluate.setup import Setup
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
 from understudy.jobs.events import completed
+from understudy.jobs.selecting import grown
 from understudy.jobs.source import InputPicture, Inverted
 from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import located, replaced
+from understudy.masks.find import find_mask
+from understudy.masks.selection import Selection
+from understudy.pictures.tensors import to_mask, to_pixels
 from understudy.settings import (
     EditSettings,
     GenerateSettings,
@@ -41,6 +45,7 @@ from understudy.settings.swap import INVERSIONS, PRESETS
 from understudy.transfer.source_target import Replacement, Target
 
 Picture = Float[Tensor, "1 3 h w"]
+EditsCase = Callable[[BenchCase, Setup | None, EditSettings], Picture]
 
 
 @dataclass(frozen=True)
@@ -168,6 +173,17 @@ def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
         return edit(here.model, inversion, target, how, concepts=(concept,))
 
 
+def redrawn(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
+    """The region of the old subject's word drawn anew as the learnt toy (KV-Edit)."""
+    here, concept = on(setup), _concept(case, on(setup))
+    found = find_mask(here.model, to_pixels(case.source), case.prompt, Selection((case.noun,)))
+    where = grown(to_mask(found))
+    with applied(here.model, concept):
+        inversion = _inverted(case, here, _inverting(here, how))
+        target = Target(case.target_prompt(f"{{{concept.name}}}"), mask=where)
+        return edit(here.model, inversion, target, how, concepts=(concept,))
+
+
 @torch.no_grad()
 def instructed(case: BenchCase, setup: Setup | None, *, photos: bool) -> Picture:
     """The source edited by an instruction, without inversion: the baseline of models that read
@@ -221,20 +237,20 @@ def _of_preset(preset: str) -> Method:
     return Method(make, f"Photoswap, preset {preset}", listens)
 
 
-def _of_edit(method: str) -> Method:
+def _of_edit(method: str, draw: EditsCase = edited, says: str = "") -> Method:
     def settings(setup: Setup) -> EditSettings:
         """As long and guided as the swaps, so that both begin from the same inversion."""
         swap = setup.settings(SwapSettings)
         return setup.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
 
     def make(case: BenchCase, setup: Setup | None) -> Picture:
-        return edited(case, setup, settings(on(setup)))
+        return draw(case, setup, settings(on(setup)))
 
     def listens(setup: Setup) -> tuple[Settings, ...]:
         how = settings(setup)
         return setup.settings(LearnSettings), _inverting(setup, how), how
 
-    return Method(make, f"edit --method {method}, the learnt toy named", listens)
+    return Method(make, f"edit --method {method}{says}, the learnt toy named", listens)
 
 
 def _of_instruction(photos: bool) -> Method:
@@ -262,6 +278,7 @@ METHODS: Mapping[str, Method] = {
         lambda setup: (setup.settings(LearnSettings), setup.settings(GenerateSettings)),
     ),
     **{name: _of_edit(name) for name in ("p2p", "pnp")},
+    "kv-edit": _of_edit("kv-edit", redrawn, " --select NOUN"),
     "instruct": _of_instruction(False),
     "instruct-photos": _of_instruction(True),
     **{f"photoswap-{preset}": _of_preset(preset) for preset in PRESETS},

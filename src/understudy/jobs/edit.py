@@ -25,6 +25,7 @@ from understudy.edit import (
 )
 from understudy.edit.edit import UNINVERTED
 from understudy.edit.instruct import check_references
+from understudy.edit.kv_edit import NO_MASK
 from understudy.edit.personalised import from_noise
 from understudy.errors import InputError
 from understudy.files.cache import Cache
@@ -68,6 +69,8 @@ def edit(
     check_edited_words(work, given.prompt, targets, words, concepts)
     selected = Selected(given.mask, given.select, given.sam)
     selected.checked(given.photo if seed is None else None)
+    if settings.method == "kv-edit" and not selected:
+        raise InputError(NO_MASK)
     asked = invert or inversion_for(settings, run.model)
     with work.model(run) as model:
         if settings.method == "instruct":

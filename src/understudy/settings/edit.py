@@ -10,7 +10,7 @@ from understudy.settings.invert import InvertSettings
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value
 
-EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign", "instruct")
+EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign", "kv-edit", "instruct")
 
 # p2p: the paper's text names no numbers, so "paper" holds those of the authors' first notebook, for
 # generated pictures, and "official" those of their notebook for real photos (null-text inversion).
@@ -19,12 +19,14 @@ EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign", "instruct")
 # values, unless something else suits the model. Step counts are for PUBLISHED_STEPS steps.
 NEGATIVE = "ugly, blurry, black, low res, unrealistic"
 # flowedit: Kulikov et al. 2024, arXiv:2412.08629, as its authors run SD3. flowalign: Kim et al.
-# 2025, arXiv:2505.23145. instruct: the model card of FLUX.1 Kontext; other models have their own.
+# 2025, arXiv:2505.23145. kv-edit: Zhu et al. 2025, arXiv:2502.17363, as its authors run FLUX: 24 of
+# 28 steps. instruct: the model card of FLUX.1 Kontext; other models have their own.
 _COUNTS = ("cross_map_steps", "self_map_steps", "feature_steps", "n_max", "n_min")
 _P2P: dict[str, Value] = {"cross_map_steps": 40, "self_map_steps": 20, "self_map_side": 16}
 _PNP: dict[str, Value] = {"self_map_steps": 25, "feature_steps": 40, "inversion_steps": 999}
 _HIPER: dict[str, Value] = {"cross_map_steps": 0, "self_map_steps": 0, "tail_scale": 1.0}
 _FLOW: dict[str, Value] = {"n_max": 33, "guidance": 13.5, "source_guidance": 3.5}
+_KV_EDIT: dict[str, Value] = {"n_max": 43, "guidance": 5.5, "source_guidance": 1.5}
 _INSTRUCT: dict[str, Value] = {"steps": 28, "guidance": 2.5}
 _METHODS: dict[str, dict[str, Value]] = {
     "p2p": {**_P2P, "self_map_steps": 25, "self_map_side": 32, "blend_start": 0.2},
@@ -32,6 +34,7 @@ _METHODS: dict[str, dict[str, Value]] = {
     "hiper": {**_HIPER, "tail_scale": 0.8},
     "flowedit": _FLOW,
     "flowalign": {**_FLOW, "source_guidance": 1.0},
+    "kv-edit": _KV_EDIT,
     "instruct": _INSTRUCT,
 }
 PRESETS: dict[str, dict[str, dict[str, Value]]] = {
@@ -40,14 +43,15 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
     "hiper": {"best": {}, "paper": _HIPER, "official": _METHODS["hiper"]},
     "flowedit": {"best": {}, "paper": _METHODS["flowedit"], "official": _METHODS["flowedit"]},
     "flowalign": {"best": {}, "paper": _METHODS["flowalign"], "official": _METHODS["flowalign"]},
+    "kv-edit": {"best": {}, "paper": _KV_EDIT, "official": _KV_EDIT},
     "instruct": {"best": {}, "paper": _INSTRUCT, "official": _INSTRUCT},
 }
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
-    """A photo edited by text: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign, or
-    an instruction to a model that reads pictures (instruct)."""
+    """A photo edited by text: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign,
+    KV-Edit, or an instruction to a model that reads pictures (instruct)."""
 
     filling: ClassVar[Layers] = Layers(
         verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
@@ -108,16 +112,32 @@ class EditSettings(Settings):
         1.0, "scale of the noise of --eta; below 1 gives smoother pictures", at_least=0, at_most=2
     )
     noise_seed: int = knob(
-        0, "seed of the noise of --eta, and of flowedit, flowalign, instruct", at_least=0
+        0,
+        "seed of the noise of --eta, --re-init, and of flowedit, flowalign, instruct",
+        at_least=0,
     )
     source_guidance: float = knob(
-        1.0, "flowedit: guidance scale of the source prompt", at_least=0, at_most=50
+        1.0, "flowedit, kv-edit: guidance scale of the source prompt", at_least=0, at_most=50
     )
     n_max: int = knob(
-        33, "flowedit, flowalign: steps taken, the last ones; more steps change more", at_least=0
+        33,
+        "flowedit, flowalign, kv-edit: steps taken, the last ones; more steps change more",
+        at_least=0,
     )
     n_min: int = knob(0, "flowedit: number of last steps that sample the target alone", at_least=0)
     n_avg: int = knob(1, "flowedit: noise samples averaged per step", at_least=1, at_most=100)
+    re_init: bool = knob(
+        False, "kv-edit: start the region from fresh noise, to remove or replace what is there"
+    )
+    attn_mask: bool = knob(
+        False, "kv-edit: the photo's background does not read the region, to remove what is there"
+    )
+    attn_scale: float = knob(
+        0.0,
+        "kv-edit: added to the attention logits of the background; more fits the region to it",
+        at_least=-20,
+        at_most=20,
+    )
     tail_scale: float = knob(
         0.0,
         "factor on the learnt embeddings; 0: the factor they were learnt with",
@@ -133,6 +153,7 @@ INVERSIONS = {
     "hiper": "ddim",
     "flowedit": "direct",
     "flowalign": "direct",
+    "kv-edit": "direct",
     "instruct": "direct",
 }
 

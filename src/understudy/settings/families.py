@@ -54,6 +54,7 @@ def _family(
         "edit p2p": {**_P2P, **run},
         "edit pnp": {**_P2P, **run, "inversion_steps": 0, "feature_steps": 10, "negative": ""},
         "edit hiper": run,
+        "edit kv-edit": {**run, "source_guidance": 1.0},
         "edit instruct": run,
         "learn": {"prior_steps": steps, "prior_guidance": guidance, "train_text_encoder": False},
         "learn lora": {"targets": targets, "rank": 16, "steps": 1000},
@@ -62,10 +63,11 @@ def _family(
 
 
 _FLUX_EDIT: Values = {"steps": 28, "n_max": 43, "guidance": 5.5, "source_guidance": 1.5}
+_FLUX_EDITS: dict[str, Values] = {"edit flowedit": _FLUX_EDIT, "edit kv-edit": _FLUX_EDIT}
 FAMILIES: Mapping[str, Mapping[str, Values]] = {
     "StableDiffusion3": _family(28, 7.0, _JOINT),
-    "Flux2": _family(50, 4.0, _FLUX2, **{"edit flowedit": _FLUX_EDIT}),
-    "Flux": _family(28, 3.5, _FLUX, **{"edit flowedit": _FLUX_EDIT}),
+    "Flux2": _family(50, 4.0, _FLUX2, **_FLUX_EDITS),
+    "Flux": _family(28, 3.5, _FLUX, **_FLUX_EDITS),
     "Chroma": _family(35, 5.0),
     "QwenImage": _family(50, 4.0),
     "ZImage": _family(50, 6.0),
@@ -85,7 +87,7 @@ def _distilled(steps: int) -> dict[str, Values]:
     plain: Values = {"steps": steps, "guidance": 1.0}
     edits = {f"edit {method}": plain for method in ("p2p", "pnp", "hiper", "instruct")}
     flows = {f"edit {method}": {**_UNGUIDED, "steps": steps, "n_max": 50}
-             for method in ("flowedit", "flowalign")}  # fmt: skip
+             for method in ("flowedit", "flowalign", "kv-edit")}  # fmt: skip
     return {"generate": plain, "invert": plain, "swap": plain, **edits, **flows}
 
 
@@ -128,7 +130,7 @@ def family_suits(model: str) -> Mapping[str, Values]:
     elif base is not None and base.hub_id in CARDS:
         steps, guidance = CARDS[base.hub_id]
         run: Values = {"steps": steps, "guidance": guidance}
-        edits = ("edit p2p", "edit pnp", "edit hiper", "edit instruct")
+        edits = ("edit p2p", "edit pnp", "edit hiper", "edit kv-edit", "edit instruct")
         verbs = ("generate", "invert", "swap", *edits)
         own = {**dict.fromkeys(verbs, run),
                "learn": {"prior_steps": steps, "prior_guidance": guidance}}  # fmt: skip

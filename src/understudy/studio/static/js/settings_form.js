@@ -17,6 +17,7 @@ const CHOICES = {
   photoswap: "Photoswap's values",
   flowedit: "FlowEdit",
   flowalign: "FlowAlign",
+  "kv-edit": "KV-Edit",
   instruct: "instruction",
   "w+": "W+, one latent for each layer",
   w: "W, one latent for all layers",
