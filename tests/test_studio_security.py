@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import json
 import os
@@ -31,6 +33,7 @@ from understudy.studio.server import Server, serve
 
 TOKEN = "a-token-of-32-characters-or-so.."
 CANARY = "canary-6d2f"
+POLICY = "content-security-policy"
 
 
 @contextmanager
@@ -57,13 +60,17 @@ def test_every_route_wants_the_token(tmp_path: Path) -> None:
         for method, path in known:
             answer = client.request(method, path.replace("{", "").replace("}", ""))
             assert answer.status_code == 401, (method, path)
-            assert answer.headers["content-security-policy"].startswith("default-src 'none'")
+            assert answer.headers[POLICY].startswith("default-src 'none'")
         for path in ("/api/drag/sessions/x", "/anything"):
             with pytest.raises(WebSocketDisconnect), client.websocket_connect(path):
                 pass
         good = {"authorization": f"Bearer {TOKEN}"}
         assert client.get("/api/version", headers=good).json()["token"] is True
-        assert "password" in client.get("/", headers={"accept": "text/html"}).text
+        page = client.get("/", headers={"accept": "text/html"})
+        style = page.text.partition("<style>")[2].partition("</style>")[0]
+        known = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+        assert "password" in page.text and f"'sha256-{known}'" in page.headers[POLICY]
+        assert '<p role="alert">' not in page.text
 
 
 def test_a_login_gives_a_cookie_and_wrong_ones_have_to_wait(tmp_path: Path) -> None:
@@ -80,11 +87,23 @@ def test_a_login_gives_a_cookie_and_wrong_ones_have_to_wait(tmp_path: Path) -> N
             assert client.get("/api/version", headers=heads).status_code == 401
         assert client.get("/", params={"token": TOKEN}).status_code == 303
         client.cookies.clear()
-        codes = [client.post("/api/login", data={"token": f"no{n}"}).status_code for n in range(7)]
+        browser = {"accept": "text/html"}
+        page = client.post("/api/login", data={"token": "<no>"}, headers=browser)
+        assert page.status_code == 401 and 'role="alert">The token is wrong.' in page.text
+        codes = [401]
+        codes += [client.post("/api/login", data={"token": f"no{n}"}).status_code for n in range(6)]
         assert codes == [401] * security.TRIES + [429] * (7 - security.TRIES)
         assert client.post("/api/login", data={"token": TOKEN}).status_code == 429
+        page = client.post("/api/login", data={"token": TOKEN}, headers=browser)
+        assert page.status_code == 429 and "Wait a minute." in page.text
         bearer = {"authorization": "Bearer nonsense"}
         assert client.get("/api/version", headers=bearer).status_code == 429
+
+
+def test_the_address_that_is_printed_opens_on_this_machine(tmp_path: Path) -> None:
+    for host, shown in (("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.7", "192.0.2.7")):
+        config = Config(data=tmp_path, host=host, token=TOKEN)
+        assert security.link(config, 8400) == f"http://{shown}:8400/?token={TOKEN}"
 
 
 @pytest.mark.parametrize(

@@ -79,8 +79,11 @@ def studio(
 
 def _announce(config: Config, address: str) -> None:
     """The pages name no folder of this machine, so the terminal does."""
-    put = f"models and checkpoint files go into {config.data / 'models'}"
-    show.result({}, False, f"{address}  (Ctrl-C stops the studio; no job is lost)", put)
+    lines = [f"{address}  (Ctrl-C stops the studio; no job is lost)"]
+    if config.host in ("0.0.0.0", "::"):
+        lines.append("other machines: this machine's name or address in place of the one above")
+    lines.append(f"models and checkpoint files go into {config.data / 'models'}")
+    show.result({}, False, *lines)
 
 
 def _with_own(concepts: list[Path]) -> list[Path]:

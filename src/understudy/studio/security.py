@@ -21,6 +21,7 @@ from starlette.exceptions import HTTPException
 
 from understudy.evaluate.study.hosts import serves
 from understudy.studio.config import Config
+from understudy.studio.login_page import STYLE, login_page
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -36,7 +37,7 @@ SESSION = 30 * 24 * 3600  # seconds a login lasts
 SAFE = ("GET", "HEAD", "OPTIONS")
 CSP = (
     "default-src 'none'; img-src 'self' blob: data:; media-src 'self' blob:; script-src 'self'; "
-    "style-src 'self'; connect-src 'self'; font-src 'self'; manifest-src 'self'; "
+    f"style-src 'self' {STYLE}; connect-src 'self'; font-src 'self'; manifest-src 'self'; "
     "form-action 'self'; frame-ancestors 'none'; base-uri 'none'"
 )
 GUARDS = {
@@ -47,11 +48,6 @@ GUARDS = {
     "cross-origin-opener-policy": "same-origin",
     "permissions-policy": "camera=(), microphone=(), geolocation=()",
 }
-PAGE = b"""<!doctype html><html lang="en"><meta charset="utf-8"><title>understudy studio</title>
-<meta name="viewport" content="width=device-width"><h1>understudy studio</h1>
-<form method="post" action="/api/login"><p><label>Token <input name="token" type="password"
-autofocus required autocomplete="current-password"></label> <button>Sign in</button></p>
-<p>The token is in the terminal in which the studio was started.</p></form></html>"""
 
 
 class Throttle:
@@ -159,23 +155,27 @@ class Guard:
             if self.throttle.blocked(address):
                 return await _answer(scope, send, 429, "Too many wrong tokens. Wait a minute.")
             self.throttle.wrong(address)
-        page = scope["path"] == "/" and "text/html" in heads.get("accept", "")
-        await _answer(scope, send, 401, "Sign in with the token.", PAGE if page else None)
+        page = login_page() if scope["path"] == "/" and _reads_pages(heads) else None
+        await _answer(scope, send, 401, "Sign in with the token.", page)
 
     async def _login(
         self, scope: Scope, heads: dict[str, str], receive: Receive, send: Send, asked: str = ""
     ) -> None:
         """Take the token from a form or the link, and answer with a cookie."""
         address = _address(scope)
+
+        async def refused(status: int, text: str) -> None:
+            page = login_page(text) if _reads_pages(heads) else None
+            await _answer(scope, send, status, text, page)
+
         if self.throttle.blocked(address):
-            return await _answer(scope, send, 429, "Too many wrong tokens. Wait a minute.")
+            return await refused(429, "Too many wrong tokens. Wait a minute.")
         if not asked and scope["method"] == "POST":
             body = await _body(receive, 4096)
             asked = parse_qs(body.decode("latin-1")).get("token", [""])[0]
         if self.config.token and not _same(asked, self.config.token):
             self.throttle.wrong(address)
-            page = PAGE if "text/html" in heads.get("accept", "") else None
-            return await _answer(scope, send, 401, "The token is wrong.", page)
+            return await refused(401, "The token is wrong.")
         secure = "; Secure" if scope.get("scheme") == "https" else ""
         rules = f"Path=/; Max-Age={SESSION}; HttpOnly; SameSite=Strict{secure}"
         cookie = f"{COOKIE}={self._stamp()}; {rules}"
@@ -198,6 +198,11 @@ class Guard:
 def _same(one: str, other: str) -> bool:
     """Compare in a time that says nothing of where they differ."""
     return hmac.compare_digest(one.encode(), other.encode())
+
+
+def _reads_pages(heads: dict[str, str]) -> bool:
+    """Whether a browser asks, not a program."""
+    return "text/html" in heads.get("accept", "")
 
 
 def _heads(scope: Scope) -> dict[str, str]:
@@ -283,7 +288,8 @@ async def _respond(
 
 
 def link(config: Config, port: int) -> str:
-    """The address to open, with the token where one is asked for."""
-    host = f"[{config.host}]" if ":" in config.host else config.host
+    """The address to open on this machine, with the token where one is asked for."""
+    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
+    host = f"[{here}]" if ":" in here else here
     asked = "?" + urlencode({"token": config.token}) if config.token else ""
     return f"http://{host}:{port}/{asked}"

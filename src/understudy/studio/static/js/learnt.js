@@ -4,6 +4,7 @@ import { forget, get, remove } from "./api.js";
 import { bytes, button, confirm, facts, h, say, toast, when } from "./dom.js";
 import { lightbox } from "./results.js";
 import { chart } from "./plot.js";
+import { choiceLabel } from "./settings_form.js";
 
 const SCORES = {
   identity: "similarity to the photos",
@@ -110,7 +111,7 @@ export async function learnt(name, ctx) {
       button("Use it in a swap", () => ctx.go("swap", { concept: chosen }), { class: "primary" }),
       button("Draw it", () => ctx.go("generate", { concept: chosen })),
       button("Use it in an edit", () => ctx.go("edit", { concept: chosen })),
-      button("Delete", drop, { class: "danger" }),
+      !found.built_in && button("Delete", drop, { class: "danger" }),
     ),
     (losses.length > 0 || scores.length > 0) &&
       h(
@@ -158,10 +159,10 @@ export async function learnt(name, ctx) {
           }),
       ),
     facts([
-      ["Method", found.kind],
+      ["Method", choiceLabel(found.kind)],
       ["Model", found.base_model],
       ["Size", bytes(found.bytes)],
-      ["Learnt", when(found.created)],
+      ["Learnt", found.built_in ? "comes with understudy" : when(found.created)],
     ]),
   );
 }

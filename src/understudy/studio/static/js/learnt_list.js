@@ -3,6 +3,7 @@
 import { button, dialog, h, replace } from "./dom.js";
 import { showProblem } from "./forms.js";
 import { learnt } from "./learnt.js";
+import { choiceLabel } from "./settings_form.js";
 import { concepts } from "./verbs.js";
 
 export function library(ctx, element) {
@@ -44,7 +45,7 @@ export function library(ctx, element) {
                     {},
                     h("td", {}, h("strong", {}, one.id)),
                     h("td", {}, one.phrase),
-                    h("td", {}, one.kind),
+                    h("td", {}, choiceLabel(one.kind)),
                     h("td", {}, one.base_model),
                     h(
                       "td",

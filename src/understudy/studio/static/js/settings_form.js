@@ -23,6 +23,8 @@ const CHOICES = {
   w: "W, one latent for all layers",
 };
 
+export const choiceLabel = (name) => CHOICES[name] ?? name;
+
 // Texts that say more than the settings' own, which are written for the command line.
 const HELPS = {
   method: "",
@@ -134,7 +136,7 @@ function mark(holder, changed, was, draw) {
 function control(setting, label, value, set, extra) {
   const common = { help: helped(setting), extra, name: setting.name };
   if (setting.choices?.length) {
-    const choices = setting.choices.map((one) => [one, CHOICES[one] ?? one]);
+    const choices = setting.choices.map((one) => [one, choiceLabel(one)]);
     return choiceField(label, choices, { ...common, value, onInput: set });
   }
   const kind = setting.type;
