@@ -7,10 +7,12 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
 from understudy.evaluate.study import server as served_by
+from understudy.evaluate.study.hosts import opened, serves
 from understudy.evaluate.study.questions import Study
 from understudy.evaluate.study.server import StudyServer
 from understudy.evaluate.study.votes import Votes
@@ -122,6 +124,19 @@ def test_host_has_to_be_the_address_served(server: StudyServer) -> None:
     server.host = "0.0.0.0"
     assert server.serves(f"192.168.1.5:{port}") and server.serves(f"localhost:{port}")
     assert not server.serves(f"evil.example:{port}")
+
+
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [
+        ("127.0.0.1", "127.0.0.1"), ("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("::1", "[::1]"),
+        ("192.0.2.7", "192.0.2.7"),
+    ],
+)  # fmt: skip
+def test_the_address_that_is_shown_is_served(host: str, shown: str) -> None:
+    """Of all interfaces, too: browsers need not open 0.0.0.0."""
+    assert opened(host, 8300) == f"http://{shown}:8300/"
+    assert serves(urlsplit(opened(host, 8300)).netloc, host, 8300)
 
 
 def test_posts_from_other_pages_are_refused(server: StudyServer) -> None:

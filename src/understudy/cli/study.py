@@ -73,12 +73,12 @@ def serve(
 
     Each answer is saved before the next question is shown.
     """
+    from understudy.evaluate.study.hosts import opened
     from understudy.evaluate.study.server import StudyServer
 
     with StudyServer(study, host=host, port=port) as server:
-        typer.echo(
-            f"http://{host}:{server.server_address[1]}/  (Ctrl-C stops the server; no vote is lost)"
-        )
+        address = opened(host, server.server_address[1])
+        typer.echo(f"{address}  (Ctrl-C stops the server; no vote is lost)")
         server.serve_forever()
 
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlencode
 
 from starlette.exceptions import HTTPException
 
-from understudy.evaluate.study.hosts import serves
+from understudy.evaluate.study.hosts import opened, serves
 from understudy.studio.config import Config
 from understudy.studio.login_page import STYLE, login_page
 
@@ -289,7 +289,5 @@ async def _respond(
 
 def link(config: Config, port: int) -> str:
     """The address to open on this machine, with the token where one is asked for."""
-    here = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(config.host, config.host)
-    host = f"[{here}]" if ":" in here else here
     asked = "?" + urlencode({"token": config.token}) if config.token else ""
-    return f"http://{host}:{port}/{asked}"
+    return opened(config.host, port) + asked

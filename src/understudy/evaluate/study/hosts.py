@@ -1,4 +1,4 @@
-"""Whether a Host header names the address served, against DNS rebinding."""
+"""The address of a server here: how it is opened, and whether a Host header names it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,15 @@ from urllib.parse import urlsplit
 
 LOCAL = ("127.0.0.1", "localhost", "::1")
 ANY = ("0.0.0.0", "::", "")
+
+
+def opened(host: str, port: int) -> str:
+    """The address that opens a server on this machine, which listens on host.
+
+    A server of all interfaces is opened by the loopback: browsers need not take 0.0.0.0.
+    """
+    here = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{here}]:{port}/" if ":" in here else f"http://{here}:{port}/"
 
 
 def serves(header: str | None, host: str, port: int) -> bool:
