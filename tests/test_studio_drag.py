@@ -165,6 +165,23 @@ def test_a_drag_takes_what_suits_its_generator(tmp_path: Path) -> None:
     ours.close()
 
 
+def test_one_step_moves_the_picture_by_one_step(tmp_path: Path) -> None:
+    """The first one after points were set, too."""
+    ours, theirs = multiprocessing.Pipe()
+    desk = _Desk(theirs, tmp_path)
+    opening = {"do": "open", "generator": "toybox-gan", "seed": 3, "device": "cpu"}
+    desk.answer({**opening, "settings": {}, "session": "a"})
+    desk.answer({"do": "points", "pairs": [PAIR], "session": "a", "re": 1})
+    drag = desk.drags["a"]
+    frames = [drag.frame()]
+    for number in (1, 2):
+        desk.answer({"do": "step", "session": "a", "re": 1 + number})
+        assert (drag.facts()["step"], drag.running) == (number, False)
+        frames.append(drag.frame())
+    assert len(set(frames)) == 3
+    ours.close()
+
+
 def test_of_two_pages_none_waits_for_an_answer_that_was_given(tmp_path: Path) -> None:
     # The second page's numbers are smaller; the first page's answer must not be taken back.
     ours, theirs = multiprocessing.Pipe()
@@ -212,7 +229,7 @@ def test_a_drag_that_is_closed_for_another_says_so_and_opens_again(
     assert [*desk.drags] == ["b", "c"], "b was used before a, but it runs"
     (news,) = told(pipe, "a")
     assert news["event"] == "closed"
-    for said in ("at most 12 are open at once", "Reload the page"):
+    for said in ("at most 12 are open at once", "Open it again"):
         assert said in news["message"]
     desk.answer({"do": "run", "session": "a", "re": 3})
     (answer,) = told(pipe, "a")

@@ -28,7 +28,7 @@ from understudy.settings.drag import DragSettings
 from understudy.studio.drag_live import LiveDrag
 
 SESSIONS = 12  # kept in memory; the one that was used longest ago is left to its file
-AGAIN = "Reload the page, or connect again, to open it."
+AGAIN = "Open it again to go on."
 CLOSED = (
     f"This drag was closed, because at most {SESSIONS} are open at once and it was used longest "
     f"ago. The picture that it last showed is kept, earlier ones are not. {AGAIN}"
@@ -227,8 +227,11 @@ def _saved(file: Path, settings: DragSettings) -> DragSession:
 
 
 def _step(drag: LiveDrag) -> None:
-    """One step, then stand still."""
+    """One step, then stand still. The first look at new points moves nothing: it is no step."""
+    before = drag.at
     drag.advance()
+    if drag.running and drag.at == before:
+        drag.advance()
     drag.pause()
 
 

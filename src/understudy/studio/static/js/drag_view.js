@@ -176,7 +176,7 @@ export function makeView({ state, canvas, live, ctx, begin }) {
     waiting.hidden = false;
     const open = button("Open again", () => live.connect(state.get("session")), { class: "small" });
     waiting.replaceChildren(message, " ", open);
-    toast(message, "bad");
+    if (waiting.offsetParent === null) toast("A drag was closed. Its tab says why.");
   };
   live.on.state = (text) => Object.assign(waiting, { hidden: !text, textContent: text });
   const again = async () => {
