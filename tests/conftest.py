@@ -11,6 +11,8 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
+import typechecks
+
 SOURCE = Path(__file__).parent.parent / "src"
 
 
@@ -26,7 +28,8 @@ def checkable() -> list[str]:
     return found
 
 
-# Before anything of ours is imported: every annotated shape is checked on every call.
+# Before anything of ours is imported: annotated shapes are checked in the first calls of a test.
+typechecks.install()
 install_import_hook(checkable(), "typechecks.checked")
 
 import read_once  # noqa: E402
@@ -49,6 +52,12 @@ def offline(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+@pytest.fixture(autouse=True)
+def types_checked() -> None:
+    """The first calls of every function are checked in every test."""
+    typechecks.begin_test()
 
 
 @pytest.fixture(autouse=True)
