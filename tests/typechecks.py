@@ -48,19 +48,15 @@ def _decorated(typechecker: Any, found: Any) -> Any:
 
 
 def _limited(typechecker: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    every: Callable[..., Any] | None = None  # made for the first call: many are never called
+    every = decorated_by_jaxtyping(function, typechecker=typechecker)
     test, calls = -1, 0
 
     def chosen() -> Callable[..., Any]:
-        nonlocal every, test, calls
+        nonlocal test, calls
         if test != _test:
             test, calls = _test, 0
         calls += 1
-        if calls > CALLS:
-            return function
-        if every is None:
-            every = decorated_by_jaxtyping(function, typechecker=typechecker)
-        return every
+        return every if calls <= CALLS else function
 
     if inspect.isgeneratorfunction(function):
         # A generator function itself, so that torch.no_grad() on it acts as it does without checks.

@@ -39,8 +39,8 @@ def doctor(
 ) -> None:
     """Print versions, devices, memory, disk, cache and models of this installation.
 
-    The output holds no user name and no path outside the home folder's abbreviation ~; paste it
-    into an error report. Exit code 1: something is missing that a command needs.
+    Paste the output into an error report: it contains no user name, and the home folder is
+    abbreviated to ~. Exit code 1: something is missing that a command needs.
     """
     told = {
         "understudy": __version__,

@@ -154,7 +154,8 @@ def cases(
 ) -> None:
     """Write SwapBench's cases, for methods of other programs.
 
-    Its answers, one PNG a case, are scored by: evaluate swap --outside NAME=FOLDER.
+    To score such a method, save its results as one PNG per case and run: evaluate swap --outside
+    NAME=FOLDER.
     """
     show.job(Job.of("evaluate cases", settings, out=out), json)
 

@@ -64,9 +64,9 @@ def convert(
 ) -> None:
     """Convert a checkpoint file to a model folder without executing any of it.
 
-    NVIDIA's, PTI's, StyleGAN-Human's, rosinality's and TensorFlow-era files are told apart by
-    their contents. A file of Stable Diffusion (1.x to 3.5), FLUX, Chroma, Qwen-Image or Z-Image
-    becomes a diffusers folder; --model takes it as it is.
+    StyleGAN files of NVIDIA (PyTorch or TensorFlow), PTI, StyleGAN-Human and rosinality become
+    generator folders; the format is detected. A file of Stable Diffusion (1.x to 3.5), FLUX,
+    Chroma, Qwen-Image or Z-Image becomes a diffusers folder; --model also reads the file itself.
     """
     if file.suffix.lower() in DIFFUSION:
         return _convert_diffusion(file, out or file.with_suffix(""), json)

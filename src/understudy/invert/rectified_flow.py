@@ -36,7 +36,7 @@ FLOW_METHODS = ("direct", *SOLVERS, "rf-inversion")
 class RFInversion:
     """The numbers of RF-Inversion (Rout et al. 2024): see `towards_noise_steps` and back.
 
-    seed: of the typical noise that the inversion is drawn to.
+    seed: of the Gaussian noise towards which the inversion is controlled.
     """
 
     gamma: float = 0.5

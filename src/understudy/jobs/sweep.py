@@ -137,6 +137,6 @@ def _axis(text: str) -> Axis:
     """ "cross-map=0,10,0.8" as an axis."""
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
-        raise InputError(f"--vary must be KNOB=V1,V2,.. like cross-map=0,10,20. Got {text!r}.")
+        raise InputError(f"--vary must be NAME=V1,V2,.. like cross-map=0,10,20. Got {text!r}.")
     knob = name.strip().removesuffix("-steps").replace("-", "_") + "_steps"
     return Axis(knob, tuple(count_or_share(value.strip()) for value in values.split(",")))

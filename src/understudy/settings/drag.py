@@ -120,4 +120,4 @@ class DragSettings(Settings):
     )
     reset_optimiser: bool = knob(True, "reset Adam's moments at the start of a drag")
     stall_steps: int = knob(60, "stop after this many steps without progress; 0: never", at_least=0)
-    keep_every: int = knob(5, "keep every Nth latent for films and undo", at_least=1)
+    keep_every: int = knob(5, "save every Nth latent, for films and for going back", at_least=1)

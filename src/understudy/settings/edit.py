@@ -121,7 +121,7 @@ class EditSettings(Settings):
     )
     n_max: int = knob(
         33,
-        "flowedit, flowalign, kv-edit: steps taken, the last ones; more steps change more",
+        "flowedit, flowalign, kv-edit: number of last steps to run; more steps change more",
         at_least=0,
     )
     n_min: int = knob(0, "flowedit: number of last steps that sample the target alone", at_least=0)

@@ -18,7 +18,7 @@ class CasesSettings(Settings):
     limit: int = knob(0, "number of cases, from the first; 0: all", at_least=0)
     side: int = knob(
         0,
-        "side of the pictures in pixels; 0: 128, for photos the model's size",
+        "side of the pictures in pixels; 0: 128 for toys, the model's size for photos",
         at_least=0,
         at_most=2048,
     )

@@ -102,7 +102,7 @@ class SweepInputs(SwapInputs):
 
     region: str = given(REGION, "auto")
     vary: list[str] = given(
-        "KNOB=V1,V2,.. of self-output, self-map, cross-map; once for a row, twice for a grid "
+        "NAME=V1,V2,.. of self-output, self-map, cross-map; once for a row, twice for a grid "
         "(rows, then columns). Without it: self-output by cross-map.",
         [],
     )
@@ -179,7 +179,7 @@ class LearnInputs(Inputs):
     photos: Path = given("A folder with 3 to 5 photos of the subject.", positional=True)
     name: str = given("Name in prompts: {rex}.")
     class_noun: str | None = given(
-        "Class noun, like cat or mug.", None, names="--class", shown="asked of CLIP"
+        "Class noun, like cat or mug.", None, names="--class", shown="proposed by CLIP"
     )
     clip_model: str | None = given(
         "Folder or hub id of a CLIP model: proposes the class noun, scores previews.", None

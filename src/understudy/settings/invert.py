@@ -48,12 +48,12 @@ class InvertSettings(Settings):
         1e-2, "null-text: Adam's learning rate at the first timestep", at_least=0
     )
     rf_gamma: float = knob(
-        0.5, "rf-inversion: pull towards typical noise, 0 to 1", at_least=0, at_most=1
+        0.5, "rf-inversion: control towards Gaussian noise (gamma), 0 to 1", at_least=0, at_most=1
     )
     rf_eta: float = knob(
-        0.9, "rf-inversion: pull towards the photo on the way back", at_least=0, at_most=1
+        0.9, "rf-inversion: control towards the photo when sampling (eta)", at_least=0, at_most=1
     )
     rf_stop: float = knob(
-        0.25, "rf-inversion: share of the steps back with that pull", at_least=0, at_most=1
+        0.25, "rf-inversion: share of the sampling steps with that control", at_least=0, at_most=1
     )
-    rf_seed: int = knob(0, "rf-inversion: seed of the typical noise", at_least=0)
+    rf_seed: int = knob(0, "rf-inversion: seed of the Gaussian noise", at_least=0)

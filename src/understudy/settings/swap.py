@@ -136,7 +136,8 @@ class SwapSettings(Settings):
     )
     budget: int = knob(
         560,
-        "network evaluations for searching the three numbers above; 0: no search",
+        "network evaluations for searching --self-output-steps, --self-map-steps and "
+        "--cross-map-steps; 0: no search",
         at_least=0,
     )
     eta: float = knob(
