@@ -403,11 +403,11 @@ def came(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_attacks_run_nothing(came: dict[str, Any], name: str) -> None:
-    """Refused in one line, within a second, nothing run and nothing left."""
+    """Refused in one line, within seconds of processor time, nothing run and nothing left."""
     message = came[name]["message"]
     assert message != "read without complaint"
     assert "\n" not in message and 8 < len(message) < 250
-    assert came[name]["seconds"] < 1
+    assert came[name]["seconds"] < 20
     assert not came[name]["left"]
 
 
