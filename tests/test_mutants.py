@@ -1,8 +1,7 @@
 """Mutated files of every kind: each loads to a value that can be used, or is refused in one line.
 
-500 mutants of each kind of file run in CI (100 of SAM 2's weights), 5,000 with `-m slow` (1,000 of
-networks that look at pictures).
-`mutants.py` makes them.
+500 mutants of each kind of file run in CI, 5,000 with `-m slow` (1,000 of networks that look at
+pictures). `mutants.py` makes them.
 """
 
 from __future__ import annotations
@@ -501,18 +500,16 @@ def check(name: str, folder: Path, count: int, seed: int) -> mutants.Tally:
     return tally
 
 
-# Loading a network takes 20 to 150 ms: fewer mutants of these behind the marker `slow`.
+# Loading a network takes longer: fewer mutants of these behind the marker `slow`.
 NETWORKS = ("SAM 2", "SAM 2 weights", "CLIP", "DINO", "DINO weights")
-FEW = {"SAM 2 weights": 100}  # in CI: 150 ms each; load_sam meets 500 mutants of "SAM 2", too
 
 
 @pytest.mark.parametrize("name", LOADERS)
 def test_mutants(name: str, tmp_path: Path) -> None:
-    count = FEW.get(name, mutants.COUNT)
-    tally = check(name, tmp_path, count, 1)
-    assert tally.loaded + tally.refused == count
+    tally = check(name, tmp_path, mutants.COUNT, 1)
+    assert tally.loaded + tally.refused == mutants.COUNT
     if name not in ("owner", "rows"):  # which count as missing, or pass over a line
-        assert tally.refused > count // 20, "hardly any mutant was refused"
+        assert tally.refused > mutants.COUNT // 20, "hardly any mutant was refused"
 
 
 @pytest.mark.slow
