@@ -137,9 +137,9 @@ def ours(task: Task) -> Iterator[tuple[list[tuple[int, int]], Tensor]]:
         yield [(int(y), int(x)) for y, x in found.points.tolist()], state.moving_ws
 
 
-def begun(task: Task) -> tuple[Engine, State]:
-    """Our engine before its first step."""
-    model = task.model()
+def begun(task: Task, model: StyleGAN2 | None = None) -> tuple[Engine, State]:
+    """Our engine before its first step. model: None = the task's."""
+    model = model or task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
     settings = DragSettings.filled({"preset": "official", "feature_resolution": task.resolution})
     movable = task.movable()

@@ -8,6 +8,8 @@ A synchronisation is a place where the host needs a number that a GPU would stil
 (`item()`, a truth value, `nonzero`, a boolean index, `tolist()`, `cpu()`).
 
 The U-Net has Stable Diffusion 1.5's layout with few channels: the counts do not depend on widths.
+
+A second table says where the host waits for a GPU, copies included: see `benchmarks.waits`.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks import training
 from benchmarks.drag_speed import Task, begun
 from benchmarks.plain import Plain, plain_null_text, plain_swap
 from benchmarks.plain_drag import plain_steps
 from benchmarks.rows import RESULTS, page
 from benchmarks.swap_speed import SOURCE, TARGET, WORDS, Bench
+from benchmarks.waits import every_loop
 from understudy.invert.source import SourceFeatures
 from understudy.swap.photoswap import schedule_of, swap_steps
 from understudy.transfer.loop import alignment
@@ -200,6 +204,19 @@ def drag_reads(case: str, size: int = 64) -> int:
     return count.syncs["cpu"]
 
 
+def learning(method: str) -> Compared:
+    """A training step after the first two; see `benchmarks.training`."""
+    task, counts = training.Task(method), list[Counted]()
+    for side in (training.our_step, training.plain_step):
+        with side(task, task.model()) as step:
+            step()
+            step()
+            with counted() as count:
+                step()
+        counts.append(count)
+    return _compared(f"learn, {method}: a step", *counts, 1)
+
+
 def _compared(what: str, ours: Counted, plain: Counted, steps: int) -> Compared:
     counts = (ours.total, plain.total, ours.syncs.total(), plain.syncs.total())
     return Compared(what, *(round(count / steps) for count in counts))
@@ -215,6 +232,7 @@ def main() -> None:
         for whole in (True, False)
         for case in ("1 point", "3 points", "2 points, mask")
     ]
+    rows += [learning(method) for method in training.METHODS]
     heads = ("", "kernels, ours", "plain", "share", "syncs, ours", "plain")
     cells = (
         [r.what, str(r.ours), str(r.plain), f"{r.share:.2f}", str(r.syncs), str(r.plain_syncs)]
@@ -222,6 +240,17 @@ def main() -> None:
     )
     intro = ["# Kernels and host synchronisations of a step, ours and the plain loop's", ""]
     print(page(RESULTS / "operators.json", [asdict(row) for row in rows], intro, heads, cells))
+    print(waited())
+
+
+def waited() -> str:
+    """The table of `benchmarks.waits`, written beside the other."""
+    found = list(every_loop())
+    heads = ("", "waits", "numbers read by an event", "copies sent without waiting")
+    cells = ([w.what, f"{w.total:g}", f"{w.read:g}", f"{w.sent:g}"] for w in found)
+    intro = ["# Where the host waits for a GPU in a step of ours, on a stand-in for one", ""]
+    rows = [asdict(one) for one in found]
+    return page(RESULTS / "waits.json", rows, intro, heads, cells)
 
 
 if __name__ == "__main__":

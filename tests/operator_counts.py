@@ -10,7 +10,7 @@ import torch
 import torch._dynamo as dynamo
 from torch._dynamo.utils import counters
 
-from benchmarks import operators
+from benchmarks import operators, training
 from tiny import tiny_model
 from understudy.diffusion.sampler import sample_steps
 from understudy.invert.inversion import ddim_inversion_steps
@@ -33,6 +33,7 @@ def main() -> None:
         "drag": {
             case: operators.drag(case).share for case in ("1 point", "3 points", "2 points, mask")
         },
+        "learn": {method: operators.learning(method).share for method in training.METHODS},
         "drag reads": {case: operators.drag_reads(case) for case in ("3 points", "2 points, mask")},
     }
     print(json.dumps(found | graphs()))

@@ -7,8 +7,11 @@ import pytest
 import torch
 
 from apart import printed
+from benchmarks import training
 from benchmarks.operators import counted
+from benchmarks.stand_in_gpu import moved, stand_in, watched
 from tiny import tiny_model
+from understudy.device_copies import sent
 from understudy.invert import null_text
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_step
@@ -55,9 +58,87 @@ def test_a_drag_launches_half_as_much_as_the_plain_way(found, case):
     assert found["drag"][case] <= 0.5
 
 
+@pytest.mark.parametrize("method", training.METHODS)
+def test_a_training_step_launches_no_more_than_the_plain_one(found, method):
+    assert found["learn"][method] <= 1
+
+
 @pytest.mark.parametrize("case", ["3 points", "2 points, mask"])
 def test_a_drag_is_read_once_a_step(found, case):
     assert found["drag reads"][case] == 1
+
+
+# On a stand-in for a GPU: copies in either direction count, which nobody sees on a CPU
+
+
+@pytest.fixture(scope="session")
+def waits():
+    """What `benchmarks.waits` finds, by what was run; in a process without run-time type checks."""
+    return {one["what"]: one for one in printed("../benchmarks/waits.py")}
+
+
+LOOPS = (
+    "sampling", "null-text: a timestep", "swap, first", "swap, later", "swap, blended",
+    "sweep of 3", "edit, p2p", "edit, pnp", "flow: sampling", "flow: swap", "flow: edit, p2p",
+    "flow: edit, flowedit",
+)  # fmt: skip
+READ_ONCE = (
+    "learn, DreamBooth, Min-SNR and EMA", *(f"learn, {method}" for method in training.METHODS),
+    "drag, 1 point", "drag, 20 points", "drag, 2 points, mask",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_no_loop_makes_the_host_wait(waits, loop):
+    assert waits[loop]["waits"] == {}
+
+
+def test_null_text_reads_a_loss_for_each_inner_step(waits):
+    """By events, a step later: the host does not wait for what was launched since."""
+    assert waits["null-text: a timestep"]["read"] == 3
+
+
+@pytest.mark.parametrize("loop", READ_ONCE)
+def test_losses_and_points_are_read_once_a_step(waits, loop):
+    """A loss that is not finite ends a training; points say where the next step looks."""
+    assert waits[loop]["waits"] == {"copy to the host": 1}
+
+
+def test_every_loop_on_the_stand_in_has_a_bound(waits):
+    assert set(waits) == {*LOOPS, *READ_ONCE}
+
+
+def test_what_waits_on_the_stand_in():
+    with stand_in(), watched() as waits:
+        x = torch.arange(6.0).to("cuda")  # a copy that the host waits for
+        assert x.device.type == "cuda" and (x * 2).device.type == "cuda"
+        sent(torch.ones(6), x.device)  # one that it does not wait for
+        if (x > 3).any():  # a truth value
+            x[x > 3]  # a boolean index
+        x[[0, 1]]  # a list of indices is copied to the device
+        torch.tensor([1.0], device="cuda")
+        assert (x.cpu() + torch.ones(6)).sum().item() == 21  # on the host nothing waits
+    assert waits.host == {"copy to the device": 3, "item": 1, "boolean index": 1,
+                          "copy to the host": 1}  # fmt: skip
+    assert waits.sent == 1
+
+
+def test_two_devices_do_not_mix_on_the_stand_in():
+    with stand_in(), pytest.raises(RuntimeError, match="one device"):
+        torch.ones(2, device="cuda") + torch.ones(2)
+
+
+def test_training_on_the_stand_in_gives_the_numbers_of_a_cpu():
+    """What the stand-in computes is what a CPU computes, gradients and optimiser included."""
+    task = training.Task("LoRA")
+    with training.our_step(task, task.model()) as step:
+        expected = [step() for _ in range(2)]
+    model = task.model()
+    with stand_in():
+        moved(*task.networks(model))
+        with training.our_step(task, model) as step:
+            found = [step() for _ in range(2)]
+    assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-5)
 
 
 def test_sampling_compiles_once(found):

@@ -28,6 +28,7 @@ from understudy.attention.plan import (
     StoredRow,
 )
 from understudy.attention.site import AttentionSite
+from understudy.device_copies import chosen
 
 Part = Literal["output", "query", "key", "value"]
 
@@ -137,8 +138,8 @@ class _Asked:
     def values(self, rows: tuple[int, ...]) -> Float[Tensor, "some k inner"]:
         here = tuple(row for row in rows if row < self.rows)
         if here == rows:
-            return self.layer.value(_select(self.context, rows))
-        projected = self.layer.value(_select(self.context, here)) if here else ()
+            return self.layer.value(chosen(self.context, rows))
+        projected = self.layer.value(chosen(self.context, here)) if here else ()
         made = dict(zip(here, projected, strict=True))
         return torch.stack([made[r] if r in made else self.of_stored(r, "value") for r in rows])
 
@@ -158,7 +159,7 @@ class _Asked:
     ) -> Tensor:
         new = tuple(row for row in rows if row < self.rows and row not in made)
         if new:
-            projected = project(_select(of, new))
+            projected = project(chosen(of, new))
             made.update(zip(new, projected, strict=True))
             if new == rows:
                 return projected
@@ -177,8 +178,8 @@ def _mixed(ask: _Asked, flows: _Flows, computed: tuple[int, ...]) -> Float[Tenso
 
     # One fused call over all terms, then the terms of a row are added up.
     mixed = F.scaled_dot_product_attention(
-        _select(q, tuple(query_rows.index(term.query) for term in terms)),
-        _select(k, tuple(key_rows.index(term.key) for term in terms)),
+        chosen(q, tuple(query_rows.index(term.query) for term in terms)),
+        chosen(k, tuple(key_rows.index(term.key) for term in terms)),
         _weighted(v, value_rows, terms),
         scale=ask.layer.scale,
     )
@@ -190,7 +191,7 @@ def _weighted(
 ) -> Float[Tensor, "terms h s d"]:
     """The values of each term, their columns re-weighted where the map's are."""
     if all(term.weights is None for term in terms):
-        return _select(v, tuple(rows.index(term.value) for term in terms))
+        return chosen(v, tuple(rows.index(term.value) for term in terms))
     values: list[Tensor] = []
     for term in terms:
         own = v[rows.index(term.value)]  # (h, k, d)
@@ -227,7 +228,7 @@ def _record(ask: _Asked, flows: _Flows, record: Recording, site: AttentionSite) 
             part = (q @ k.mT * ask.layer.scale).softmax(-1)  # (heads, n, k)
             if term.weights is not None:
                 part = part @ term.weights if term.weights.ndim == 2 else part * term.weights
-            parts.append(part if record.columns is None else part[..., list(record.columns)])
+            parts.append(part if record.columns is None else columns_of(part, record.columns))
         maps.append(sum(parts[1:], parts[0]))
     record.receive(site, torch.stack(maps))
 
@@ -281,11 +282,9 @@ def check_pointers(what: str, given: Rows | None, rows: int, known: int) -> None
         raise ValueError(f"{what} must name one of {known} rows for each row. Got {given}.")
 
 
-def _select(x: Tensor, rows: tuple[int, ...]) -> Tensor:
-    """x[rows] without an index tensor: x itself or a slice where possible, else one copy."""
-    if rows == tuple(range(rows[0], rows[0] + len(rows))):
-        return x if len(rows) == x.shape[0] else x[rows[0] : rows[0] + len(rows)]
-    return torch.stack([x[row] for row in rows])
+def columns_of(maps: Float[Tensor, "*rows n"], columns: Sequence[int]) -> Float[Tensor, "*rows k"]:
+    """Some columns of maps, without a list of indices that would be copied to the device."""
+    return torch.stack([maps[..., column] for column in columns], dim=-1)
 
 
 def split_heads(x: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "b heads n d"]:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, Background
 from understudy.attention.site import AttentionSite
+from understudy.device_copies import sent
 
 
 def exchanged(
@@ -24,8 +25,15 @@ def exchanged(
     """Keys or values in which each row's background is its source row's."""
     found = values.clone()
     for row, kept in background.items():
-        places = site.image.start + kept.cells.nonzero().flatten()
-        found[row][:, places] = values[kept.source_row][:, places]
+        taken = _tokens(kept.cells, site, values)[:, None]
+        found[row] = torch.where(taken, values[kept.source_row], values[row])
+    return found
+
+
+def _tokens(cells: Bool[Tensor, " cells"], site: AttentionSite, like: Tensor) -> Bool[Tensor, " n"]:
+    """Cells of the picture among all tokens. No list of places: the host would wait for it."""
+    found = torch.zeros(like.shape[2], dtype=torch.bool, device=like.device)
+    found[site.image] = sent(cells, like.device)
     return found
 
 
@@ -39,8 +47,9 @@ def biases(
 
     def change(row: int, queries: Tensor, read: Tensor, value: float) -> None:
         bias = found.setdefault(row, keys.new_zeros(count, count))
-        places = (site.image.start + one.nonzero().flatten() for one in (queries, read))
-        bias[torch.meshgrid(*places, indexing="ij")] += value
+        here, there = (_tokens(one, site, keys) for one in (queries, read))
+        both = here[:, None] & there
+        found[row] = bias + torch.zeros_like(bias).masked_fill(both, value)
 
     for row, kept in plan.background.items():
         if kept.emphasis:

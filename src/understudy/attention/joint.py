@@ -21,10 +21,11 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.attention.attend import check_pointers, join_heads, split_heads
+from understudy.attention.attend import check_pointers, columns_of, join_heads, split_heads
 from understudy.attention.background import biases, check_background, exchanged
 from understudy.attention.plan import AttentionPlan, LogitMix, Rows, Segments, StoredRow
 from understudy.attention.site import AttentionSite
+from understudy.device_copies import chosen, on_device, put_rows
 
 CHUNK = 1024  # queries whose maps are materialised at once while recording
 SEGMENTS = ("image", "text", "reference")
@@ -69,14 +70,13 @@ def _plain(
     given: Projected, rows: Rows, queries: slice = slice(None), bias: Tensor | None = None
 ) -> Tensor:
     """Fused attention of some rows, of all or some of their queries. bias: on the logits "n n"."""
-    some = list(rows)
-    mask = None if given.mask is None else given.mask[some][:, None, None, :]
+    mask = None if given.mask is None else chosen(given.mask, rows)[:, None, None, :]
     if bias is not None:
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
     return F.scaled_dot_product_attention(
-        given.query[some][:, :, queries],
-        given.key[some],
-        given.value[some],
+        chosen(given.query, rows)[:, :, queries],
+        chosen(given.key, rows),
+        chosen(given.value, rows),
         attn_mask=mask,
         scale=given.scale,
     )
@@ -111,16 +111,16 @@ class _Work:
         whole = [row for row in still if copied[row] == row]
         plain = [row for row in whole if row not in self.biases]
         if plain:
-            out[plain] = _plain(given, tuple(plain))
+            put_rows(out, plain, slice(None), _plain(given, tuple(plain)))
         for row in self.biases:
             out[row] = _plain(given, (row,), bias=self.biases[row])[0]
         partly = [row for row in everyone if row not in whole]
         if partly and not self.plan.all_queries:
             for part in (self.site.text, self.site.reference):
                 if part.stop > part.start:
-                    out[partly, :, part] = _plain(given, tuple(partly), part)
+                    put_rows(out, partly, part, _plain(given, tuple(partly), part))
         for group in self._alike(swapped):
-            out[group, :, queries] = self._fused(group, queries)
+            put_rows(out, group, queries, self._fused(group, queries))
         for row in everyone:
             if copied[row] != row:
                 found = (
@@ -179,7 +179,8 @@ class _Work:
         k, v = torch.cat(keys, dim=1), torch.cat(values, dim=1)
         if mix is not None and mix.log_factors is not None:
             factors = k.new_zeros(k.shape[1])
-            factors[self.site.text] = k.new_tensor(mix.log_factors) / self.given.scale
+            logs = on_device(mix.log_factors, k.device, k.dtype)
+            factors[self.site.text] = logs / self.given.scale
             k = torch.cat([k, factors.expand(self.heads, -1)[..., None]], dim=-1)
             q = F.pad(q, (0, 1), value=1.0)
         width = -(-q.shape[-1] // 8) * 8  # fused kernels want a multiple of 8
@@ -190,9 +191,10 @@ class _Work:
     ) -> dict[int, Tensor]:
         """Keys of the words: each word's own key and its partner's, by their weights."""
         key = placed[own]
-        shares = [w if p >= 0 else 0.0 for p, w in zip(mix.mapper, mix.weights, strict=True)]
-        weights = key.new_tensor(shares)[:, None]
-        partners = [max(partner, 0) for partner in mix.mapper]
+        shares = tuple(w if p >= 0 else 0.0 for p, w in zip(mix.mapper, mix.weights, strict=True))
+        weights = on_device(shares, key.device, key.dtype)[:, None]
+        partners = tuple(max(partner, 0) for partner in mix.mapper)
+        partners = on_device(partners, key.device, torch.int64)
         theirs = self._part(mix.source_row, "key")[:, self.site.text][:, partners]
         found = {own: (1 - weights) * key}
         place = sources.index(mix.source_row)
@@ -224,7 +226,7 @@ class _Work:
             if mask is not None:
                 logits = logits.masked_fill(~mask, float("-inf"))
             found = logits.softmax(-1)
-            chunks.append(found if columns is None else found[..., list(columns)])
+            chunks.append(found if columns is None else columns_of(found, columns))
         return torch.cat(chunks, dim=1)
 
     def stored(self, row: int, out: Tensor) -> StoredRow:

@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.device_copies import sent
 from understudy.diffusion.schedule import Time, wide
 from understudy.errors import InputError, ModelError
 
@@ -186,7 +187,14 @@ class DDPMSchedule:
     def min_snr(self, times: Tensor, gamma: float) -> Float[Tensor, " r"]:
         """See `Schedule.min_snr`: an error of epsilon is SNR times that of the clean latents, an
         error of v is SNR + 1 times."""
-        alphas = self.alphas_cumprod.double().to(times.device)[times]
+        kept = f"snr {gamma}"
+        if (kept, times.device) not in self._tables:
+            self._tables[kept, times.device] = self._min_snr(gamma).to(times.device)
+        return self._tables[kept, times.device][times]
+
+    def _min_snr(self, gamma: float) -> Float[Tensor, " timesteps"]:
+        """The weight at every time."""
+        alphas = self.alphas_cumprod.double().cpu()
         # Hang et al. 2023: each output has its own factor between its error and that
         # of the clean latents.
         snr = alphas / (1 - alphas)
@@ -200,8 +208,20 @@ class DDPMSchedule:
         """signal and noise: floats, or (rows, 1, 1, 1) of at least float32 on like's device."""
         if not isinstance(time, Tensor):
             return self.signal(time), self.noise(time)
-        alphas = self.alphas_cumprod.to(torch.float64)  # roots in double, also for float32 latents
         dtype = torch.promote_types(like.dtype, torch.float32)
-        # Indexing on the device of the table avoids a transfer for each step.
-        rows = alphas[time.to(alphas.device)].reshape(-1, 1, 1, 1)
-        return rows.sqrt().to(like.device, dtype), (1 - rows).sqrt().to(like.device, dtype)
+        which = sent(time, like.device)
+        a, s = (self._table(name, like.device, dtype)[which] for name in ("signal", "noise"))
+        return a.reshape(-1, 1, 1, 1), s.reshape(-1, 1, 1, 1)
+
+    def _table(self, name: str, device: torch.device, dtype: torch.dtype) -> Tensor:
+        """signal or noise of every time, made once for a device: a step then copies nothing."""
+        key = f"{name} {dtype}"
+        if (key, device) not in self._tables:
+            alphas = self.alphas_cumprod.cpu().double()  # roots in double, also for float32 latents
+            rows = (alphas if name == "signal" else 1 - alphas).sqrt()
+            self._tables[key, device] = rows.to(device, dtype)
+        return self._tables[key, device]
+
+    @cached_property
+    def _tables(self) -> dict[tuple[str, torch.device], Tensor]:
+        return {}

@@ -18,6 +18,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.device_copies import sent
 from understudy.diffusion.schedule import Time, wide
 from understudy.errors import InputError
 
@@ -203,4 +204,4 @@ def _sigma(time: Time, like: Tensor) -> Tensor | float:
     if not isinstance(time, Tensor):
         return time
     dtype = torch.promote_types(like.dtype, torch.float32)
-    return time.to(like.device, dtype).reshape(-1, 1, 1, 1)
+    return sent(time, like.device, dtype).reshape(-1, 1, 1, 1)

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.plan import AttentionControl
+from understudy.device_copies import sent
 from understudy.diffusion.guidance import guidance_of
 from understudy.diffusion.schedule import Schedule, Time, moves, wide
 from understudy.diffusion.text import Text
@@ -225,7 +226,7 @@ def drawn(
     """
     # One stream per picture: a picture does not depend on its neighbours in the batch.
     rows = [torch.randn(tuple(shape), generator=stream) for stream in streams]
-    return torch.stack(rows).to(like.device, torch.promote_types(like.dtype, torch.float32))
+    return sent(torch.stack(rows), like.device, torch.promote_types(like.dtype, torch.float32))
 
 
 def starting_noise(

@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from understudy.drag.region import FeatureView
+from understudy.drag.region import FeatureView, Grid, constants
 
 AT_ONCE = 4_000_000  # numbers of an enlarged map that are held at once
 TINY = 1e-7  # the published programs add it to distances they divide by
@@ -61,7 +61,7 @@ class Supervision:
         # Without it the last step would pull beyond a target that is nearer than one pixel.
         if self.clamp_step:
             step = step * length.clamp(max=1.0)
-        offsets, inside = self.offsets(points, look.grid.picture)
+        offsets, inside = self.offsets(points, look.grid)
         disc = points[:, None] + offsets
         behind, ahead = disc, disc + step[:, None]
         # The same difference one step back: there the gradient goes to the features at the handle.
@@ -83,7 +83,7 @@ class Supervision:
         return torch.where(pulled, terms, torch.full_like(terms, math.nan))
 
     def offsets(
-        self, points: Float[Tensor, "n 2"], picture: tuple[int, int]
+        self, points: Float[Tensor, "n 2"], grid: Grid
     ) -> tuple[Float[Tensor, "n p 2"], Bool[Tensor, "n p"]]:
         """The disc's pixels relative to each handle, and which of them count."""
         reach = math.ceil(self.radius) + 1
@@ -91,12 +91,12 @@ class Supervision:
         rows, columns = torch.meshgrid(line, line, indexing="ij")
         offsets = torch.stack([rows.flatten(), columns.flatten()], dim=1).expand(len(points), -1, 2)
         pixels = points[:, None] + offsets
-        sides = torch.tensor(picture, dtype=points.dtype, device=points.device)
+        last = constants(grid, points.device, points.dtype)[2]
         # The published program builds its disc on a grid that is one pixel too long; "published"
         # repeats this, so that results are comparable.
-        measured = pixels * (sides / (sides - 1)) if self.disc == "published" else pixels
+        measured = pixels * ((last + 1) / last) if self.disc == "published" else pixels
         near = (measured - points[:, None]).square().sum(dim=2).sqrt() < self.radius
-        return offsets, near & ((pixels >= 0) & (pixels <= sides - 1)).all(dim=2)
+        return offsets, near & ((pixels >= 0) & (pixels <= last)).all(dim=2)
 
 
 def mask_term(

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.drag.region import FeatureView
+from understudy.drag.region import FeatureView, constants
 
 TINY = 1e-12
 AT_ONCE = 16  # points whose windows are compared at once, to bound memory
@@ -117,7 +117,7 @@ def _between(look: FeatureView, references: Tensor, points: Tensor) -> Float[Ten
 
     Lucas & Kanade 1981: the features' slopes tell how far between pixels the handle lies.
     """
-    sides = points.new_tensor(look.grid.picture) - 1
+    sides = constants(look.grid, points.device, points.dtype)[2]
     unit = torch.eye(2, dtype=points.dtype, device=points.device)
     # Central differences, one-sided at the edge of the picture.
     after = torch.minimum(points[:, None] + unit, sides)  # (n, axis, 2)

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept, embedded, spelled
+from understudy.device_copies import sent
 from understudy.diffusion.flow import FlowSchedule
 from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import guided, times_of
@@ -200,7 +201,7 @@ def _drawing(like: Tensor, seed: int) -> Draw:
     stream = torch.Generator().manual_seed(seed)
 
     def draw() -> Tensor:
-        return torch.randn(like.shape, generator=stream).to(wide(like))
+        return sent(torch.randn(like.shape, generator=stream), like.device, wide(like).dtype)
 
     return draw
 

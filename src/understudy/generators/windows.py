@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from understudy.device_copies import sent
+
 
 @dataclass(frozen=True, eq=False)
 class Windows:
@@ -23,7 +25,7 @@ class Windows:
 
     def tensor(self, device: torch.device) -> Int[Tensor, "n 2"]:
         """The origins on a device."""
-        return torch.tensor(self.origins, device=device)
+        return sent(torch.tensor(self.origins), device)
 
     def grown(self, cells: int) -> Windows:
         """The windows with a margin of so many cells on each side."""

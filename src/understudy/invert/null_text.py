@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.reading import Reading, reading_delay
+from understudy.device_copies import Reading, reading_delay
 from understudy.diffusion.sampler import advance, guided
 from understudy.diffusion.schedule import moves
 from understudy.diffusion.text import Text
@@ -167,7 +167,7 @@ def null_text_step(
         after = step_with(model.predict(latents, start, null))
         return F.mse_loss(at_least_float32(after), at_least_float32(wanted))
 
-    null, losses = tuned(
+    null, readings = tuned(
         null,
         missed,
         rate=settings.learning_rate * (1 - place / 100),
@@ -181,7 +181,9 @@ def null_text_step(
     if features is not None:
         features.close_step(index, parts)
     after = step_with(uncond)
-    return NullStep(null, after, losses or (F.mse_loss(after, wanted).item(),), uncond)
+    # Read when the last pass has been launched: until then the device would have nothing to do.
+    losses = tuple(loss.value for loss in readings) or (F.mse_loss(after, wanted).item(),)
+    return NullStep(null, after, losses, uncond)
 
 
 def tuned(
@@ -192,7 +194,7 @@ def tuned(
     most: int,
     enough: float,
     delay: int = 0,
-) -> tuple[Text, tuple[float, ...]]:
+) -> tuple[Text, list[Reading]]:
     """Adam on the embedding, at most `most` steps, until `missed` falls below `enough`.
 
     Returns the embedding and the loss before each step. The loss of a step is looked at `delay`
@@ -220,7 +222,7 @@ def tuned(
             # does not depend on the delay.
             null = null.with_trainable(before[looked]) if delay else null
             break
-    return null.detach(), tuple(loss.value for loss in losses)
+    return null.detach(), losses
 
 
 def _precise(text: Text) -> Text:

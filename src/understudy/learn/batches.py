@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from understudy.device_copies import sent
 from understudy.diffusion.schedule import Schedule
 from understudy.learn.latent_cache import LatentCache
 from understudy.learn.loss import Rows
@@ -70,7 +71,7 @@ class Batches:
         which = photos.pick(count, generator)
         latents = [photos.draw(which, generator)]
         prompts = [self._wording(photos.wordings(which), generator)]
-        masks = [None if photos.mask is None else photos.mask[which.to(latents[0].device)]]
+        masks = [None if photos.mask is None else photos.mask[sent(which, latents[0].device)]]
         if prior is not None:
             # As many class images as photos: the two means of eq. 2 have the same number of terms.
             which = prior.latents.pick(count, generator)
@@ -81,7 +82,8 @@ class Batches:
             masks.append(None if masks[0] is None else torch.ones_like(masks[0]))
         clean = torch.cat(latents)
         # Drawn on the CPU in float32: a seed means the same on every device.
-        noise = torch.randn(clean.shape, generator=generator).to(clean)
+        here, dtype = clean.device, clean.dtype
+        noise = sent(torch.randn(clean.shape, generator=generator), here, dtype)
         cells = int(clean.shape[-2] * clean.shape[-1])
         times = self.schedule.draw_times(len(clean), generator, cells)
         part = torch.arange(len(clean)) // count
@@ -89,10 +91,9 @@ class Batches:
         # 2).
         weights = torch.tensor([1.0, prior.weight if prior else 0.0])[part] / count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
-        here = clean.device
-        which, weights = torch.cat(prompts), weights.to(here)
+        which, weights, times = torch.cat(prompts), sent(weights, here), sent(times, here)
         by_base = prior is not None and prior.by_output
-        return Rows(clean, noise, times.to(here), which, part, weights, mask, by_base)
+        return Rows(clean, noise, times, which, part, weights, mask, by_base)
 
     def _bucket(self, generator: torch.Generator) -> Bucket:
         """A size by the weight of its photos; only where there are several is anything drawn."""

@@ -15,6 +15,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
+from understudy.device_copies import sent
 from understudy.models.interface import DiffusionModel
 
 ENCODE_BATCH = 8
@@ -50,12 +51,12 @@ class LatentCache:
         self, which: Int[Tensor, " count"], generator: torch.Generator
     ) -> Float[Tensor, "count c h w"]:
         """Latents of the pictures `which`, each drawn from its mean and spread."""
-        which = which.to(self.mean.device)
+        which = sent(which, self.mean.device)
         if self.std is None:
             return self.mean[which]
         # A new sample of the posterior each time, as if the photo had been encoded again.
         spread = torch.randn(len(which), *self.mean.shape[1:], generator=generator)
-        return self.mean[which] + self.std[which] * spread.to(self.mean)
+        return self.mean[which] + self.std[which] * sent(spread, self.mean.device, self.mean.dtype)
 
     def owners(self, which: Int[Tensor, " count"]) -> Int[Tensor, " count"]:
         """Whom the pictures `which` show."""

@@ -72,8 +72,10 @@ def row_losses(
     target = model.schedule.target(rows.latents, rows.noise, rows.times)
     # Output preservation: the target of class rows is what the untrained network says, so no class
     # images are needed.
-    kept = (rows.part == 1).nonzero().flatten().tolist() if rows.by_base else []
-    if kept and base is not None:
+    # Photos come first in every share, so no list of places has to go to the device.
+    photos = int((rows.part == 0).sum()) if rows.by_base else len(rows)
+    if photos < len(rows) and base is not None:
+        kept = slice(photos, None)
         with torch.no_grad(), base():
             target = target.clone()
             still = model.predict(noised[kept], rows.times[kept], text[kept])

@@ -37,6 +37,7 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
         torch.tensor([one for ours in both for one in ours]) for both in zip(*pairs, strict=True)
     )
     tables = embedding_tables(model)
+    places = {name: ids.to(table.weight.device) for name, table in tables.items()}
     # The initialiser's embedding is a point that the encoder understands; random ones take far more
     # steps.
     rows = {name: _start(table, like) for name, table in tables.items()}
@@ -44,7 +45,7 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
     def embed(prompts: Sequence[str]) -> Text:
         with ExitStack() as stack:
             for name, table in tables.items():
-                stack.enter_context(_replaced(table, ids, rows[name]))
+                stack.enter_context(_replaced(table, places[name], rows[name]))
             return model.embed(prompts)
 
     def tensors() -> dict[str, Tensor]:
@@ -90,7 +91,7 @@ def _replaced(
     def look_up(_: nn.Module, given: tuple[Tensor, ...], __: Tensor) -> Tensor:
         (tokens,) = given
         # Rows are mixed in by a product instead of an assignment, so that gradients reach them.
-        where = (tokens[..., None] == ids.to(tokens.device)).to(rows.dtype)  # ... n
+        where = (tokens[..., None] == ids).to(rows.dtype)  # ... n
         plain = F.embedding(tokens, table.weight).to(rows.dtype)
         found = where.sum(-1, keepdim=True)
         return (plain * (1 - found) + where @ rows).to(table.weight.dtype)

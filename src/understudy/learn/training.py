@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from understudy.device_copies import sent
 from understudy.diffusion.text import Text
 from understudy.errors import UnderstudyError
 from understudy.learn.batches import Batches
@@ -103,8 +104,10 @@ class Trainer:
         # Before the norm is taken, or clipping would act on scaled gradients.
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.get_total_norm(gradients)
-        # One transfer for both numbers: each would make the host wait for the device.
-        loss, size = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)]).tolist()
+        # All numbers in one transfer: each would make the host wait for the device.
+        numbers = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)])
+        numbers = torch.cat([numbers, losses]).cpu()
+        loss, size = numbers[:2].tolist()
         self._check(loss, size)
 
         # Step.
@@ -118,7 +121,7 @@ class Trainer:
         self.done += 1
         if self.averages is not None:
             average(self.averages, self.trainable.parameters, self.options.average, self.done)
-        return TrainStep(loss, *part_means(losses, rows.part), size)
+        return TrainStep(loss, *part_means(numbers[2:], rows.part), size)
 
     def rewind(self) -> None:
         """Undo what a step that failed half-way left behind: its gradients and its draws."""
@@ -131,12 +134,12 @@ class Trainer:
             if self._still is None:
                 with torch.no_grad():
                     self._still = self.trainable.embed(self.batches.prompts)
-            return self._still[which.to(self._still.device)]
+            return self._still[sent(which, self._still.device)]
         # A batch has few different prompts: each passes the text encoder once, and its gradient is
         # the sum over the rows that read it.
         numbers, place = which.unique(return_inverse=True)
         text = self.trainable.embed([self.batches.prompts[number] for number in numbers.tolist()])
-        return text[place.to(text.device)]
+        return text[sent(place, text.device)]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from understudy.device_copies import sent
 from understudy.diffusion.prompt_weights import (
     token_weights,
     unweighted,
@@ -109,7 +110,7 @@ class TextReader:
     def _ids(self, prompts: Sequence[str], number: int) -> Tensor:
         device = next(self.encoders[number].parameters()).device
         rows = [self.tokenize(prompt, number).ids for prompt in prompts]
-        return torch.tensor(rows, device=device)
+        return sent(torch.tensor(rows), device)
 
 
 def _limit(tokenizer: Any, encoder: Any) -> int:

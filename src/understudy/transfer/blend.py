@@ -124,8 +124,10 @@ class MapSums:
         for row, row_maps in zip(rows, maps.to(sums.dtype).mean(1), strict=True):
             # Row r of the second kind of words follows the rows of the first: indices r and r + n.
             for kind in range(row, len(kinds), len(self.places)):
-                wanted = [columns.index(place) for place in kinds[kind]]
-                sums[kind] += row_maps[:, wanted].sum(-1)
+                # Stacked, as a list of indices would be copied to the device.
+                wanted = [row_maps[:, columns.index(place)] for place in kinds[kind]]
+                if wanted:
+                    sums[kind] += torch.stack(wanted, dim=-1).sum(-1)
         if self.grid is None:
             self._layers[site.grid] = self._layers.get(site.grid, 0) + 1
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, CrossMix, Recording
 from understudy.attention.site import AttentionSite
+from understudy.device_copies import chosen
 from understudy.invert.source import Parts, SourceFeatures
 from understudy.transfer.batch_layout import BatchLayout, Branch
 from understudy.transfer.blend import MapSums
@@ -101,7 +102,7 @@ class SwapControl:
         of = [1 + n for n, branch in enumerate(self.branches) for _ in branch.members]
 
         def receive(site: AttentionSite, maps: Float[Tensor, "rows heads q columns"]) -> None:
-            sums.add(site, maps[[0, *of]], columns, [0, *members])
+            sums.add(site, chosen(maps, [0, *of]), columns, [0, *members])
 
         keys = tuple(offset + column for column in columns)
         return Recording((source, *self.layout.target_cond), keys, receive)

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.device_copies import chosen
 from understudy.diffusion.flow import FlowSchedule
 from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import advance
@@ -134,9 +135,8 @@ class Replay:
         # Without a blend the source is needed only as long as a schedule swaps anything.
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
-        self.walked = [inversion.noise]
         self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
-        self.needed = last  # steps that read the source
+        self.walked, self.needed = [inversion.noise], last  # needed: steps that read the source
 
     def begin_at(
         self,
@@ -161,7 +161,7 @@ class Replay:
         swaps = [schedule.at(index) for schedule in self.schedules]
         self.branches = branched(self.branches, swaps, self.alike)
         output, source_output = self._outputs(index, start, end)
-        self.latents = clean = self.latents[[branch.parent for branch in self.branches]]
+        self.latents = clean = chosen(self.latents, [b.parent for b in self.branches])
         if output is not None:
             # The prediction of the clean latents: previews and schedule searches look at it.
             clean, _ = self.model.schedule.denoised(self.latents, output, start)
@@ -172,15 +172,15 @@ class Replay:
         numbers, of = members_of(self.branches)
         mask = None if self.blend is None else self.blend.after(index, self.sums, self.size)
         if mask is not None and self.source is not None:
-            mask = mask[list(numbers)] if len(mask) > 1 else mask
+            mask = chosen(mask, numbers) if len(mask) > 1 else mask
             # Latents are kept once per branch, masks once per target: take its first target.
             firsts = [of.index(n) for n in range(len(self.branches))]
-            each = mask[firsts] if len(mask) > 1 else mask
+            each = chosen(mask, firsts) if len(mask) > 1 else mask
             left = None if index == self.inversion.steps - 1 else end
             kept = around(self.fresh, self.blend, self.source, left, self.model)
             self.latents = blended(kept, self.latents, each)
         taken = tuple(swaps[number] for number in numbers)
-        after = (self.latents[of], clean[of], self.source)
+        after = (chosen(self.latents, of), chosen(clean, of), self.source)
         nfe = self.model.nfe - before
         return SwapStep(index, self.inversion.steps, start, numbers, *after, taken, mask, nfe)
 
@@ -213,7 +213,7 @@ class Replay:
         ]
         if not kept:
             raise ValueError(f"at least one target must be left. Got {sorted(survivors)}.")
-        self.latents = self.latents[[n for n, _ in kept]]
+        self.latents = chosen(self.latents, [n for n, _ in kept])
         self.branches = tuple(branch for _, branch in kept)
 
     def _known_path(self, needed: int) -> Tensor | None:

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.device_copies import chosen
 from understudy.diffusion.sampler import drawn, noise_streams
 from understudy.models.interface import DiffusionModel
 from understudy.transfer.blend import Blend
@@ -45,10 +46,10 @@ class SwapStep:
         return replace(
             self,
             targets=tuple(self.targets[place] for place in kept),
-            target=self.target[kept],
-            clean=self.clean[kept],
+            target=chosen(self.target, kept),
+            clean=chosen(self.clean, kept),
             swaps=tuple(self.swaps[place] for place in kept),
-            mask=mask if mask is None or len(mask) == 1 else mask[kept],
+            mask=mask if mask is None or len(mask) == 1 else chosen(mask, kept),
         )
 
 

@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from understudy.device_copies import chosen
 from understudy.models.transformer.calls import Call
 from understudy.models.unet.injection import FeatureControl
 
@@ -31,9 +32,9 @@ def injecting(network: nn.Module, call: Call | None) -> Generator[None]:
     def take(module: nn.Module, given: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # text, image
             text, image = cast("tuple[Tensor, Tensor]", output)
-            return text, image[rows]
+            return text, chosen(image, rows)
         whole = cast(Tensor, output)  # one sequence, image first (Z-Image)
-        return torch.cat([whole[rows, :cells], whole[:, cells:]], dim=1)
+        return torch.cat([chosen(whole, rows)[:, :cells], whole[:, cells:]], dim=1)
 
     handle = layout_block(network).register_forward_hook(take)
     try:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from understudy.attention.plan import AttentionControl
 from understudy.attention.site import AttentionSite, Block, Kind
+from understudy.device_copies import sent
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
 from understudy.models.compiled import Compiled
@@ -103,5 +104,5 @@ def double_and_single(
 
 def rows_of_time(time: float | Tensor, latents: Float[Tensor, "r c h w"]) -> Float[Tensor, " r"]:
     """Sigma of each row, float32, on the latents' device."""
-    sigma = torch.as_tensor(time, dtype=torch.float32, device=latents.device)
+    sigma = sent(torch.as_tensor(time, dtype=torch.float32), latents.device)
     return sigma.reshape(-1).expand(len(latents))

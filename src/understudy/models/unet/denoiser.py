@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from understudy.attention.attend import Projections, attend
 from understudy.attention.plan import AttentionControl
 from understudy.attention.site import AttentionSite, Kind
+from understudy.device_copies import sent
 from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
@@ -108,7 +109,7 @@ class Denoiser:
         if (time, device) not in self._times:
             kind = torch.int64 if isinstance(time, int) else torch.float64
             kind = torch.float32 if device.type == "mps" else kind
-            self._times[time, device] = torch.tensor([time], dtype=kind, device=device)
+            self._times[time, device] = sent(torch.tensor([time], dtype=kind), device)
         return self._times[time, device]
 
     def _conditions(self, latents: Tensor, text: Text) -> tuple[Tensor, dict[str, Tensor] | None]:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from understudy.attention.plan import AttentionControl
 from understudy.attention.site import AttentionSite
+from understudy.device_copies import chosen
 from understudy.errors import ModelError
 
 
@@ -63,7 +64,7 @@ def injecting(
     rows = list(plan.rows_from)
 
     def take(module: nn.Module, given: Any, output: Tensor) -> Tensor:
-        return output[rows]
+        return chosen(output, rows)
 
     handle = _last_convolution(unet, sites, plan).register_forward_hook(take)
     try:
