@@ -52,7 +52,7 @@ def test_weights_survive_the_disk(tmp_path: Path) -> None:
     torch.testing.assert_close(ours.points, theirs.points, atol=0.2, rtol=0)
     assert ours.names == theirs.names
     (tmp_path / landmarks.MANIFEST).write_text('{"points": ["nose"], "width": 8}')
-    with pytest.raises(ModelError, match="no landmark finder"):
+    with pytest.raises(ModelError, match="do not fit together"):
         landmarks.load(tmp_path)
     with pytest.raises(ModelError, match="no landmark finder"):
         landmarks.load(tmp_path / "nowhere")

@@ -17,10 +17,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from understudy.errors import ModelError
-from understudy.files.reading import read_json
-from understudy.files.tensors import load_tensors
 from understudy.vision import recogniser
+from understudy.vision.built_in import load_network
 from understudy.vision.layers import ResidualBlock, conv, pool
 from understudy.vision.recogniser import SCENE_HEADS, PictureNetwork, Recogniser, Vocabulary
 
@@ -119,22 +117,19 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
 
     Raises ModelError when a file is missing or the two do not fit together.
     """
-    try:
-        config = read_json(folder / MANIFEST, error=ModelError)
-        weights, _ = load_tensors(folder / WEIGHTS)
-        network = ExaminerNetwork(
+    network = load_network(
+        folder,
+        "examiner",
+        lambda config: ExaminerNetwork(
             Vocabulary.from_json(config["vocabulary"]),
             width=config["width"],
             identity=config["identity"],
             queries=config["queries"],
-        )
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
-        raise ModelError(
-            f"no examiner in {folder}: expected {MANIFEST} and {WEIGHTS} ({problem}); "
-            "reinstall understudy or run training/build_toybox_examiner.py"
-        ) from problem
-    return Recogniser(network.requires_grad_(False), NAME).to(device)
+        ),
+        what="examiner",
+        script="build_toybox_examiner.py",
+    )
+    return Recogniser(network, NAME).to(device)
 
 
 def load_scorer(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Recogniser:

@@ -15,10 +15,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from understudy.errors import ModelError
 from understudy.files.atomic import write_json
-from understudy.files.reading import read_json
-from understudy.files.tensors import load_tensors, save_tensors
+from understudy.files.tensors import save_tensors
+from understudy.vision.built_in import load_network
 from understudy.vision.layers import ResidualBlock, conv
 from understudy.vision.recogniser import SIZE, peaks
 
@@ -126,17 +125,14 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Land
 
     Raises ModelError when a file is missing or the two do not fit together.
     """
-    try:
-        said = read_json(folder / MANIFEST, error=ModelError)
-        weights, _ = load_tensors(folder / WEIGHTS)
-        network = FinderNetwork(tuple(said["points"]), width=said["width"])
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except (OSError, ModelError, TypeError, KeyError, RuntimeError) as problem:
-        raise ModelError(
-            f"no landmark finder in {folder}: expected {MANIFEST} and {WEIGHTS} ({problem}); "
-            "reinstall understudy or run training/build_toybox_gan.py finder"
-        ) from problem
-    return LandmarkFinder(network.requires_grad_(False)).to(device)
+    network = load_network(
+        folder,
+        "landmarks",
+        lambda config: FinderNetwork(tuple(config["points"]), width=config["width"]),
+        what="landmark finder",
+        script="build_toybox_gan.py finder",
+    )
+    return LandmarkFinder(network).to(device)
 
 
 def point_losses(

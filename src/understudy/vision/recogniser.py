@@ -20,9 +20,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from understudy.errors import ModelError
-from understudy.files.reading import read_json
-from understudy.files.tensors import load_tensors
+from understudy.vision.built_in import load_network
 from understudy.vision.layers import ResidualBlock, conv, pool
 
 BUILT_IN = Path(__file__).parent.parent / "weights" / "recogniser"
@@ -259,18 +257,15 @@ def load(folder: Path = BUILT_IN, *, device: torch.device | str = "cpu") -> Reco
     Raises ModelError when the folder lacks recogniser.json or recogniser.safetensors, or when the
     two do not fit together.
     """
-    try:
-        config = read_json(folder / "recogniser.json", error=ModelError)
-        weights, _ = load_tensors(folder / "recogniser.safetensors")
-    except (OSError, ModelError) as problem:
-        raise ModelError(
-            f"no recogniser in {folder}: expected recogniser.json and recogniser.safetensors "
-            f"({problem}); reinstall understudy or run training/build_toybox_recogniser.py"
-        ) from problem
-    vocabulary = Vocabulary.from_json(config["vocabulary"])
-    network = RecogniserNetwork(vocabulary, width=config["width"], identity=config["identity"])
-    try:
-        network.load_state_dict({name: value.float() for name, value in weights.items()})
-    except RuntimeError as problem:
-        raise ModelError(f"the recogniser's weights in {folder} do not fit: {problem}") from problem
-    return Recogniser(network.requires_grad_(False)).to(device)
+    network = load_network(
+        folder,
+        "recogniser",
+        lambda config: RecogniserNetwork(
+            Vocabulary.from_json(config["vocabulary"]),
+            width=config["width"],
+            identity=config["identity"],
+        ),
+        what="recogniser",
+        script="build_toybox_recogniser.py",
+    )
+    return Recogniser(network).to(device)
