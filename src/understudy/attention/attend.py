@@ -99,7 +99,7 @@ class _Flows:
     cross: Mapping[int, CrossMix]
 
     def terms(self, row: int) -> list[_Term]:
-        """Which maps meet which values: one term a row, two where a row keeps part of its own."""
+        """Which maps meet which values: one term per row, two where a row keeps part of its own."""
         mix, value = self.cross.get(row), self.value[row]
         if mix is None:
             return [_Term(row, self.query[row], self.key[row], value)]

@@ -117,14 +117,14 @@ class Command(TyperCommand):
 
 
 def show_settings(settings: Iterable[Settings], json: bool) -> None:
-    """Print every value that a run would use, as JSON or one a line."""
+    """Print every value that a run would use, as JSON or one per line."""
     values = {name: value for group in settings for name, value in group.to_dict().items()}
     width = max(map(len, values), default=0)
     show.result(values, json, *(f"{name:{width}}  {said(v)}" for name, v in values.items()))
 
 
 def show_plan(settings: Iterable[Settings], given: dict[str, Any]) -> None:
-    """Print what a run would need, as JSON or one fact a line; nothing is loaded."""
+    """Print what a run would need, as JSON or one fact per line; nothing is loaded."""
     from understudy.jobs.plan import lines_of, needs
 
     groups = list(settings)

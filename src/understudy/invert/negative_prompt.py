@@ -1,7 +1,7 @@
 """Negative-prompt inversion: the source prompt itself stands in for the tuned null embedding.
 
 Miyake et al. 2023, arXiv:2305.16807. No optimisation: unconditional and conditional noise of the
-source are equal, so guidance cancels and the source costs one row a step instead of two.
+source are equal, so guidance cancels and the source costs one row per step instead of two.
 """
 
 from __future__ import annotations

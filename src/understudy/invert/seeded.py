@@ -30,7 +30,7 @@ def seeded_steps(
     features: SourceFeatures | None = None,
     parts: Callable[[int], Parts] = nothing,
 ) -> Iterator[InvertStep]:
-    """Sample the source of a seed a step at a time; the last step carries it as an `Inversion`.
+    """Sample the source of a seed, one step at a time; the last step carries it as an `Inversion`.
 
     Args:
         size: height and width in pixels; None = the model's own.

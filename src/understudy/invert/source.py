@@ -158,7 +158,7 @@ class SourceFeatures:
             self._parts[index] = self._parts.get(index, NOTHING) | parts
 
     def save(self, folder: Path) -> Path:
-        """Write one file a step into `folder`. Raises OutputError."""
+        """Write one file per step into `folder`. Raises OutputError."""
         facts = {"format": FORMAT, "owner": self.owner}
         for index, tensors in self._steps.items():
             note = {"parts": json.dumps(sorted(self._parts.get(index, NOTHING)))}

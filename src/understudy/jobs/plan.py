@@ -22,7 +22,7 @@ GUIDED = (
 def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of a run as JSON values. values: the settings and inputs of the verb.
 
-    Evaluations are counted for a run of `steps` over `count` pictures, two rows a step where the
+    Evaluations are counted for a run of `steps` over `count` pictures, two rows per step where the
     model is guided by an unconditional row and guidance is not 1. Raises ModelError for a folder
     that is damaged.
     """

@@ -1,4 +1,4 @@
-"""How near a picture is to the right answer: pure functions of batches, one number a picture.
+"""How near a picture is to the right answer: pure functions of batches, one number per picture.
 
 Pictures are RGB in [-1, 1], masks 1 inside, points (x, y) in pixels. Features are unit vectors
 from whatever looks at the pictures: the recogniser's identity embedding in the toy world, DINO or

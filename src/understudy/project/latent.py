@@ -57,7 +57,7 @@ DECLARED = spec.TensorFile(
 class Latent:
     """What draws a photo.
 
-    ws: one w a layer. generator, fingerprint: name and weights of the generator, before tuning.
+    ws: one w per layer. generator, fingerprint: name and weights of the generator, before tuning.
     picture: SHA-256 of what was projected. changes: by the generator's parameter names, learnt
     minus original; empty without tuning. record: how it was made, and how well: plain JSON data.
     """

@@ -1,6 +1,6 @@
 """What the user may set: `knobs` says what a setting is, `resolve` what fills the ones not given,
-`suits` what a model asks for; one file a verb holds its settings and their presets. Free of torch;
-knows nothing of models beyond that file, and nothing of pictures."""
+`suits` what a model asks for; one file per verb holds its settings and their presets. Free of
+torch; knows nothing of models beyond that file, and nothing of pictures."""
 
 from understudy.settings.demo import DemoSettings
 from understudy.settings.edit import EDIT_METHODS, EditSettings

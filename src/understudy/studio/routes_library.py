@@ -117,7 +117,7 @@ class Photos(BaseModel):
 
 @router.post("/preflight", tags=["concepts"])
 def check_photos(request: Request, asked: Photos) -> dict[str, Any]:
-    """Report of photos, one entry a photo in the order given; nothing is learnt."""
+    """Report of photos, one entry per photo, in the order given; nothing is learnt."""
     found = studio(request)
     wanted = found.models.wanted(asked.model, MODEL)
     rows = [found.files.get(one) for one in asked.photos]

@@ -42,7 +42,7 @@ class Rendering:
 
     picture: UInt8[ndarray, "h w 3"]  # sRGB
     masks: Float[ndarray, "subjects h w"]  # share of each pixel that shows the subject
-    keypoints: tuple[dict[str, KeyPoint], ...]  # one dictionary a subject
+    keypoints: tuple[dict[str, KeyPoint], ...]  # one dictionary per subject
 
 
 def render(scene: Scene, size: int | tuple[int, int] = 128, *, over: int = 2) -> Rendering:

@@ -1,7 +1,7 @@
 """Linear layers with weights in 8 or 4 bits, taken back to full precision for each product.
 
 8 bits: one scale for each output (absolute maximum / 127). 4 bits: NormalFloat in blocks of 64
-weights, one scale a block (Dettmers et al. 2023, arXiv:2305.14314, appendix E). Low-rank changes
+weights, one scale per block (Dettmers et al. 2023, arXiv:2305.14314, appendix E). Low-rank changes
 stay beside such a layer: merged into the codes they would be rounded away. They can be learnt there
 (QLoRA, same paper).
 """
