@@ -51,8 +51,10 @@ def test_drag_and_go_on(generator: str, capsys: pytest.CaptureFixture[str]) -> N
     with Image.open("out.gif") as film:
         assert film.n_frames == 2  # step 0 and the last
     saved = DragSession.load("one.drag")
-    assert run("--generator", generator, "--session", "one.drag", "--out", "two.png") == 0
-    assert "ended at the limit of 3 steps (--steps)" in capsys.readouterr().out
+    again = ("--session", "one.drag", "--out", "two.png", "--film", "two.gif")
+    assert run("--generator", generator, *again) == 0
+    told = capsys.readouterr().out.splitlines()
+    assert "ended at the limit of 3 steps (--steps)" in told[0] and told[1:] == ["two.gif"]
     assert saved.settings.steps == 3
     assert (read_photo("one.png").pixels != read_photo("two.png").pixels).any()
 

@@ -100,7 +100,8 @@ def _told(out: Path, last: DragStep, files: list[Path]) -> Result:
     told = {"picture": str(out), "stop": stop, "steps": last.index, "left": left}
     told |= {"points": [list(point) for point in last.points]}
     line = f"{out}   {DRAG_ENDS[stop].format(steps=last.index)}, {left:.1f} px left"
-    return Result(told, (line,), tuple(map(str, files)))
+    others = [str(file) for file in files if file != out]
+    return Result(told, (line, *others), tuple(map(str, files)))
 
 
 @dataclass(frozen=True)

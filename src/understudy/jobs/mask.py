@@ -57,7 +57,7 @@ def mask(
     share = float((shape > 0.5).mean())
     values = {"mask": str(out), "box": [x, y, width, height], "share": round(share, 4)}
     line = f"{out}   {share:.1%} of the photo, in the box {x},{y},{width},{height}"
-    return Result({**values, "select": select, "prompt": said}, (line,), files)
+    return Result({**values, "select": select, "prompt": said}, (line, *files[1:]), files)
 
 
 def dimmed(pixels: Pixels, shape: np.ndarray) -> Pixels:

@@ -62,8 +62,9 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         f"licence      {licence}{gated}",
         f"weights      {weights or 'not known before the download'}",
         f"memory       {found['memory_gb']} GB of weights in {found['dtype']}, about "
-        f"{found['work_gb']} GB of work",
-        f"evaluations  {found['rows']} rows of the network",
+        f"{found['work_gb']} GB of activations",
+        f"evaluations  {found['rows']} for one pass of --steps (inversion, search and training "
+        "cost more)",
     ]
     if found["row_tmac"]:
         lines[-1] += f", {found['row_tmac']} TMAC each, {found['tmac']} TMAC in all"

@@ -65,7 +65,8 @@ def project(
     told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
     told |= {"tuned": bool(latent.changes), "bytes": file.stat().st_size}
     line = f"{file}   {last.psnr:.1f} dB, {measure} {last.perceptual:.4f}"
-    return Result(told, (line,), tuple(map(str, files)))
+    names = tuple(map(str, files))
+    return Result(told, (line, *names[1:]), names)
 
 
 def _followed(

@@ -23,7 +23,7 @@ def found_masks(
     model: DiffusionModel, photos: Float[Tensor, "n 3 h w"], prompt: str, noun: str
 ) -> Float[Tensor, "n 1 h w"]:
     """1 where the noun of the prompt is in each photo, with a rim; everywhere in a photo in which
-    it is not found. Costs a few rows of the network a photo."""
+    it is not found. Costs a few network evaluations per photo."""
     rim = max(1, round(RIM * max(photos.shape[-2:])))
     masks: list[Tensor] = []
     for photo in photos.split(1):
