@@ -216,6 +216,7 @@ def test_the_command_writes_a_mask_and_a_view(here: Path) -> None:
     )
     *_, result = run(job)
     assert isinstance(result, Result) and result.files == ("mask.png", "view.png")
+    assert result.lines[0].startswith("mask.png   ") and result.lines[1:] == ("view.png",)
     mask, view = read_photo("mask.png").pixels, read_photo("view.png").pixels
     assert overlap(mask[..., 0] > 127, true) > 0.95
     assert np.array_equal(view[mask[..., 0] == 255], picture[mask[..., 0] == 255])
