@@ -93,14 +93,23 @@ def jobs(folder: Path, rows: int, model: str) -> str:
 
 
 @contextmanager
-def killing(most: int, between: tuple[float, float]) -> Generator[list[int]]:
-    """Kill `most` random worker processes of this one, one after another, inside the block."""
+def killing(
+    most: int, between: tuple[float, float], moved: Callable[[], object] = object
+) -> Generator[list[int]]:
+    """Kill `most` random worker processes of this one, one after another, inside the block.
+
+    between: seconds from one to the next. moved: has another value before the next one is killed;
+    on a busy machine, workers that are still starting would be killed over and over.
+    """
     lot, stop, killed = random.Random(0), threading.Event(), list[int]()
 
     def kill() -> None:
+        last: object = None
         while len(killed) < most and not stop.wait(lot.uniform(*between)):
+            now = moved()
             living = [p.pid for p in multiprocessing.active_children() if p.pid and p.is_alive()]
-            if living:
+            if living and now != last:
+                last = now
                 killed.append(lot.choice(living))
                 os.kill(killed[-1], signal.SIGKILL)
 
@@ -130,10 +139,10 @@ def two_nodes() -> Generator[str]:
         cluster.shutdown()
 
 
-def done(table: str, out: Path, doing: Doing) -> Way:
+def done(table: str, out: Path, doing: Doing, way: Way) -> Way:
     """Do a batch, or what is left of it. The cache is the way's own: none finds another's work."""
     os.environ["UNDERSTUDY_CACHE"] = str(out / "cache")
-    way, began, before = Way(), time.monotonic(), _processor()
+    began, before = time.monotonic(), _processor()
     for event in batch_steps(Batch(table, str(out)), doing):
         if isinstance(event, Progress):
             way.done += 1
@@ -187,16 +196,17 @@ def compared(table: str, ways: list[str], out: Path, kills: int) -> bool:
 
 
 def _done_as(name: str, table: str, out: Path, kills: int) -> Way:
+    way = Way()
     if name == "ray":
         os.environ["UNDERSTUDY_CACHE"] = str(out / "cache")  # nodes take it when they start
         with two_nodes() as address:
-            return done(table, out, partial(by_actors, address=address, count=2))
+            return done(table, out, partial(by_actors, address=address, count=2), way)
     hit: Callable[[], Any] = (
-        partial(killing, kills, (2.0, 8.0)) if name == "killed" else nullcontext
+        partial(killing, kills, (2.0, 8.0), lambda: way.done) if name == "killed" else nullcontext
     )
     with hit() as killed:
         count = 2 if name == "killed" else int(name)
-        way = done(table, out, partial(by_workers, devices=["cpu"] * count))
+        done(table, out, partial(by_workers, devices=["cpu"] * count), way)
         way.killed = len(killed or ())
         return way
 
