@@ -188,8 +188,9 @@ def plain_run(task: Task) -> Iterator[PlainStep]:
     radii = {"r1": round(3 * scale), "r2": round(12 * scale)}
     points, targets = task.points()
     yield from plain_steps(
-        model, ws, points, targets, steps=task.steps, movable=task.movable(), **radii
-    )
+        model, ws, points, targets, steps=task.steps, movable=task.movable(),
+        resolution=task.resolution, **radii,
+    )  # fmt: skip
 
 
 def measured(side: Callable[[Task], Iterator[Any]], task: Task) -> dict[str, Any]:

@@ -4,159 +4,57 @@
 
 Stable Diffusion 1.5's U-Net and StyleGAN2's config-f with random weights. Each engine runs as
 published ("plain", float32 without TF32) and as ours in several ways: float32, TF32, TF32 compiled,
-bfloat16, bfloat16 compiled. Printed as it goes; what does not fit into the time is named. The most
-telling parts come first. --miniature: small networks and few steps, to try the script on a CPU.
+bfloat16, bfloat16 compiled; evaluations by CUDA graphs as well, which no command uses until they
+are measured. Printed as it goes; what does not fit into the time is named. The most telling parts
+come first. --miniature: small networks and few steps, to try the script on a CPU.
+
+"apart" is the largest difference from the right answer, as a share of its largest value: an
+evaluation from one in float32, a swap from the plain swap of the same inversion, the w of a drag
+from the plain one after as many steps, the first loss of learning from that in float32. Null-text
+inversions cannot be compared like this (they part by rounding); dB says how well they replay.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import time
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.drag_speed import Task, ours, plain
-from benchmarks.learn_speed import our_step, plain_step, random_model
-from benchmarks.plain import Plain, plain_null_text, plain_swap
+from benchmarks.gpu_engines import drags, learning, swaps
+from benchmarks.gpu_table import GRAPHS, WAYS, Size, Table, apart, median, noise, prepared
 from benchmarks.rows import RESULTS, page
 from benchmarks.shapes import Shaped
 from benchmarks.speed import machine
-from benchmarks.swap_speed import SOURCE, TARGET, WORDS, Bench
-from understudy.invert.inversion import Inversion
-from understudy.invert.source import GIGABYTE, SourceFeatures
+from benchmarks.swap_speed import SOURCE, TARGET
+from understudy.diffusion.text import Text
 from understudy.jobs.execution import tf32
-from understudy.learn.dreambooth import whole_model
-from understudy.learn.lora import low_rank
-from understudy.models.compiled import Compiled
-from understudy.swap.photoswap import blend_of, schedule_of, swap_steps
-from understudy.transfer.loop import alignment
-from understudy.transfer.source_target import Source, Target
-
-TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
-
-
-@dataclass(frozen=True)
-class Way:
-    """How the network runs."""
-
-    name: str
-    dtype: torch.dtype = torch.float32
-    tf32: bool = False
-    compiled: bool = False
-
-
-WAYS = (
-    Way("float32"),
-    Way("TF32", tf32=True),
-    Way("TF32, compiled", tf32=True, compiled=True),
-    Way("bfloat16", torch.bfloat16),
-    Way("bfloat16, compiled", torch.bfloat16, compiled=True),
-)
-
-
-@dataclass(frozen=True)
-class Size:
-    """How large everything is."""
-
-    device: str
-    shape: str = "sd15"
-    side: int = 64
-    steps: int = 10
-    inner: int = 3
-    pictures: tuple[int, ...] = (512, 1024)
-    width: float = 1.0
-    photo: int = 512
-    backend: str | None = None  # of torch.compile
-
-
-@dataclass
-class Table:
-    """The rows so far, and the time that is left."""
-
-    size: Size
-    ends: float
-    rows: list[dict[str, Any]]
-    skipped: list[str]
-
-    def add(self, what: str, how: str, seconds: float, gigabytes: float, **more: Any) -> None:
-        """Keep and print a row. more: ratios, differences, whatever there is to say."""
-        row = {"what": what, "how": how, "ms": seconds * 1e3, "GB": gigabytes, **more}
-        self.rows.append(row)
-        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}),
-              flush=True)  # fmt: skip
-
-    def has_time(self, what: str) -> bool:
-        """Whether a part may begin; noted where it may not."""
-        if time.monotonic() < self.ends:
-            return True
-        self.skipped.append(what)
-        print(f"skipped for want of time: {what}", flush=True)
-        return False
-
-
-@dataclass
-class Measure:
-    """Seconds and gigabytes of what ran inside `measured`."""
-
-    seconds: float = 0.0
-    gigabytes: float = 0.0
-
-
-@contextmanager
-def measured(device: str) -> Generator[Measure]:
-    """Clock and peak memory (of a GPU) inside the block."""
-    found, cuda = Measure(), device.startswith("cuda")
-    held = 0
-    if cuda:
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        held = torch.cuda.memory_allocated()
-    started = time.perf_counter()
-    yield found
-    if cuda:
-        torch.cuda.synchronize()
-        found.gigabytes = (torch.cuda.max_memory_allocated() - held) / 1e9
-    found.seconds = time.perf_counter() - started
-
-
-def median(device: str, run: Callable[[], Any], times: int = 5) -> float:
-    """Median seconds of a run after one that is not counted."""
-    run()
-    seconds = list[float]()
-    for _ in range(times):
-        with measured(device) as found:
-            run()
-        seconds.append(found.seconds)
-    return sorted(seconds)[times // 2]
-
 
 # Evaluations of the network
 
 
 def evaluations(table: Table) -> None:
     """One call of two rows, each way, and its share of what a large matrix product reaches."""
-    size = table.size
-    for way in WAYS:
+    size, right = table.size, None
+    for way in (*WAYS, GRAPHS):
         if not table.has_time(f"evaluation, {way.name}"):
-            return
+            continue
         model = prepared(size, way)
         text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
         with FlopCounterMode(display=False) as counted, torch.no_grad():
             Shaped(size.shape, size.device).predict(x, 500, text.to(torch.float32))
         with torch.no_grad(), tf32(model.device, way.tf32):
             seconds = median(size.device, partial(model.predict, x, 500, text))
+            made = model.predict(x, 500, text)
             most = reached(size.device, way.dtype)
+        right = made if right is None else right
         achieved = counted.get_total_flops() / seconds / 1e12
         table.add("evaluation of 2 rows", way.name, seconds, 0.0, TFLOPS=achieved,
-                  share_of_matmul=achieved / most)  # fmt: skip
+                  share_of_matmul=achieved / most, apart=apart(made[-1:], right))  # fmt: skip
 
 
 def reached(device: str, dtype: torch.dtype) -> float:
@@ -166,174 +64,48 @@ def reached(device: str, dtype: torch.dtype) -> float:
     return 2 * side**3 / median(device, lambda: a @ a) / 1e12
 
 
-def prepared(size: Size, way: Way) -> Shaped:
-    """A model that runs this way."""
-    model = Shaped(size.shape, size.device, way.dtype)
-    model.denoiser.compiled = Compiled(model.unet, size.backend) if way.compiled else None
-    return model
-
-
-def noise(size: Size, rows: int) -> Tensor:
-    drawn = torch.randn(rows, 4, size.side, size.side, generator=torch.Generator().manual_seed(1))
-    return drawn.to(size.device)
-
-
-# Null-text inversion and swaps
-
-
-def swaps(table: Table) -> None:
-    """Null-text inversion, a first and a later swap: plain, then ours each way."""
-    size = table.size
-    bench = Bench(size.side, size.steps, size.inner, size.shape, size.device)
-    settings = bench.settings("paper")
-    model = bench.model()
-    with measured(size.device) as inverted:
-        start, nulls = plain_null_text(
-            model, bench.photo(), SOURCE, steps=size.steps, guidance=7.5, inner_steps=size.inner
-        )
-    plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
-    spots = blended(bench, model, settings, start)
-    with measured(size.device) as swapped:
-        right = plain_swap(
-            model, start, nulls, (SOURCE, TARGET), plan, guidance=7.5,
-            times=model.schedule.times(size.steps), blend=spots,
-        )  # fmt: skip
-    table.add("null-text", "plain", inverted.seconds, inverted.gigabytes)
-    table.add("swap", "plain", swapped.seconds, swapped.gigabytes)
-    for way in WAYS:
-        if not table.has_time(f"null-text and swaps, {way.name}"):
-            return
-        model, features = prepared(size, way), SourceFeatures(room=64 * GIGABYTE)
-        with tf32(model.device, way.tf32):
-            if way.compiled:
-                job(bench, model, settings, SourceFeatures(room=64 * GIGABYTE))
-            own, (first, later), made = job(bench, model, settings, features)
-        apart = _apart(made, right)
-        both = (inverted.seconds + swapped.seconds) / (own.seconds + first.seconds)
-        table.add("null-text", way.name, own.seconds, own.gigabytes)
-        table.add("first swap", way.name, first.seconds, first.gigabytes, apart=apart,
-                  quicker_with_null_text=both)  # fmt: skip
-        table.add("later swap", way.name, later.seconds, later.gigabytes,
-                  quicker=swapped.seconds / later.seconds)  # fmt: skip
-
-
-def blended(bench: Bench, model: Shaped, settings: Any, start: Tensor) -> Any:
-    """What the plain loop needs to blend as the preset does; None where it does not."""
-    noise = Inversion("seed", SOURCE, model.name, model.fingerprint, 7.5, (), "", start)
-    blend = blend_of(model, Source(noise), (Target(TARGET, WORDS),), settings)
-    if blend is None:
-        return None
-    cells = min(256, bench.side**2 // 16)
-    return blend.start, cells, blend.source_places, blend.target_places[0]
-
-
-def job(
-    bench: Bench, model: Shaped, settings: Any, features: SourceFeatures
-) -> tuple[Measure, tuple[Measure, Measure], Tensor]:
-    """Ours: inversion, first swap, later swap."""
-    with measured(bench.device) as own:
-        inversion: Inversion = bench.inverted(model, settings, features)
-    found, made = list[Measure](), None
-    for _ in range(2):
-        with measured(bench.device) as one:
-            *_, last = swap_steps(
-                model, Source(inversion, features), Target(TARGET, WORDS), settings
-            )
-        found.append(one)
-        made = last.target
-    assert made is not None
-    return own, (found[0], found[1]), made
-
-
-def _apart(made: Tensor, right: Any) -> float:
-    """The largest difference, as a share of the right answer's largest value."""
-    expected = right if isinstance(right, Tensor) else right[-1]
-    expected = expected[-1:].to(made)
-    return float((made - expected).abs().max() / expected.abs().max())
-
-
-# Drags
-
-
-def drags(table: Table) -> None:
-    """A step of a drag, ours and plain."""
-    size = table.size
-    for pixels in size.pictures:
-        for case in ("1 point", "3 points", "20 points"):
-            if not table.has_time(f"drag, {pixels} pixels, {case}"):
-                continue
-            task = Task(case, pixels, 8, size.device)
-            with measured(size.device) as memory:
-                own = stepping(size.device, ours(task))
-            with measured(size.device) as plain_memory:
-                seconds = stepping(size.device, plain(task))
-            what = f"drag, {pixels} pixels, {case}: a step"
-            table.add(what, "plain", seconds, plain_memory.gigabytes)
-            table.add(what, "ours", own, memory.gigabytes, quicker=seconds / own)
-
-
-def stepping(device: str, steps: Iterator[Any]) -> float:
-    """Median seconds of a step after the first."""
-    next(steps)
-    seconds = list[float]()
-    while True:
-        with measured(device) as found:
-            ended = next(steps, None) is None
-        if ended:
-            return sorted(seconds)[len(seconds) // 2]
-        seconds.append(found.seconds)
-
-
-# Learning
-
-
-def learning(table: Table) -> None:
-    """A training step of LoRA and of all weights."""
-    size = table.size
-    how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
-    for kind in ("LoRA", "DreamBooth, all weights"):
-        if not table.has_time(f"learning, {kind}"):
-            return
-        base = 0.0
-        for way, loop in (("plain", plain_step), ("TF32", our_step), ("TF32, compiled", our_step)):
-            model = random_model(size.width, size.device)
-            photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
-            if way.endswith("compiled"):
-                model.compile(backend=size.backend)
-            low = kind == "LoRA"
-            method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
-                model, train_text=False
-            )  # fmt: skip
-            with method as trainable, tf32(model.device, way != "plain"):
-                step = loop(model, trainable, photos)
-                with measured(size.device) as memory:
-                    seconds = median(size.device, step, 3)
-            base = base or seconds
-            table.add(f"learning, {kind}: a step", way, seconds, memory.gigabytes,
-                      quicker=base / seconds)  # fmt: skip
-
-
 # What the time goes to
 
 
 def profile(table: Table) -> None:
-    """The ten kernels that take most of a guided evaluation in bfloat16; attention's backend."""
+    """The ten kernels that take most of an evaluation, and of an inner step of null-text inversion,
+    with the share of the time in which the device computes; attention's backend."""
     size = table.size
     if not table.has_time("profile"):
         return
-    model = prepared(size, WAYS[3])
-    text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
-    kinds = [torch.profiler.ProfilerActivity.CPU]
-    if size.device.startswith("cuda"):
-        kinds.append(torch.profiler.ProfilerActivity.CUDA)
-    with torch.no_grad():
-        model.predict(x, 500, text)
-        with torch.profiler.profile(activities=kinds) as seen:
-            model.predict(x, 500, text)
-    by = "self_cuda_time_total" if len(kinds) == 2 else "self_cpu_time_total"
-    print(seen.key_averages().table(sort_by=by, row_limit=10), flush=True)
+    for what, way in (("evaluation", WAYS[3]), ("inner step", WAYS[1])):
+        model = prepared(size, way)
+        text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
+        text.tokens.requires_grad_(what == "inner step")
+
+        def run(model: Shaped = model, x: Tensor = x, text: Text = text) -> None:
+            with torch.set_grad_enabled(text.tokens.requires_grad):
+                out = model.predict(x[:1] if text.tokens.requires_grad else x, 500,
+                                    text[:1] if text.tokens.requires_grad else text)  # fmt: skip
+            if text.tokens.requires_grad:
+                out.square().mean().backward()
+
+        with tf32(model.device, way.tf32):
+            profiled(table, f"{what}, {way.name}", run)
     print(f"flash attention in bfloat16: {flash(size, torch.bfloat16)}, in float32: "
           f"{flash(size, torch.float32)}", flush=True)  # fmt: skip
+
+
+def profiled(table: Table, what: str, run: Callable[[], None]) -> None:
+    """Print the ten kernels of a run that take most; add how busy the device was."""
+    kinds, device = [torch.profiler.ProfilerActivity.CPU], table.size.device
+    if device.startswith("cuda"):
+        kinds.append(torch.profiler.ProfilerActivity.CUDA)
+    seconds = median(device, run)
+    with torch.profiler.profile(activities=kinds) as seen:
+        run()
+        if len(kinds) == 2:
+            torch.cuda.synchronize()
+    events = seen.key_averages()
+    by = "self_cuda_time_total" if len(kinds) == 2 else "self_cpu_time_total"
+    print(events.table(sort_by=by, row_limit=10), flush=True)
+    computing = sum(getattr(event, by.replace("cuda", "device")) for event in events) / 1e6
+    table.add(f"profile: {what}", "ours", seconds, 0.0, busy=min(computing / seconds, 1.0))
 
 
 def flash(size: Size, dtype: torch.dtype) -> str:
@@ -354,10 +126,10 @@ def main() -> None:
     wish = parser.parse_args()
     size = Size(wish.device)
     if wish.miniature:
-        size = Size(wish.device, "small", 8, 2, 1, (64,), 0.1, 64, "eager")
+        size = Size(wish.device, "small", 8, 2, 1, (128,), 0.1, 64, "eager")
     table = Table(size, time.monotonic() + 60 * wish.minutes, [], [])
     torch.backends.cudnn.allow_tf32 = False  # off unless a way asks for it
-    for part in (evaluations, swaps, drags, learning, profile):
+    for part in (evaluations, profile, swaps, drags, learning):
         part(table)
     if wish.miniature:
         return

@@ -122,12 +122,17 @@ def measured(wish: argparse.Namespace, kind: str, loop: str) -> dict[str, float]
     return {"step": sorted(taken[1:])[wish.steps // 2], "prepare": prepared, "memory": peak}
 
 
-def our_step(model: StableDiffusion, trainable: Trainable, photos: Tensor) -> Any:
+def our_step(
+    model: StableDiffusion,
+    trainable: Trainable,
+    photos: Tensor,
+    autocast: torch.dtype | None = None,
+) -> Any:
     """The package's own loop, on latents that were encoded once."""
     latents, klass = encode_photos(model, photos[:1]), encode_photos(model, photos[1:])
     prior = Prior(PROMPTS[1:], LatentCache(klass.mean))
     batches = Batches(latents, (PROMPTS[:1],), prior, 1, model.schedule)
-    options = TrainOptions(learning_rate=5e-6)
+    options = TrainOptions(learning_rate=5e-6, autocast=autocast)
     return Trainer(model, trainable, batches, options, torch.Generator().manual_seed(0)).step
 
 

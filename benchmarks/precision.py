@@ -1,6 +1,6 @@
 """What half precision and TF32 do to inversions and swaps, emulated in float32 on any CPU.
 
-    scripts/bench precision [--limit 8] [--swaps 4]
+    scripts/bench precision [--limit 8] [--swaps 4]     (0: none)
 
 float16 and bfloat16: the U-Net's weights and the output of every module are rounded to it, and
 computed with in float32: latents, optimiser state and everything outside the network stay float32.
@@ -172,6 +172,8 @@ def main() -> None:
         ("precision_swap", wish.swaps, swap),
     )
     for name, count, measure in parts:
+        if not count:
+            continue
         rows = Rows(wish.store / f"{name}.jsonl", model.fingerprint[:12])
         found = rows.measure((str(n), partial(measure, model, n)) for n in range(count))
         columns = [column for column in found[0] if ", " in column or "against" in column]

@@ -33,7 +33,7 @@ from benchmarks.shapes import SHAPES, Shaped
 from understudy.invert.inversion import Inversion
 from understudy.invert.keeping import keeping
 from understudy.invert.null_text import null_text_steps
-from understudy.invert.source import GIGABYTE, SourceFeatures
+from understudy.invert.source import GIGABYTE, SourceFeatures, best_grid
 from understudy.invert.source import WORDS as WORD_MAPS
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
@@ -113,6 +113,12 @@ class Bench:
     def photo(self) -> Tensor:
         drawn = torch.randn(1, 4, self.side, self.side, generator=torch.Generator().manual_seed(1))
         return (0.5 * drawn).to(self.device)
+
+    @property
+    def blend_cells(self) -> int:
+        """Cells of the maps that a blend reads, as ours chooses them; the middle block has none."""
+        height, width = best_grid([(self.side // k, self.side // k) for k in (1, 2, 4)])
+        return height * width
 
     def settings(self, preset: str) -> SwapSettings:
         given = {"preset": preset, "steps": self.steps, "guidance": self.guidance}
@@ -275,10 +281,9 @@ class Bench:
             "seed", SOURCE, model.name, model.fingerprint, self.guidance, (), "", noise
         )
         blend = blend_of(model, Source(inversion), (Target(TARGET, WORDS),), settings)
-        cells_16 = min(256, self.side**2 // 16)
         spots = None
         if blend is not None:
-            spots = (blend.start, cells_16, blend.source_places, blend.target_places[0])
+            spots = (blend.start, self.blend_cells, blend.source_places, blend.target_places[0])
         plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
         with self.measured(f"plain, {preset}: swap", model):
             plain_swap(

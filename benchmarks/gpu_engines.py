@@ -1,0 +1,208 @@
+"""Null-text inversion, swaps, drags and learning on one GPU, ours and the plain way: for `gpu`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.drag_speed import Task, ours, plain
+from benchmarks.gpu_table import (
+    LEARNING,
+    WAYS,
+    Measure,
+    Table,
+    apart,
+    measured,
+    median,
+    prepared,
+)
+from benchmarks.learn_speed import our_step, plain_step, random_model
+from benchmarks.plain import Plain, plain_null_text, plain_swap
+from benchmarks.shapes import Shaped
+from benchmarks.swap_speed import SOURCE, TARGET, WORDS, Bench
+from understudy.diffusion.sampler import advance, guided
+from understudy.diffusion.text import Text
+from understudy.invert.inversion import Inversion
+from understudy.invert.source import GIGABYTE, SourceFeatures
+from understudy.jobs.execution import tf32
+from understudy.learn.dreambooth import whole_model
+from understudy.learn.lora import low_rank
+from understudy.swap.photoswap import blend_of, schedule_of, swap_steps
+from understudy.transfer.loop import alignment
+from understudy.transfer.source_target import Source, Target
+
+TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
+
+# Null-text inversion and swaps
+
+
+def swaps(table: Table) -> None:
+    """Null-text inversion, a first and a later swap: plain, then ours each way."""
+    size = table.size
+    bench = Bench(size.side, size.steps, size.inner, size.shape, size.device)
+    settings = bench.settings("paper")
+    model: Any = bench.model()
+    with measured(size.device) as inverted:
+        start, nulls = plain_null_text(
+            model, bench.photo(), SOURCE, steps=size.steps, guidance=7.5, inner_steps=size.inner
+        )
+    # Before the plain swap leaves its processors in the model.
+    replayed = replayed_by(model, start, nulls, model.embed([SOURCE]))
+    plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
+    spots = blended(bench, model, settings, start)
+    with measured(size.device) as swapped:
+        right = plain_swap(
+            model, start, nulls, (SOURCE, TARGET), plan, guidance=7.5,
+            times=model.schedule.times(size.steps), blend=spots,
+        )  # fmt: skip
+    table.add("null-text", "plain", inverted.seconds, inverted.gigabytes,
+              dB=decibels(replayed, bench.photo()))  # fmt: skip
+    table.add("swap", "plain", swapped.seconds, swapped.gigabytes)
+    for way in WAYS:
+        if not table.has_time(f"null-text and swaps, {way.name}"):
+            continue
+        model, features = prepared(size, way), SourceFeatures(room=64 * GIGABYTE)
+        with tf32(model.device, way.tf32):
+            if way.compiled:
+                job(bench, model, settings, SourceFeatures(room=64 * GIGABYTE))
+            inversion, own, (first, later) = job(bench, model, settings, features)
+            # The plain way's inversion, so that both swaps begin alike.
+            same = replace(
+                inversion, trajectory=start, null_embeddings=Text.cat(nulls), replay=None,
+                first_output=None,
+            )  # fmt: skip
+            made = swap_of(model, same, settings, None)
+        difference, kept = apart(made, right), inversion.replay
+        assert kept is not None
+        both = (inverted.seconds + swapped.seconds) / (own.seconds + first.seconds)
+        table.add("null-text", way.name, own.seconds, own.gigabytes,
+                  dB=decibels(kept[-1:], bench.photo()))  # fmt: skip
+        table.add("first swap", way.name, first.seconds, first.gigabytes, apart=difference,
+                  quicker_with_null_text=both)  # fmt: skip
+        table.add("later swap", way.name, later.seconds, later.gigabytes,
+                  quicker=swapped.seconds / later.seconds)  # fmt: skip
+
+
+def blended(bench: Bench, model: Any, settings: Any, start: Tensor) -> Any:
+    """What the plain loop needs to blend as the preset does; None where it does not."""
+    noise = Inversion("seed", SOURCE, model.name, model.fingerprint, 7.5, (), "", start)
+    blend = blend_of(model, Source(noise), (Target(TARGET, WORDS),), settings)
+    if blend is None:
+        return None
+    return blend.start, bench.blend_cells, blend.source_places, blend.target_places[0]
+
+
+def job(
+    bench: Bench, model: Shaped, settings: Any, features: SourceFeatures
+) -> tuple[Inversion, Measure, tuple[Measure, Measure]]:
+    """Ours: inversion, first swap, later swap."""
+    with measured(bench.device) as own:
+        inversion: Inversion = bench.inverted(model, settings, features)
+    found = list[Measure]()
+    for _ in range(2):
+        with measured(bench.device) as one:
+            swap_of(model, inversion, settings, features)
+        found.append(one)
+    return inversion, own, (found[0], found[1])
+
+
+def swap_of(
+    model: Shaped, inversion: Inversion, settings: Any, features: SourceFeatures | None
+) -> Tensor:
+    """The latents of a swap."""
+    given: Any = model
+    *_, last = swap_steps(given, Source(inversion, features), Target(TARGET, WORDS), settings)
+    return last.target
+
+
+def decibels(found: Tensor, photo: Tensor) -> float:
+    """How well latents are those of the photo: peak signal over noise, the peak being the photo's
+    largest value."""
+    error = (found.to(photo) - photo).square().mean().clamp(min=1e-12)
+    return float(10 * torch.log10(photo.abs().max().square() / error))
+
+
+@torch.no_grad()
+def replayed_by(model: Shaped, start: Tensor, nulls: Sequence[Text], text: Text) -> Tensor:
+    """The latents that guided sampling gives with a null embedding for each step."""
+    x = start
+    for (t, end), null in zip(pairwise(model.schedule.times(len(nulls))), nulls, strict=True):
+        uncond, cond = model.predict(x.repeat(2, 1, 1, 1), t, Text.cat([null, text])).chunk(2)
+        x = advance(model.schedule, x, guided(uncond, cond, 7.5), t, end)
+    return x
+
+
+# Drags
+
+
+def drags(table: Table) -> None:
+    """A step of a drag, ours and plain."""
+    size = table.size
+    for pixels in size.pictures:
+        for case in ("1 point", "3 points", "20 points"):
+            if not table.has_time(f"drag, {pixels} pixels, {case}"):
+                continue
+            task = Task(case, pixels, 8, size.device, resolution=min(128, pixels))
+            with measured(size.device) as memory:
+                own, (_, w) = stepping(size.device, ours(task))
+            with measured(size.device) as plain_memory:
+                seconds, (_, right) = stepping(size.device, plain(task))
+            what = f"drag, {pixels} pixels, {case}: a step"
+            table.add(what, "plain", seconds, plain_memory.gigabytes)
+            table.add(what, "ours", own, memory.gigabytes, quicker=seconds / own,
+                      apart=apart(w, right))  # fmt: skip
+
+
+def stepping(device: str, steps: Iterator[Any]) -> tuple[float, Any]:
+    """Median seconds of a step after the first, and what the last one gave."""
+    last, seconds = next(steps), list[float]()
+    while True:
+        with measured(device) as found:
+            step = next(steps, None)
+        if step is None:
+            return sorted(seconds)[len(seconds) // 2], last
+        last = step
+        seconds.append(found.seconds)
+
+
+# Learning
+
+
+def learning(table: Table) -> None:
+    """A training step of LoRA and of all weights."""
+    size = table.size
+    how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
+    for kind in ("LoRA", "DreamBooth, all weights"):
+        base, right = 0.0, 0.0
+        for way in (None, *LEARNING):
+            if not table.has_time(f"learning, {kind}, {way.name if way else 'plain'}"):
+                continue
+            torch.manual_seed(0)
+            model = random_model(size.width, size.device)
+            photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
+            if way and way.compiled:
+                model.compile(backend=size.backend)
+            low = kind == "LoRA"
+            method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
+                model, train_text=False
+            )  # fmt: skip
+            with method as trainable, tf32(model.device, bool(way and way.tf32)):
+                if way is None:
+                    step = plain_step(model, trainable, photos)
+                else:
+                    half = None if way.dtype == torch.float32 else way.dtype
+                    step = our_step(model, trainable, photos, half)
+                first = step()
+                with measured(size.device) as memory:
+                    seconds = median(size.device, step, 3)
+            base, more = base or seconds, dict[str, float]()
+            if first is not None:
+                right = right or first.loss
+                more["apart"] = abs(first.loss - right) / right
+            table.add(f"learning, {kind}: a step", way.name if way else "plain", seconds,
+                      memory.gigabytes, quicker=base / seconds, **more)  # fmt: skip

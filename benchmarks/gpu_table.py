@@ -1,0 +1,156 @@
+"""Ways in which a network runs on a GPU, how long it takes, and the table of it: for `gpu`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from benchmarks.shapes import Shaped
+from understudy.models.compiled import Compiled
+
+
+@dataclass(frozen=True)
+class Way:
+    """How the network runs."""
+
+    name: str
+    dtype: torch.dtype = torch.float32
+    tf32: bool = False
+    compiled: bool = False
+    graphs: bool = False  # replayed as a CUDA graph: evaluations only
+
+
+WAYS = (
+    Way("float32"),
+    Way("TF32", tf32=True),
+    Way("TF32, compiled", tf32=True, compiled=True),
+    Way("bfloat16", torch.bfloat16),
+    Way("bfloat16, compiled", torch.bfloat16, compiled=True),
+)
+
+GRAPHS = Way("bfloat16, compiled, CUDA graphs", torch.bfloat16, compiled=True, graphs=True)
+LEARNING = (
+    Way("float32"),
+    Way("TF32", tf32=True),
+    Way("TF32, compiled", tf32=True, compiled=True),
+    Way("bfloat16", torch.bfloat16, tf32=True),
+    Way("bfloat16, compiled", torch.bfloat16, tf32=True, compiled=True),
+)
+
+
+@dataclass(frozen=True)
+class Size:
+    """How large everything is."""
+
+    device: str
+    shape: str = "sd15"
+    side: int = 64
+    steps: int = 10
+    inner: int = 3
+    pictures: tuple[int, ...] = (512, 1024)
+    width: float = 1.0
+    photo: int = 512
+    backend: str | None = None  # of torch.compile
+
+
+@dataclass
+class Table:
+    """The rows so far, and the time that is left."""
+
+    size: Size
+    ends: float
+    rows: list[dict[str, Any]]
+    skipped: list[str]
+
+    def add(self, what: str, how: str, seconds: float, gigabytes: float, **more: Any) -> None:
+        """Keep and print a row. more: ratios, differences, whatever there is to say."""
+        row = {"what": what, "how": how, "ms": seconds * 1e3, "GB": gigabytes, **more}
+        self.rows.append(row)
+        print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}),
+              flush=True)  # fmt: skip
+
+    def has_time(self, what: str) -> bool:
+        """Whether a part may begin; noted where it may not."""
+        if time.monotonic() < self.ends:
+            return True
+        self.skipped.append(what)
+        print(f"skipped for want of time: {what}", flush=True)
+        return False
+
+
+@dataclass
+class Measure:
+    """Seconds and gigabytes of what ran inside `measured`."""
+
+    seconds: float = 0.0
+    gigabytes: float = 0.0
+
+
+@contextmanager
+def measured(device: str) -> Generator[Measure]:
+    """Clock and peak memory (of a GPU) inside the block."""
+    found, cuda = Measure(), device.startswith("cuda")
+    held = 0
+    if cuda:
+        torch.cuda.synchronize()
+        torch.cuda.reset_peak_memory_stats()
+        held = torch.cuda.memory_allocated()
+    started = time.perf_counter()
+    yield found
+    if cuda:
+        torch.cuda.synchronize()
+        found.gigabytes = (torch.cuda.max_memory_allocated() - held) / 1e9
+    found.seconds = time.perf_counter() - started
+
+
+def median(device: str, run: Callable[[], Any], times: int = 5) -> float:
+    """Median seconds of a run after one that is not counted."""
+    run()
+    seconds = list[float]()
+    for _ in range(times):
+        with measured(device) as found:
+            run()
+        seconds.append(found.seconds)
+    return sorted(seconds)[times // 2]
+
+
+def prepared(size: Size, way: Way) -> Shaped:
+    """A model that runs this way."""
+    model: Any = Shaped(size.shape, size.device, way.dtype, offset=0)  # as `Bench`
+    compiled = Compiled(model.unet, size.backend) if way.compiled else None
+    model.denoiser.compiled = graphed(model.unet, size) if way.graphs else compiled
+    return model
+
+
+def graphed(network: torch.nn.Module, size: Size) -> Callable[..., Any]:
+    """The network's call as a CUDA graph; what it returns is copied, as the next call overwrites
+    it. On a CPU compiled only."""
+    mode = "reduce-overhead" if size.backend is None else None
+    call = torch.compile(
+        network, fullgraph=True, dynamic=False, mode=mode, backend=size.backend or "inductor"
+    )
+
+    def replayed(*args: Any, **kwargs: Any) -> Any:
+        torch.compiler.cudagraph_mark_step_begin()
+        return tuple(one.clone() for one in call(*args, **kwargs))
+
+    return replayed
+
+
+def noise(size: Size, rows: int) -> Tensor:
+    drawn = torch.randn(rows, 4, size.side, size.side, generator=torch.Generator().manual_seed(1))
+    return drawn.to(size.device)
+
+
+def apart(made: Tensor, right: Any) -> float:
+    """The largest difference, as a share of the right answer's largest value."""
+    expected = right if isinstance(right, Tensor) else right[-1]
+    expected = expected[-1:].to(made)
+    return float((made - expected).abs().max() / expected.abs().max())
