@@ -89,7 +89,8 @@ def test_the_other_methods_learn_as_well(method: str) -> None:
     elif method == "dreambooth":
         assert all(name.startswith("transformer.") for name in names) and len(names) > 50
     else:
-        assert {name.split(".")[0] for name in names} == {"text_encoder", "text_encoder_2"}
+        parts = {"text_encoder", "text_encoder_2", "text_encoder_3"}
+        assert {name.split(".")[0] for name in names} == parts
     with applied(model, rex):
         model.predict(torch.randn(1, 4, 16, 16), 0.5, model.embed([f"a {rex.phrase}"]))
 

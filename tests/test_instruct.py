@@ -132,6 +132,17 @@ def test_references_reach_attention_control(kind: str) -> None:
     assert not torch.allclose(plain, without, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["sd35", "flux", "chroma", "qwen", "zimage", "kontext"])
+def test_references_that_no_row_would_read_are_refused(kind: str) -> None:
+    model = model_of(kind)
+    latents = torch.randn(1, model.latent_channels, 8, 8)
+    most = 1 if kind == "kontext" else 0
+    with pytest.raises(
+        InputError, match=f"reads at most {most} reference pictures. Got {most + 1}"
+    ):
+        model.predict(latents, 0.5, model.embed([SAYS]), references=[latents] * (most + 1))
+
+
 def test_targets_share_the_noise_and_a_mask_keeps_the_photo() -> None:
     model = model_of("kontext")
     latents = torch.randn(1, 4, 8, 8)

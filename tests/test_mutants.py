@@ -258,7 +258,8 @@ def load_foreign(file: Path) -> object:
     if not is_lora(content) and embedding.is_embedding(content):
         rows = embedding.rows_of(content, str(file))
         count = len(next(iter(rows.values())))
-        return embedding.as_tensors(rows, list(range(count)), shapes(), str(file))
+        ids = dict.fromkeys(embedding.tables(shapes()), list(range(count)))
+        return embedding.as_tensors(rows, ids, shapes(), str(file))
     return read_lora(content, notes, named_parameters(model()), str(file)).pairs
 
 

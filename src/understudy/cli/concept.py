@@ -93,6 +93,8 @@ def export(
     done = export_concept(base, concept, out, to, rank=rank, dtype=dtype)
     if done.kept < 1:
         show.note(f"a LoRA of rank {rank} keeps {done.kept:.1%} of the learnt change.")
+    if done.words is not None:
+        show.note(f"the learnt words are in {done.words}; readers of the LoRA need both files.")
     facts = {"written": str(done.path), "format": to, "kept": done.kept, "say": concept.phrase}
     show.result(facts, json, f"{done.path}   its subject is {concept.phrase!r} in prompts")
 
@@ -119,11 +121,11 @@ def import_concept(
         raise InputError(f"There is no file {source}. Check the path.")
     from understudy.concept.exchange import import_concept as take
     from understudy.concept.exchange.exchange import rows_wanted
-    from understudy.learn.identifier import rare_words
+    from understudy.learn.identifier import spare_words
 
     rows = rows_wanted(source)
     base = load_model(RunSettings(model=model, device="cpu"))
-    words = tuple(rare_words(base)[-rows:]) if rows else ()
+    words = tuple(spare_words(base, rows)[-rows:]) if rows else ()
     concept = take(
         base, source, name=name, class_noun=class_noun, identifier=identifier, words=words
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ from understudy.concept.value import (
 from understudy.diffusion.text import Text
 from understudy.errors import ConceptError, PromptError
 from understudy.models.interface import DiffusionModel
+from understudy.models.word_tables import word_tables
 
 
 @contextmanager
@@ -144,12 +145,18 @@ def untouched(model: DiffusionModel) -> Generator[dict[str, nn.Parameter]]:
 
 
 def named_parameters(model: DiffusionModel) -> dict[str, nn.Parameter]:
-    """Every trainable parameter as "module.parameter", such as "unet.conv_in.weight"."""
-    return {
+    """Every trainable parameter as "module.parameter", such as "unet.conv_in.weight".
+
+    Of T5, which does not train whole, the token embedding is among them.
+    """
+    found = {
         f"{part}.{name}": parameter
         for part, module in model.trainable_modules().items()
         for name, parameter in module.named_parameters()
     }
+    for table in word_tables(model).values():
+        found.setdefault(table.name, cast(nn.Parameter, table.table.weight))
+    return found
 
 
 @torch.no_grad()

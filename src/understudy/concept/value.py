@@ -30,6 +30,7 @@ from understudy.diffusion.prompt_weights import factor_in
 from understudy.errors import InputError, PromptError
 
 TAIL, TAIL_SCALE = "tail", 0.8
+OWN_WORDS = ("textual-inversion", "pivotal")  # kinds whose words alone stand for the subject
 LOW_RANK, ROWS = ("lora_A", "lora_B", "alpha"), ("rows", "ids")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _PLACEHOLDER = re.compile(r"\{([^{}:]*)(?::([^{}]*))?\}")
@@ -44,7 +45,8 @@ _BARE = re.compile(
 class Concept:
     """A learnt subject: what it is called in prompts, and what it changes in its base model.
 
-    kind is the method it was learnt by: "dreambooth", "lora", "textual-inversion", "hiper".
+    kind is the method it was learnt by: "dreambooth", "lora", "textual-inversion",
+    "pivotal", "hiper".
     identifier: the word, or words, that mean it; empty for a tail alone. `tensors`: see the module.
     `record` says how it was learnt. `also`: further subjects learnt along with it, name to phrase.
     strength: share of its change that is applied, 0 to 2; of a use, so it is not saved.
@@ -77,8 +79,8 @@ class Concept:
     @property
     def phrase(self) -> str:
         """What stands for the subject in a prompt: "sks cat"; "sks" where its own words say all
-        (Textual Inversion), "cat" where a tail behind the prompt does (HiPer)."""
-        if self.kind == "textual-inversion":
+        (Textual Inversion, pivotal), "cat" where a tail behind the prompt does (HiPer)."""
+        if self.kind in OWN_WORDS:
             return self.identifier
         return f"{self.identifier} {self.class_noun}".strip()
 

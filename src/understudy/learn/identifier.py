@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
+from understudy.models.word_tables import word_tables
 
 RAREST = 0.2  # a byte-pair vocabulary is in order of frequency: its last fifth is rare
 CANDIDATES = 24  # are measured, and at most half of those there are
@@ -62,21 +63,27 @@ def choose_identifier(
     avoid: Collection[str] = (),
     tokens: int = 1,
     class_noun: str = "",
+    whole: bool = False,
 ) -> Identifier:
     """The user's own `word`, examined; without one, rare words drawn by `seed`, one a token.
 
     avoid: words in use already, such as those of other subjects. class_noun: what will stand behind
-    the identifier. Raises InputError for something that is not one plain word, and where the
-    vocabulary has not enough rare words to offer.
+    the identifier. whole: it must be one token in every text encoder, because its embeddings are
+    replaced. Raises InputError for something that is not one plain word, or not one token where it
+    must be, and where the vocabulary has not enough rare words to offer.
     """
     if word is not None:
-        return own_identifier(model, word)
+        found = own_identifier(model, word)
+        if whole:
+            _check_whole(model, word)
+        return found
     if not 1 <= tokens <= MOST_TOKENS:
         raise InputError(f"An identifier has 1 to {MOST_TOKENS} tokens. Got {tokens}.")
     used = {part for phrase in avoid for part in phrase.split()}
     # Two subjects with one identifier could not be told apart in a prompt.
-    words = [rare for rare in rare_words(model) if rare not in used]
-    if len(words) < tokens and not _ends_words(model):
+    rare = spare_words(model, tokens + len(used)) if whole else rare_words(model)
+    words = [word for word in rare if word not in used]
+    if len(words) < tokens and not whole and not _ends_words(model):
         free = [word for word in USUAL if word not in used]
         if len(free) >= tokens:
             choice = " ".join(free[:tokens])
@@ -87,6 +94,8 @@ def choose_identifier(
             f"{tokens} are wanted. Choose a word of your own with --identifier."
         )
     drawn = candidates(words, tokens, seed)
+    if whole and not _is_plain(words[0]):  # what they mean is replaced
+        return Identifier(drawn[0], model.tokenize(drawn[0]).strings)
     strength = prior_of(model, drawn, class_noun)
     choice = drawn[min(range(len(drawn)), key=strength.__getitem__)]
     return Identifier(choice, model.tokenize(choice).strings)
@@ -164,6 +173,44 @@ def rare_words(model: DiffusionModel) -> list[str]:
     rare = {word: number for word, number in whole.items() if number >= _rare_from(model)}
     pool = rare or whole
     return [word for word in sorted(pool, key=pool.__getitem__) if _survives(model, word)]
+
+
+def is_whole(model: DiffusionModel, word: str) -> bool:
+    """Whether every text encoder reads the word as one token."""
+    return all(len(table.ids(word)) == 1 for table in word_tables(model).values())
+
+
+def spare_words(model: DiffusionModel, count: int) -> list[str]:
+    """Words of one token in every text encoder, in the order of the vocabulary: rare words, or
+    longer ones where there are fewer than `count` of those. The rarest fifth, where that has any.
+
+    Longer ones may mean something: they are for embeddings that replace those of the word.
+    """
+    rare = [word for word in rare_words(model) if is_whole(model, word)]
+    if len(rare) >= count:
+        return rare
+    words = {
+        word: number
+        for string, number in model.vocabulary.items()
+        if (word := _word_of(string)) and word.isascii() and word.isalpha() and word.islower()
+        and len(word) > LETTERS
+    }  # fmt: skip
+    ordered = sorted(words, key=words.__getitem__)
+    rarest = [word for word in ordered if words[word] >= _rare_from(model)]
+    found = [word for word in rarest if is_whole(model, word)]
+    return found or [word for word in ordered if is_whole(model, word)] or rare
+
+
+def _check_whole(model: DiffusionModel, word: str) -> None:
+    tables = word_tables(model)
+    for part, table in tables.items():
+        count = len(table.ids(word))
+        if count != 1:
+            where = f" in the {part}" if len(tables) > 1 else ""
+            raise InputError(
+                f"--identifier must be one token of {model.name!r}, because its embedding is "
+                f"replaced. {word!r} has {count}{where}. Leave it out, or use another."
+            )
 
 
 def _is_plain(word: str) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -25,6 +26,7 @@ from understudy.learn.dreambooth import whole_model
 from understudy.learn.hiper import tail_of
 from understudy.learn.lora import low_rank
 from understudy.learn.photo_groups import EncodedPhotos, encoded_photos
+from understudy.learn.pivotal import words_then_low_rank
 from understudy.learn.preservation import PRECISIONS, Preserving
 from understudy.learn.preview import Previewer, PreviewScorer, best
 from understudy.learn.run import LearnRun, LearnStep, run_steps
@@ -133,25 +135,25 @@ def _trainable(
     model: DiffusionModel, learned: Sequence[NamedSubject], settings: LearnSettings
 ) -> AbstractContextManager[Trainable]:
     """What trains, by the method."""
+    starts = [(r.identifier, settings.initialiser or r.subject.class_noun) for r in learned]
+    # alpha = rank gives the scale 1: the learning rate then does not depend on the rank.
+    low: Any = {
+        "rank": settings.rank,
+        "alpha": settings.alpha or float(settings.rank),
+        "targets": [name.strip() for name in settings.targets.split(",") if name.strip()],
+        "seed": settings.seed,
+    }
     match settings.method:
         case "hiper":
             return tail_of(model, learned[0].wordings[0], settings.tail)
         case "textual-inversion":
-            return new_words(
-                model,
-                [(r.identifier, settings.initialiser or r.subject.class_noun) for r in learned],
-            )
+            return new_words(model, starts, rate=settings.learning_rate)
+        case "pivotal":
+            steps = round(settings.pivot * settings.steps)
+            share = settings.embedding_rate
+            return words_then_low_rank(model, starts, steps=steps, share=share, **low)
         case "lora":
-            return low_rank(
-                model,
-                rank=settings.rank,
-                # alpha = rank gives the scale 1: the learning rate then does not depend on the
-                # rank.
-                alpha=settings.alpha or float(settings.rank),
-                targets=[name.strip() for name in settings.targets.split(",") if name.strip()],
-                train_text=settings.train_text_encoder,
-                seed=settings.seed,
-            )
+            return low_rank(model, train_text=settings.train_text_encoder, **low)
         case _:
             return whole_model(model, train_text=settings.train_text_encoder)
 

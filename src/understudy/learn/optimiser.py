@@ -20,21 +20,30 @@ def adamw(
     learning_rate: float,
     weight_decay: float,
     eight_bit: bool = False,
+    rates: Mapping[str, float] | None = None,
 ) -> torch.optim.Optimizer:
     """AdamW over the parameters; `eight_bit` keeps its moments in a quarter of the memory.
+
+    rates: of parameters with a learning rate of their own, which have no weight decay.
 
     Raises ExtraMissing where 8 bits are wanted and bitsandbytes is not installed.
     """
     how: dict[str, Any] = {"lr": learning_rate, "weight_decay": weight_decay}
+    own = rates or {}
+    # Decay would pull rows towards zero, which is not where words are.
+    groups: list[Any] = [{"params": [p for name, p in parameters.items() if name not in own]}]
+    groups += [{"params": [parameters[name]], "lr": rate, "weight_decay": 0.0}
+               for name, rate in own.items()]  # fmt: skip
+    groups = [group for group in groups if group["params"]]
     if eight_bit:
         try:
             from bitsandbytes.optim import AdamW8bit  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise ExtraMissing("eightbit", "--optimiser adamw8bit") from error
-        return cast(torch.optim.Optimizer, AdamW8bit(list(parameters.values()), **how))
+        return cast(torch.optim.Optimizer, AdamW8bit(groups, **how))
     # One kernel for all parameters; other devices do not have it.
     fused = all(parameter.device.type in ("cpu", "cuda") for parameter in parameters.values())
-    return torch.optim.AdamW(list(parameters.values()), **how, fused=fused)
+    return torch.optim.AdamW(groups, **how, fused=fused)
 
 
 def optimiser_state(optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.concept import Concept
+from understudy.concept.value import OWN_WORDS
 from understudy.errors import InputError, PromptError
 from understudy.learn.batches import wordings_of
 from understudy.learn.captions import prompt_of
@@ -114,7 +115,7 @@ def _named(
     words, tokens, warnings = _words(model, subject, settings, used)
     # Textual Inversion learns the whole subject in its words; the other methods learn "identifier
     # noun".
-    said = {"textual-inversion": words}.get(settings.method, f"{words} {noun}".strip())
+    said = words if settings.method in OWN_WORDS else f"{words} {noun}".strip()
     wordings = wordings_of(template, said, settings.varied_prompts)
     # Over the token limit fails here, before minutes of class images.
     for wording in wordings:
@@ -138,22 +139,20 @@ def _words(
     model: DiffusionModel, subject: Subject, settings: LearnSettings, used: Sequence[str]
 ) -> tuple[str, tuple[str, ...], list[str]]:
     """The identifier, its tokens, and warnings: none for HiPer, as many words as vectors for
-    Textual Inversion, one otherwise."""
+    Textual Inversion and pivotal tuning, one otherwise."""
     if settings.method == "hiper":
         return "", (), []
-    count = settings.vectors if settings.method == "textual-inversion" else 1
+    count = settings.vectors if settings.method in OWN_WORDS else 1
     words: list[str] = []
     tokens: list[str] = []
     warnings: list[str] = []
     for number in range(count):
         # Further vectors take further rare words: each is one row of the embedding table.
         own = subject.identifier if number == 0 else None
-        found = choose_identifier(model, own, seed=settings.seed, avoid=(*used, *words))
-        if settings.method == "textual-inversion" and len(found.strings) > 1:
-            raise InputError(
-                f"--identifier must be one token of {model.name!r}, because its embedding is "
-                f"replaced. {found.word!r} has {len(found.strings)}. Leave it out, or use another."
-            )
+        learns = settings.method in OWN_WORDS
+        found = choose_identifier(
+            model, own, seed=settings.seed, avoid=(*used, *words), whole=learns
+        )
         words.append(found.word)
         tokens += found.strings
         warnings += [found.warning] if found.warning else []

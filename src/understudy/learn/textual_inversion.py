@@ -8,39 +8,56 @@ states for 49,408 of them, and weight decay cannot reach them.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Any, cast
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from understudy.concept import named_parameters
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel
+from understudy.models.word_tables import WordTable, word_tables
+
+CLIP = "token_embedding.weight"  # how the names of CLIP's tables end; T5's is "shared.weight"
 
 
 @contextmanager
-def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Generator[Trainable]:
-    """The rows of rare words, ready for training.
+def new_words(
+    model: DiffusionModel,
+    starts: Sequence[tuple[str, str]],
+    *,
+    rate: float | None = None,
+    share: float | None = None,
+) -> Generator[Trainable]:
+    """The rows of rare words in every text encoder, ready for training.
 
     starts: for each subject its words, one or several, and an initialiser such as its class noun,
-    whose tokens' rows they begin as; if it has fewer tokens, its last one is repeated. Raises
-    InputError for an initialiser without any.
+    whose tokens' rows they begin as; if it has fewer tokens, its last one is repeated. rate, share:
+    learning rates, see `_rates`. Raises InputError for an initialiser without any, and for a model
+    whose text encoder is a language model.
     """
-    pairs = [_ids(model, words, initialiser) for words, initialiser in starts]
-    ids, like = (
-        torch.tensor([one for ours in both for one in ours]) for both in zip(*pairs, strict=True)
-    )
-    tables = embedding_tables(model)
-    places = {name: ids.to(table.weight.device) for name, table in tables.items()}
-    # The initialiser's embedding is a point that the encoder understands; random ones take far more
-    # steps.
-    rows = {name: _start(table, like) for name, table in tables.items()}
+    found = word_tables(model)
+    if not found:
+        raise InputError(
+            f"The text encoder of {model.name!r} is a language model, whose words are not learnt. "
+            "Use --method hiper or lora."
+        )
+    tables = {table.name: table.table for table in found.values()}
+    ids, rows = dict[str, Tensor](), dict[str, nn.Parameter]()
+    for own in found.values():
+        pairs = [_ids(own, words, initialiser) for words, initialiser in starts]
+        ids[own.name], like = (
+            torch.tensor([one for ours in both for one in ours])
+            for both in zip(*pairs, strict=True)
+        )
+        # The initialiser's embedding is a point that the encoder understands; random ones take far
+        # more steps.
+        rows[own.name] = _start(own.table, like)
+    places = {name: own.to(rows[name].device) for name, own in ids.items()}
 
     def embed(prompts: Sequence[str]) -> Text:
         with ExitStack() as stack:
@@ -50,31 +67,43 @@ def new_words(model: DiffusionModel, starts: Sequence[tuple[str, str]]) -> Gener
 
     def tensors() -> dict[str, Tensor]:
         learnt = {f"{name}.rows": row.detach().float().cpu() for name, row in rows.items()}
-        return learnt | {f"{name}.ids": ids.clone() for name in rows}
+        return learnt | {f"{name}.ids": ids[name].clone() for name in rows}
 
-    yield Trainable({f"{name}.rows": row for name, row in rows.items()}, embed, True, tensors)
+    named = {f"{name}.rows": row for name, row in rows.items()}
+    yield Trainable(named, embed, True, tensors, rates=_rates(found, rate, share))
 
 
-def _ids(model: DiffusionModel, words: str, initialiser: str) -> tuple[list[int], list[int]]:
-    """The tokens of the words, and as many tokens that they begin as."""
-    new, old = (
-        model.tokenize(text).ids[1 : 1 + model.tokenize(text).length]
-        for text in (words, initialiser)
-    )
+def _ids(table: WordTable, words: str, initialiser: str) -> tuple[list[int], list[int]]:
+    """The tokens of the words in one encoder, and as many tokens that they begin as."""
+    # Each encoder has a tokenizer of its own: CLIP's numbers mean other words to T5.
+    new, old = table.ids(words), table.ids(initialiser)
     if not old:
         raise InputError(f"--initialiser must be a word. Got {initialiser!r}.")
     return list(new), [old[min(i, len(old) - 1)] for i in range(len(new))]
 
 
-def embedding_tables(model: DiffusionModel) -> dict[str, nn.Embedding]:
-    """The token embedding of each text encoder, by the name of its weight."""
-    tables: dict[str, nn.Embedding] = {}
-    names = {id(parameter): name for name, parameter in named_parameters(model).items()}
-    for part, module in model.trainable_modules().items():
-        if part.startswith("text_encoder"):
-            table = cast(nn.Embedding, cast(Any, module).get_input_embeddings())
-            tables[names[id(table.weight)]] = table
-    return tables
+def _rates(
+    tables: Mapping[str, WordTable], rate: float | None, share: float | None
+) -> dict[str, float]:
+    """The learning rate of each table's rows, where it is not that of the run.
+
+    AdamW moves every number by about its rate a step, so a rate suits a table by its size: T5's
+    numbers are hundreds of times CLIP's. share: the rate in units of a table's root mean square.
+    rate: the run's, which is CLIP's; that of T5 beside CLIP is in proportion to it.
+    """
+    sizes = {own.name: _size(own.table) for own in tables.values()}
+    if share is not None:
+        return {f"{name}.rows": share * size for name, size in sizes.items()}
+    # The published rate is for CLIP's table, which SD 3 and FLUX share with Stable Diffusion 1.
+    clips = [name for name in sizes if name.endswith(CLIP)]
+    if rate is None or not clips:
+        return {}
+    unit = rate / sizes[clips[0]]
+    return {f"{name}.rows": unit * size for name, size in sizes.items() if name not in clips}
+
+
+def _size(table: nn.Embedding) -> float:
+    return float(table.weight.detach().float().square().mean().sqrt())
 
 
 def _start(table: nn.Embedding, like: Int[Tensor, " n"]) -> nn.Parameter:

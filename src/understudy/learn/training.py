@@ -81,6 +81,7 @@ class Trainer:
             learning_rate=options.learning_rate,
             weight_decay=options.weight_decay,
             eight_bit=options.eight_bit,
+            rates=trainable.rates,
         )
         # Only float16 needs loss scaling: bfloat16 has the range of float32.
         half = options.autocast is torch.float16
@@ -89,11 +90,14 @@ class Trainer:
         if options.average:
             self.averages = {n: p.detach().clone() for n, p in trainable.parameters.items()}
         self._still: Text | None = None  # text that does not train, embedded once
+        self._text_trains = trainable.trains_text
 
     def step(self) -> TrainStep:
         """One step. Raises UnderstudyError, before any weight moves, when loss or gradient is not
         finite."""
         self._drawn = self.generator.get_state()
+        # By the number of steps alone, so that a resumed run is in the same stage.
+        self._text_trains = self.trainable.at(self.done)
         rows = self.batches.draw(self.generator)
         losses = self._backward(rows)
 
@@ -130,7 +134,7 @@ class Trainer:
 
     def text(self, which: Int[Tensor, " r"]) -> Text:
         """What each row reads: the prompts among them pass the text encoder once."""
-        if not self.trainable.trains_text:
+        if not self._text_trains:
             if self._still is None:
                 with torch.no_grad():
                     self._still = self.trainable.embed(self.batches.prompts)

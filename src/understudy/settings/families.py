@@ -58,6 +58,7 @@ def _family(
         "edit instruct": run,
         "learn": {"prior_steps": steps, "prior_guidance": guidance, "train_text_encoder": False},
         "learn lora": {"targets": targets, "rank": 16, "steps": 1000},
+        "learn pivotal": {"targets": targets, "rank": 16},
         **more,
     }
 

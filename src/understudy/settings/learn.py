@@ -9,7 +9,7 @@ from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value, Values
 from understudy.settings.run import DTYPES
 
-LEARN_METHODS = ("dreambooth", "lora", "textual-inversion", "hiper")
+LEARN_METHODS = ("dreambooth", "lora", "textual-inversion", "pivotal", "hiper")
 LEARN_PRESET_NAMES = ("best", "paper", "photoswap")
 
 # What each method starts from ("best"), and what others publish. A preset lists every value that
@@ -17,7 +17,8 @@ LEARN_PRESET_NAMES = ("best", "paper", "photoswap")
 # DreamBooth: Ruiz et al. 2023, sections 3 and 4 and its supplement, for Stable Diffusion. LoRA: the
 # values of common trainers; no paper learns subjects by it. Textual Inversion: Gal et al. 2022,
 # section 4, at the batch of one GPU. HiPer: Han et al. 2023; its authors' code scales the tail by
-# 0.8 in use, the paper does not. "photoswap": what Gu et al. 2023 learnt their subjects with.
+# 0.8 in use, the paper does not. Pivotal: two words as in diffusers' advanced trainers; no
+# paper has it for diffusion models. "photoswap": what Gu et al. 2023 learnt their subjects with.
 _PLAIN: dict[str, Value] = {
     "batch_size": 1,
     "flip": False,
@@ -36,6 +37,7 @@ _METHODS: dict[str, dict[str, Value]] = {
         "learning_rate": 5e-4,
         "batch_size": 4,
     },
+    "pivotal": {"steps": 1000, "learning_rate": 1e-4, "train_text_encoder": False, "vectors": 2},
     "hiper": {
         **_ALONE,
         "steps": 1000,
@@ -79,6 +81,10 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
         "paper": {**_PLAIN, "vectors": 1, "steps": 6100, "learning_rate": 5e-3, "batch_size": 2},
         "photoswap": {**_METHODS["textual-inversion"], "vectors": 1, "flip": False},
     },
+    "pivotal": {
+        "best": {},
+        "paper": {**_PLAIN, "vectors": 2},
+    },
     "hiper": {
         "best": {},
         "paper": {**_PLAIN, **_METHODS["hiper"], "tail": 5, "tail_scale": 1.0},
@@ -98,7 +104,7 @@ def _rule(values: Values, given: Values) -> Values:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LearnSettings(Settings):
-    """Photos of a subject to a concept: DreamBooth, LoRA, Textual Inversion or HiPer."""
+    """Photos of a subject to a concept: DreamBooth, LoRA, Textual Inversion, pivotal, HiPer."""
 
     filling: ClassVar[Layers] = Layers(verb="learn", methods=_METHODS, presets=PRESETS, rule=_rule)
 
@@ -108,16 +114,33 @@ class LearnSettings(Settings):
     learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
     batch_size: int = knob(1, "photos per batch; each comes with one class image", at_least=1)
     accumulate: int = knob(1, "gradient accumulation: batches per optimiser step", at_least=1)
-    rank: int = knob(8, "lora: rank", at_least=1, at_most=1024)
+    rank: int = knob(8, "lora, pivotal: rank", at_least=1, at_most=1024)
     alpha: float = knob(
-        0.0, "lora: alpha; the change is scaled by alpha / rank; 0 means alpha = rank", at_least=0
+        0.0,
+        "lora, pivotal: alpha; the change is scaled by alpha / rank; 0 means alpha = rank",
+        at_least=0,
     )
     targets: str = knob(
-        "to_q,to_k,to_v,to_out.0", "lora: layers of the network to adapt, by the end of their names"
+        "to_q,to_k,to_v,to_out.0",
+        "lora, pivotal: layers of the network to adapt, by the end of their names",
     )
-    vectors: int = knob(1, "textual-inversion: number of embedding vectors", at_least=1, at_most=75)
+    vectors: int = knob(
+        1, "textual-inversion, pivotal: number of embedding vectors", at_least=1, at_most=75
+    )
     initialiser: str = knob(
-        "", "textual-inversion: word whose embedding is the start; empty: the class noun"
+        "", "textual-inversion, pivotal: word whose embedding is the start; empty: the class noun"
+    )
+    pivot: float = knob(
+        0.5,
+        "pivotal: share of the steps that train the embeddings; the others train the LoRA",
+        at_least=0,
+        at_most=1,
+    )
+    embedding_rate: float = knob(
+        0.03,
+        "pivotal: learning rate of the embeddings, in units of the root mean square of their table",
+        at_least=0,
+        at_most=1,
     )
     tail: int = knob(5, "hiper: number of embeddings after the prompt", at_least=1, at_most=75)
     tail_scale: float = knob(

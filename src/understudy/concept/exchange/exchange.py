@@ -31,22 +31,25 @@ from understudy.models.interface import DiffusionModel, denoiser_part
 from understudy.models.registry import load
 from understudy.models.transformer.model import FlowTransformer
 from understudy.models.unet.stable_diffusion import StableDiffusion
+from understudy.models.word_tables import word_tables
 from understudy.untrusted.checkpoint_file import read_file
 
 FORMATS = ("folder", "lora", "kohya", "comfyui", "embedding")
 LORAS = ("lora", "kohya", "comfyui")
 OURS = "understudy"  # key of our note in a file's header
 RANK = 32
+ROWS = (".rows", ".ids")
 
 
 @dataclass(frozen=True)
 class Exported:
     """What was written; kept: the share of the change (sum of squares) that a LoRA of this rank
-    holds, 1 where nothing was left out."""
+    holds, 1 where nothing was left out. words: the file of learnt words beside it."""
 
     path: Path
     format: str
     kept: float = 1.0
+    words: Path | None = None
 
 
 def export_concept(
@@ -78,16 +81,27 @@ def export_concept(
             return Exported(write_folder(model, path, dtype=dtype), format)
     if path.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors for {format}. Got {path.name!r}.")
-    kept = 1.0
+    kept, words = 1.0, {n: t for n, t in concept.tensors.items() if n.endswith(ROWS)}
+    beside: dict[str, Tensor] = {}
     if format == "embedding":
-        tensors = embedding.to_file(concept.tensors)
+        tensors = embedding.to_file(words)
     else:
-        pairs, kept = lora.as_low_rank(concept.tensors, rank, shapes)
+        change = {name: one for name, one in concept.tensors.items() if name not in words}
+        pairs, kept = lora.as_low_rank(change, rank, shapes)
         write = {"kohya": lora.to_kohya, "comfyui": lora.to_comfyui}
         tensors = write.get(format, lora.to_diffusers)(pairs, shapes)
+        if words and format == "kohya":
+            tensors = {**tensors, **embedding.to_bundle(words, concept.name)}
+        elif words:
+            t5 = "t5" if format == "lora" else embedding.T5
+            beside = embedding.to_file(words, t5=t5)
+    notes = _header(model, concept, format, tensors)
+    other = path.with_name(path.stem + embedding.BESIDE) if beside else None
+    if other is not None:
+        save_tensors(other, {n: one.to("cpu", dtype) for n, one in beside.items()}, notes)
     whole = {name: tensor.to("cpu", dtype) for name, tensor in tensors.items()}
-    save_tensors(path, whole, _header(model, concept, format, tensors))
-    return Exported(path, format, kept)
+    save_tensors(path, whole, notes)
+    return Exported(path, format, kept, other)
 
 
 def import_concept(
@@ -110,13 +124,15 @@ def import_concept(
     told = _told(notes)
     word = identifier or told.get("identifier") or ""
     tensors, kind, read = {}, "lora", None
+    learnt: dict[str, Tensor] = {}
     if file and not is_lora(content) and embedding.is_embedding(content):
         kind = "textual-inversion"
-        rows = embedding.rows_of(content, str(source))
-        word = " ".join(_fitting(rows, word, words))
-        ids = [model.vocabulary[string] for string in model.tokenize(word).strings]
-        tensors = embedding.as_tensors(rows, ids, shapes_of(model), str(source))
+        word, tensors = _words(model, content, str(source), word, words)
     elif file:
+        if rows := _beside_lora(file, content, word, words):
+            kind = "pivotal"
+            word, learnt = _words(model, rows, str(source), word, words)
+            content = {n: one for n, one in content.items() if not n.startswith(embedding.BUNDLED)}
         read = read_lora(content, notes, named_parameters(model), str(file))
     elif is_peft_folder(source):
         read = read_peft_folder(source, named_parameters(model))
@@ -124,7 +140,7 @@ def import_concept(
         tensors, kind = _difference(model, source), "dreambooth"
     left_out = read.left_out if read else ()
     if read:
-        tensors = {**lora.as_tensors(read.pairs), **read.differences}
+        tensors = {**lora.as_tensors(read.pairs), **read.differences, **learnt}
     if kind != "textual-inversion" and not word:
         raise InputError(
             f"{source} does not record its trigger word. Give the word that it was trained with: "
@@ -134,7 +150,7 @@ def import_concept(
         name=name or told.get("name") or source.stem,
         identifier=word,
         class_noun=class_noun or told.get("class_noun") or "",
-        kind=told.get("kind", kind) if kind == "lora" else kind,
+        kind=told.get("kind", kind) if kind in ("lora", "pivotal") else kind,
         base_model=model.name,
         base_fingerprint=model.base_fingerprint,
         tensors=tensors,
@@ -156,9 +172,42 @@ def rows_wanted(source: Path) -> int:
     if source.is_dir():
         return 0
     content, _ = read_file(source)
-    if is_lora(content) or not embedding.is_embedding(content):
-        return 0
-    return len(next(iter(embedding.rows_of(content, str(source)).values())))
+    if is_lora(content):
+        other = embedding.beside(source)
+        content = read_file(other)[0] if other else embedding.bundled(content)
+    return _count(content, str(source)) if embedding.is_embedding(content) else 0
+
+
+def _count(content: Mapping[str, Any], file: str) -> int:
+    """How many rows an embedding has."""
+    return len(next(iter(embedding.rows_of(content, file).values())))
+
+
+def _words(
+    model: DiffusionModel,
+    content: Mapping[str, Any],
+    file: str,
+    word: str,
+    words: tuple[str, ...],
+) -> tuple[str, dict[str, Tensor]]:
+    """The words that an embedding's rows are put on, and a concept's tensors of these rows."""
+    rows = embedding.rows_of(content, file)
+    embedding.by_part(rows, shapes_of(model), file)  # before words are asked for
+    said = " ".join(_fitting(rows, word, words))
+    ids = {part: table.ids(said) for part, table in word_tables(model).items()}
+    return said, embedding.as_tensors(rows, ids, shapes_of(model), file)
+
+
+def _beside_lora(
+    file: Path, content: Mapping[str, Any], word: str, words: tuple[str, ...]
+) -> Mapping[str, Any]:
+    """The embedding that belongs to a LoRA file, in it or beside it; empty where there is none, or
+    where there are no words for the one in it."""
+    if other := embedding.beside(file):
+        return read_file(other)[0]
+    found = embedding.bundled(content)
+    fits = found and _count(found, str(file)) in (len(word.split()), len(words))
+    return found if fits else {}
 
 
 def _fitting(rows: Mapping[str, Tensor], word: str, words: tuple[str, ...]) -> list[str]:
@@ -191,7 +240,7 @@ def _refuse_what_is_lost(concept: Concept, format: str) -> None:
     """A format must hold all that a concept consists of, or say what it cannot."""
     names = list(concept.tensors)
     has_rows = any(name.endswith(".rows") for name in names)
-    others = [n for n in names if n != "tail" and not n.endswith((".rows", ".ids"))]
+    others = [n for n in names if n != "tail" and not n.endswith(ROWS)]
     if "tail" in names:
         raise ConceptError(
             f"{concept.name!r} was learnt with HiPer: its embeddings follow those of a prompt, "
@@ -205,10 +254,6 @@ def _refuse_what_is_lost(concept: Concept, format: str) -> None:
     if format in LORAS and not others:
         raise ConceptError(
             f"{concept.name!r} is an embedding, which a LoRA file cannot store. Use --to embedding."
-        )
-    if format in LORAS and has_rows:
-        raise ConceptError(
-            f"{concept.name!r} has learnt words in addition to its LoRA. Use --to folder."
         )
 
 

@@ -24,6 +24,7 @@ TOP = {
     "time_embedding.linear_2": "time_embed.2", "add_embedding.linear_1": "label_emb.0.0",
     "add_embedding.linear_2": "label_emb.0.2",
 }  # fmt: skip
+WORDS = "shared.weight"  # T5's token embedding: rows of it are learnt, no file has a LoRA of it
 _BLOCK = re.compile(r"(down|up)_blocks\.(\d+)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)")
 _MID = re.compile(r"mid_block\.(resnets|attentions)\.(\d+)")
 
@@ -54,6 +55,8 @@ def kohya_table(weights: Iterable[str]) -> dict[str, str]:
     named: dict[str, str] = {}
     for weight in known:
         part, path = split_weight(weight)
+        if weight.endswith(WORDS):
+            continue
         for name in _kohya_names(part, path, *family):
             named[name] = weight
     return named

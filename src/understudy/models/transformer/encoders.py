@@ -52,14 +52,18 @@ class Encoder:
             first + self.starts,
         )
 
+    def ids(self, text: str) -> tuple[int, ...]:
+        """The numbers of a text's own tokens."""
+        told = {"add_special_tokens": False, "verbose": False}
+        return tuple(self.tokenizer(text, **told).input_ids)
+
     def check(self, prompt: str, name: str) -> None:
         """Raise PromptError when the prompt has more tokens than fit, or weights in it.
 
         name: of the model.
         """
         refuse_weights(prompt, name)
-        told = {"add_special_tokens": False, "verbose": False}
-        count = len(self.tokenizer(prompt, **told).input_ids)
+        count = len(self.ids(prompt))
         if count > self.room:
             raise PromptError(
                 f"The prompt has {count} tokens, {name} reads at most {self.room}: {prompt!r}. "

@@ -79,6 +79,7 @@ class LanguageReader:
         self.name, self.tokenizer, self.network, self.chat = name, tokenizer, network, chat
         self.max_tokens, self.multiple = chat.length, chat.multiple
         self.vocabulary: Mapping[str, int] = dict(tokenizer.get_vocab())
+        self.encoders = ()  # of a language model no words are learnt
 
     def tokenize(self, prompt: str) -> Tokens:
         """The tokens of the sequence; pieces and spans are those of the prompt alone."""

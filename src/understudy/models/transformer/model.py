@@ -29,6 +29,7 @@ from understudy.models.transformer.assemble import (
     network_of,
     reader_of,
 )
+from understudy.models.transformer.encoders import Encoder
 from understudy.models.transformer.injection import injecting
 from understudy.models.transformer.load import FlowParts, load_flow_parts
 from understudy.models.transformer.network import rows_of_time
@@ -40,6 +41,7 @@ from understudy.models.transformer.placement import (
     suited_memory,
 )
 from understudy.models.transformer.quantised import Bits, QuantisedLinear, digest, quantise
+from understudy.models.word_tables import word_tables
 
 NATIVE = 1024  # pixels, where neither network nor autoencoder says a size
 
@@ -178,6 +180,12 @@ class FlowTransformer:
             part: self.networks[part] for part in ("transformer", *clips) if part in self.networks
         }
 
+    @property
+    def word_encoders(self) -> Mapping[str, Encoder]:
+        """The encoders whose words can be learnt, by part (see models/word_tables.py)."""
+        parts = {id(network): part for part, network in self.networks.items()}
+        return {parts[id(encoder.network)]: encoder for encoder in self.text.encoders}
+
     # Pictures and latents
 
     def posterior(
@@ -220,6 +228,8 @@ class FlowTransformer:
         versions = sum(value._version for value in values)  # pyright: ignore[reportPrivateUsage]
         key = (*prompts, versions, *(value.data_ptr() for value in values[:1]))
         learning = torch.is_grad_enabled() and any(value.requires_grad for value in values)
+        # While words are learnt, hooks on the tables put their rows in place.
+        learning |= any(own.replaced for own in word_tables(self).values())
         if key not in self._embedded or learning:
             with at_work(self._device, self.memory, *encoders):
                 text = self.text.embed(prompts)
@@ -241,9 +251,15 @@ class FlowTransformer:
         """The velocity, noise - clean, of the latents' dtype; time is sigma.
 
         references: latents of pictures that every row reads beside its own (see `references`).
-        Raises ModelError when an attention layer did not ask the control.
+        Raises InputError for more of them than it reads, ModelError when an attention layer did not
+        ask the control.
         """
         network = self.network
+        if references and len(references) > self.references:
+            raise InputError(
+                f"{self.name} reads at most {self.references} reference pictures. "
+                f"Got {len(references)}."
+            )
         height, width = latents.shape[-2:]
         self._check_size(height * self.downscale, width * self.downscale)
         call = None

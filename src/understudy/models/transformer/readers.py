@@ -21,11 +21,12 @@ class Reader(Protocol):
     """A family's way from prompts to what its network reads.
 
     max_tokens: length of the sequence that attention reads, at most. vocabulary: tokens and ids
-    of the tokenizer that `tokenize` uses.
+    of the tokenizer that `tokenize` uses. encoders: those whose token embeddings can be learnt.
     """
 
     max_tokens: int
     vocabulary: Mapping[str, int]
+    encoders: tuple[Encoder, ...]
 
     def tokenize(self, prompt: str) -> Tokens:
         """The prompt's tokens as the first encoder of the sequence reads it."""
@@ -54,6 +55,7 @@ class SD3Reader:
         self.width, self.t5_length = width, length if t5 is None else t5.length
         self.max_tokens = clips[0].length + self.t5_length
         self.vocabulary: Mapping[str, int] = dict(clips[0].tokenizer.get_vocab())
+        self.encoders = (*clips, *([] if t5 is None else [t5]))
 
     def tokenize(self, prompt: str) -> Tokens:
         """CLIP's tokens. Raises PromptError for a prompt that no encoder reads whole."""
@@ -95,6 +97,7 @@ class T5Reader:
         self.name, self.t5 = name, t5
         self.max_tokens = t5.length
         self.vocabulary: Mapping[str, int] = dict(t5.tokenizer.get_vocab())
+        self.encoders: tuple[Encoder, ...] = (t5,)
 
     def tokenize(self, prompt: str) -> Tokens:
         """T5's tokens. Raises PromptError for a prompt that it does not read whole."""
@@ -112,6 +115,7 @@ class FluxReader(T5Reader):
     def __init__(self, name: str, clip: Encoder, t5: Encoder) -> None:
         super().__init__(name, t5)
         self.clip = clip
+        self.encoders = (clip, t5)
 
     def embed(self, prompts: Sequence[str]) -> Text:
         """See the class."""

@@ -8,6 +8,7 @@ const CHOICES = {
   dreambooth: "DreamBooth",
   lora: "LoRA",
   "textual-inversion": "Textual Inversion",
+  pivotal: "Pivotal tuning",
   hiper: "HiPer",
   p2p: "Prompt-to-prompt",
   pnp: "Plug-and-play",

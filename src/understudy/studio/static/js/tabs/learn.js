@@ -26,6 +26,7 @@ const METHODS = {
   dreambooth: "DreamBooth: the most faithful; trains all weights",
   lora: "LoRA: a small file, less memory",
   "textual-inversion": "Textual Inversion: a few vectors, quick, less faithful",
+  pivotal: "Pivotal tuning: vectors first, then a LoRA around them",
   hiper: "HiPer: one photo, for edits of this photo",
 };
 
