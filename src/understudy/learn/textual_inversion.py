@@ -56,8 +56,9 @@ def new_words(
         )
         # The initialiser's embedding is a point that the encoder understands; random ones take far
         # more steps.
-        rows[own.name] = _start(own.table, like)
-    places = {name: own.to(rows[name].device) for name, own in ids.items()}
+        # On the model's device, where the encoder is while it reads, wherever it waits.
+        rows[own.name] = _start(own.table, like, model.device)
+    places = {name: own.to(model.device) for name, own in ids.items()}
 
     def embed(prompts: Sequence[str]) -> Text:
         with ExitStack() as stack:
@@ -106,9 +107,9 @@ def _size(table: nn.Embedding) -> float:
     return float(table.weight.detach().float().square().mean().sqrt())
 
 
-def _start(table: nn.Embedding, like: Int[Tensor, " n"]) -> nn.Parameter:
+def _start(table: nn.Embedding, like: Int[Tensor, " n"], device: torch.device) -> nn.Parameter:
     chosen = table.weight.data[like.to(table.weight.device)]
-    return nn.Parameter(chosen.to(widest(chosen.dtype)).clone())
+    return nn.Parameter(chosen.to(device, widest(chosen.dtype)).clone())
 
 
 @contextmanager
