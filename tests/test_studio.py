@@ -97,12 +97,12 @@ def test_the_table_of_verbs_is_what_the_functions_take(name: str) -> None:
     ours = {single.name for single in one.inputs} | one.places.keys() | one.asked.keys()
     assert ours <= inputs
     unused = {"resume", "fresh", "clip_model", "dino_model", "landmarks", "tracker_weights"}
-    unused |= {"device", "dtype", "tracker", "sam", "reference"}
+    unused |= {"device", "dtype", "tracker", "sam"}
     assert inputs - ours - unused <= (
         {"also", "out", "class_images"} if name in ("learn", "convert") else set()
     )
     assert one.seed == ("seed" in wanted)
-    kinds = {verbs.PICTURE, verbs.PICTURES, verbs.FILE}
+    kinds = {verbs.PICTURE, verbs.PICTURES, verbs.LISTED, verbs.FILE}
     chosen = {"out", "file"} if name in ("learn", "convert") else set[str]()
     paths = {single.name for single in one.inputs if single.kind in kinds}
     assert (

@@ -59,7 +59,7 @@ def filled(studio: Studio, recipe: Recipe) -> dict[str, Any]:
         role = ROLES.get(single.name, single.name)
         if single.kind in (verbs.PICTURE, verbs.FILE):
             value = _known(studio, hashes, role, str(value), missing)
-        elif single.kind == verbs.PICTURES:
+        elif single.kind in (verbs.PICTURES, verbs.LISTED):
             names = [name for kind, name in hashes if kind == role]
             found = [_known(studio, hashes, role, name, missing) for name in names]
             value = [one for one in found if one]

@@ -30,6 +30,7 @@ from understudy.settings.project import ProjectSettings
 # Kinds of inputs. The page sends ids of files and names of concepts, never paths.
 PROMPT, TEXT, TEXTS, FLAG, COUNT = "prompt", "text", "texts", "flag", "count"
 PICTURE, PICTURES, FILE, CONCEPTS, SWAPS = "picture", "pictures", "file", "concepts", "swaps"
+LISTED = "listed"  # pictures that the verb takes one by one, not as a folder
 GENERATOR, NAME, POINTS, CHECKPOINT = "generator", "name", "points", "checkpoint"
 HIDDEN = {"sign_key"}  # settings that name files of the server
 
@@ -149,6 +150,7 @@ VERBS = {
                 dataclasses.replace(_PHOTO, needed=True),
                 _PROMPT,
                 Input("to", TEXTS, "the prompt of the result; one picture for each", needed=True),
+                Input("reference", LISTED, "further pictures that an instruction speaks of"),
                 _CONCEPT,
                 Input("reweight", TEXTS, "WORD=FACTOR: more or less attention to a word"),
                 Input("window", TEXTS, "WORD=STEPS: when a word may act"),

@@ -24,7 +24,8 @@ from understudy.studio.verbs import Input, Verb
 
 MAX_TEXT, MAX_ITEMS = 4_000, 64
 _SWAP = re.compile(r"\s*([^=#]+?)\s*(#\s*[1-9]\d*)?\s*=\s*([^:]+?)\s*(:\s*[\d.]{1,9})?\s*")
-FILES = (verbs.PICTURE, verbs.PICTURES, verbs.FILE)
+FILES = (verbs.PICTURE, verbs.PICTURES, verbs.LISTED, verbs.FILE)
+MANY = (verbs.TEXTS, verbs.SWAPS, verbs.CONCEPTS, verbs.PICTURES, verbs.LISTED)
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ class Wishes:
         fault = InputError(
             f"{single.name} has the wrong kind. Expected {single.kind}: {single.help}."
         )
-        many = single.kind in (verbs.TEXTS, verbs.SWAPS, verbs.CONCEPTS, verbs.PICTURES)
+        many = single.kind in MANY
         items = cast(list[Any], value if isinstance(value, list) else [value])
         if isinstance(value, list) != many:
             raise fault
@@ -137,6 +138,9 @@ class Wishes:
         if single.kind == verbs.PICTURES:
             self.files.stage([self.files.get(item) for item in value], folder)
             return str(folder)
+        if single.kind == verbs.LISTED:
+            rows = [self.files.get(item) for item in value]
+            return [str(staged) for staged in self.files.stage(rows, folder)]
         if single.kind in FILES:
             return str(self.files.stage([self.files.get(value)], folder)[0])
         if single.kind == verbs.CONCEPTS:

@@ -9,6 +9,7 @@ import { targetFields } from "../edit_targets.js";
 import { choiceField, textField } from "../forms.js";
 import { exampleButton, pictureInput } from "../inputs.js";
 import { wordDiff } from "../prompt_words.js";
+import { referenceList } from "../references.js";
 import { state as stateOf } from "../store.js";
 import { concepts } from "../verbs.js";
 
@@ -21,6 +22,7 @@ const START = {
   select: "",
   prompt: "",
   to: [""],
+  references: [],
   blend: "",
   concept: "",
   strength: null,
@@ -33,6 +35,10 @@ const METHODS = {
   p2p: "Prompt-to-prompt: replaces or adds words, keeps the layout",
   pnp: "Plug-and-play: keeps shapes, changes materials and styles",
   hiper: "HiPer: changes pose or scene of one learnt subject",
+  flowedit: "FlowEdit: for flow models, without an inversion",
+  flowalign: "FlowAlign: FlowEdit with a smoother path",
+  "kv-edit": "KV-Edit: for flow models, draws the marked area anew and keeps all else",
+  instruct: "Instruction: FLUX.1 Kontext and FLUX.2 are told what to change",
 };
 
 export function create(ctx) {
@@ -83,16 +89,18 @@ export function create(ctx) {
     const targets = targetFields(state, drawDiff);
     drawDiff();
     const strength = h("div", {});
+    const references = referenceList(state, () => methodOf(state) === "instruct");
     const settings = settingsPart({
       state,
       verb: "edit",
       basic: ["method", "preset"],
       labels: {},
-      helps: () => ({ method: METHODS[state.get("settings").edit?.method ?? "p2p"] }),
+      helps: () => ({ method: METHODS[methodOf(state)] }),
       onChange: (name) => {
         if (name === "method" || name === "preset") {
           state.set("strength", null);
           drawStrength(strength, state, settings);
+          references.draw();
         }
       },
     });
@@ -120,6 +128,7 @@ export function create(ctx) {
       prompt,
       targets,
       diff,
+      references,
       settings,
       strength,
       h(
@@ -177,6 +186,8 @@ export function create(ctx) {
   };
 }
 
+const methodOf = (state) => state.get("settings").edit?.method ?? "p2p";
+
 async function drawConcepts(place, state, again = false) {
   const found = await concepts(again).catch(() => []);
   replace(
@@ -220,6 +231,8 @@ function job(state) {
       select: selected(state),
       prompt,
       to,
+      reference:
+        methodOf(state) === "instruct" ? state.get("references").map((one) => one.id) : [],
       blend: state.get("blend").trim() || undefined,
       reweight: list(state.get("reweight")),
       concept: state.get("concept") ? [state.get("concept")] : [],
@@ -231,6 +244,7 @@ function fill(state, { settings, inputs }) {
   state.assign({
     prompt: inputs.prompt ?? "",
     to: inputs.to ?? [""],
+    references: (inputs.reference ?? []).map((id) => ({ id, name: "Picture of the recipe" })),
     blend: inputs.blend ?? "",
     reweight: (inputs.reweight ?? []).join(", "),
     concept: (inputs.concept ?? [])[0]?.split("/").pop() ?? "",
