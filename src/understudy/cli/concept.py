@@ -96,6 +96,7 @@ def export(
     if done.words is not None:
         show.note(f"the learnt words are in {done.words}; readers of the LoRA need both files.")
     facts = {"written": str(done.path), "format": to, "kept": done.kept, "say": concept.phrase}
+    facts |= {} if done.words is None else {"words": str(done.words)}
     show.result(facts, json, f"{done.path}   its subject is {concept.phrase!r} in prompts")
 
 
