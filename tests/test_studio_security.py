@@ -25,6 +25,7 @@ from starlette.websockets import WebSocketDisconnect
 
 from test_odd_pictures import READ, REFUSED
 from test_studio import HOME, png
+from understudy.files.builtin import CONCEPTS
 from understudy.pictures.recipe import KEY, Recipe
 from understudy.studio import security
 from understudy.studio.app import create_app
@@ -289,6 +290,23 @@ def test_errors_name_no_folder_of_the_server(tmp_path: Path) -> None:
         row = client.post("/api/uploads", files={"file": ("cat.png", png())}).json()
         error = client.get(f"/api/gallery/{row['id']}/recipe").json()["error"]
         assert error.startswith("cat.png has no recipe") and str(tmp_path) not in error
+
+
+def test_no_result_names_a_folder_of_the_server(tmp_path: Path) -> None:
+    """`explain` tells its concepts by their paths: built-in ones, and those of other folders."""
+    mine, models = tmp_path / "mine", tmp_path / "models"
+    with opened(tmp_path, concepts=(mine,), models=(models,)) as client:
+        scrubbed = client.app.app.state.studio.queue.scrubbed_data  # type: ignore[attr-defined]
+        places = {
+            f"dog={CONCEPTS}/toby": "dog=toby",
+            f"dog={mine}/rex/checkpoints/step-000100": "dog=rex/checkpoints/step-000100",
+            f"{models}/sd15 is not complete.": "sd15 is not complete.",
+            f"{tmp_path}/data/jobs/1/out/a.png": "jobs/1/out/a.png",
+            f"{tmp_path}/data cannot be written.": "the data folder cannot be written.",
+            f"{tmp_path}/database": f"{tmp_path}/database",
+            f"{Path.home()}/.cache/huggingface": ".cache/huggingface",
+        }
+        assert scrubbed({"swap": list(places), "n": 3}) == {"swap": [*places.values()], "n": 3}
 
 
 def test_json_that_cannot_be_sent_back_is_refused(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ in the database; the next start queues it again, and it goes on from its own che
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import threading
@@ -17,10 +18,12 @@ from pathlib import Path
 from typing import Any
 
 from understudy.errors import InputError, UnderstudyError, one_line
+from understudy.files.builtin import CONCEPTS, WEIGHTS
 from understudy.files.reading import read_bytes
 from understudy.jobs.events import Event, Note, Progress, Result, to_dict
 from understudy.jobs.request import Job
 from understudy.jobs.worker import Worker, WorkerDied, resumed
+from understudy.studio.config import Config
 from understudy.studio.files import FileStore, public
 from understudy.studio.store import CANCELLED, DONE, FAILED, RUNNING, JobStore
 from understudy.studio.wishes import Wishes
@@ -46,6 +49,7 @@ class Queue:
         self._threads: list[threading.Thread] = []
         self._now: dict[str, Worker] = {}  # job -> who does it
         self._moved: set[str] = set()  # jobs that made a step since they were claimed
+        self._folders = folders_of(files.config)
 
     def start(self) -> None:
         """Queue what an earlier server left running, and begin."""
@@ -185,8 +189,9 @@ class Queue:
 
     def scrubbed(self, text: str) -> str:
         """A text without the folders of the server."""
-        for root in {str(self.files.config.data), str(self.files.config.data.resolve())}:
-            text = text.replace(root + os.sep, "").replace(root, "the data folder")
+        for root, name in self._folders.items():
+            text = text.replace(root + os.sep, "")
+            text = re.sub(re.escape(root) + r"(?![\w.-])", name, text)
         return text
 
     def scrubbed_data(self, value: Any) -> Any:
@@ -198,6 +203,18 @@ class Queue:
         if isinstance(value, dict):
             return {str(k): self.scrubbed_data(v) for k, v in value.items()}
         return value
+
+
+def folders_of(config: Config) -> dict[str, str]:
+    """The folders that no page is told, and what stands for each; the innermost first."""
+    named = {config.data: "the data folder", CONCEPTS: "the built-in concepts"}
+    named |= {WEIGHTS: "the built-in models", WEIGHTS.parent: "understudy"}
+    named |= dict.fromkeys(config.models, "a folder of models")
+    named |= dict.fromkeys(config.concepts, "a folder of concepts")
+    if len(Path.home().parts) > 1:
+        named.setdefault(Path.home(), "the home folder")
+    found = {str(one): name for folder, name in named.items() for one in {folder, folder.resolve()}}
+    return dict(sorted(found.items(), key=lambda item: -len(item[0])))
 
 
 def note_pids(file: Path, workers: list[Worker]) -> None:
