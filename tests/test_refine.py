@@ -79,7 +79,7 @@ def plainly(model, begun, inversion, mask, settings, share):
     raise AssertionError("the loop ends in its last step")
 
 
-@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("share", [0.0, 0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_refining_equals_the_plain_loop(monkeypatch, share):
     """Share: of the repeated steps, that take A from the source."""
     monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: replace(SAME, held=share))
