@@ -239,7 +239,7 @@ def main() -> None:
         for r in rows
     )
     intro = ["# Kernels and host synchronisations of a step, ours and the plain loop's", ""]
-    intro += ["Syncs are counted on a CPU, numbers of the host's own included: see waits.md for a GPU."]
+    intro += ["Syncs: on a CPU, numbers of the host's own included; waits.md has those of a GPU."]
     print(page(RESULTS / "operators.json", [asdict(row) for row in rows], intro, heads, cells))
     print(waited())
 
