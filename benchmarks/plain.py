@@ -109,8 +109,10 @@ def plain_swap(
     guidance: float,
     times: tuple[float, ...],
     blend: tuple[int, int, tuple[int, ...], tuple[int, ...]] | None = None,
+    negative: Text | None = None,
 ) -> list[Tensor]:
     """Latents [source, target] after each step. blend: start, cells, source and target places.
+    negative: the target's unconditional embedding where it is not the source's.
 
     Leaves the plain processors in the model: give it one of its own.
     """
@@ -119,7 +121,8 @@ def plain_swap(
     walked: list[Tensor] = []
     for index, (start, end) in enumerate(pairwise(times)):
         plain.step = index
-        rows = Text.cat([nulls[index].to(text).expand(2), text])
+        null = nulls[index].to(text)
+        rows = Text.cat([null, null if negative is None else negative, text])
         eps = predict_noise(model, latents.repeat(2, 1, 1, 1), start, rows)
         eps = eps[:2] + guidance * (eps[2:] - eps[:2])
         latents = ddim_step(model.schedule, latents, eps, start, end)

@@ -97,8 +97,10 @@ def plain_p2p(
     times: tuple[float, ...],
     blend: Blend | None = None,
     cells: int = 256,
+    negative: Text | None = None,
 ) -> tuple[list[Tensor], Tensor | None]:
     """Latents (source, targets) after each step, and the last mask; texts: source first.
+    negative: the targets' unconditional embedding where it is not the source's.
 
     Leaves the plain processors in the model: give it one of its own, or `restored`.
     """
@@ -109,7 +111,9 @@ def plain_p2p(
     latents = noise.repeat(count, 1, 1, 1)
     for index, (timestep, end) in enumerate(pairwise(times)):
         plain.step = index
-        rows = Text.cat([nulls[index].to(texts).expand(count), texts])
+        null = nulls[index].to(texts)
+        others = (null if negative is None else negative).expand(count - 1)
+        rows = Text.cat([null, others, texts])
         eps = predict_noise(model, latents.repeat(2, 1, 1, 1), timestep, rows)
         eps = eps[:count] + guidance * (eps[count:] - eps[:count])
         latents = ddim_step(model.schedule, latents, eps, timestep, end)

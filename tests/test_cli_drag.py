@@ -135,6 +135,60 @@ def test_an_edit_goes_back_into_its_photo(
         assert message in capsys.readouterr().err
 
 
+def test_several_subjects_go_back_into_their_photo(
+    generator: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    photo = np.random.default_rng(0).integers(0, 255, (90, 160, 3), dtype=np.uint8)
+    pictures.save(Path("photo.png"), photo)
+    model = small()
+    fingerprint = load_generator(generator, device="cpu").fingerprint
+    for name, seed, across in (("left", 8, 40.0), ("right", 9, 120.0), ("other", 9, 120.0)):
+        place = {"photo": [90, 160 if name != "other" else 150],
+                 "square": [across, 45.0, 30.0, 0.0, 0.0, 30.0]}  # fmt: skip
+        ws = model.latents(model.draw_z(seed))
+        changes = {}
+        if name == "right":  # each subject is drawn by the generator that was tuned to it
+            bias = "synthesis.b64.conv1.bias"
+            changes = {bias: torch.full_like(model.state_dict()[bias], 0.2).half()}
+        Latent(ws, "gan", fingerprint, name, changes, place).save(f"{name}.latent.safetensors")
+    how = ("--generator", generator, "--steps", 20, "--learning-rate", 0.2)
+    left = ("--latent", "left.latent.safetensors", "--points", POINTS)
+    points = "20,30>24,30"
+    right = ("--other-latent", "right.latent.safetensors", "--other-points", points)
+    assert run(*how, *left, "--into", "photo.png", *right, "--out", "both.png", "--json") == 0
+    told = json.loads(capsys.readouterr().out)
+    assert len(told["stop"]) == len(told["steps"]) == len(told["left"]) == 2
+    both = read_photo("both.png").pixels
+    # One after the other, each into the result of the last, gives the same picture.
+    assert run(*how, *left, "--into", "photo.png", "--out", "one.png") == 0
+    second = ("--latent", "right.latent.safetensors", "--points", points)
+    assert run(*how, *second, "--into", "one.png", "--out", "two.png") == 0
+    assert np.array_equal(both, read_photo("two.png").pixels)
+    outside = np.ones((90, 160), bool)
+    for x in (10, 90):
+        assert (both[15:75, x : x + 60] != photo[15:75, x : x + 60]).any()
+        outside[15:75, x : x + 60] = False
+    assert both.shape == photo.shape and np.array_equal(both[outside], photo[outside])
+    recipe = read_recipe("both.png")
+    roles = [(one.role, one.name) for one in recipe.ingredients]
+    assert ("latent", "left.latent.safetensors") in roles
+    assert ("other_latent", "right.latent.safetensors") in roles
+    assert cli.main(["rerun", "both.png", "--out", "again.png", "--inputs", "."]) == 0
+    assert np.array_equal(read_photo("again.png").pixels, both)
+    capsys.readouterr()
+    wrong = ("--other-latent", "other.latent.safetensors", "--other-points", points)
+    for words, message in (
+        ((*left, "--into", "photo.png", *right[:2]), "Each --other-latent needs its own"),
+        ((*left, *right), "needs --latent and --into"),
+        ((*left, "--into", "photo.png", *right, "--film", "a.gif"), "--film is for one subject"),
+        ((*left, "--into", "photo.png", *right, "--also", "3"), "--also is for one subject"),
+        ((*left, "--into", "photo.png", *right[:3], "1,2"), "--points must be like"),
+        ((*left, "--into", "photo.png", *wrong), "the photo that was projected 150 x 90"),
+    ):
+        assert run(*how, *words, "--out", "none.png") == 2
+        assert message in capsys.readouterr().err and not Path("none.png").exists()
+
+
 def test_another_generators_session_is_refused(
     generator: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

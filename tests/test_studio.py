@@ -121,6 +121,7 @@ def test_forms_are_resolved_for_model_preset_and_method(client: TestClient) -> N
     assert (
         swap["preset"]["choices"] == ["best", "paper", "official"] and swap["steps"]["value"] == 25
     )
+    assert swap["negative"]["value"] == ""
     paper = client.get("/api/verbs/swap", params={"preset": "paper"}).json()
     values = {s["name"]: s["value"] for s in paper["groups"][0]["settings"]}
     assert values["self_output_steps"] == 5 and values["blend"] is False

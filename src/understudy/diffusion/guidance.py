@@ -68,7 +68,7 @@ def guidance_of(model: Any) -> Guidance:
 def reads_unconditional(model: Any, scale: float, negative: str = "") -> bool:
     """Whether sampling with this guidance scale needs the embedded negative prompt.
 
-    Raises InputError where the model would ignore the scale or the negative prompt.
+    Raises InputError where the scale or the negative prompt would be ignored.
     """
     how = guidance_of(model)
     name = getattr(model, "name", "this model")
@@ -81,5 +81,9 @@ def reads_unconditional(model: Any, scale: float, negative: str = "") -> bool:
         raise InputError(
             f"{name} has no unconditional branch, so a negative prompt changes nothing. "
             "Leave --negative out."
+        )
+    if negative and scale == 1:
+        raise InputError(
+            "--negative changes nothing with --guidance 1. Leave it out, or use another scale."
         )
     return how.kind == "cfg" and scale != 1

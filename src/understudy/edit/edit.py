@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import chain
-from types import MappingProxyType
 
 import torch
 from jaxtyping import Float
@@ -14,41 +13,35 @@ from torch import Tensor
 from understudy.concept import Concept, spelled
 from understudy.diffusion.text import Text
 from understudy.diffusion.words import Reading, word_places
-from understudy.edit.columns import Columns, columns_of
+from understudy.edit.columns import Columns
 from understudy.edit.flow_edit import check_flow
 from understudy.edit.kv_edit import kv_edit_steps
 from understudy.edit.personalised import personalised_texts, tail_places
 from understudy.edit.plug_and_play import plug_and_play_steps
 from understudy.edit.prompt_to_prompt import WordMaps, prompt_to_prompt_steps
 from understudy.edit.step import EditStep
-from understudy.edit.windows import EVERY, Window, places_in, word_windows
+from understudy.edit.windows import EVERY, places_in, word_windows
+from understudy.edit.words import WordEdits, target_columns
 from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
 from understudy.transfer import source_target as given
 from understudy.transfer.blend import Blend, latent_mask
-from understudy.transfer.cross_maps import alignment
 from understudy.transfer.readings import readings
-from understudy.transfer.source_target import Source, Target, mask_of, source_of, targets_of
+from understudy.transfer.source_target import (
+    Source,
+    Target,
+    mask_of,
+    source_of,
+    targets_of,
+    with_negative,
+)
 from understudy.transfer.step import StochasticNoise
+from understudy.transfer.texts import check_read
 
 UNINVERTED = ("flowedit", "flowalign", "instruct")
 WITHOUT_WORDS = ("pnp", "kv-edit", *UNINVERTED)  # methods without options for single words
-
-
-@dataclass(frozen=True)
-class WordEdits:
-    """Options for single words.
-
-    weights: factor on a target word's attention. windows: share of the run in which a target word
-    takes the source's attention, or its start and end. preserve: words whose region must not
-    change, with a blend by `Target.words`.
-    """
-
-    weights: Mapping[str, float] = field(default_factory=lambda: MappingProxyType({}))
-    windows: Mapping[str, Window] = field(default_factory=lambda: MappingProxyType({}))
-    preserve: tuple[str, ...] = ()
 
 
 def edit_steps(
@@ -110,8 +103,8 @@ def edit(
 class Prepared:
     """What an edit needs of its prompts, checked before a photo is read.
 
-    targets: without concept names, with embeddings and learnt tails. negative: pnp's unconditional
-    embedding. maps, blend: what p2p and hiper do with words.
+    targets: without concept names, with embeddings and learnt tails. negative: the negative
+    prompt's embedding, None for none. maps, blend: what p2p and hiper do with words.
     """
 
     targets: tuple[Target, ...]
@@ -139,7 +132,7 @@ def prepared(
 
     `edit_steps` calls it too. Raises what that does.
     """
-    words, named = words or WordEdits(), targets_of(targets)
+    words, named = words or WordEdits(), with_negative(targets, settings.negative)
     if settings.method == "kv-edit":
         check_flow(model, settings.method)
     prompts = [target.prompt for target in named]
@@ -148,6 +141,10 @@ def prepared(
             f"--method {settings.method} has no options for single words; --reweight, "
             "--window, --blend and --preserve need p2p or hiper. To limit the change, use --mask."
         )
+    negative = None
+    if settings.negative:
+        check_read(model, settings.guidance, settings.negative)
+        negative = model.embed([settings.negative])
     spelt = tuple(spelled(prompt, *concepts) for prompt in prompts)
     texts = personalised_texts(model, prompts, concepts, tail_scale=settings.tail_scale or None)
     own = tail_places(texts, prompts, concepts)
@@ -159,43 +156,14 @@ def prepared(
     windows = {EVERY: settings.cross_map_steps / settings.steps, **words.windows}
     columns: tuple[Columns, ...] = ()
     if settings.method not in WITHOUT_WORDS:
-        columns = _columns(model, source_prompt, spelt, own, settings, words)
-    negative = settings.negative if settings.method == "pnp" else ""
+        columns = target_columns(model, source_prompt, spelt, own, settings, words)
     return Prepared(
         found,
-        model.embed([negative]) if negative else None,
+        negative,
         WordMaps(
             columns, word_windows(spelt, tokens[1:], settings.steps, windows, model.max_tokens)
         ),
         _blend(source_prompt, found, tokens, settings, words),
-    )
-
-
-def _columns(
-    model: DiffusionModel,
-    source: str,
-    targets: Sequence[str],
-    own: Sequence[range],
-    settings: EditSettings,
-    words: WordEdits,
-) -> tuple[Columns, ...]:
-    """How each target's maps are made of the source's; own: places that take nothing."""
-    tokens = [readings(model, target) for target in targets]
-    weights = [dict[int, float]() for _ in targets]
-    for word, weight in words.weights.items():
-        for known, places in zip(weights, places_in(targets, word, tokens), strict=True):
-            known |= dict.fromkeys(places, weight)
-    return tuple(
-        columns_of(
-            model,
-            source,
-            target,
-            alignment(model, source, target),
-            how=settings.alignment,
-            weights=weights[n],
-            own=own[n],
-        )
-        for n, target in enumerate(targets)
     )
 
 
@@ -286,5 +254,6 @@ def _injected(
 def check(model: DiffusionModel, inversion: Inversion, settings: EditSettings) -> None:
     """Refuse an inversion that does not belong to this edit; plug-and-play needs less of it."""
     inversion.check(model)
+    settings.check_inversion(inversion)
     if settings.method != "pnp":
         inversion.check_run(settings.steps, settings.guidance, "edit")

@@ -131,12 +131,20 @@ def flow_edit_steps(
         latents: of the photo: the posterior's mode, as `DiffusionModel.encode` gives.
         targets: prompts, which may name concepts that are applied to the model, and masks.
 
-    Raises InputError for a model that is no flow model, and for targets with words.
+    Raises InputError for a model that is no flow model, for targets with words, and for a negative
+    prompt that the method does not take.
     """
     check_flow(model, settings.method)
+    if settings.method == "flowalign" and settings.negative:
+        raise InputError(
+            "flowalign is guided from the source prompt to the target prompt, so it takes no "
+            "negative prompt. Leave --negative out, or use --method flowedit."
+        )
     named = targets_of(targets)
     texts = target_texts(model, named, settings, concepts)
-    reader = _Velocities(model, model.embed([source_prompt]), texts, model.embed([""]))
+    reader = _Velocities(
+        model, model.embed([source_prompt]), texts, model.embed([settings.negative])
+    )
     walk = Walk(
         times_of(model, settings.steps, latents),
         min(settings.n_max, settings.steps),
@@ -209,11 +217,11 @@ def _drawing(like: Tensor, seed: int) -> Draw:
 class _Velocities:
     """A model's velocities for source and targets; each step is one call of the network."""
 
-    def __init__(self, model: DiffusionModel, source: Text, targets: Text, empty: Text) -> None:
-        self.model, self.source, self.targets, self.empty = model, source, targets, empty
+    def __init__(self, model: DiffusionModel, source: Text, targets: Text, negative: Text) -> None:
+        self.model, self.source, self.targets, self.negative = model, source, targets, negative
 
     def pair(self, guidance: float, source_guidance: float) -> Pair:
-        """Velocities with guidance against the empty prompt: (targets at z, source at q)."""
+        """Velocities with guidance against the negative prompt: (targets at z, source at q)."""
         how = guidance_of(self.model)
         free = [reads_unconditional(self.model, scale) for scale in (guidance, source_guidance)]
 
@@ -223,7 +231,7 @@ class _Velocities:
             for (x, text, scale), both in zip(rows, free, strict=True):
                 read = text.guided(scale) if how.kind == "embedded" else text
                 latents += [x, x] if both else [x]
-                texts += [self.empty.expand(len(x)), read] if both else [read]
+                texts += [self.negative.expand(len(x)), read] if both else [read]
             found = self.model.predict(torch.cat(latents), sigma, Text.cat(texts))
             parts, out = list(found.split([len(x) for x in latents])), list[Tensor]()
             for (_, _, scale), both in zip(rows, free, strict=True):

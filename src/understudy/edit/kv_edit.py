@@ -132,15 +132,16 @@ class _Call:
     ) -> None:
         self.model, self.how, self.settings = model, guidance_of(model), settings
         said = model.embed([prompt])
-        guides = reads_unconditional(model, settings.guidance)
+        guides = reads_unconditional(model, settings.guidance, settings.negative)
         self.guides = guides | reads_unconditional(model, settings.source_guidance)
         if self.how.kind == "embedded":
             said, texts = said.guided(settings.source_guidance), texts.guided(settings.guidance)
-        empty = model.embed([""])
+        # The photo is run without the negative prompt, as it was inverted.
+        empty, negative = model.embed([""]), model.embed([settings.negative])
         count = len(texts)
         # Both halves of guidance have a row of the photo, so that each sees its own background.
         halves = [said, empty] if self.guides else [said]
-        targets = [texts, empty.expand(count)] if self.guides else [texts]
+        targets = [texts, negative.expand(count)] if self.guides else [texts]
         self.text, self.count = Text.cat([*halves, *targets]), count
         rows = range(len(halves), len(halves) + count * len(halves))
         which = background.expand(count, -1, -1)

@@ -46,7 +46,7 @@ DECLARED = spec.TensorFile(
             "times": spec.Items(spec.Number(-1e6, 1e6), 2, 10_001),
             "picture": spec.Text(400),
         },
-        {"paired": spec.Flag()},
+        {"paired": spec.Flag(), "negative": spec.Text()},
     ),
     (
         spec.Tensors("trajectory", "_ c h w", needed=True),
@@ -77,6 +77,7 @@ class Inversion:
             from z_T still shares it; None = not known.
         paired: targets move by the source's own steps plus the difference of the two outputs, so
             that equal outputs give the source exactly (direct inversion of flow models).
+        negative: the negative prompt that null-text inversion tuned its embeddings from.
     """
 
     method: str
@@ -91,6 +92,7 @@ class Inversion:
     null_embeddings: Text | None = None
     first_output: Float[Tensor, "1 c h w"] | None = None
     paired: bool = False
+    negative: str = ""
 
     @property
     def steps(self) -> int:

@@ -121,7 +121,7 @@ def method_steps(
 
 # The settings that each method listens to, beside the method and the number of steps.
 _HEARD = {
-    "null-text": ("guidance", "inner_steps", "epsilon", "learning_rate"),
+    "null-text": ("guidance", "negative", "inner_steps", "epsilon", "learning_rate"),
     "implicit": ("inner_steps", "epsilon"),
     "rf-inversion": ("rf_gamma", "rf_eta", "rf_stop", "rf_seed"),
 }

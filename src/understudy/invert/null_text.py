@@ -66,6 +66,8 @@ def null_text_steps(
 ) -> Iterator[InvertStep]:
     """Invert by DDIM, then tune one null embedding per timestep, each starting from the last.
 
+    The first starts from the negative prompt's embedding, the empty prompt's as published.
+
     Args:
         latents: the photo's.
         settings: at most `inner_steps` optimiser steps per timestep; a timestep ends early below
@@ -74,7 +76,7 @@ def null_text_steps(
         features, parts: where to keep what edits read in each sampling step, and what that is.
     """
     settings = settings or InvertSettings()
-    steps, guidance = settings.steps, settings.guidance
+    steps = settings.steps
     inversion: Inversion | None = None
     if features is not None:
         features.forget()
@@ -84,7 +86,7 @@ def null_text_steps(
     assert inversion is not None
     # Algorithm 1: DDIM inversion with guidance 1 gives the pivot trajectory z*_T ... z*_0.
     trajectory, text, z = inversion.trajectory, model.embed([prompt]), inversion.noise
-    null, nulls, replay, first = _precise(model.embed([""])), list[Text](), [z], None
+    null, nulls, replay, first = _precise(model.embed([settings.negative])), list[Text](), [z], None
     for index, (start, end) in enumerate(pairwise(inversion.times)):
         step = null_text_step(
             model,
@@ -106,7 +108,7 @@ def null_text_steps(
         replay.append(z)
         done = None
         if index == steps - 1:
-            done = _finished(inversion, guidance, replay, nulls, first)
+            done = _finished(inversion, settings, replay, nulls, first)
             if features is not None:
                 features.adopt(done)
         loss, inner = step.losses[-1], len(step.losses)
@@ -115,7 +117,7 @@ def null_text_steps(
 
 def _finished(
     inversion: Inversion,
-    guidance: float,
+    settings: InvertSettings,
     replay: list[Tensor],
     nulls: list[Text],
     first: Tensor | None,
@@ -123,7 +125,8 @@ def _finished(
     return replace(
         inversion,
         method="null-text",
-        guidance=guidance,
+        guidance=settings.guidance,
+        negative=settings.negative,
         replay=torch.cat(replay),
         null_embeddings=Text.cat(nulls),
         first_output=first,

@@ -36,7 +36,7 @@ from understudy.jobs.results import check_place, recipe_of, write_edited, write_
 from understudy.jobs.selecting import Selected
 from understudy.jobs.source import InputPicture, inversions, inverted, source_of
 from understudy.jobs.word_edits import blended_words, said_of_words
-from understudy.jobs.words import check_edited_words
+from understudy.jobs.words import check_edited_words, check_plain
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.recipe import Recipe
@@ -72,6 +72,8 @@ def edit(
     if settings.method == "kv-edit" and not selected:
         raise InputError(NO_MASK)
     asked = invert or inversion_for(settings, run.model)
+    check_plain("--negative", settings.negative)
+    settings.check_inversion(asked)
     with work.model(run) as model:
         if settings.method == "instruct":
             check_references(model, 1 + len(given.reference))

@@ -15,6 +15,7 @@ from understudy.jobs.results import recipe_of, write_edited
 from understudy.jobs.source import InputPicture, Inverted, inversions, inverted, source_of
 from understudy.jobs.subjects import SwapSubjects, checked_swap
 from understudy.jobs.swap import located
+from understudy.jobs.words import check_negative_prompt
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
@@ -44,6 +45,7 @@ def explain(
         raise InputError(f"--prompt must have words to explain. Got {prompt!r}.")
     subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model, "direct")
+    check_negative_prompt(settings.negative, asked)
     with work.model(run) as model:
         targets = (subjects.target,) if swap else ()
         wanted = Wanted(given.region, prompt, targets, subjects.concepts, words=subjects.words)

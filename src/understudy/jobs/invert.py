@@ -35,6 +35,11 @@ def invert(
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     check_writable(file)
     check_plain("--prompt", given.prompt)
+    check_plain("--negative", settings.negative)
+    if settings.negative and settings.method != "null-text":
+        raise InputError(
+            f"--negative goes with --method null-text, which tunes from it. Got {settings.method}."
+        )
     work.photo(given.photo)
     concepts = work.concepts(given.concept)
     with work.model(run) as model:

@@ -30,6 +30,7 @@ from understudy.jobs.source import (
     source_of,
 )
 from understudy.jobs.subjects import SwapSubjects, checked_swap, split, subjects_of
+from understudy.jobs.words import check_negative_prompt
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_pixels
@@ -44,6 +45,7 @@ from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.scorer import scorer_for
 from understudy.swap.where import old_subject
 from understudy.transfer.step import SwapStep
+from understudy.transfer.texts import check_read
 
 EACH = "each"  # of --region: each swap in a region of its own
 FOUND = ("nothing", "inversion", "features")  # in the cache, from least to most
@@ -66,6 +68,7 @@ def swap(
     settings.check_place(given.mask is not None or bool(given.select))
     subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model)
+    check_negative_prompt(settings.negative, asked)
     if given.region == EACH:
         each = _Each(work, given, settings, run, asked, subjects.target)
         return (yield from each.result(selected, marks))
@@ -203,6 +206,7 @@ def swapped(
     photos: of the concept; the search compares candidates with them. Without them the model draws
     the concept. cache: of inversions and features; None keeps nothing.
     """
+    check_read(model, settings.guidance, settings.negative)
     room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
     source = located(model, source, subjects, settings)

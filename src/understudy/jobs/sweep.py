@@ -23,6 +23,7 @@ from understudy.jobs.source import (
 )
 from understudy.jobs.subjects import SwapSubjects, checked_swap
 from understudy.jobs.swap import located, scorer_of
+from understudy.jobs.words import check_negative_prompt
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.photo import Pixels
@@ -35,6 +36,7 @@ from understudy.settings.swap import inversion_for
 from understudy.swap.figures import sweep_sheet
 from understudy.swap.photoswap import parts_read
 from understudy.swap.sweep import Axis, Cell, cells, sweep_steps, trade_off
+from understudy.transfer.texts import check_read
 
 MARKS = ("identity", "layout")  # of the concept, of the photo; 1 is all of it
 
@@ -56,6 +58,7 @@ def sweep(
     grid = cells(settings, rows, columns)
     subjects, selected = checked_swap(work, given)
     asked = invert or inversion_for(settings, run.model, "null-text")
+    check_negative_prompt(settings.negative, asked)
     with work.model(run) as model:
         wanted = Wanted(
             given.region, given.prompt, (subjects.target,), subjects.concepts, words=subjects.words
@@ -106,8 +109,9 @@ def _swept(
     def parts(index: int) -> Parts:
         return frozenset(part for cell in grid for part in parts_read(cell.settings, index))
 
-    before = model.nfe
-    source = located(model, source, subjects, grid[0].settings)
+    before, first = model.nfe, grid[0].settings
+    check_read(model, first.guidance, first.negative)
+    source = located(model, source, subjects, first)
     with applied(model, *subjects.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
         spent = model.nfe

@@ -11,6 +11,8 @@ from understudy.diffusion.prompt_words import inflected, missing, word_spans
 from understudy.edit import WordEdits
 from understudy.errors import PromptError
 from understudy.jobs.work import Work
+from understudy.settings import InvertSettings
+from understudy.settings.invert import check_negative
 from understudy.transfer.source_target import Target
 
 
@@ -29,6 +31,13 @@ def check_plain(option: str, prompt: str) -> None:
         raise PromptError(
             f"{option} cannot name a concept. Write it without braces. Got {prompt!r}."
         )
+
+
+def check_negative_prompt(negative: str, asked: InvertSettings) -> None:
+    """Raise PromptError for a negative prompt that names a concept, InputError for one that the
+    inversion leaves no place for."""
+    check_plain("--negative", negative)
+    check_negative(negative, asked)
 
 
 def check_concepts(work: Work, prompts: Sequence[str], concepts: Sequence[Concept]) -> None:

@@ -6,9 +6,9 @@ import dataclasses
 from typing import ClassVar
 
 from understudy.settings.families import flows
-from understudy.settings.invert import InvertSettings
+from understudy.settings.invert import Inverted, InvertSettings, check_negative
 from understudy.settings.knobs import Settings, knob
-from understudy.settings.resolve import Layers, Value
+from understudy.settings.resolve import Layers, Value, Values
 
 EDIT_METHODS = ("p2p", "pnp", "hiper", "flowedit", "flowalign", "kv-edit", "instruct")
 
@@ -48,13 +48,18 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
 }
 
 
+def _rule(values: Values, given: Values) -> Values:
+    """Without guidance a negative prompt changes nothing, so a preset's is left out."""
+    return {**values, "negative": ""} if values["guidance"] == 1 else values
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class EditSettings(Settings):
     """A photo edited by text: prompt-to-prompt, plug-and-play (pnp), HiPer, FlowEdit, FlowAlign,
     KV-Edit, or an instruction to a model that reads pictures (instruct)."""
 
     filling: ClassVar[Layers] = Layers(
-        verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS
+        verb="edit", methods=_METHODS, presets=PRESETS, counts=_COUNTS, rule=_rule
     )
 
     method: str = knob("p2p", "editing method", choices=EDIT_METHODS)
@@ -83,7 +88,7 @@ class EditSettings(Settings):
         32, "p2p, hiper: largest resolution of those self-attention maps, 16 or 32", at_least=1
     )
     feature_steps: int = knob(40, "pnp: steps that use the source's features", at_least=0)
-    negative: str = knob("", "pnp, instruct: negative prompt")
+    negative: str = knob("", "p2p, pnp, hiper, flowedit, kv-edit, instruct: negative prompt")
     inversion_steps: int = knob(
         0, "pnp: steps of the inversion; 0: as many as --steps", at_least=0, at_most=1000
     )
@@ -145,6 +150,14 @@ class EditSettings(Settings):
         at_most=10,
     )
 
+    def check_inversion(self, inverted: Inverted) -> None:
+        """Raise InputError for an inversion that leaves no place for the negative prompt.
+
+        Plug-and-play samples no source: beside a negative prompt it reads no tuned embeddings.
+        """
+        if self.method != "pnp" or inverted.method != "null-text":
+            check_negative(self.negative, inverted)
+
 
 # What inverts the photo for each method.
 INVERSIONS = {
@@ -164,4 +177,6 @@ def inversion_for(settings: EditSettings, model: str, method: str | None = None)
     usual = "direct" if flows(model) else INVERSIONS[settings.method]
     steps = settings.inversion_steps if settings.method == "pnp" else 0
     given = {"steps": steps or settings.steps, "guidance": settings.guidance}
-    return InvertSettings.filled({**given, "method": method or usual}, model)
+    method = method or usual
+    given |= {"negative": settings.negative} if method == "null-text" else {}
+    return InvertSettings.filled({**given, "method": method}, model)

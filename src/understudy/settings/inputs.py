@@ -241,6 +241,14 @@ class DragInputs(Inputs):
     into: Path | None = given(
         "The photo that --latent was made from; the change is pasted into it.", None
     )
+    other_latent: list[Path] = given(
+        "With --into: another projected subject of the photo; may be repeated, each with "
+        "--other-points.",
+        [],
+    )
+    other_points: list[str] = given(
+        "Handles and targets in the picture of that latent, as in --points; may be repeated.", []
+    )
     mask: Path | None = given("Mask of the same size; white may change.", None)
     out: Path = given("The picture to write: .png, .jpg or .webp.", Path("dragged.png"))
     film: Path | None = given("Also write a film: .gif or .mp4.", None)

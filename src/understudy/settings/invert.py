@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+from typing import ClassVar, Protocol, runtime_checkable
 
+from understudy.errors import InputError
 from understudy.settings.knobs import Settings, knob
 from understudy.settings.resolve import Layers, Value
 
@@ -33,6 +34,9 @@ class InvertSettings(Settings):
     )
     steps: int = knob(50, "inversion steps; a swap must use as many", at_least=1, at_most=1000)
     guidance: float = knob(7.5, "guidance scale of the reconstruction", at_least=0, at_most=50)
+    negative: str = knob(
+        "", "null-text: negative prompt; the embeddings are tuned from it, for edits that have it"
+    )
     inner_steps: int = knob(
         10,
         "null-text: optimiser steps per timestep; implicit: iterations per step",
@@ -57,3 +61,37 @@ class InvertSettings(Settings):
         0.25, "rf-inversion: share of the sampling steps with that control", at_least=0, at_most=1
     )
     rf_seed: int = knob(0, "rf-inversion: seed of the Gaussian noise", at_least=0)
+
+
+@runtime_checkable
+class Inverted(Protocol):
+    """An inversion, or the settings of one that is to be made."""
+
+    @property
+    def method(self) -> str:
+        """One of METHODS."""
+        ...
+
+    @property
+    def negative(self) -> str:
+        """The negative prompt that null-text inversion tunes from."""
+        ...
+
+
+def check_negative(negative: str, inverted: Inverted) -> None:
+    """Refuse a negative prompt where the inversion leaves no place for it.
+
+    Negative-prompt inversion reads the photo's prompt in the unconditional row, and null-text
+    inversion embeddings that were tuned from one negative prompt; with another in their place
+    neither gives the photo back. Raises InputError.
+    """
+    if negative and inverted.method == "negative-prompt":
+        raise InputError(
+            "negative-prompt inversion uses the photo's prompt as negative prompt and takes no "
+            'other. Invert by another method, or use --negative "".'
+        )
+    if inverted.method == "null-text" and inverted.negative != negative:
+        raise InputError(
+            f"the photo was inverted for --negative {inverted.negative!r}, but the edit has "
+            f"--negative {negative!r}. Use the same, or invert again."
+        )

@@ -96,6 +96,7 @@ class SwapSettings(Settings):
         50, "denoising steps; the photo is inverted with as many", at_least=1, at_most=1000
     )
     guidance: float = knob(7.5, "guidance scale, also of the inversion", at_least=0, at_most=50)
+    negative: str = knob("", "negative prompt; with null-text also of the inversion")
     self_output_steps: int | float = knob(
         5,
         "number or share of steps that use the source's self-attention output (phi in the paper)",
@@ -171,4 +172,6 @@ def inversion_for(settings: SwapSettings, model: str, method: str | None = None)
     unless one is named."""
     usual = "direct" if flows(model) else INVERSIONS[settings.preset]
     given = {"steps": settings.steps, "guidance": settings.guidance}
-    return InvertSettings.filled({**given, "method": method or usual}, model)
+    method = method or usual
+    given |= {"negative": settings.negative} if method == "null-text" else {}
+    return InvertSettings.filled({**given, "method": method}, model)

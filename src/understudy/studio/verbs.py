@@ -231,6 +231,8 @@ VERBS = {
                 Input("latent", FILE, "the latent of a projected photo"),
                 Input("session", FILE, "a saved drag"),
                 Input("into", PICTURE, "the projected photo, to put the edit back into"),
+                Input("other_latent", LISTED, "latents of other projected subjects of that photo"),
+                Input("other_points", TEXTS, "x,y>x,y of the points of each of them"),
                 _MASK,
                 Input("marks", FLAG, "show handles and targets in the film", default=True),
                 Input("also", TEXT, "seeds that get the same edit, such as 4,5,6"),

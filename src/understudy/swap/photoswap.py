@@ -40,6 +40,7 @@ from understudy.transfer.source_target import (
     mask_of,
     source_of,
     targets_of,
+    with_negative,
 )
 from understudy.transfer.step import StochasticNoise, SwapStep
 
@@ -68,7 +69,7 @@ def swap_steps(
         PromptError: a prompt that is too long, a word that is missing.
     """
     settings = settings or SwapSettings.filled({}, model.name)
-    source, targets = source_of(source), targets_of(targets)
+    source, targets = source_of(source), with_negative(targets, settings.negative)
     check(model, source.inversion, settings)
     for target in targets:
         model.tokenize(target.prompt)

@@ -19,7 +19,7 @@ from understudy.settings.knobs import option
 from understudy.settings.swap import COUNTS
 from understudy.swap.photoswap import blend_of, check, schedule_of
 from understudy.transfer.loop import replay_steps
-from understudy.transfer.source_target import Sources, Target, source_of, targets_of
+from understudy.transfer.source_target import Sources, Target, source_of, with_negative
 from understudy.transfer.step import StochasticNoise, SwapStep
 
 
@@ -77,7 +77,7 @@ def sweep_steps(
     """
     first, source = grid[0].settings, source_of(source)
     check(model, source.inversion, first)
-    targets = targets_of([target] * len(grid))
+    targets = with_negative([target] * len(grid), first.negative)
     return replay_steps(
         model,
         source,

@@ -8,7 +8,8 @@ that would be equal are computed once, so the target's result is the same up to 
   path is not known; its conditional row by phi, M, A and the blend's maps;
 * neither is run again where an earlier edit has kept what is read of them (`SourceFeatures`);
 * in the first step source and targets start from one latent, so their unconditional rows are one,
-  and none where the inversion has kept that noise;
+  and none where the inversion has kept that noise; not so where the targets have a negative
+  prompt, which the source does not read;
 * where the unconditional embedding is the source's own prompt, the source's two rows are one;
 * targets of one prompt whose schedules agree so far are one target, a `Branch`.
 """
@@ -41,13 +42,15 @@ class NeededRows:
 class Texts:
     """Embeddings of one step: unconditional, the source prompt's, the targets' prompts'.
 
-    one_source_row: the unconditional embedding is the source prompt's own.
+    one_source_row: the unconditional embedding is the source prompt's own. negative: the targets'
+    unconditional embedding where it is another than the source's.
     """
 
     uncond: Text
     source: Text
     targets: Text
     one_source_row: bool = False
+    negative: Text | None = None
 
 
 @dataclass(frozen=True)
@@ -163,16 +166,18 @@ def lay_out(
         one = source_cond is not None and texts.one_source_row
         source_uncond = source_cond if one else add(source[0], texts.uncond)
     shared: dict[object, int] = {}
+    uncond = texts.uncond if texts.negative is None else texts.negative
     # All runs start from the inversion's noise, so the unconditional rows of source and targets are
-    # one in the first step.
-    if first and source_uncond is not None:
+    # one in the first step, unless the targets have a negative prompt.
+    one_row = first and texts.negative is None
+    if one_row and source_uncond is not None:
         shared[0] = source_uncond
     target_uncond = list[int]()
     for branch in branches if needs.target_uncond else ():
         # phi changes the unconditional row as well, so rows with and without it differ.
-        same = 0 if first else (branch.parent, branch.swaps.self_output)
+        same = 0 if one_row else (branch.parent, branch.swaps.self_output)
         if same not in shared:
-            shared[same] = add(targets[branch.parent], texts.uncond)
+            shared[same] = add(targets[branch.parent], uncond)
         target_uncond.append(shared[same])
     target_cond = [add(targets[b.parent], texts.targets[b.members[0]]) for b in branches]
     # Rows of an earlier call are numbered on after those of this one: attention reads them from the
@@ -188,14 +193,6 @@ def lay_out(
 def rows_of(noise: Float[Tensor, "rows c h w"], rows: Sequence[int]) -> Float[Tensor, "k c h w"]:
     """Some rows of the call's result."""
     return torch.stack([noise[row] for row in rows])
-
-
-def with_scale(texts: Sequence[Text], how: Guidance, scale: float) -> tuple[Text, ...]:
-    """The texts as a network reads them that is told the guidance scale; else as they are.
-
-    All rows of a call have a scale, or none has.
-    """
-    return tuple(text.guided(scale) if how.kind == "embedded" else text for text in texts)
 
 
 def guided_targets(

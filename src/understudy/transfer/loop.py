@@ -14,21 +14,18 @@ from understudy.diffusion.flow import FlowSchedule
 from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import advance
 from understudy.diffusion.schedule import moves
-from understudy.diffusion.text import Text
 from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS
 from understudy.models.interface import DiffusionModel
 from understudy.transfer import source_target as given
 from understudy.transfer.batch_layout import (
     Branch,
     NeededRows,
-    Texts,
     alike,
     branched,
     guided_source,
     guided_targets,
     lay_out,
     members_of,
-    with_scale,
 )
 from understudy.transfer.blend import Blend, blended
 from understudy.transfer.control import SwapControl
@@ -37,6 +34,7 @@ from understudy.transfer.joint import word_blocks
 from understudy.transfer.schedule import Swaps, SwapSchedule
 from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import FreshNoise, StochasticNoise, SwapStep, around
+from understudy.transfer.texts import RunTexts
 
 
 def replay_steps(
@@ -109,29 +107,24 @@ class Replay:
         if cross_maps is None:
             pairs = [alignment(model, source.prompt, target.prompt) for target in targets]
             cross_maps = steady(model, pairs)
-        # One prompt a call: an embedding must not depend on its neighbours, not even by rounding.
-        texts = Text.cat([model.embed([t.prompt]) if t.text is None else t.text for t in targets])
         self.model, self.inversion, self.schedules = model, inversion, schedules
         self.guidance, self.blend, self.map_tokens = guidance, blend, map_tokens
-        self.how, self.reads_uncond = guidance_of(model), reads_unconditional(model, guidance)
-        # A model that reads its guidance scale needs it in every row, the source's included.
-        said = (model.embed([""]), model.embed([inversion.prompt]), texts)
-        self.empty, self.source_text, texts = with_scale(said, self.how, guidance)
+        self.how = guidance_of(model)
+        self.texts = RunTexts.of(model, inversion, targets, self.how, guidance)
+        self.reads_uncond = reads_unconditional(model, guidance, given.negative_of(targets))
         # Joint attention has no source rows that could be stored apart from the targets'.
         features = None if isinstance(model.schedule, FlowSchedule) else features
-        self.texts, self.cross_maps, self.features = texts, cross_maps, features
+        self.cross_maps, self.features = cross_maps, features
         if features is not None:
             features.claim(inversion, guidance)
         self.size = (int(inversion.noise.shape[-2]), int(inversion.noise.shape[-1]))
         self.sums = None if blend is None else blend.sums(self.size, word_blocks(model))
-        null = inversion.null_embeddings
-        self.one_source_row = null is not None and len(null) == 1 and null.equals(self.source_text)
 
         # Where the run stands: all targets begin as one branch, in the source's noise.
         self.together = True  # before the first step: source and targets are one latent
         self.latents: Tensor = inversion.noise
         self.source: Tensor | None = inversion.noise
-        self.branches = (Branch(0, tuple(range(len(texts))), Swaps(False, False, False)),)
+        self.branches = (Branch(0, tuple(range(len(targets))), Swaps(False, False, False)),)
         # Without a blend the source is needed only as long as a schedule swaps anything.
         last = inversion.steps if blend else max(plan.last for plan in schedules) + 1
         self.path = self._known_path(last)
@@ -255,20 +248,22 @@ class Replay:
         kept = None if self.features is None else self.features.first_output
         # What an edit or the inversion has kept of the first step.
         known = None if not first else self.inversion.first_output if kept is None else kept
-        guides = moving and self.reads_uncond and known is None
+        walks = self._walks(index)
+        # A negative prompt is the targets' alone: their unconditional output is another one.
+        shared = known if self.texts.negative is None else None
+        guides = moving and self.reads_uncond and shared is None
         # Where phi is swapped the unconditional row reads the source's as well.
         parts |= UNCOND if guides and "output" in parts else NOTHING
         parts |= WORDS if self.sums is not None else NOTHING
         stored = self.features is not None and bool(parts) and self.features.has(index, parts)
-        walks = self._walks(index)
         needs = NeededRows(
-            source_uncond="uncond" in parts or (guides and walks),
+            source_uncond="uncond" in parts or (guides and walks and known is None),
             source_cond=bool(parts) or walks,
             target_uncond=guides,
         )
         where = lay_out(
             needs,
-            self._texts(index),
+            self.texts.at(index),
             self.source,
             self.latents,
             self.branches,
@@ -290,11 +285,6 @@ class Replay:
         if not moving:
             return None, None
         return (
-            guided_targets(output, where, known, self.how, self.guidance),
+            guided_targets(output, where, shared, self.how, self.guidance),
             guided_source(output, where, known, self.how, self.guidance),
         )
-
-    def _texts(self, index: int) -> Texts:
-        null = self.inversion.uncond(index)
-        uncond = self.empty if null is None else null.to(self.source_text)
-        return Texts(uncond, self.source_text, self.texts, self.one_source_row)

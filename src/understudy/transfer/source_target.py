@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.text import Text
+from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import SourceFeatures
 
@@ -63,12 +64,14 @@ class Target:
             region that may change by them.
         mask: of the picture's or the latents' size, 1 = may change.
         text: embedding to use; None = that of the prompt.
+        negative: the negative prompt, one for all targets of a run.
     """
 
     prompt: str
     words: tuple[Replacement, ...] = ()
     mask: Float[Tensor, "1 1 h w"] | None = None
     text: Text | None = None
+    negative: str = ""
 
 
 Sources = Source | Inversion
@@ -95,6 +98,20 @@ def with_mask(targets: Targets, mask: Float[Tensor, "m 1 h w"] | None) -> tuple[
         return found
     each = mask.split(1) if len(mask) > 1 else [mask] * len(found)
     return tuple(replace(one, mask=own) for one, own in zip(found, each, strict=True))
+
+
+def with_negative(targets: Targets, negative: str) -> tuple[Target, ...]:
+    """The targets with a negative prompt; "" leaves them as they are."""
+    found = targets_of(targets)
+    return tuple(replace(one, negative=negative) for one in found) if negative else found
+
+
+def negative_of(targets: Sequence[Target]) -> str:
+    """The negative prompt of all targets. Raises InputError where they have several."""
+    found = sorted({target.negative for target in targets})
+    if len(found) > 1:
+        raise InputError(f"all targets of a run have one negative prompt. Got {found}.")
+    return found[0]
 
 
 def mask_of(targets: Sequence[Target]) -> Float[Tensor, "m 1 h w"] | None:
