@@ -19,8 +19,9 @@ from understudy.jobs.runner import run
 from understudy.jobs.selecting import grown
 from understudy.masks import parts
 from understudy.masks.find import find_mask
-from understudy.masks.selection import Selection
+from understudy.masks.selection import Selection, first_regions
 from understudy.models.registry import load
+from understudy.pictures import region as regions
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
 from understudy.pictures.segment import guided, segmented, total_variation
@@ -144,6 +145,22 @@ def test_selections_are_read() -> None:
     for bad in (["300,5"], ["-1,5"], ["0,0,400,10"], ["5,5,1,1"]):
         with pytest.raises(InputError, match="200 x 150"):
             Selection.of(bad).check((150, 200))
+
+
+def test_where_a_selection_is_looked_for_first() -> None:
+    size, shape = (300, 640), (128, 128)
+
+    def first(*texts: str) -> list[tuple[int, int]]:
+        return [(one.x, one.width) for one in first_regions(Selection.of(texts), size, shape)]
+
+    assert first("cat") == [(0, 300), (170, 300), (340, 300)]
+    assert first("cat", "320,20") == [(170, 300)]
+    assert first("600,20") == first("600,20", "500,200") == [(340, 300)]
+    whole = first_regions(Selection.of(["10,20", "600,200"]), size, shape)
+    assert whole == [regions.whole(size, shape)]  # no part of the photo holds both points
+    assert first_regions(Selection.of(["cat"]), (300, 400), shape) == [
+        regions.whole((300, 400), shape)
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ from understudy.pictures.region import (
     mask_box,
     parse,
     put_back,
+    tiles,
     whole,
 )
 
@@ -54,6 +55,26 @@ def test_the_whole_photo_is_covered(size: tuple[int, int], shape: tuple[int, int
     region = whole(size, shape)
     assert region.within(size) == (0, size[0], 0, size[1])
     assert abs(region.width / region.height - shape[1] / shape[0]) < 0.02
+
+
+@pytest.mark.parametrize("size", [(300, 640), (640, 300), (200, 1000), (512, 800), (90, 150)])
+@pytest.mark.parametrize("shape", [(128, 128), (96, 128)])
+def test_tiles_cover_a_long_photo_without_its_mirrored_border(
+    size: tuple[int, int], shape: tuple[int, int]
+) -> None:
+    found = tiles(size, shape)
+    scale = min(size[0] / shape[0], size[1] / shape[1])
+    stretched = max(size[0] / shape[0], size[1] / shape[1]) / scale
+    if stretched < 1.49:
+        assert found == [whole(size, shape)]
+        return
+    seen = np.zeros(size, int)
+    for region in found:
+        top, bottom, left, right = region.within(size)
+        assert (bottom - top, right - left) == region.size  # nothing beyond the photo
+        assert abs(region.width * shape[0] - region.height * shape[1]) <= max(shape)
+        seen[top:bottom, left:right] += 1
+    assert len(found) > 1 and seen.min() == 1 and seen.max() > 1  # they overlap
 
 
 def test_a_region_covers_its_box() -> None:

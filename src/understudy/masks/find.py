@@ -19,7 +19,7 @@ from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.masks import parts
 from understudy.masks.attention import Map, Seen, scaled, seen
-from understudy.masks.selection import Selection
+from understudy.masks.selection import Selection, around_box, first_regions
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
 from understudy.pictures.photo import Pixels
@@ -69,16 +69,14 @@ def _one(
     """The mask of one word, or of points or a box without a word."""
     size, shape = (pixels.shape[0], pixels.shape[1]), model.picture_size
     if not word and not selection.points and selection.box is not None:
-        return _Look(pixels, _boxed(selection, size, shape), selection, None).mask()
-    region = regions.whole(size, shape)
-    if selection.box is not None:
-        region = _boxed(selection, size, shape)
+        return _Look(pixels, around_box(selection, size, shape), selection, None).mask()
+    begins = first_regions(selection, size, shape)
     told = _Told.of(model, prompt, word)
 
     def look(at: Region) -> _Look:
         return _Look(pixels, at, selection, told.seen(model, pixels, at))
 
-    leaves = _explored(look, region, shape, CLOSER_LOOKS)
+    leaves = [leaf for one in begins for leaf in _explored(look, one, shape, CLOSER_LOOKS)]
     best = max(leaf.score for leaf in leaves)
     kept = [leaf for leaf in leaves if leaf.score == best or leaf.score >= LIKE * best > 0]
     return np.maximum.reduce([leaf.mask() for leaf in kept])
@@ -93,12 +91,6 @@ def _explored(
     near = [one for one in things if one.width < CLOSER * region.width]
     leaves = [leaf for one in near for leaf in _explored(look, one, shape, depth - 1)]
     return leaves if near and len(near) == len(things) else [here, *leaves]
-
-
-def _boxed(selection: Selection, size: tuple[int, int], shape: tuple[int, int]) -> Region:
-    """A region around the selected box."""
-    assert selection.box is not None
-    return regions.around(selection.box, size, shape)
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""What a user selects in a photo: words, points, a box. Text only; knows no model."""
+"""What a user selects in a photo: words, points, a box; and where to look for it first.
+
+Knows no model.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from understudy.errors import InputError
+from understudy.pictures import region as regions
+from understudy.pictures.region import Region
 
 
 @dataclass(frozen=True)
@@ -71,3 +76,31 @@ def _numbers(text: str) -> list[int] | None:
     if not all(part.lstrip("-").isascii() and part.lstrip("-").isdigit() for part in parts):
         return None
     return [int(part) for part in parts]
+
+
+def first_regions(
+    selection: Selection, size: tuple[int, int], shape: tuple[int, int]
+) -> list[Region]:
+    """Where a model looks first in a photo of this size (height, width).
+
+    Around the box, if there is one. Else at the whole photo; where that is far wider or taller than
+    the model's pictures (`shape`), at overlapping parts of it, because its mirrored border would
+    show subjects twice. With points, at the one part whose middle is nearest to them.
+    """
+    if selection.box is not None:
+        return [around_box(selection, size, shape)]
+    found = regions.tiles(size, shape)
+    if not selection.points or len(found) == 1:
+        return found
+    x, y = (sum(values) / len(values) for values in zip(*selection.points, strict=True))
+    middles = [abs(r.x + r.width / 2 - x) + abs(r.y + r.height / 2 - y) for r in found]
+    near = found[middles.index(min(middles))]
+    inside = all(near.x <= x < near.x + near.width and near.y <= y < near.y + near.height
+                 for x, y in selection.points)  # fmt: skip
+    return [near] if inside else [regions.whole(size, shape)]
+
+
+def around_box(selection: Selection, size: tuple[int, int], shape: tuple[int, int]) -> Region:
+    """A region around the selected box."""
+    assert selection.box is not None
+    return regions.around(selection.box, size, shape)

@@ -21,6 +21,8 @@ from understudy.pictures.photo import Pixels
 
 MARGIN = 0.35  # of the subject's longer side, on each side of it
 SMALLEST = 16  # pixels: a region must be at least so large
+NEAR = 1.5  # of the model's aspect ratio: a photo that is no further from it is seen whole
+STRIDE = 0.6  # of a region: how far the next one is along a wide or tall photo
 RIM = 0.05  # of the region: over so much of its border the edit fades out, inside the photo
 
 
@@ -90,6 +92,22 @@ def covering(box: tuple[int, int, int, int], shape: tuple[int, int]) -> Region:
 def whole(photo: tuple[int, int], shape: tuple[int, int]) -> Region:
     """The region that covers all of a photo of (height, width)."""
     return covering((0, 0, photo[1], photo[0]), shape)
+
+
+def tiles(photo: tuple[int, int], shape: tuple[int, int]) -> list[Region]:
+    """Regions that cover a photo of (height, width) and hold none of its mirrored border.
+
+    One for a photo of nearly the shape `shape`; for a wider or taller one several along its longer
+    side, the next one at most the share STRIDE of a region further.
+    """
+    scale = min(photo[0] / shape[0], photo[1] / shape[1])
+    high, wide = round(shape[0] * scale), round(shape[1] * scale)
+    if max(photo[0] / high, photo[1] / wide) <= NEAR:
+        return [whole(photo, shape)]
+    down, across = photo[0] - high, photo[1] - wide
+    count = 1 + math.ceil(max(down / high, across / wide) / STRIDE)
+    shares = [n / (count - 1) for n in range(count)]
+    return [Region(round(share * across), round(share * down), wide, high) for share in shares]
 
 
 def around(
