@@ -19,11 +19,12 @@ from understudy.jobs.runner import run
 from understudy.jobs.selecting import grown
 from understudy.masks import parts
 from understudy.masks.find import find_mask
-from understudy.masks.selection import Selection, first_regions
+from understudy.masks.selection import Selection, centred, first_regions
 from understudy.models.registry import load
 from understudy.pictures import region as regions
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
+from understudy.pictures.region import Region
 from understudy.pictures.segment import guided, segmented, total_variation
 from understudy.settings import RunSettings
 from understudy.vision.sam import load_sam
@@ -145,6 +146,17 @@ def test_selections_are_read() -> None:
     for bad in (["300,5"], ["-1,5"], ["0,0,400,10"], ["5,5,1,1"]):
         with pytest.raises(InputError, match="200 x 150"):
             Selection.of(bad).check((150, 200))
+
+
+def test_regions_are_moved_to_what_they_show() -> None:
+    left, middle, right = (Region(x, 0, 300, 300) for x in (0, 170, 340))
+    # A subject at 290 that the first has cut, and the second has whole.
+    assert centred([(left, (290.0, 150.0)), (middle, (310.0, 99.0))], (300, 640)) == [
+        Region(140, 0, 300, 300)
+    ]
+    far = centred([(left, (20.0, 150.0)), (right, (600.0, 150.0))], (300, 640))
+    assert far == [Region(0, 0, 300, 300), Region(340, 0, 300, 300)]
+    assert centred([], (300, 640)) == []
 
 
 def test_where_a_selection_is_looked_for_first() -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+import test_kv_edit
 from benchmarks.plain import Plain, plain_swap
 from flow_stub import FlowStub, photo
 from plain_edit import Plain as PlainWords
@@ -14,6 +15,7 @@ from plain_edit import plain_p2p
 from test_prompt_to_prompt import LONGER, given
 from test_swap import SCHEDULES, SOURCE, STEPS, TARGET, inverted, model_of, seeded, size_of
 from tiny import tiny_folder
+from tiny_flow import tiny_flow
 from understudy.diffusion.sampler import starting_noise
 from understudy.diffusion.text import Text
 from understudy.edit import edit_steps, flow_edit_steps
@@ -240,6 +242,25 @@ def test_flowedit_is_guided_away_from_it_on_both_sides_as_in_its_authors_code():
     refused = EditSettings.filled({"method": "flowalign", "steps": 10, "negative": "a fog"})
     with pytest.raises(InputError, match="flowalign is guided from the source prompt"):
         list(flow_edit_steps(model, latents, "a cat", "a red dog", refused))
+
+
+@pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
+@torch.no_grad()
+def test_kv_edit_reads_it_in_the_regions_rows_alone():
+    model = tiny_flow("sd35", dtype=torch.float64)
+    found = test_kv_edit.inverted(model)
+    everywhere = torch.ones(1, 1, *test_kv_edit.SIZE)  # no background: rows are read alone
+    (step,) = test_kv_edit.edited(model, found, mask=everywhere, n_max=1, negative="a bear")
+    now, (start, end) = found.path[-2:-1], found.times[-2:]
+
+    def guided(prompt: str, away: str):
+        cond, uncond = (model.predict(now, start, model.embed([one])) for one in (prompt, away))
+        return uncond + 3.0 * (cond - uncond)
+
+    ours, theirs = guided(test_kv_edit.TARGET, "a bear"), guided(test_kv_edit.SOURCE, "")
+    wanted = found.path[-1:] + (end - start) * (ours - theirs)
+    assert torch.allclose(step.target, wanted, rtol=0, atol=1e-9)
+    assert (guided(test_kv_edit.TARGET, "") - ours).abs().max() > 1e-4
 
 
 def test_the_inversion_of_an_edit_has_its_negative_prompt():

@@ -19,8 +19,14 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionPlan, Recording
 from understudy.attention.site import AttentionSite
+from understudy.diffusion.prompt_words import word_spans
 from understudy.diffusion.text import Text
+from understudy.diffusion.words import word_places
 from understudy.models.interface import DiffusionModel
+from understudy.pictures import region as regions
+from understudy.pictures.photo import Pixels
+from understudy.pictures.region import Region
+from understudy.pictures.tensors import to_tensor
 
 LEVELS = (0.3, 0.5)  # of the range of times: how noisy the photo is made
 SAMPLES = 1  # noises at each level
@@ -79,6 +85,31 @@ def seen(
             errors = (found - noise).float().square().mean(1)
             gain += errors[1] - errors[0]
     return watch.seen(gain)
+
+
+@dataclass(frozen=True)
+class Told:
+    """What the model is told: the prompt, the places of the word, the prompt without it."""
+
+    prompt: str
+    places: tuple[int, ...]
+    other: str
+
+    @classmethod
+    def of(cls, model: DiffusionModel, prompt: str, word: str) -> Told:
+        """For a word of the prompt; "" for none. Raises PromptError for one that it lacks."""
+        if not word:
+            return cls(prompt, (), prompt)
+        places = word_places(prompt, word, model.tokenize(prompt))
+        other = prompt
+        for start, end in reversed(word_spans(prompt, word)):
+            other = other[:start] + other[end:]
+        return cls(prompt, places, " ".join(other.split()))
+
+    def seen(self, model: DiffusionModel, pixels: Pixels, region: Region) -> Seen:
+        """What the model sees in a region of a photo."""
+        picture = to_tensor(regions.cut(pixels, region, model.picture_size))
+        return seen(model, picture, self.prompt, self.places, self.other)
 
 
 def scaled(values: Map) -> Map:

@@ -7,26 +7,25 @@ second time in a region around it. Knows models by their protocol.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from understudy.diffusion.prompt_words import word_spans
-from understudy.diffusion.words import word_places
 from understudy.errors import InputError
 from understudy.masks import parts
-from understudy.masks.attention import Map, Seen, scaled, seen
-from understudy.masks.selection import Selection, around_box, first_regions
+from understudy.masks.attention import Map, Seen, Told, scaled
+from understudy.masks.selection import Selection, around_box, centred, first_regions
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
 from understudy.pictures.photo import Pixels
 from understudy.pictures.region import Region
 from understudy.pictures.segment import scaled as plane_at
 from understudy.pictures.segment import segmented
-from understudy.pictures.tensors import grown, to_mask, to_tensor
+from understudy.pictures.tensors import grown, to_mask
 
 Plane = Float[np.ndarray, "_ _"]
 
@@ -51,7 +50,7 @@ def find_mask(
     """
     size = (pixels.shape[0], pixels.shape[1])
     selection.check(size)
-    if not selection.words and not selection.points and selection.box is None:
+    if selection == Selection():
         raise InputError("--select must name a word, a point or a box. Got nothing.")
     masks = [_one(model, pixels, prompt, word, selection) for word in selection.words or ("",)]
     found = np.maximum.reduce(masks)
@@ -71,15 +70,23 @@ def _one(
     if not word and not selection.points and selection.box is not None:
         return _Look(pixels, around_box(selection, size, shape), selection, None).mask()
     begins = first_regions(selection, size, shape)
-    told = _Told.of(model, prompt, word)
+    told = Told.of(model, prompt, word)
 
     def look(at: Region) -> _Look:
         return _Look(pixels, at, selection, told.seen(model, pixels, at))
 
+    if len(begins) > 1 and not selection.points:
+        firsts = [(one.region, one.middle) for one in _meant(map(look, begins)) if one.score > 0]
+        begins = centred(firsts, size) or begins
     leaves = [leaf for one in begins for leaf in _explored(look, one, shape, CLOSER_LOOKS)]
-    best = max(leaf.score for leaf in leaves)
-    kept = [leaf for leaf in leaves if leaf.score == best or leaf.score >= LIKE * best > 0]
-    return np.maximum.reduce([leaf.mask() for leaf in kept])
+    return np.maximum.reduce([leaf.mask() for leaf in _meant(leaves)])
+
+
+def _meant(looks: Iterable[_Look]) -> list[_Look]:
+    """The looks at what fits the word about as well as what fits it best."""
+    each = list(looks)
+    best = max(one.score for one in each)
+    return [one for one in each if one.score == best or one.score >= LIKE * best > 0]
 
 
 def _explored(
@@ -91,29 +98,6 @@ def _explored(
     near = [one for one in things if one.width < CLOSER * region.width]
     leaves = [leaf for one in near for leaf in _explored(look, one, shape, depth - 1)]
     return leaves if near and len(near) == len(things) else [here, *leaves]
-
-
-@dataclass(frozen=True)
-class _Told:
-    """What the model is told: the prompt, the places of the word, the prompt without it."""
-
-    prompt: str
-    places: tuple[int, ...]
-    other: str
-
-    @classmethod
-    def of(cls, model: DiffusionModel, prompt: str, word: str) -> _Told:
-        if not word:
-            return cls(prompt, (), prompt)
-        places = word_places(prompt, word, model.tokenize(prompt))
-        other = prompt
-        for start, end in reversed(word_spans(prompt, word)):
-            other = other[:start] + other[end:]
-        return cls(prompt, places, " ".join(other.split()))
-
-    def seen(self, model: DiffusionModel, pixels: Pixels, region: Region) -> Seen:
-        picture = to_tensor(regions.cut(pixels, region, model.picture_size))
-        return seen(model, picture, self.prompt, self.places, self.other)
 
 
 @dataclass(frozen=True)
@@ -144,14 +128,27 @@ class _Look:
         """How well the word fits what is seen: the mean gain of the fitting parts, times the root
         of their area in the photo."""
         assert self.seen is not None
+        if self.selection.points or not self.seen.worded or not self._fits.any():
+            return 0.0
+        side = self.region.width * float(np.sqrt(self._fits.mean()))
+        return side * float(self.seen.gain.numpy()[self._fits].mean())
+
+    @property
+    def middle(self) -> tuple[float, float]:
+        """The centroid of the fitting parts, x and y in the photo."""
+        rows, columns = np.nonzero(self._fits)
+        height, width = self._fits.shape
+        across, down = self.region.width / width, self.region.height / height
+        x, y = (float(one.mean()) + 0.5 for one in (columns, rows))
+        return self.region.x + x * across, self.region.y + y * down
+
+    @cached_property
+    def _fits(self) -> Bool[np.ndarray, "_ _"]:
+        """The cells of the parts that the word fits; none where nothing is hot."""
+        assert self.seen is not None
         heat = self._heat().numpy()
         cells = heat > MIDDLE
-        if self.selection.points or not self.seen.worded or not cells.any():
-            return 0.0
-        gain = self.seen.gain.numpy()
-        fits = parts.fitting(cells, gain, heat)
-        side = self.region.width * float(np.sqrt(fits.mean()))
-        return side * float(gain[fits].mean())
+        return parts.fitting(cells, self.seen.gain.numpy(), heat) if cells.any() else cells
 
     def closer(self, shape: tuple[int, int]) -> list[Region]:
         """A region around each thing that may be meant, the hottest first; one for points."""

@@ -6,7 +6,7 @@ Knows no model.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from understudy.errors import InputError
 from understudy.pictures import region as regions
@@ -98,6 +98,24 @@ def first_regions(
     inside = all(near.x <= x < near.x + near.width and near.y <= y < near.y + near.height
                  for x, y in selection.points)  # fmt: skip
     return [near] if inside else [regions.whole(size, shape)]
+
+
+def centred(
+    seen: Sequence[tuple[Region, tuple[float, float]]], size: tuple[int, int]
+) -> list[Region]:
+    """Regions moved, within a photo of this size, so that what was seen is in their middle.
+
+    seen: each region with the x and y of what is in it. A subject that two regions have cut is then
+    whole in both; of regions that come to lie within a quarter of their side one is left.
+    """
+    found: list[Region] = []
+    for region, (x, y) in seen:
+        left = min(max(0, round(x - region.width / 2)), size[1] - region.width)
+        top = min(max(0, round(y - region.height / 2)), size[0] - region.height)
+        apart = [max(abs(left - one.x), abs(top - one.y)) for one in found]
+        if not apart or min(apart) > min(region.size) / 4:
+            found.append(replace(region, x=left, y=top))
+    return found
 
 
 def around_box(selection: Selection, size: tuple[int, int], shape: tuple[int, int]) -> Region:
