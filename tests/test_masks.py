@@ -167,8 +167,9 @@ def test_where_a_selection_is_looked_for_first() -> None:
 
     assert first("cat") == [(0, 300), (170, 300), (340, 300)]
     assert first("cat", "320,20") == [(170, 300)]
-    assert first("600,20") == first("600,20", "500,200") == [(340, 300)]
-    whole = first_regions(Selection.of(["10,20", "600,200"]), size, shape)
+    assert first("cat", "600,20") == first("cat", "600,20", "500,200") == [(340, 300)]
+    assert first("cat", "200,20", "230,90") == [(66, 300)]
+    whole = first_regions(Selection.of(["cat", "10,20", "600,200"]), size, shape)
     assert whole == [regions.whole(size, shape)]  # no part of the photo holds both points
     assert first_regions(Selection.of(["cat"]), (300, 400), shape) == [
         regions.whole((300, 400), shape)

@@ -83,20 +83,23 @@ def first_regions(
 ) -> list[Region]:
     """Where a model looks first in a photo of this size (height, width).
 
-    Around the box, if there is one. Else at the whole photo; where that is far wider or taller than
-    the model's pictures (`shape`), at overlapping parts of it, because its mirrored border would
-    show subjects twice. With points, at the one part whose middle is nearest to them.
+    Around the box, if there is one. Else at the whole photo. For a word in a photo that is far
+    wider or taller than the model's pictures (`shape`): at overlapping parts of it, because its
+    mirrored border would show subjects twice; with points at one part that has them in its middle.
     """
     if selection.box is not None:
         return [around_box(selection, size, shape)]
     found = regions.tiles(size, shape)
-    if not selection.points or len(found) == 1:
+    if not selection.words or len(found) == 1:
+        return [regions.whole(size, shape)]
+    if not selection.points:
         return found
     x, y = (sum(values) / len(values) for values in zip(*selection.points, strict=True))
-    middles = [abs(r.x + r.width / 2 - x) + abs(r.y + r.height / 2 - y) for r in found]
-    near = found[middles.index(min(middles))]
-    inside = all(near.x <= x < near.x + near.width and near.y <= y < near.y + near.height
-                 for x, y in selection.points)  # fmt: skip
+    (near,) = centred([(found[0], (x + 0.5, y + 0.5))], size)
+    inside = all(
+        near.x <= px < near.x + near.width and near.y <= py < near.y + near.height
+        for px, py in selection.points
+    )
     return [near] if inside else [regions.whole(size, shape)]
 
 

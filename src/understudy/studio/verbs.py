@@ -30,7 +30,7 @@ from understudy.settings.project import ProjectSettings
 # Kinds of inputs. The page sends ids of files and names of concepts, never paths.
 PROMPT, TEXT, TEXTS, FLAG, COUNT = "prompt", "text", "texts", "flag", "count"
 PICTURE, PICTURES, FILE, CONCEPTS, SWAPS = "picture", "pictures", "file", "concepts", "swaps"
-LISTED = "listed"  # pictures that the verb takes one by one, not as a folder
+LISTED = "listed"  # files that the verb takes one by one, not as a folder
 GENERATOR, NAME, POINTS, CHECKPOINT = "generator", "name", "points", "checkpoint"
 HIDDEN = {"sign_key"}  # settings that name files of the server
 
