@@ -71,11 +71,12 @@ def attend(
     if plan.features is not None:
         outputs = {row: out[computed.index(flows.output[row])] for row in plan.features.output}
         _store(ask, plan.features, site, outputs)
-    if computed == everyone:
-        return out
-    return torch.stack(
-        [out[computed.index(r)] if r < rows else ask.of_stored(r, "output") for r in flows.output]
-    )
+    if computed != everyone:
+        outs = flows.output
+        out = torch.stack(
+            [out[computed.index(r)] if r < rows else ask.of_stored(r, "output") for r in outs]
+        )
+    return out if plan.tokens is None else plan.tokens.read(out, features, layer)
 
 
 def _plain(

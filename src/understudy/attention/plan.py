@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.attention.site import AttentionSite
+from understudy.attention.tokens import TokensOf
 
 LEAST = 1e-12  # a factor on a word's attention in a joint layer, in the place of 0
 Rows = tuple[int, ...]
@@ -233,6 +234,7 @@ class AttentionPlan:
         all_queries: whether text and reference queries of a joint layer follow the plan, too.
         record: maps wanted from this layer, or None.
         stored: rows of earlier calls; features: rows wanted later, or None.
+        tokens: which tokens of a self-attention layer read other rows' in the end, or None.
     """
 
     output_from: Rows | Segments | None = None
@@ -247,6 +249,7 @@ class AttentionPlan:
     record: Recording | None = None
     stored: tuple[StoredRow, ...] = ()
     features: FeatureRequest | None = None
+    tokens: TokensOf | None = None
 
     @classmethod
     def maps(cls, map_from: Rows | None, output_from: Rows | None = None) -> AttentionPlan:

@@ -16,7 +16,7 @@ from torch import Tensor, no_grad
 from understudy.concept import applied
 from understudy.errors import InputError
 from understudy.files.cache import Cache
-from understudy.generate import generate
+from understudy.jobs.comparison import drawn_of, scorer_of
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import recipe_of, write_edited
@@ -34,22 +34,20 @@ from understudy.jobs.words import check_negative_prompt
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.tensors import to_pixels
-from understudy.settings import GenerateSettings, InvertSettings, RunSettings, SwapSettings
+from understudy.settings import InvertSettings, RunSettings, SwapSettings
 from understudy.settings.inputs import SwapInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
-from understudy.swap.limits import limits_of
+from understudy.swap.appearance import appearance_of
 from understudy.swap.photoswap import framed, parts_read
-from understudy.swap.schedule_search import ScheduleSearch, candidates
-from understudy.swap.scorer import scorer_for
+from understudy.swap.schedule_search import candidates
 from understudy.swap.where import old_subject
 from understudy.transfer.step import SwapStep
 from understudy.transfer.texts import check_read
 
 EACH = "each"  # of --region: each swap in a region of its own
 FOUND = ("nothing", "inversion", "features")  # in the cache, from least to most
-DRAWN, DRAWING_STEPS = 2, 20  # pictures of the concept, where no photos of it are given
 
 
 def swap(
@@ -203,8 +201,9 @@ def swapped(
 ) -> Events[Swapped]:
     """Invert the source and swap, with the concepts applied to the model.
 
-    photos: of the concept; the search compares candidates with them. Without them the model draws
-    the concept. cache: of inversions and features; None keeps nothing.
+    photos: of the concept; the search compares candidates with them, and refining takes its looks
+    from them. Without them the model draws the concept. cache: of inversions and features; None
+    keeps nothing.
     """
     check_read(model, settings.guidance, settings.negative)
     room = settings.features if cache is not None else 0
@@ -237,13 +236,18 @@ def replaced(
     photos: Float[Tensor, "n 3 h w"] | None = None,
 ) -> Events[Swapped]:
     """Swap in an inverted source. The concepts must be applied; the rest is as in `swapped`."""
-    search = schedule_search(model, settings, source, subjects, photos)
+    shown = None
+    if settings.appearance_steps and source.picture is not None and len(subjects.words) == 1:
+        photos = drawn_of(model, settings, subjects) if photos is None else photos
+        shown = appearance_of(model, photos, subjects.replacements[0].phrase)
+    search = scorer_of(model, settings, source, subjects, photos) if settings.budget else None
     steps = swap_steps(
         model,
         found.source(source.picture, source.subject),
         subjects.wanted(source.mask),
         settings,
         search=search,
+        appearance=shown,
     )
     last = yield from watched(
         steps, "Swapping", kept=lambda: found.kept, picture=lambda step: decoded(model, step.clean)
@@ -254,41 +258,6 @@ def replaced(
     picture = framed(model, whole, picture, last, settings, source.mask, (target,)).cpu()
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
-
-
-def schedule_search(
-    model: DiffusionModel,
-    settings: SwapSettings,
-    source: InputPicture,
-    subjects: SwapSubjects,
-    photos: Float[Tensor, "n 3 h w"] | None,
-) -> ScheduleSearch | None:
-    """What compares candidates with the concept and with the photo; None where nothing can, or
-    nothing is to be chosen. The concepts must be applied."""
-    return scorer_of(model, settings, source, subjects, photos) if settings.budget else None
-
-
-def scorer_of(
-    model: DiffusionModel,
-    settings: SwapSettings,
-    source: InputPicture,
-    subjects: SwapSubjects,
-    photos: Float[Tensor, "n 3 h w"] | None,
-) -> ScheduleSearch | None:
-    """The scorer of pictures of this cast in this photo; None where there is none."""
-    scorer = scorer_for(model)
-    if scorer is None or source.picture is None or len(subjects.replacements) != 1:
-        return None
-    if photos is None:
-        drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=settings.guidance)
-        prompts, seeds = (
-            [f"a photo of a {subjects.replacements[0].phrase}"] * DRAWN,
-            list(range(DRAWN)),
-        )
-        photos = generate(model, prompts, seeds, drawing).cpu()
-    masked = source.mask is not None
-    weight = limits_of(settings.outline, subjects.replacements, masked=masked).layout
-    return ScheduleSearch(scorer, scorer.identity(photos), source.picture, weight)
 
 
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:

@@ -11,6 +11,7 @@ from understudy.concept import applied
 from understudy.errors import InputError
 from understudy.files.cache import Cache
 from understudy.invert.source import Parts
+from understudy.jobs.comparison import scorer_of
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
 from understudy.jobs.results import recipe_of, write_edited
@@ -22,7 +23,7 @@ from understudy.jobs.source import (
     source_of,
 )
 from understudy.jobs.subjects import SwapSubjects, checked_swap
-from understudy.jobs.swap import located, scorer_of
+from understudy.jobs.swap import located
 from understudy.jobs.words import check_negative_prompt
 from understudy.jobs.work import Work, decoded
 from understudy.models.interface import DiffusionModel

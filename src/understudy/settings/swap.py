@@ -47,6 +47,7 @@ _PUBLISHED: dict[str, Value] = {
     "paste": False,
     "eta": 0.0,
     "refine_steps": 0,
+    "appearance_steps": 0,
 }
 PRESETS: dict[str, dict[str, Value]] = {
     "best": {},
@@ -79,7 +80,7 @@ def _rule(values: Values, given: Values) -> Values:
         found["budget"] = 0
     if not values["blend"]:
         found["paste"] = False
-        found["refine_steps"] = 0
+        found["refine_steps"] = found["appearance_steps"] = 0
     return found
 
 
@@ -88,7 +89,10 @@ class SwapSettings(Settings):
     """Photoswap (Gu et al. 2023): for how many first steps each feature is the source's."""
 
     filling: ClassVar[Layers] = Layers(
-        verb="swap", presets={"": PRESETS}, counts=(*COUNTS, "refine_steps"), rule=_rule
+        verb="swap",
+        presets={"": PRESETS},
+        counts=(*COUNTS, "refine_steps", "appearance_steps"),
+        rule=_rule,
     )
 
     preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
@@ -119,6 +123,13 @@ class SwapSettings(Settings):
         30,
         "number or share of steps that are repeated at the end, from the swapped picture with "
         "fresh noise and without the source (SDEdit); 0: none",
+        at_least=0,
+        share=True,
+    )
+    appearance_steps: int | float = knob(
+        0,
+        "number or share of steps, the first of the repeated ones, in which the new subject's "
+        "self-attention reads pictures of it (cross-image attention); 0: none",
         at_least=0,
         share=True,
     )

@@ -27,6 +27,7 @@ class Limits:
         missed: share of the side within which strong changes of colour that touch the subjects
             count as parts of them that the masks missed; 0 = none does.
         held: share of the steps of refining that take A from the source; see `refine.py`.
+        posed: whether refining may begin with the photo, whose pose it keeps; see `refine.py`.
         layout: how many points of identity a point of layout is worth in the choice of a candidate.
     """
 
@@ -37,14 +38,31 @@ class Limits:
     leaves: float | None
     missed: float
     held: float
+    posed: bool
     layout: float
 
 
 SAME = Limits(
-    rim=1, reach=1, old_edge=0.03, new_edge=0.02, leaves=0.03, missed=0.0, held=0.6, layout=1.6
+    rim=1,
+    reach=1,
+    old_edge=0.03,
+    new_edge=0.02,
+    leaves=0.03,
+    missed=0.0,
+    held=0.6,
+    posed=True,
+    layout=1.6,
 )
 OTHER = Limits(
-    rim=2, reach=4, old_edge=0.045, new_edge=0.035, leaves=None, missed=0.06, held=0.0, layout=0.8
+    rim=2,
+    reach=4,
+    old_edge=0.045,
+    new_edge=0.035,
+    leaves=None,
+    missed=0.06,
+    held=0.0,
+    posed=False,
+    layout=0.8,
 )
 
 

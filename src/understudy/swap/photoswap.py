@@ -25,10 +25,11 @@ from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.difference import difference_mask, differences
 from understudy.swap.limits import Limits, limits_of
-from understudy.swap.refine import refine_count, refined_steps
+from understudy.swap.refine import appearance_count, refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.swap.subjects import source_places, subjects_named, target_places
 from understudy.swap.where import BothSubjects, may_change, old_subject
+from understudy.transfer.appearance import Appearance
 from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
@@ -55,6 +56,7 @@ def swap_steps(
     settings: SwapSettings | None = None,
     *,
     search: ScheduleSearch | None = None,
+    appearance: Appearance | None = None,
 ) -> Iterator[SwapStep]:
     """Swap the subjects of an inverted photo, a step at a time, for one or several targets.
 
@@ -62,6 +64,7 @@ def swap_steps(
         source: the photo, inverted by this model with the concepts applied.
         targets: prompts, with the subjects' words where `settings.blend` needs them.
         search: chooses phi, M and A if the settings have a budget for it.
+        appearance: pictures of the new subject, for `settings.appearance_steps`.
 
     Raises:
         InputError: the inversion is another model's or has another number of steps or guidance; a
@@ -88,7 +91,7 @@ def swap_steps(
             blend=blend,
             stochastic=stochastic,
         )
-    return _finished(model, source, targets, settings, steps, search)
+    return _finished(model, source, targets, settings, steps, search, appearance)
 
 
 def _finished(
@@ -98,6 +101,7 @@ def _finished(
     settings: SwapSettings,
     steps: Iterator[SwapStep],
     search: ScheduleSearch | None,
+    appearance: Appearance | None,
 ) -> Iterator[SwapStep]:
     """The steps, the refining ones after them, and in the last of all one candidate a target."""
     count = 1 if search is None else len(candidates(settings, len(targets)))
@@ -109,15 +113,20 @@ def _finished(
         yield replace(step, total=settings.steps + more)
     if not more or step is None:
         return
-    wanted = [targets[number // count] for number in step.targets]
+    wanted, limits = (
+        [targets[number // count] for number in step.targets],
+        _limits(targets, settings),
+    )
     for again in refined_steps(
         model,
         source,
         replace(step, mask=_narrowed(model, source, step, wanted, settings)),
         wanted,
         settings,
-        held=_limits(targets, settings).held,
+        held=limits.held,
         noises=1 if search is None else REDRAWN,
+        appearance=appearance if appearance_count(settings) else None,
+        posed=limits.posed,
     ):
         last = again.index == again.total - 1
         if last and search is not None:
@@ -151,6 +160,7 @@ def swap(
     settings: SwapSettings | None = None,
     *,
     search: ScheduleSearch | None = None,
+    appearance: Appearance | None = None,
 ) -> Float[Tensor, "k 3 h w"]:
     """The swapped pictures, one a target. See `swap_steps`.
 
@@ -159,7 +169,7 @@ def swap(
     settings = settings or SwapSettings.filled({}, model.name)
     source, targets = source_of(source), targets_of(targets)
     settings.check_place(mask_of(targets) is not None)
-    *_, last = swap_steps(model, source, targets, settings, search=search)
+    *_, last = swap_steps(model, source, targets, settings, search=search, appearance=appearance)
     with torch.no_grad():
         swapped = model.decode(last.target)
     return framed(model, source, swapped, last, settings, mask_of(targets), targets)

@@ -6,7 +6,9 @@ noise is added to the swapped latents, and the target prompt removes it (SDEdit,
 arXiv:2108.01073). Drawn freely the subject may lose its pose again. Where it is of the old one's
 class, the first of these steps take the cross-attention maps from the source (A of Photoswap): they
 say where the subject's parts are, and nothing of their colours, which self-attention maps bring
-back. Knows models through their protocol.
+back. The first steps also read pictures of the new subject (transfer/appearance.py), which gives
+each part its colours. With them a row can begin with the photo itself, whose pose it then keeps.
+Knows models through their protocol.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
+from understudy.transfer.appearance import Appearance, AppearanceRows
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
 from understudy.transfer.schedule import SwapSchedule
@@ -43,6 +46,13 @@ def held_count(settings: SwapSettings, held: float) -> int:
     return round(held * refine_count(settings))
 
 
+def appearance_count(settings: SwapSettings) -> int:
+    """How many of them, the first ones, read pictures of the new subject."""
+    wanted = settings.appearance_steps
+    count = round(wanted * settings.steps) if isinstance(wanted, float) else wanted
+    return min(count, refine_count(settings))
+
+
 @torch.no_grad()
 def refined_steps(
     model: DiffusionModel,
@@ -53,6 +63,8 @@ def refined_steps(
     *,
     held: float = 0.0,
     noises: int = 1,
+    appearance: Appearance | None = None,
+    posed: bool = False,
 ) -> Iterator[SwapStep]:
     """Repeat the last steps of a swap, a step at a time.
 
@@ -63,12 +75,22 @@ def refined_steps(
         held: share of these steps, the first ones, that take A from the source.
         noises: how many times each row is drawn, with other noise. The rows of one target follow
             each other, and carry its number in `SwapStep.targets`.
+        appearance: pictures of the new subject, which its place reads in the first
+            `appearance_count` steps.
+        posed: with an appearance, the first of the rows of each target begins with the photo and
+            not with the swapped picture, and the old subject's place alone reads.
     """
     count, inversion = refine_count(settings), source.inversion
     step = swapped.rows([row for row in range(len(targets)) for _ in range(noises)])
-    begin, shape = settings.steps - count, step.target.shape[1:]
-    seeds = [settings.noise_seed + AGAIN + number for number in range(2 * noises)]
-    first, later = (tuple(part) * len(targets) for part in (seeds[:noises], seeds[noises:]))
+    begin, old = settings.steps - count, source.subject
+    photo = inversion.clean if posed and old is not None and appearance is not None else None
+    shown = _shown(model, appearance, None if photo is None else old, step, settings)
+    # Rows that begin with the photo differ by their noise alone.
+    rows, groups = (noises, len(targets)) if photo is None else (len(step.target), 1)
+    step = step if photo is None else _from_photo(step, photo, noises)
+    seeds = [settings.noise_seed + AGAIN + number for number in range(2 * rows)]
+    first, later = tuple(seeds[:rows]) * groups, tuple(seeds[rows:]) * groups
+    shape = step.target.shape[1:]
     noise = starting_noise(first, (shape[0], shape[1], shape[2]), like=model)
     latents = model.schedule.noised(step.target, noise, inversion.times[begin])
     path = _path(model, inversion, swapped.source, noise[:1])
@@ -83,7 +105,7 @@ def refined_steps(
         blend=_around(step.mask, path),
         stochastic=StochasticNoise(settings.eta, settings.temperature, first[0], later),
     )
-    run.begin_at(begin, latents, path)
+    run.begin_at(begin, latents, path, shown)
     for index in range(begin, settings.steps):
         yield replace(
             run.step(index),
@@ -91,6 +113,28 @@ def refined_steps(
             total=settings.steps + count,
             targets=step.targets,
         )
+
+
+def _from_photo(step: SwapStep, clean: Float[Tensor, "1 c h w"], noises: int) -> SwapStep:
+    """The step, the first of each `noises` rows with the photo's latents."""
+    rows = [clean if row % noises == 0 else one for row, one in enumerate(step.target.split(1))]
+    return replace(step, target=torch.cat([row.to(step.target) for row in rows]))
+
+
+def _shown(
+    model: DiffusionModel,
+    appearance: Appearance | None,
+    old: Float[Tensor, "1 1 h w"] | None,
+    step: SwapStep,
+    settings: SwapSettings,
+) -> AppearanceRows | None:
+    """The pictures' rows, read in the old subject's place, or wherever a row may change."""
+    where = old if old is not None or step.mask is None else step.mask.amax(0, keepdim=True)
+    if appearance is None or where is None:
+        return None
+    begin = settings.steps - refine_count(settings)
+    steps = range(begin, begin + appearance_count(settings))
+    return AppearanceRows(model, appearance, where, steps, settings.noise_seed)
 
 
 def _path(

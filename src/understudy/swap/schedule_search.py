@@ -25,7 +25,8 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
 from understudy.swap.limits import SAME
-from understudy.swap.refine import held_count, refine_count
+from understudy.swap.refine import appearance_count, held_count, refine_count
+from understudy.transfer.appearance import MOST
 from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
@@ -219,9 +220,8 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
         rows += halves * len(branches) * targets
     again = min(len(found), FINALISTS) * REDRAWN
-    return (
-        rows + held_count(settings, SAME.held) + halves * refine_count(settings) * again * targets
-    )
+    rows += held_count(settings, SAME.held) + MOST * appearance_count(settings)
+    return rows + halves * refine_count(settings) * again * targets
 
 
 def _repeated(blend: Blend, count: int) -> Blend:

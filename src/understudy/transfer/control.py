@@ -12,6 +12,7 @@ from understudy.attention.plan import AttentionPlan, CrossMix, Recording
 from understudy.attention.site import AttentionSite
 from understudy.device_copies import chosen
 from understudy.invert.source import Parts, SourceFeatures
+from understudy.transfer.appearance import AppearanceRows
 from understudy.transfer.batch_layout import BatchLayout, Branch
 from understudy.transfer.blend import MapSums
 from understudy.transfer.joint import joint_plan
@@ -27,6 +28,7 @@ class SwapControl:
     sums: where the maps of the blend's words go; None = no maps are recorded.
     features: where the source's rows come from if they are stored, and go to if not.
     index, parts: of the step, and what of the source it reads.
+    appearance: pictures in the call whose tokens the targets read; None = there are none.
     """
 
     layout: BatchLayout
@@ -37,6 +39,7 @@ class SwapControl:
     features: SourceFeatures | None = None
     index: int = 0
     parts: Parts = frozenset()
+    appearance: AppearanceRows | None = None
 
     def plan(self, site: AttentionSite) -> AttentionPlan | None:
         """What passes between the rows in this layer."""
@@ -79,7 +82,10 @@ class SwapControl:
             # maps hold texture rather than layout.
             elif branch.swaps.self_map and site.cells <= self.map_tokens:
                 maps[where.target_cond[number]] = where.source_cond
-        return AttentionPlan.maps(where.pointing(maps), where.pointing(outputs))
+        plan = AttentionPlan.maps(where.pointing(maps), where.pointing(outputs))
+        if self.appearance is None:
+            return plan
+        return replace(plan, tokens=self.appearance.tokens(site, where, self.index))
 
     def _crossed(self) -> dict[int, CrossMix]:
         found: dict[int, CrossMix] = {}

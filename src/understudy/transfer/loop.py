@@ -17,6 +17,7 @@ from understudy.diffusion.schedule import moves
 from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS
 from understudy.models.interface import DiffusionModel
 from understudy.transfer import source_target as given
+from understudy.transfer.appearance import AppearanceRows
 from understudy.transfer.batch_layout import (
     Branch,
     NeededRows,
@@ -130,17 +131,20 @@ class Replay:
         self.path = self._known_path(last)
         self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
         self.walked, self.needed = [inversion.noise], last  # needed: steps that read the source
+        self.appearance: AppearanceRows | None = None
 
     def begin_at(
         self,
         index: int,
         latents: Float[Tensor, "k c h w"],
         path: Float[Tensor, "n_1 c h w"] | None,
+        appearance: AppearanceRows | None = None,
     ) -> None:
         """Start in step `index`, each target from latents of its own.
 
         path: the source's latents before each step and after the last; None if nothing reads them.
         """
+        self.appearance = appearance
         self.together, self.latents, self.path = False, latents, path
         self.source = None if path is None else path[index : index + 1]
         self.alike = list(range(len(latents)))
@@ -255,32 +259,29 @@ class Replay:
         # Where phi is swapped the unconditional row reads the source's as well.
         parts |= UNCOND if guides and "output" in parts else NOTHING
         parts |= WORDS if self.sums is not None else NOTHING
-        stored = self.features is not None and bool(parts) and self.features.has(index, parts)
+        sums, features, shown = self.sums, self.features, self.appearance
+        stored = features is not None and bool(parts) and features.has(index, parts) and not walks
         needs = NeededRows(
             source_uncond="uncond" in parts or (guides and walks and known is None),
             source_cond=bool(parts) or walks,
             target_uncond=guides,
         )
         where = lay_out(
-            needs,
-            self.texts.at(index),
-            self.source,
-            self.latents,
-            self.branches,
-            first=first,
-            stored=stored and not walks,
-        )
+            needs, self.texts.at(index), self.source, self.latents, self.branches,
+            first=first, stored=stored,
+        )  # fmt: skip
+        where = where if shown is None else shown.added(where, index, start)
         maps = self.cross_maps(index) if "cross" in parts else ()
         control = SwapControl(
-            where, self.branches, maps, self.map_tokens, self.sums, self.features, index, parts
+            where, self.branches, maps, self.map_tokens, sums, features, index, parts, shown
         )
         output = self.model.predict(where.latents, start, where.text, control)
-        if self.sums is not None:
-            self.sums.close_step()
-        if self.features is not None and where.source_cond is not None and not where.stored:
-            self.features.close_step(index, parts)
+        if sums is not None:
+            sums.close_step()
+        if features is not None and where.source_cond is not None and not where.stored:
+            features.close_step(index, parts)
             if index == 0 and where.source_uncond is not None:
-                self.features.first_output = output[where.source_uncond][None]
+                features.first_output = output[where.source_uncond][None]
         # Between equal noise levels the call only records attention.
         if not moving:
             return None, None
