@@ -11,8 +11,9 @@ import torch.nn.functional as F
 from benchmarks.plain import TARGET_C, TARGET_U, Plain, PlainProcessor
 from test_refine import MASK, SETTINGS, STEPS, WANTED
 from test_swap import SOURCE, TARGET, model_of, null_text
-from understudy.attention.attend import Projections, attend
+from understudy.attention.attend import attend
 from understudy.attention.plan import AttentionPlan
+from understudy.attention.projections import Projections
 from understudy.attention.site import AttentionSite
 from understudy.attention.tokens import TokensOf
 from understudy.diffusion.sampler import drawn, noise_streams, starting_noise

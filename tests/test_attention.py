@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from understudy.attention.attend import Projections, attend
+from understudy.attention.attend import attend
 from understudy.attention.plan import AttentionPlan, CrossMix, Recording, Segments, StoredRow
+from understudy.attention.projections import Projections
 from understudy.attention.site import AttentionSite
 
 HEADS, WIDTH, QUERIES, TOKENS, ROWS = 2, 8, 9, 5, 4

@@ -27,26 +27,11 @@ from understudy.attention.plan import (
     Segments,
     StoredRow,
 )
+from understudy.attention.projections import Projections, join_heads, split_heads
 from understudy.attention.site import AttentionSite
 from understudy.device_copies import chosen
 
 Part = Literal["output", "query", "key", "value"]
-
-
-@dataclass(frozen=True)
-class Projections:
-    """The learnt parts of an attention layer, and its number of heads.
-
-    query and out act on the features "r n channels", key and value on the context "r k width".
-    scale: factor on q k^T, normally head_width ** -0.5.
-    """
-
-    query: Callable[[Tensor], Tensor]
-    key: Callable[[Tensor], Tensor]
-    value: Callable[[Tensor], Tensor]
-    out: Callable[[Tensor], Tensor]
-    heads: int
-    scale: float
 
 
 def attend(
@@ -286,13 +271,3 @@ def check_pointers(what: str, given: Rows | None, rows: int, known: int) -> None
 def columns_of(maps: Float[Tensor, "*rows n"], columns: Sequence[int]) -> Float[Tensor, "*rows k"]:
     """Some columns of maps, without a list of indices that would be copied to the device."""
     return torch.stack([maps[..., column] for column in columns], dim=-1)
-
-
-def split_heads(x: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "b heads n d"]:
-    """Heads of queries, keys or values."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
-
-
-def join_heads(x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b n c"]:
-    """The inverse of `split_heads`."""
-    return x.transpose(1, 2).flatten(2)

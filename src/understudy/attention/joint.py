@@ -21,9 +21,10 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.attention.attend import check_pointers, columns_of, join_heads, split_heads
+from understudy.attention.attend import check_pointers, columns_of
 from understudy.attention.background import biases, check_background, exchanged
 from understudy.attention.plan import AttentionPlan, LogitMix, Rows, Segments, StoredRow
+from understudy.attention.projections import join_heads, split_heads
 from understudy.attention.site import AttentionSite
 from understudy.device_copies import chosen, on_device, put_rows
 

@@ -8,17 +8,14 @@ there. Here only a subject's tokens do so, and they go on reading the background
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from understudy.attention.projections import Projections, join_heads, split_heads
 from understudy.device_copies import chosen
-
-if TYPE_CHECKING:
-    from understudy.attention.attend import Projections
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,11 +55,9 @@ class TokensOf:
             (layer.key, context),
             (layer.value, context),
         )
-        q, k, v = (
-            project(of).unflatten(-1, (layer.heads, -1)).transpose(1, 2) for project, of in given
-        )
+        q, k, v = (split_heads(project(of), layer.heads) for project, of in given)
         mixed = F.scaled_dot_product_attention(q, k, v, scale=layer.scale)
-        found = layer.out(mixed.transpose(1, 2).flatten(2))
+        found = layer.out(join_heads(mixed))
         new = chosen(out, self.rows).index_copy(1, self.inside, found.to(out))
         rows = list(out)
         for row, value in zip(self.rows, new, strict=True):

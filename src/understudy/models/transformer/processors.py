@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from understudy.attention.attend import join_heads
 from understudy.attention.joint import Projected, attend_joint
+from understudy.attention.projections import join_heads
 from understudy.attention.site import AttentionSite
 from understudy.models.transformer.calls import Calls
 

@@ -15,8 +15,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from understudy.attention.attend import Projections, attend
+from understudy.attention.attend import attend
 from understudy.attention.plan import AttentionControl
+from understudy.attention.projections import Projections
 from understudy.attention.site import AttentionSite, Kind
 from understudy.device_copies import sent
 from understudy.diffusion.schedule import Time
