@@ -22,9 +22,10 @@ from understudy.learn.dreambooth import whole_model
 from understudy.learn.latent_cache import LatentCache, encode_photos
 from understudy.learn.lora import low_rank
 from understudy.learn.optimiser import adamw
-from understudy.learn.textual_inversion import embedding_tables, new_words
+from understudy.learn.textual_inversion import new_words
 from understudy.learn.trainable import Trainable
 from understudy.learn.training import Trainer, TrainOptions
+from understudy.models.word_tables import word_tables
 
 # The tests' modules find each other by name.
 sys.path.append(str(Path(__file__).parent.parent / "tests"))
@@ -119,7 +120,7 @@ def _plain(task: Task, model: Any, parameters: Any) -> Callable[[], None]:
 
 
 def _plain_words(task: Task, model: Any) -> Callable[[], None]:
-    ((_, table),) = embedding_tables(model).items()
+    (table,) = (found.table for found in word_tables(model).values())
     table.weight.requires_grad_(True)
     weights = {"table": cast(nn.Parameter, table.weight)}
     optimiser = adamw(weights, learning_rate=RATE, weight_decay=DECAY)
