@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 from pathlib import Path
@@ -13,6 +14,14 @@ import pictures
 from benchmarks import cases
 from benchmarks.rows import Row, Rows, Spread, keep_sheet, spreads
 from understudy.pictures import photo
+
+ROOT = Path(__file__).parent.parent
+SCRIPTS = [file for folder in ("benchmarks", "training") for file in (ROOT / folder).glob("*.py")]
+
+
+@pytest.mark.parametrize("file", sorted(SCRIPTS), ids=lambda file: file.stem)
+def test_every_script_finds_what_it_imports(file: Path) -> None:
+    importlib.import_module(f"{file.parent.name}.{file.stem}")
 
 
 def test_a_case_is_measured_once_for_each_model(tmp_path: Path) -> None:
