@@ -9,28 +9,33 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.plain import TARGET_C, TARGET_U, Plain, PlainProcessor
+from plain_refining import refined_plainly
 from test_refine import MASK, SETTINGS, STEPS, WANTED
 from test_swap import SOURCE, TARGET, model_of, null_text
+from tiny_flow import tiny_flow
 from understudy.attention.attend import attend
 from understudy.attention.plan import AttentionPlan
 from understudy.attention.projections import Projections
 from understudy.attention.site import AttentionSite
 from understudy.attention.tokens import TokensOf
-from understudy.diffusion.sampler import drawn, noise_streams, starting_noise
-from understudy.diffusion.text import Text
+from understudy.diffusion.sampler import starting_noise
+from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
+from understudy.jobs import swap as jobs_swap
+from understudy.jobs.events import completed
+from understudy.jobs.source import InputPicture, Inverted
+from understudy.jobs.subjects import SwapSubjects
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap import appearance as pictures_of
 from understudy.swap import photoswap, refine
 from understudy.swap.limits import OTHER, SAME
 from understudy.swap.photoswap import swap_steps
-from understudy.swap.refine import AGAIN, appearance_count, held_count
+from understudy.swap.refine import appearance_count, held_count
 from understudy.transfer.appearance import COVERED, MOST, SHOWN, Appearance
 from understudy.transfer.loop import alignment
 from understudy.transfer.schedule import SwapSchedule
-from understudy.transfer.source_target import Source
-from understudy.transfer.step import AROUND
+from understudy.transfer.source_target import Replacement, Source
 
 AGAIN_STEPS, READ = 4, 2  # steps of refining, and those of them that read pictures
 
@@ -112,32 +117,9 @@ def plainly(
     for name, module in model.unet.named_modules():
         if hasattr(module, "set_processor"):
             module.set_processor(Reader(plain, name))
-    first, later, around = (
-        noise_streams([settings.noise_seed + number])
-        for number in (AGAIN, AGAIN + 1, AGAIN + AROUND)
-    )
-    schedule, shape, times = model.schedule, clean.shape[1:], inversion.times
-    said = ("", "", SOURCE, TARGET, shown.prompt, shown.prompt)
-    texts = Text.cat([model.embed([prompt]) for prompt in said])
     still = starting_noise([settings.noise_seed] * 2, (4, 16, 16), like=model)
-    x = schedule.noised(clean, drawn(first, shape, like=model), times[begin])
-    for index in range(begin, STEPS):
-        start, end, plain.step = times[index], times[index + 1], index
-        source = inversion.path[index : index + 1]
-        photos = schedule.noised(shown.latents, still, start)
-        rows = model.predict(torch.cat([source, x, source, x, photos]), start, texts)
-        none, told = rows[TARGET_U][None], rows[TARGET_C][None]
-        picture, noise = schedule.denoised(x, none + settings.guidance * (told - none), start)
-        if end == times[-1]:
-            drawn_now = schedule.signal(end) * picture + schedule.noise(end) * noise
-            return clean + MASK * (drawn_now - clean)
-        sigma = settings.eta * schedule.fresh_noise(start, end)
-        fresh = settings.temperature * drawn(later, shape, like=model)
-        kept = (schedule.noise(end) ** 2 - sigma**2) ** 0.5
-        x = schedule.signal(end) * picture + kept * noise + sigma * fresh
-        photo = schedule.noised(clean, drawn(around, shape, like=model), end)
-        x = photo + MASK * (x - photo)
-    raise AssertionError("the loop ends in its last step")
+    pictures = (shown.latents, still, shown.prompt)
+    return refined_plainly(model, plain, clean, inversion, MASK, settings, pictures)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])
@@ -225,3 +207,29 @@ def test_pictures_without_the_subject_are_left_out(monkeypatch: pytest.MonkeyPat
         assert torch.allclose(shown.latents, torch.cat([model.encode(p) for p in kept.split(1)]))
     monkeypatch.setattr(pictures_of, "found_by_words", lambda *given: None)
     assert pictures_of.appearance_of(model, pictures.double(), "sks dog") is None
+
+
+def test_several_subjects_of_one_word_do_not_read_the_pictures_of_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(jobs_swap, "appearance_of", lambda *given: pytest.fail("read"))
+    monkeypatch.setattr(jobs_swap, "drawn_of", lambda *given: pytest.fail("drawn"))
+    model = model_of()
+    two = tuple(Replacement("cat", phrase, number) for number, phrase in enumerate(("a", "b")))
+    subjects = SwapSubjects(two, (), "a photo of a and b")
+    source = InputPicture("a photo of cat and cat", torch.zeros(1, 3, 32, 32, dtype=torch.float64))
+    settings = replace(SETTINGS, refine_steps=4, appearance_steps=2, blend=False)
+    monkeypatch.setattr(jobs_swap, "swap_steps", lambda *given, **told: pytest.fail(str(told)))
+    with pytest.raises(pytest.fail.Exception, match="'appearance': None"):
+        completed(
+            jobs_swap.replaced(
+                model, Inverted(null_text(model, steps=STEPS)), source, subjects, settings
+            )
+        )
+
+
+def test_a_flow_model_refuses_to_read_pictures() -> None:
+    settings = SwapSettings.filled({"appearance_steps": 4})
+    with pytest.raises(InputError, match="--appearance-steps is for Stable Diffusion"):
+        pictures_of.check_appearance(tiny_flow("sd3"), settings)
+    pictures_of.check_appearance(tiny_flow("sd3"), SwapSettings.filled({}))

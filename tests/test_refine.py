@@ -11,11 +11,10 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.plain import Plain, be_plain
+from plain_refining import refined_plainly
 from test_concept import concept_for
 from test_swap import SOURCE, TARGET, model_of, null_text
 from tiny import tiny_model
-from understudy.diffusion.sampler import drawn, noise_streams
-from understudy.diffusion.text import Text
 from understudy.jobs import swap as jobs_swap
 from understudy.jobs.events import completed
 from understudy.jobs.source import InputPicture
@@ -26,12 +25,11 @@ from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap import photoswap
 from understudy.swap.limits import SAME
 from understudy.swap.photoswap import swap_steps
-from understudy.swap.refine import AGAIN, held_count, refine_count
+from understudy.swap.refine import held_count, refine_count
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.transfer.loop import alignment
 from understudy.transfer.schedule import SwapSchedule
 from understudy.transfer.source_target import Replacement, Target
-from understudy.transfer.step import AROUND
 
 STEPS, AGAIN_STEPS = 6, 4
 SETTINGS = SwapSettings.filled(
@@ -43,40 +41,14 @@ WANTED = Target(TARGET, (Replacement("cat", "sks dog"),), mask=MASK)
 
 
 def plainly(model, begun, inversion, mask, settings, share):
-    """SDEdit with a blend and held maps, written out: four rows a step, all maps made whole."""
-    begin, clean = STEPS - AGAIN_STEPS, inversion.clean
+    """Refining with held maps, written out: four rows a step, all maps made whole."""
+    begin = STEPS - AGAIN_STEPS
     held = range(begin, begin + held_count(settings, share))
     plain = Plain(
         SwapSchedule(STEPS, range(0), range(0), held), alignment(model, SOURCE, TARGET), 1024
     )
     be_plain(model.unet, plain)
-    first, later, around = (
-        noise_streams([seed])
-        for seed in (
-            settings.noise_seed + AGAIN,
-            settings.noise_seed + AGAIN + 1,
-            settings.noise_seed + AGAIN + AROUND,
-        )
-    )
-    schedule, shape, times = model.schedule, clean.shape[1:], inversion.times
-    texts = Text.cat([model.embed([prompt]) for prompt in ("", "", SOURCE, TARGET)])
-    x = schedule.noised(begun, drawn(first, shape, like=model), times[begin])
-    for index in range(begin, STEPS):
-        start, end, plain.step = times[index], times[index + 1], index
-        source = inversion.path[index : index + 1]
-        _, none, _, told = model.predict(torch.cat([source, x, source, x]), start, texts).split(1)
-        picture, noise = schedule.denoised(x, none + settings.guidance * (told - none), start)
-        if end == times[-1]:
-            return clean + mask * (
-                schedule.signal(end) * picture + schedule.noise(end) * noise - clean
-            )
-        sigma = settings.eta * schedule.fresh_noise(start, end)
-        fresh = settings.temperature * drawn(later, shape, like=model)
-        kept = (schedule.noise(end) ** 2 - sigma**2) ** 0.5
-        x = schedule.signal(end) * picture + kept * noise + sigma * fresh
-        photo = schedule.noised(clean, drawn(around, shape, like=model), end)
-        x = photo + mask * (x - photo)
-    raise AssertionError("the loop ends in its last step")
+    return refined_plainly(model, plain, begun, inversion, mask, settings)
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, pytest.param(1.0, marks=pytest.mark.slow)])

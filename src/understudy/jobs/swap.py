@@ -39,8 +39,9 @@ from understudy.settings.inputs import SwapInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
-from understudy.swap.appearance import appearance_of
+from understudy.swap.appearance import appearance_of, check_appearance
 from understudy.swap.photoswap import framed, parts_read
+from understudy.swap.refine import appearance_count
 from understudy.swap.schedule_search import candidates
 from understudy.swap.where import old_subject
 from understudy.transfer.step import SwapStep
@@ -206,6 +207,7 @@ def swapped(
     keeps nothing.
     """
     check_read(model, settings.guidance, settings.negative)
+    check_appearance(model, settings)
     room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
     source = located(model, source, subjects, settings)
@@ -237,7 +239,8 @@ def replaced(
 ) -> Events[Swapped]:
     """Swap in an inverted source. The concepts must be applied; the rest is as in `swapped`."""
     shown = None
-    if settings.appearance_steps and source.picture is not None and len(subjects.words) == 1:
+    reads = appearance_count(settings) > 0 and source.picture is not None
+    if reads and len(subjects.replacements) == 1:
         photos = drawn_of(model, settings, subjects) if photos is None else photos
         shown = appearance_of(model, photos, subjects.replacements[0].phrase)
     search = scorer_of(model, settings, source, subjects, photos) if settings.budget else None

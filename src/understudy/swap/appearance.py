@@ -7,9 +7,24 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.flow import FlowSchedule
+from understudy.errors import InputError
 from understudy.models.interface import DiffusionModel
+from understudy.settings import SwapSettings
 from understudy.swap.where import found_by_words
 from understudy.transfer.appearance import MOST, Appearance
+
+
+def check_appearance(model: DiffusionModel, settings: SwapSettings) -> None:
+    """Raise InputError where pictures are to be read by a model that cannot.
+
+    Image tokens of flow models share a softmax with the text, and so have no attention of their
+    own to be exchanged.
+    """
+    if settings.appearance_steps and isinstance(model.schedule, FlowSchedule):
+        raise InputError(
+            f"--appearance-steps is for Stable Diffusion 1.x, 2.x and XL; {model.name} is a flow "
+            f"model. Leave it out. Got {settings.appearance_steps}."
+        )
 
 
 @torch.no_grad()
@@ -19,10 +34,8 @@ def appearance_of(
     """The first `MOST` of these pictures, of the model's size, in which the subject is found.
 
     phrase: what stands for the subject in prompts; its concept must be applied. None where it is
-    found in no picture, and for flow models, whose image tokens share a softmax with the text.
+    found in no picture.
     """
-    if isinstance(model.schedule, FlowSchedule):
-        return None
     prompt = f"a photo of a {phrase}"
     shown, masks = list[Tensor](), list[Tensor]()
     for picture in pictures[:MOST].split(1):
