@@ -1,12 +1,16 @@
 """Times, memory and equality of every engine on one GPU, in at most eight minutes.
 
-    scripts/bench gpu [--minutes 8] [--device cuda] [--miniature]
+    scripts/bench gpu [--minutes 8] [--part NAME ...] [--ways uncompiled] [--out FILE]
 
 Stable Diffusion 1.5's U-Net and StyleGAN2's config-f with random weights. Each engine runs as
 published ("plain", float32 without TF32) and as ours in several ways: float32, TF32, TF32 compiled,
 bfloat16, bfloat16 compiled; evaluations by CUDA graphs as well, which no command uses until they
-are measured. Printed as it goes; what does not fit into the time is named. The most telling parts
-come first. --miniature: small networks and few steps, to try the script on a CPU.
+are measured. Printed as it goes; what does not fit into the time is named. All that runs without
+compiling comes first: each compiled way costs half a minute or more of compiling.
+
+--out FILE: rows are appended to it as they come, so that a run that is killed keeps them. A later
+run with the same FILE compares its ways with the plain ones in it; --page only writes the page of
+them. --miniature: small networks and few steps, to try the script on a CPU.
 
 "apart" is the largest difference from the right answer, as a share of its largest value: an
 evaluation from one in float32, a swap from the plain swap of the same inversion, the w of a drag
@@ -17,19 +21,33 @@ inversions cannot be compared like this (they part by rounding); dB says how wel
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_engines import drags, learning, swaps
-from benchmarks.gpu_table import GRAPHS, WAYS, Size, Table, apart, median, noise, prepared
+from benchmarks.gpu_table import (
+    GRAPHS,
+    PROFILED,
+    WAYS,
+    Size,
+    Table,
+    Way,
+    apart,
+    conditions,
+    median,
+    noise,
+    prepared,
+    ways,
+)
 from benchmarks.rows import RESULTS, page
 from benchmarks.shapes import Shaped
-from benchmarks.speed import machine
 from benchmarks.swap_speed import SOURCE, TARGET
 from understudy.diffusion.text import Text
 from understudy.jobs.execution import tf32
@@ -37,24 +55,35 @@ from understudy.jobs.execution import tf32
 # Evaluations of the network
 
 
-def evaluations(table: Table) -> None:
+def evaluations(table: Table, compiled: bool) -> None:
     """One call of two rows, each way, and its share of what a large matrix product reaches."""
-    size, right = table.size, None
-    for way in (*WAYS, GRAPHS):
+    size = table.size
+    with FlopCounterMode(display=False) as counted, torch.no_grad():
+        evaluation(replace(size, device="meta"), WAYS[0])()
+    flops = counted.get_total_flops()
+    for way in ways(compiled, (*WAYS, GRAPHS)):
         if not table.has_time(f"evaluation, {way.name}"):
             continue
-        model = prepared(size, way)
-        text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
-        with FlopCounterMode(display=False) as counted, torch.no_grad():
-            Shaped(size.shape, size.device).predict(x, 500, text.to(torch.float32))
-        with torch.no_grad(), tf32(model.device, way.tf32):
-            seconds = median(size.device, partial(model.predict, x, 500, text))
-            made = model.predict(x, 500, text)
+        call = evaluation(size, way)
+        with torch.no_grad(), tf32(torch.device(size.device), way.tf32):
+            seconds, made = median(size.device, call), call()
             most = reached(size.device, way.dtype)
-        right = made if right is None else right
-        achieved = counted.get_total_flops() / seconds / 1e12
+        right = table.answer("evaluation", lambda: evaluation(size, WAYS[0])())
+        achieved = flops / seconds / 1e12
         table.add("evaluation of 2 rows", way.name, seconds, 0.0, TFLOPS=achieved,
                   share_of_matmul=achieved / most, apart=apart(made[-1:], right))  # fmt: skip
+
+
+def evaluation(size: Size, way: Way) -> Callable[[], Tensor]:
+    """A call of two rows."""
+    model = prepared(size, way)
+    text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
+
+    def call() -> Tensor:
+        with torch.no_grad():
+            return model.predict(x, 500, text)
+
+    return call
 
 
 def reached(device: str, dtype: torch.dtype) -> float:
@@ -67,13 +96,13 @@ def reached(device: str, dtype: torch.dtype) -> float:
 # What the time goes to
 
 
-def profile(table: Table) -> None:
+def profile(table: Table, compiled: bool) -> None:
     """The ten kernels that take most of an evaluation, and of an inner step of null-text inversion,
     with the share of the time in which the device computes; attention's backend."""
     size = table.size
-    if not table.has_time("profile"):
+    if compiled or not table.has_time("profile"):
         return
-    for what, way in (("evaluation", WAYS[3]), ("inner step", WAYS[1])):
+    for what, way in PROFILED.items():
         model = prepared(size, way)
         text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
         text.tokens.requires_grad_(what == "inner step")
@@ -104,6 +133,8 @@ def profiled(table: Table, what: str, run: Callable[[], None]) -> None:
     events = seen.key_averages()
     by = "self_cuda_time_total" if len(kinds) == 2 else "self_cpu_time_total"
     print(events.table(sort_by=by, row_limit=10), flush=True)
+    if len(kinds) == 2:  # kernels; operators are told their kernels' time as well
+        events = [event for event in events if event.device_type.name == "CUDA"]
     computing = sum(getattr(event, by.replace("cuda", "device")) for event in events) / 1e6
     table.add(f"profile: {what}", "ours", seconds, 0.0, busy=min(computing / seconds, 1.0))
 
@@ -118,29 +149,52 @@ def flash(size: Size, dtype: torch.dtype) -> str:
     return str(can_use_flash_attention(SDPAParams(q, q, q, None, 0.0, False, False)))
 
 
+PARTS = {"evaluations": evaluations, "swaps": swaps, "drags": drags, "learning": learning,
+         "profile": profile}  # fmt: skip
+PASSES = {"uncompiled": (False,), "compiled": (True,), "all": (False, True)}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--minutes", type=float, default=8.0)
+    parser.add_argument("--part", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--ways", choices=PASSES, default="all")
+    parser.add_argument("--out", type=Path, help="append rows to this file, and know those in it")
+    parser.add_argument("--page", action="store_true", help="only write the page of --out's rows")
     parser.add_argument("--miniature", action="store_true")
     wish = parser.parse_args()
+    if wish.page and not wish.out:
+        parser.error("--page needs --out FILE with the rows")
     size = Size(wish.device)
     if wish.miniature:
-        size = Size(wish.device, "small", 8, 2, 1, (128,), 0.1, 64, "eager")
+        size = Size(wish.device, "small", 8, 2, 1, (128,), 3, 0.1, 64, "eager")
     table = Table(size, time.monotonic() + 60 * wish.minutes, [], [])
+    if wish.page:
+        table.earlier = [json.loads(line) for line in wish.out.read_text().splitlines()]
+    elif wish.out:
+        table.read_from(wish.out)
     torch.backends.cudnn.allow_tf32 = False  # off unless a way asks for it
-    for part in (evaluations, profile, swaps, drags, learning):
-        part(table)
-    if wish.miniature:
-        return
-    names = sorted({key for row in table.rows for key in row} - {"what", "how"})
-    intro = ["# Every engine on one GPU", "", ", ".join(f"{k} {v}" for k, v in machine().items())]
+    for compiled in () if wish.page else PASSES[wish.ways]:
+        for part in wish.part:
+            PARTS[part](table, compiled)
+    if not wish.miniature:
+        print(written(table))
+
+
+def written(table: Table) -> str:
+    """Write results/gpu.json and .md; returns the Markdown."""
+    rows = [{"on": conditions(table.size)} | row for row in table.rows]
+    rows = table.earlier + rows if table.earlier else rows
+    rows = list({(row["what"], row["how"]): row for row in rows}.values())
+    names = sorted({key for row in rows for key in row} - {"what", "how", "on"})
+    intro = ["# Every engine on one GPU", "", *dict.fromkeys(row["on"] for row in rows)]
     intro += [f"Skipped for want of time: {', '.join(table.skipped)}."] if table.skipped else []
     cells = (
         [row["what"], row["how"], *(f"{row[n]:.3g}" if n in row else "" for n in names)]
-        for row in table.rows
+        for row in rows
     )
-    print(page(RESULTS / "gpu.json", table.rows, intro, ("", "how", *names), cells))
+    return page(RESULTS / "gpu.json", rows, intro, ("", "how", *names), cells)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -15,11 +16,14 @@ from benchmarks.gpu_table import (
     LEARNING,
     WAYS,
     Measure,
+    Size,
     Table,
+    Way,
     apart,
     measured,
     median,
     prepared,
+    ways,
 )
 from benchmarks.learn_speed import our_step, plain_step, random_model
 from benchmarks.plain import Plain, plain_null_text, plain_swap
@@ -41,16 +45,53 @@ TARGETS = ("to_q", "to_k", "to_v", "to_out.0")
 # Null-text inversion and swaps
 
 
-def swaps(table: Table) -> None:
+def swaps(table: Table, compiled: bool) -> None:
     """Null-text inversion, a first and a later swap: plain, then ours each way."""
     size = table.size
     bench = Bench(size.side, size.steps, size.inner, size.shape, size.device)
     settings = bench.settings("paper")
-    model: Any = bench.model()
+    if not table.has_time("null-text and swaps, plain"):
+        return
+    make = partial(plain_swaps, table, bench, settings)
+    start, nulls, right, (inverted, swapped) = table.answer("swap", make)
+    for way in ways(compiled, WAYS):
+        if not table.has_time(f"null-text and swaps, {way.name}"):
+            continue
+        model, features = prepared(size, way), SourceFeatures(room=64 * GIGABYTE)
+        with tf32(model.device, way.tf32):
+            # Libraries choose their kernels, and compiled ways compile, in a job that is not timed.
+            job(bench, model, settings, SourceFeatures(room=64 * GIGABYTE))
+            inversion, own, (first, later) = job(bench, model, settings, features)
+            # The plain way's inversion, so that both swaps begin alike.
+            same = replace(
+                inversion, trajectory=start, null_embeddings=Text.cat(nulls), replay=None,
+                first_output=None,
+            )  # fmt: skip
+            made = swap_of(model, same, settings, None)
+        difference, kept = apart(made, right), inversion.replay
+        assert kept is not None
+        both = (inverted + swapped) / (own.seconds + first.seconds)
+        table.add("null-text", way.name, own.seconds, own.gigabytes,
+                  quicker=inverted / own.seconds,
+                  dB=decibels(kept[-1:], bench.photo()))  # fmt: skip
+        table.add("first swap", way.name, first.seconds, first.gigabytes, apart=difference,
+                  quicker=swapped / first.seconds, quicker_with_null_text=both)  # fmt: skip
+        table.add("later swap", way.name, later.seconds, later.gigabytes,
+                  quicker=swapped / later.seconds)  # fmt: skip
+
+
+def plain_swaps(
+    table: Table, bench: Bench, settings: Any
+) -> tuple[Tensor, list[Text], list[Tensor], tuple[float, float]]:
+    """The noise, the null embeddings and the swap of the plain way, and the seconds of inversion
+    and swap; adds its rows."""
+    size, model = table.size, cast(Any, bench.model())
+    tune = partial(
+        plain_null_text, model, bench.photo(), SOURCE, guidance=7.5, inner_steps=size.inner
+    )
+    tune(steps=1)  # libraries choose their kernels
     with measured(size.device) as inverted:
-        start, nulls = plain_null_text(
-            model, bench.photo(), SOURCE, steps=size.steps, guidance=7.5, inner_steps=size.inner
-        )
+        start, nulls = tune(steps=size.steps)
     # Before the plain swap leaves its processors in the model.
     replayed = replayed_by(model, start, nulls, model.embed([SOURCE]))
     plan = Plain(schedule_of(settings), alignment(model, SOURCE, TARGET), 1024, stores_all=True)
@@ -63,29 +104,7 @@ def swaps(table: Table) -> None:
     table.add("null-text", "plain", inverted.seconds, inverted.gigabytes,
               dB=decibels(replayed, bench.photo()))  # fmt: skip
     table.add("swap", "plain", swapped.seconds, swapped.gigabytes)
-    for way in WAYS:
-        if not table.has_time(f"null-text and swaps, {way.name}"):
-            continue
-        model, features = prepared(size, way), SourceFeatures(room=64 * GIGABYTE)
-        with tf32(model.device, way.tf32):
-            if way.compiled:
-                job(bench, model, settings, SourceFeatures(room=64 * GIGABYTE))
-            inversion, own, (first, later) = job(bench, model, settings, features)
-            # The plain way's inversion, so that both swaps begin alike.
-            same = replace(
-                inversion, trajectory=start, null_embeddings=Text.cat(nulls), replay=None,
-                first_output=None,
-            )  # fmt: skip
-            made = swap_of(model, same, settings, None)
-        difference, kept = apart(made, right), inversion.replay
-        assert kept is not None
-        both = (inverted.seconds + swapped.seconds) / (own.seconds + first.seconds)
-        table.add("null-text", way.name, own.seconds, own.gigabytes,
-                  dB=decibels(kept[-1:], bench.photo()))  # fmt: skip
-        table.add("first swap", way.name, first.seconds, first.gigabytes, apart=difference,
-                  quicker_with_null_text=both)  # fmt: skip
-        table.add("later swap", way.name, later.seconds, later.gigabytes,
-                  quicker=swapped.seconds / later.seconds)  # fmt: skip
+    return start, nulls, right, (inverted.seconds, swapped.seconds)
 
 
 def blended(bench: Bench, model: Any, settings: Any, start: Tensor) -> Any:
@@ -140,14 +159,16 @@ def replayed_by(model: Shaped, start: Tensor, nulls: Sequence[Text], text: Text)
 # Drags
 
 
-def drags(table: Table) -> None:
-    """A step of a drag, ours and plain."""
+def drags(table: Table, compiled: bool) -> None:
+    """A step of a drag, ours and plain; neither is compiled."""
     size = table.size
+    if compiled:
+        return
     for pixels in size.pictures:
         for case in ("1 point", "3 points", "20 points"):
             if not table.has_time(f"drag, {pixels} pixels, {case}"):
                 continue
-            task = Task(case, pixels, 8, size.device, resolution=min(128, pixels))
+            task = Task(case, pixels, size.drag_steps, size.device, resolution=min(128, pixels))
             with measured(size.device) as memory:
                 own, (_, w) = stepping(size.device, ours(task))
             with measured(size.device) as plain_memory:
@@ -173,36 +194,41 @@ def stepping(device: str, steps: Iterator[Any]) -> tuple[float, Any]:
 # Learning
 
 
-def learning(table: Table) -> None:
+def learning(table: Table, compiled: bool) -> None:
     """A training step of LoRA and of all weights."""
-    size = table.size
-    how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
     for kind in ("LoRA", "DreamBooth, all weights"):
-        base, right = 0.0, 0.0
-        for way in (None, *LEARNING):
-            if not table.has_time(f"learning, {kind}, {way.name if way else 'plain'}"):
+        what = f"learning, {kind}: a step"
+        for way in ways(compiled, LEARNING):
+            if not table.has_time(f"learning, {kind}, {way.name}"):
                 continue
-            torch.manual_seed(0)
-            model = random_model(size.width, size.device)
-            photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
-            if way and way.compiled:
-                model.compile(backend=size.backend)
-            low = kind == "LoRA"
-            method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
-                model, train_text=False
-            )  # fmt: skip
-            with method as trainable, tf32(model.device, bool(way and way.tf32)):
-                if way is None:
-                    step = plain_step(model, trainable, photos)
-                else:
-                    half = None if way.dtype == torch.float32 else way.dtype
-                    step = our_step(model, trainable, photos, half)
-                first = step()
-                with measured(size.device) as memory:
-                    seconds = median(size.device, step, 3)
-            base, more = base or seconds, dict[str, float]()
-            if first is not None:
-                right = right or first.loss
-                more["apart"] = abs(first.loss - right) / right
-            table.add(f"learning, {kind}: a step", way.name if way else "plain", seconds,
-                      memory.gigabytes, quicker=base / seconds, **more)  # fmt: skip
+            seconds, gigabytes, loss = training_step(table.size, way, low=kind == "LoRA")
+            more = dict[str, float]()
+            if plain := table.known(what, "plain"):
+                more["quicker"] = plain["ms"] / 1e3 / seconds
+            if loss is not None:
+                right = table.known(what, "float32") or {"loss": loss}
+                more |= {"loss": loss, "apart": abs(loss - right["loss"]) / right["loss"]}
+            table.add(what, way.name, seconds, gigabytes, **more)
+
+
+def training_step(size: Size, way: Way, *, low: bool) -> tuple[float, float, float | None]:
+    """Median seconds of a step, its memory in GB, the first loss of ours. low: LoRA."""
+    how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
+    torch.manual_seed(0)
+    model = random_model(size.width, size.device)
+    photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
+    if way.compiled:
+        model.compile(backend=size.backend)
+    method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
+        model, train_text=False
+    )  # fmt: skip
+    with method as trainable, tf32(model.device, way.tf32):
+        if way.name == "plain":
+            step = plain_step(model, trainable, photos)
+        else:
+            half = None if way.dtype == torch.float32 else way.dtype
+            step = our_step(model, trainable, photos, half)
+        first = step()
+        with measured(size.device) as memory:
+            seconds = median(size.device, step, 5)
+    return seconds, memory.gigabytes, None if first is None else first.loss

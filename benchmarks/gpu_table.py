@@ -6,7 +6,8 @@ import json
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -36,13 +37,20 @@ WAYS = (
 )
 
 GRAPHS = Way("bfloat16, compiled, CUDA graphs", torch.bfloat16, compiled=True, graphs=True)
+PROFILED = {"evaluation": WAYS[3], "inner step": WAYS[1]}
 LEARNING = (
+    Way("plain"),
     Way("float32"),
     Way("TF32", tf32=True),
     Way("TF32, compiled", tf32=True, compiled=True),
     Way("bfloat16", torch.bfloat16, tf32=True),
     Way("bfloat16, compiled", torch.bfloat16, tf32=True, compiled=True),
 )
+
+
+def ways(compiled: bool, of: tuple[Way, ...]) -> list[Way]:
+    """Those that are compiled, or those that are not."""
+    return [way for way in of if way.compiled == compiled]
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,7 @@ class Size:
     steps: int = 10
     inner: int = 3
     pictures: tuple[int, ...] = (512, 1024)
+    drag_steps: int = 11
     width: float = 1.0
     photo: int = 512
     backend: str | None = None  # of torch.compile
@@ -62,12 +71,27 @@ class Size:
 
 @dataclass
 class Table:
-    """The rows so far, and the time that is left."""
+    """The rows so far, and the time that is left.
+
+    out: a file to which rows are appended as they come. earlier: rows of an earlier process, of the
+    same machine and size: see `read_from`. answers: right answers, for the ways that come later.
+    """
 
     size: Size
     ends: float
     rows: list[dict[str, Any]]
     skipped: list[str]
+    out: Path | None = None
+    earlier: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    answers: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def read_from(self, out: Path) -> None:
+        """Append rows to this file, and know those in it that were measured under the same
+        conditions."""
+        self.out = out
+        lines = out.read_text().splitlines() if out.exists() else []
+        rows = [json.loads(line) for line in lines]
+        self.earlier = [row for row in rows if row["on"] == conditions(self.size)]
 
     def add(self, what: str, how: str, seconds: float, gigabytes: float, **more: Any) -> None:
         """Keep and print a row. more: ratios, differences, whatever there is to say."""
@@ -75,6 +99,32 @@ class Table:
         self.rows.append(row)
         print(json.dumps({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()}),
               flush=True)  # fmt: skip
+        if self.out is not None:
+            with self.out.open("a") as file:
+                file.write(json.dumps({"on": conditions(self.size), **row}) + "\n")
+
+    def known(self, what: str, how: str) -> dict[str, Any] | None:
+        """The last row of this name, of this process or an earlier one."""
+        alike = (row for row in self.all_rows() if (row["what"], row["how"]) == (what, how))
+        return next(alike, None)
+
+    def all_rows(self) -> list[dict[str, Any]]:
+        """The rows of this process and of earlier ones; of two of one name the last."""
+        rows = {(row["what"], row["how"]): row for row in (*self.earlier, *self.rows)}
+        return list(rows.values())
+
+    def answer(self, name: str, make: Callable[[], Any]) -> Any:
+        """A right answer: made once, and kept beside `out` for later processes."""
+        file = self.out and self.out.with_suffix(f".{name}.pt")
+        if name not in self.answers and file and file.exists():
+            on, found = torch.load(file, weights_only=False, map_location=self.size.device)
+            if on == conditions(self.size):
+                self.answers[name] = found
+        if name not in self.answers:
+            self.answers[name] = make()
+            if file:
+                torch.save((conditions(self.size), self.answers[name]), file)
+        return self.answers[name]
 
     def has_time(self, what: str) -> bool:
         """Whether a part may begin; noted where it may not."""
@@ -83,6 +133,12 @@ class Table:
         self.skipped.append(what)
         print(f"skipped for want of time: {what}", flush=True)
         return False
+
+
+def conditions(size: Size) -> str:
+    """What rows must have in common to be compared."""
+    where = torch.cuda.get_device_name() if size.device.startswith("cuda") else "CPU"
+    return f"{where}, torch {torch.__version__}, {size}"
 
 
 @dataclass
