@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,41 +18,89 @@ from training.flow_networks import (
     JointAttention,
     clip_tokenizer,
     new_transformer,
+    read_by_blocks,
     silent_t5,
     small_clip,
     text_states,
 )
+from training.flow_optimiser import Muon
+from training.flow_training import PARTS
 from understudy.models.registry import load
 from understudy.models.transformer.model import FlowTransformer
-from understudy.toybox import sample_scene
 
 
 @pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Four random pictures in the place of the rendered ones, and steps instead of minutes."""
+    """Four random pictures in the place of the rendered ones."""
     draws = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 4, CHANNELS, 16, 16, generator=draws)
+    parts, masks = torch.rand(4, len(PARTS), 8, 8), torch.ones(4, 1, 16, 16)
+    texts = ["a pink cat", "a dog"] * 4
+    ids = clip_tokenizer()(texts, padding="max_length", return_tensors="pt").input_ids
+    monkeypatch.setattr(build, "render", lambda options: 4)
     monkeypatch.setattr(build, "encode_all", lambda *_: latents)
-    monkeypatch.setattr(build, "load_masks", lambda folder, most: torch.ones(4, 1, 16, 16))
-    parts = torch.rand(4, len(build.PARTS), 8, 8)
-    monkeypatch.setattr(build, "load_parts", lambda folder, most: parts)
-    monkeypatch.setattr(build, "load_scenes", lambda f, m: [sample_scene(n) for n in range(4)])
-    # A minute stands for a step.
-    monkeypatch.setattr(build, "by_time", lambda learner, until: iter(range(round(until / 60))))
+    monkeypatch.setattr(build, "load_masks", lambda folder, most: masks)
+    monkeypatch.setattr(build, "load_parts", lambda folder, most, cells: parts)
+    monkeypatch.setattr(build, "load_captions", lambda folder, most: ids.unflatten(0, (4, 2)))
 
 
 def test_it_trains_goes_on_and_packs(few: None, tmp_path: Path) -> None:
-    where = ["--out", str(tmp_path / "run"), "--device", "cpu", "--batch", "2"]
-    build.main(["train", *where, "--minutes", "2"])
-    build.main(["train", *where, "--minutes", "1"])
-    state = torch.load(tmp_path / "run" / "flow.pt")
+    """A run of two steps that goes on to three gives what one of three steps gives."""
+    told = ["--device", "cpu", "--batch", "2", "--patch", "2"]
+
+    def run(name: str, steps: int) -> dict[str, Any]:
+        build.main([*told, "--out", str(tmp_path / name), "--steps", str(steps)])
+        return torch.load(tmp_path / name / "flow.pt")
+
+    run("run", 2)
+    state, whole = run("run", 3), run("whole", 3)
     assert state["step"] == 3
-    folder = tmp_path / "flow"
-    build.main(["pack", *where, "--folder", str(folder), "--dtype", "float16"])
-    assert sum(file.stat().st_size for file in folder.rglob("*")) < 21e6
+    learnt = {
+        name
+        for name, value in state["model"].items()
+        if not torch.equal(value, whole["model"][name])
+    }
+    assert not learnt
+    folder = tmp_path / "run" / "toybox-flow"
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 32e6
     model = load(str(folder), device="cpu")
     assert model.latent_channels == CHANNELS and model.picture_size == (128, 128)
     assert _stock_agrees(model, folder)
+
+
+def test_matrices_are_orthogonalised_as_in_torch() -> None:
+    """Ours works on all matrices of a shape at once; torch.optim.Muon is the reference."""
+    torch.manual_seed(0)
+    start = [torch.randn(6, 9), torch.randn(6, 9), torch.randn(9, 4)]
+    slopes = [[torch.randn_like(one) for one in start] for _ in range(3)]
+    ours, theirs = ([torch.nn.Parameter(one.clone()) for one in start] for _ in range(2))
+    muon: Any = Muon(ours, 0.02)
+    stock = torch.optim.Muon(
+        theirs, lr=0.02, weight_decay=0.01, adjust_lr_fn="match_rms_adamw", nesterov=True
+    )
+    for step in slopes:
+        for a, b, slope in zip(ours, theirs, step, strict=True):
+            a.grad, b.grad = slope.clone(), slope.clone()
+        muon.step()
+        stock.step()
+    for a, b, begun in zip(ours, theirs, start, strict=True):
+        assert (a - b).norm() < 0.03 * (b - begun).norm()  # bfloat16
+
+
+def test_a_pass_over_the_blocks_is_the_stock_forward() -> None:
+    torch.manual_seed(0)
+    for patch in (1, 2):
+        network = new_transformer(patch)
+        for value in network.parameters():
+            if value.unique().numel() == 1:
+                torch.nn.init.normal_(value, std=0.1)
+        x, sigma = torch.randn(2, CHANNELS, 16, 16), torch.tensor([0.3, 0.8])
+        states, pooled = torch.randn(2, 5, JOINT_WIDTH), torch.randn(2, JOINT_WIDTH)
+        with torch.no_grad():
+            found, middle = read_by_blocks(network, x, sigma, states, pooled)
+            right = network(x, states, pooled, sigma * 1000, return_dict=False)[0]
+        assert torch.allclose(found, right, atol=1e-5)
+        assert middle.shape[1] == (16 // patch) ** 2
 
 
 def _stock_agrees(model: FlowTransformer, folder: Path) -> bool:
@@ -91,7 +140,7 @@ def test_one_row_of_zeros_stands_for_all_of_them(copies: int) -> None:
         rows = wide[:, -1:].expand(-1, copies, -1)
         full = network(x, torch.cat([wide[:, :-1], rows], 1), pooled, time, return_dict=False)[0]
         processor = JointAttention()
-        processor.copies = copies
+        processor.stand_for(copies)
         for block in network.transformer_blocks:
             block.attn.set_processor(processor)
         assert torch.allclose(network(x, wide, pooled, time, return_dict=False)[0], full, atol=1e-5)

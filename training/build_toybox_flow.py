@@ -1,30 +1,34 @@
 #!/usr/bin/env python
-"""Train toybox-flow: a Stable Diffusion 3 folder for the toy world, from scratch, on CPU or CUDA.
+"""Make toybox-flow, a Stable Diffusion 3 folder for the toy world, on CPU or CUDA.
 
-    python -m training.build_toybox_data build/toybox --count 24000
-    python -m training.build_toybox_flow train --minutes 60
-    python -m training.build_toybox_flow pack --folder build/toybox-flow
+    python -m training.build_toybox_flow --minutes 60 --out build/flow
 
-The autoencoder and the text encoder are those of toybox-diffusion; the transformer is new, see
-`flow_networks.py`. `train` keeps checkpoints (temporary name, then rename) and goes on where it
-stopped, for as many more minutes as one likes: the learning rate is constant and falls in the last
-fifth of each run. `pack` writes the averaged weights as a genuine StableDiffusion3Pipeline folder.
---patch 2 makes a step about four times cheaper, for training on a CPU.
+Renders the training pictures (`build_toybox_data.py`), encodes them with the autoencoder of
+toybox-diffusion, trains the transformer (`flow_networks.py`) and writes the averaged weights as a
+genuine StableDiffusion3Pipeline folder, OUT/toybox-flow. The text encoder is that of
+toybox-diffusion, frozen. --minutes are of training, all runs together; a killed run goes on where
+its last checkpoint was. --patch 2 makes a step about four times cheaper, for training on a CPU.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from torch import Tensor
 
 from training.autoencoder_training import encode_all
+from training.build_toybox_data import render_all
 from training.flow_networks import (
+    T5_LONG,
+    T5_SHORT,
     JointAttention,
     clip_tokenizer,
     new_transformer,
@@ -33,22 +37,18 @@ from training.flow_networks import (
     small_clip,
     t5_tokenizer,
 )
-from training.flow_training import (
-    PARTS,
-    Batch,
-    Examples,
-    MuonAndAdamW,
-    draw_sigmas,
-    flow_loss,
-    load_parts,
-    set_copies,
-)
-from training.learner import Learner, by_time, default_device, fit
-from training.toybox_pictures import load_masks, load_scenes
+from training.flow_optimiser import MuonAndAdamW
+from training.flow_training import PART_WEIGHT, PARTS, Batch, Examples, flow_loss, load_parts
+from training.learner import Learner, by_steps, by_time, default_device, fit, generator_of
+from training.toybox_pictures import count_pictures, load_captions, load_masks
+from understudy.files.atomic import remove_folder
 from understudy.models.precision import half_precision
 
 CHECKED = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)  # sigmas of the fixed check
-PART_WEIGHT = 3.0
+CHECK_EVERY = 250  # steps
+WARM, FALLS, LAST = 200, 0.4, 0.01  # steps of warming; the rate falls in the last 40 %, to 1 %
+OFTEN = 0.8  # of the steps have as many of T5's rows as our own calls
+SEED = 3
 
 
 def new_model(patch: int) -> torch.nn.ModuleDict:
@@ -67,7 +67,7 @@ def new_learner(options: argparse.Namespace, size: float) -> Learner:
     torch.manual_seed(0)
     model = new_model(options.patch).to(options.device)
     optimizer: Any = MuonAndAdamW(model.named_parameters(), options.rate)
-    learner = Learner(model, optimizer, size, memory=0.9995)
+    learner = Learner(model, optimizer, size, memory=0.999)
     learner.load(options.out / "flow.pt", options.device)
     return learner
 
@@ -78,78 +78,127 @@ def shipped_autoencoder(options: argparse.Namespace) -> AutoencoderKL:
     return vae.eval().requires_grad_(False)
 
 
-def load_examples(options: argparse.Namespace, vae: Any) -> Examples:
-    most = (options.data, options.most)
-    return Examples(
-        encode_all(options.data, options.out, options.most, vae), load_masks(*most),
-        load_parts(*most), load_scenes(*most), clip_tokenizer(),
+def render(options: argparse.Namespace) -> int:
+    """Render what is missing of the pictures; how many there are."""
+    for done in render_all(options.data, options.pictures, options.workers, wanted=options.render):
+        if done % 5000 == 0:
+            print(f"{done} of {options.pictures} pictures rendered", flush=True)
+    return count_pictures(options.data, options.pictures)
+
+
+def load_examples(options: argparse.Namespace, most: int) -> Examples:
+    """The pictures as the transformer sees them, on the device that trains."""
+    vae = shipped_autoencoder(options).to(options.device)
+    empty = clip_tokenizer()("", padding="max_length", return_tensors="pt").input_ids[0]
+    values = (
+        encode_all(options.data, options.out, most, vae), load_masks(options.data, most),
+        load_parts(options.data, most, 16 // options.patch), load_captions(options.data, most),
+        empty,
     )  # fmt: skip
+    return Examples(*(value.to(options.device) for value in values))
 
 
-def moved(batch: Batch, size: float, device: str) -> Batch:
-    """The batch on a device, its latents of unit size."""
-    clean, masks, parts, ids = batch.clean / size, batch.masks, batch.parts, batch.ids
-    return Batch(*(part.to(device) for part in (clean, masks, parts, ids)))
+class Training:
+    """The transformer in training: its losses, and a check on fixed examples."""
 
+    def __init__(self, options: argparse.Namespace, learner: Learner) -> None:
+        self.options, self.learner = options, learner
+        self.device = torch.device(options.device)
+        self.clip = shipped_clip(options.package / "text_encoder").to(self.device)
+        self.attention = JointAttention(options.device)
+        transformer = learner.model["transformer"]
+        for block in transformer.transformer_blocks:
+            block.attn.set_processor(self.attention)
+        if options.compile:
+            transformer.compile_repeated_blocks()
+        self.half = half_precision(self.device) is not None and self.device.type != "cpu"
 
-def train(options: argparse.Namespace) -> None:
-    options.out.mkdir(parents=True, exist_ok=True)
-    examples = load_examples(options, shipped_autoencoder(options).to(options.device))
-    learner = new_learner(options, float(examples.latents[0].float().square().mean().sqrt()))
-    clip, model = shipped_clip(options.package / "text_encoder").to(options.device), learner.model
-    spread = examples.latents[0, ::10].float().std((0, 2, 3)).to(options.device)
-    channels = spread / spread.mean()
-    count = sum(p.numel() for p in model.parameters()) / 1e6
-    print(f"{len(examples.scenes)} pictures, {count:.2f} M parameters, step {learner.step}",
-          flush=True)  # fmt: skip
-    rng, processor = np.random.default_rng(learner.step), JointAttention()
-    for block in model["transformer"].transformer_blocks:
-        block.attn.set_processor(processor)
-    if options.compile:
-        model["transformer"].compile_repeated_blocks()
-    fixed = moved(examples.draw(64, np.random.default_rng(1)), learner.size, options.device)
-    device = torch.device(options.device)
-    half = half_precision(device) is not None and device.type != "cpu"
+    def losses(self, batch: Batch, channels: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.half):
+            return flow_loss(self.learner.model, self.clip, batch, channels)
 
-    def losses(batch: Batch, sigma: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        with torch.autocast(device.type, torch.bfloat16, enabled=half):
-            return flow_loss(model, clip, batch, channels, sigma.to(device))
-
-    def loss() -> torch.Tensor:
-        if learner.step % 100 == 0:
-            check()
-        set_copies(processor, rng)
-        batch = moved(examples.draw(options.batch, rng), learner.size, options.device)
-        velocity, parts = losses(batch, draw_sigmas(options.batch))
+    def loss(self, batch: Batch, channels: Tensor) -> Tensor:
+        velocity, parts = self.losses(batch, channels)
         return velocity.mean() + PART_WEIGHT * parts.mean()
 
-    @torch.no_grad()
-    def check() -> None:
-        """The same examples at fixed sigmas: a line of what the weights reach."""
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            sigma = torch.tensor(CHECKED).repeat_interleave(len(fixed.clean) // len(CHECKED))
-            velocity, parts = losses(fixed, sigma)
-        found = [round(float(v), 4) for v in velocity.unflatten(0, (len(CHECKED), -1)).mean(1)]
-        line = {"step": learner.step, "velocity": found, "parts": round(float(parts.mean()), 5)}
-        with (options.out / "fixed.jsonl").open("a") as file:
+    def warm_up(self) -> None:
+        """Compile forward and backward on random examples, while others render."""
+        cells, options = 16 // self.options.patch, self.options
+        latents = torch.randn(2, 4, 24, 16, 16, device=self.device)
+        examples = Examples(
+            latents, torch.zeros(4, 1, 16, 16, device=self.device),
+            torch.zeros(4, len(PARTS), cells, cells, device=self.device),
+            torch.zeros(4, 1, 40, dtype=torch.int16, device=self.device),
+            torch.zeros(40, dtype=torch.long, device=self.device),
+        )  # fmt: skip
+        batch = examples.draw(options.batch, 1.0, generator_of(0, options.device))
+        self.loss(batch, torch.ones(24, device=self.device)).backward()
+        self.learner.optimizer.zero_grad()
+
+    def check(self, fixed: Batch, channels: Tensor) -> None:
+        """The same examples at fixed sigmas: a line of what the weights reach. With gradients,
+        though none are used, so that the compiled blocks need not be compiled again."""
+        velocity, parts = self.losses(fixed, channels)
+        found = [round(float(velocity.detach()[k :: len(CHECKED)].mean()), 4)
+                 for k in range(len(CHECKED))]  # fmt: skip
+        line = {
+            "step": self.learner.step,
+            "velocity": found,
+            "parts": round(float(parts.detach().mean()), 5),
+        }
+        with (self.options.out / "fixed.jsonl").open("a") as file:
             file.write(json.dumps(line) + "\n")
 
-    def rate(share: float) -> float:
-        warm = min(1.0, (learner.step + 1) / 100)
-        return options.rate * warm * min(1.0, 0.05 + 5 * (1 - share))
+    def run(self, examples: Examples, shares: Iterator[float]) -> None:
+        """Train until `shares` ends."""
+        options, learner = self.options, self.learner
+        spread = examples.latents[0, ::10].float().std((0, 2, 3))
+        channels = spread / spread.mean()
+        fixed = examples.draw(
+            options.batch, learner.size, generator_of(0, options.device, SEED + 1)
+        )
+        fixed.sigma.copy_(torch.tensor(CHECKED).repeat(-(-options.batch // len(CHECKED)))
+                          [: options.batch])  # fmt: skip
 
-    torch.manual_seed(learner.step)
-    begun, seconds = learner.spent, 60 * options.minutes
-    shares = ((learner.spent - begun) / seconds for _ in by_time(learner, begun + seconds))
-    path = options.out / "flow.pt"
-    fit(learner, lambda: [loss()], rate, shares, path, batch=options.batch)
+        def losses() -> Iterator[Tensor]:
+            if learner.step % CHECK_EVERY == 0:
+                self.attention.stand_for(T5_SHORT)
+                self.check(fixed, channels)
+            # Mostly the rows of our own calls, sometimes the stock pipeline's default.
+            draw = torch.rand((), generator=generator_of(learner.step, "cpu", SEED))
+            self.attention.stand_for(T5_SHORT if draw < OFTEN else T5_LONG)
+            generator = generator_of(learner.step, options.device, SEED)
+            yield self.loss(examples.draw(options.batch, learner.size, generator), channels)
+
+        def rate(share: float) -> float:
+            warm = min(1.0, (learner.step + 1) / WARM)
+            return options.rate * warm * min(1.0, max(LAST, (1 - share) / FALLS))
+
+        fit(learner, losses, rate, shares, options.out / "flow.pt", batch=options.batch)
 
 
-def pack(options: argparse.Namespace) -> None:
-    """Write the averaged weights as a StableDiffusion3Pipeline folder."""
+def train(options: argparse.Namespace) -> Learner:
+    """Render, then train; the learner."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    torch.set_float32_matmul_precision("high")
+    examples = load_examples(options, render(options))
+    learner = new_learner(options, float(examples.latents[0, ::7].float().square().mean().sqrt()))
+    count = sum(p.numel() for p in learner.model.parameters()) / 1e6
+    print(f"{len(examples.masks)} pictures, {count:.2f} M parameters, step {learner.step}",
+          flush=True)  # fmt: skip
+    shares = (by_steps(learner, options.steps) if options.steps
+              else by_time(learner, 60 * options.minutes))  # fmt: skip
+    Training(options, learner).run(examples, shares)
+    return learner
+
+
+def pack(options: argparse.Namespace) -> Path:
+    """Write the averaged weights as a StableDiffusion3Pipeline folder, in the place of one that is
+    there; it appears whole."""
     from diffusers import StableDiffusion3Pipeline
 
+    folder, staged = options.out / "toybox-flow", options.out / "toybox-flow.partial"
+    shutil.rmtree(staged, ignore_errors=True)
     vae, learner = shipped_autoencoder(options), new_learner(options, 1)
     vae.register_to_config(scaling_factor=1 / learner.size, shift_factor=0.0)
     learner.model.load_state_dict(learner.ema)
@@ -160,29 +209,46 @@ def pack(options: argparse.Namespace) -> None:
         text_encoder_2=learner.model["text_encoder_2"], tokenizer_2=clip_tokenizer(),
         text_encoder_3=silent_t5(), tokenizer_3=t5_tokenizer(),
     )  # fmt: skip
-    pipeline.to(dtype=getattr(torch, options.dtype)).save_pretrained(options.folder)
-    print(f"step {learner.step} packed into {options.folder}")
+    pipeline.to("cpu", getattr(torch, options.dtype)).save_pretrained(staged)
+    if folder.exists():
+        remove_folder(folder)
+    staged.rename(folder)
+    print(f"step {learner.step} written to {folder}; use it with --model {folder}", flush=True)
+    return folder
+
+
+def parsed(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=60, help="of training, all runs together")
+    add("--steps", type=int, default=0, help="steps of training, in the place of --minutes")
+    add("--out", type=Path, default=Path("build/flow"), help="checkpoints and the result")
+    add("--data", type=Path, help="folder of rendered pictures; default: OUT/pictures")
+    add("--pictures", type=int, default=24_000, help="to render and to learn from")
+    add("--package", type=Path, default=Path("src/understudy/weights/toybox-diffusion"),
+        help="whose autoencoder and text encoder are used")  # fmt: skip
+    add("--batch", type=int, default=64)
+    add("--rate", type=float, default=1.5e-3, help="peak learning rate")
+    add("--patch", type=int, default=1, choices=(1, 2), help="latent cells along a token's side")
+    add("--device", default=default_device(), help="cpu or cuda")
+    add("--render", choices=("auto", "cpu", "cuda"), default="auto", help="where to render")
+    add("--workers", type=int, default=os.cpu_count() or 1, help="processes that render")
+    add("--compile", action=argparse.BooleanOptionalAction,
+        help="compile the transformer's blocks; default: on CUDA only")  # fmt: skip
+    add("--dtype", default="float16", choices=("float16", "float32"), help="of the folder")
+    options = parser.parse_args(arguments)
+    options.data = options.data or options.out / "pictures"
+    if options.compile is None:
+        options.compile = options.device.startswith("cuda")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("stage", choices=("train", "pack"))
-    parser.add_argument("--data", type=Path, default=Path("build/toybox"))
-    parser.add_argument("--out", type=Path, default=Path("build/flow"))
-    parser.add_argument("--folder", type=Path, default=Path("build/toybox-flow"))
-    package = Path("src/understudy/weights/toybox-diffusion")
-    parser.add_argument("--package", type=Path, default=package,
-                        help="whose autoencoder and text encoder are used")  # fmt: skip
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--most", type=int, default=24000, help="pictures to use at most")
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--rate", type=float, default=1.5e-3, help="peak learning rate")
-    parser.add_argument("--patch", type=int, default=2, choices=(1, 2))
-    parser.add_argument("--compile", action="store_true", help="compile the transformer's blocks")
-    parser.add_argument("--dtype", default="float16", choices=("float16", "float32"))
-    parser.add_argument("--device", default=default_device())
-    options = parser.parse_args(arguments)
-    {"train": train, "pack": pack}[options.stage](options)
+    options = parsed(arguments)
+    train(options)
+    pack(options)
 
 
 if __name__ == "__main__":

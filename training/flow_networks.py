@@ -27,15 +27,15 @@ from transformers import (
 )
 
 from training.diffusion_networks import CHANNELS, PATCH
-from training.toybox_text import SPARE, new_tokenizer, vocabulary
+from training.toybox_text import SPARE, TOKENS, new_tokenizer, vocabulary
 from understudy.models.folder import read_json
 
-WORDS = 32  # places of a prompt, start and end included; a caption of one toy has at most 29
+WORDS = TOKENS  # places of a prompt, start and end included
 CLIP_WIDTH, OWN_WIDTH = 192, 32
 JOINT_WIDTH = CLIP_WIDTH + OWN_WIDTH  # of the text that the transformer reads
 T5_SHORT, T5_LONG = 8, 256  # rows of zeros: ours, and the stock pipeline's default
-LARGEST = 16  # image tokens along a side of the table of positions
-TRANSFORMER = {"num_layers": 6, "num_attention_heads": 5, "attention_head_dim": 32}
+LARGEST = 32  # image tokens along a side of the table of positions
+TRANSFORMER = {"num_layers": 8, "num_attention_heads": 3, "attention_head_dim": 64}
 
 
 def clip_tokenizer() -> CLIPTokenizer:
@@ -118,14 +118,42 @@ def text_states(
     return torch.cat([states, torch.zeros_like(states[:, :1])], dim=1), pooled
 
 
-class JointAttention:
-    """Joint attention [image, text] of SD3 whose last key stands for `copies` equal ones.
+def read_by_blocks(
+    transformer: SD3Transformer2DModel,
+    noisy: torch.Tensor,
+    sigma: torch.Tensor,
+    states: torch.Tensor,
+    pooled: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The transformer's velocity (b, c, h, w), and the image tokens (b, n, width) after its middle
+    block. As its `forward`, whose blocks hand out nothing; a hook would not survive compilation."""
+    patch, channels = transformer.config.patch_size, transformer.out_channels
+    image = transformer.pos_embed(noisy).contiguous()
+    told = transformer.time_text_embed(sigma * 1000, pooled)
+    text, middle = transformer.context_embedder(states), image
+    for number, block in enumerate(transformer.transformer_blocks, 1):
+        text, image = block(hidden_states=image, encoder_hidden_states=text, temb=told)
+        if 2 * number == len(transformer.transformer_blocks):
+            middle = image
+    tokens = transformer.proj_out(transformer.norm_out(image, told))
+    grid = (noisy.shape[2] // patch, noisy.shape[3] // patch)
+    cells = tokens.unflatten(2, (patch, patch, channels)).unflatten(1, grid)
+    return cells.permute(0, 5, 1, 3, 2, 4).reshape(len(noisy), channels, *noisy.shape[2:]), middle
 
-    For training on a CPU: maps of about a hundred tokens are quicker materialised than fused.
+
+class JointAttention:
+    """Joint attention [image, text] of SD3 whose last key stands for several equal ones.
+
+    weight: logarithm of their number, added to that key's logits; a tensor, so that another number
+    needs no new compilation.
     """
 
-    def __init__(self) -> None:
-        self.copies = T5_SHORT
+    def __init__(self, device: str = "cpu") -> None:
+        self.weight = torch.tensor(math.log(T5_SHORT), device=device)
+
+    def stand_for(self, copies: int) -> None:
+        """The last key stands for so many equal ones from now on."""
+        self.weight.fill_(math.log(copies))
 
     def __call__(
         self,
@@ -145,10 +173,15 @@ class JointAttention:
         k = torch.cat([attn.norm_k(split(attn.to_k(image))),
                        attn.norm_added_k(split(attn.add_k_proj(text)))], dim=2)  # fmt: skip
         v = torch.cat([split(attn.to_v(image)), split(attn.add_v_proj(text))], dim=2)
-        bias = torch.zeros(k.shape[2], device=k.device)
-        bias[-1] = math.log(self.copies)
-        logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
-        found = (logits.softmax(dim=-1) @ v).transpose(1, 2).flatten(2)
+        q, k = q.to(v.dtype), k.to(v.dtype)
+        bias = torch.cat([self.weight.new_zeros(k.shape[2] - 1), self.weight[None]]).to(v.dtype)
+        if image.device.type == "cpu":  # on a CPU, maps of a few hundred tokens are quicker so
+            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
+            found = logits.softmax(dim=-1) @ v
+        else:
+            mask = bias.expand(q.shape[2], -1)
+            found = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        found = found.transpose(1, 2).flatten(2)
         seen, read = found.split([image.shape[1], text.shape[1]], dim=1)
         seen = attn.to_out[1](attn.to_out[0](seen))
         return seen, (read if attn.context_pre_only else attn.to_add_out(read))

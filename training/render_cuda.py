@@ -67,8 +67,8 @@ class Traced:
     """What the kernel found of a scene."""
 
     picture: ndarray  # (size, size, 3) uint8, sRGB
-    share: ndarray  # (size, size, groups) float64, of each pixel
-    depth: ndarray  # (size, size, groups) float64
+    share: ndarray  # (size, size, groups) float32, of each pixel
+    depth: ndarray  # (size, size, groups) float32
 
 
 def trace(scenes: Sequence[Built], size: int, *, over: int = 2) -> list[Traced]:
@@ -82,8 +82,8 @@ def trace(scenes: Sequence[Built], size: int, *, over: int = 2) -> list[Traced]:
     pixels = (len(scenes), size, size)
     results = (
         cuda.device_array((*pixels, 3), np.uint8),
-        cuda.device_array((*pixels, groups.shape[1]), np.float64),
-        cuda.device_array((*pixels, groups.shape[1]), np.float64),
+        cuda.device_array((*pixels, groups.shape[1]), np.float32),
+        cuda.device_array((*pixels, groups.shape[1]), np.float32),
     )
     grid = (-(-size // BLOCK[0]), -(-size // BLOCK[1]), len(scenes))
     kernel[grid, BLOCK](*on_device, over, *results)
