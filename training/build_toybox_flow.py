@@ -109,8 +109,8 @@ class Training:
         transformer = learner.model["transformer"]
         for block in transformer.transformer_blocks:
             block.attn.set_processor(self.attention)
-        if options.compile:
-            transformer.compile_repeated_blocks()
+            if options.compile:  # block by block: alike, so that one is compiled for all
+                block.compile()
         self.half = half_precision(self.device) is not None and self.device.type != "cpu"
 
     def losses(self, batch: Batch, channels: Tensor) -> tuple[Tensor, Tensor]:

@@ -150,6 +150,7 @@ class JointAttention:
 
     def __init__(self, device: str = "cpu") -> None:
         self.weight = torch.tensor(math.log(T5_SHORT), device=device)
+        self.fused = device != "cpu"  # on a CPU, maps of a few hundred tokens are quicker
 
     def stand_for(self, copies: int) -> None:
         """The last key stands for so many equal ones from now on."""
@@ -175,12 +176,12 @@ class JointAttention:
         v = torch.cat([split(attn.to_v(image)), split(attn.add_v_proj(text))], dim=2)
         q, k = q.to(v.dtype), k.to(v.dtype)
         bias = torch.cat([self.weight.new_zeros(k.shape[2] - 1), self.weight[None]]).to(v.dtype)
-        if image.device.type == "cpu":  # on a CPU, maps of a few hundred tokens are quicker so
-            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
-            found = logits.softmax(dim=-1) @ v
-        else:
+        if self.fused:
             mask = bias.expand(q.shape[2], -1)
             found = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+        else:
+            logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2) + bias
+            found = logits.softmax(dim=-1) @ v
         found = found.transpose(1, 2).flatten(2)
         seen, read = found.split([image.shape[1], text.shape[1]], dim=1)
         seen = attn.to_out[1](attn.to_out[0](seen))

@@ -22,6 +22,8 @@ from understudy import toybox
 from understudy.toybox import tracer
 from understudy.toybox.render import Built, build
 
+if not hasattr(np, "row_stack"):  # NumPy 2.5 has dropped what numba-cuda still asks for
+    setattr(np, "row_stack", np.vstack)  # noqa: B010
 cuda: Any = importlib.import_module("numba.cuda")
 MOST = tracer.MOST  # numba wants the length of a local array as a global of this module
 BLOCK = (16, 8)  # threads: columns and rows of pixels
