@@ -17,7 +17,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -62,7 +62,7 @@ CASES = {"1 point": (1, False), "3 points": (3, False), "5 points": (5, False),
 
 @dataclass(frozen=True)
 class Task:
-    """What both sides do."""
+    """What both sides do. recorded: on a GPU ours replays its steps, as it does for users."""
 
     case: str
     size: int
@@ -70,6 +70,7 @@ class Task:
     device: str
     precision: str = "float32"
     resolution: int = 128
+    recorded: bool = True
 
     def model(self) -> StyleGAN2:
         """Config-f with random weights at 512 and 1024; a thinner one below, to try it out."""
@@ -145,6 +146,7 @@ def begun(task: Task, model: StyleGAN2 | None = None) -> tuple[Engine, State]:
     movable = task.movable()
     mask = None if movable is None else movable[None, None]
     engine = Engine.made(model, ws, settings, mask)
+    engine = engine if task.recorded else replace(engine, capturer=None)
     points, targets = (torch.tensor(one).float() for one in task.points())
     return engine, engine.begin(points, targets)
 

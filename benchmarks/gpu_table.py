@@ -63,7 +63,7 @@ class Size:
     steps: int = 10
     inner: int = 3
     pictures: tuple[int, ...] = (512, 1024)
-    drag_steps: int = 11
+    drag_steps: int = 12  # that are timed
     width: float = 1.0
     photo: int = 512
     backend: str | None = None  # of torch.compile
@@ -150,19 +150,21 @@ class Measure:
 
 
 @contextmanager
-def measured(device: str) -> Generator[Measure]:
-    """Clock and peak memory (of a GPU) inside the block."""
+def measured(device: str, *, memory: bool = True) -> Generator[Measure]:
+    """Clock and peak memory (of a GPU) inside the block. memory: False leaves the peak to a block
+    around this one."""
     found, cuda = Measure(), device.startswith("cuda")
     held = 0
     if cuda:
         torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
         held = torch.cuda.memory_allocated()
+    if cuda and memory:
+        torch.cuda.reset_peak_memory_stats()
     started = time.perf_counter()
     yield found
     if cuda:
         torch.cuda.synchronize()
-        found.gigabytes = (torch.cuda.max_memory_allocated() - held) / 1e9
+        found.gigabytes = (torch.cuda.max_memory_allocated() - held) / 1e9 if memory else 0.0
     found.seconds = time.perf_counter() - started
 
 

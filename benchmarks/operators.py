@@ -18,7 +18,7 @@ import argparse
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 from unittest.mock import patch
 
@@ -179,12 +179,12 @@ def null_text(side: int = 16, steps: int = 4, inner: int = 3) -> Compared:
 def drag(case: str = "3 points", size: int = 128, *, whole: bool = True) -> Compared:
     """A step of a drag after the first. whole: the whole map is computed, as on a GPU; else
     windows around the points, as on a CPU."""
-    with patch("understudy.drag.region.prefers_whole_map", lambda device: whole):
-        task = Task(case, size, 2, "cpu")
-        engine, state = begun(task)
-        _, state = engine.step(state)
-        with counted() as ours:
-            engine.step(state)
+    task = Task(case, size, 2, "cpu")
+    engine, state = begun(task)
+    engine = replace(engine, whole=whole)
+    _, state = engine.step(state)
+    with counted() as ours:
+        engine.step(state)
     model = task.model()
     ws = model.latents(model.draw_z(1), truncation=0.7)
     steps = plain_steps(model, ws, *task.points(), steps=2, movable=task.movable(), resolution=128)

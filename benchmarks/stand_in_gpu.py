@@ -1,12 +1,14 @@
 """A stand-in for a CUDA device on a machine that has none: where a loop makes the host wait.
 
 Tensors "on" it say that their device is cuda:0, and are computed on the CPU, so a loop takes the
-path that it takes on a GPU, with real numbers. Three things are seen that a run on a CPU hides:
+path that it takes on a GPU, with real numbers. Four things are seen that a run on a CPU hides:
 
 * copies between host and device. To the device, too, PyTorch waits for the whole stream, unless the
   copy is non_blocking; a number made by `torch.tensor(.., device="cuda")` is such a copy;
 * numbers that the host asks for (`item`, a truth value, `tolist`, `nonzero`, a boolean index);
-* operators whose tensors lie on two devices, an error as on a GPU.
+* operators whose tensors lie on two devices, an error as on a GPU;
+* any such read or copy while a CUDA graph is recorded, an error as well. A replay runs the function
+  again, and leaves what it gives where the first run left it.
 
 Times, memory and the kernels that CUDA would choose are not modelled.
 """
@@ -14,7 +16,7 @@ Times, memory and the kernels that CUDA would choose are not modelled.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -26,12 +28,15 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
+from understudy.drag.recorded import CudaCapturer, tensors
+
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
 UNDER = torch.device("meta")  # what PyTorch's own code takes a stand-in for; no CUDA is needed
 READS = {aten._local_scalar_dense.default: "item", aten.equal.default: "equal",
          aten.is_nonzero.default: "truth value", aten.nonzero.default: "nonzero",
-         aten.masked_select.default: "masked_select", aten._unique2.default: "unique"}  # fmt: skip
+         aten.masked_select.default: "masked_select", aten._unique2.default: "unique",
+         aten._linalg_check_errors.default: "singular matrix"}  # fmt: skip
 MAKES = (torch.tensor, torch.as_tensor, Tensor.new_tensor)  # from numbers of the host
 # Take tensors of the host beside those of a GPU: indices are copied, and so is copy_'s source.
 MIXES = (aten.copy_.default, aten.index.Tensor, aten.index_put_.default)
@@ -190,10 +195,29 @@ class _Event:
         OnGPU.waits.read += 1
 
 
+class Replaying:
+    """A `Capturer` for functions that run on a CPU: a replay writes where the first run wrote."""
+
+    def capture(self, function: Callable[[Any], Any], inputs: Any) -> Callable[[], Any]:
+        function(inputs)  # as a warm-up: it fills what caches there are
+        with watched() as waits:
+            outputs = function(inputs)
+        if waits.total or waits.sent or waits.read:
+            raise RuntimeError(f"not permitted while a graph is recorded: {waits}")
+
+        def replay() -> Any:
+            for place, now in zip(tensors(outputs), tensors(function(inputs)), strict=True):
+                place.copy_(now)
+            return outputs
+
+        return replay
+
+
 @contextmanager
 def stand_in() -> Generator[None]:
     """Inside the block "cuda" is a device."""
     with ExitStack() as stack:
+        stack.enter_context(patch.object(CudaCapturer, "capture", Replaying.capture))
         stack.enter_context(patch.object(torch.cuda, "Event", _Event))
         stack.enter_context(_Devices())
         stack.enter_context(_Operators())

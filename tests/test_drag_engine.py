@@ -16,6 +16,7 @@ from test_stylegan2 import small
 from understudy.drag.engine import Engine
 from understudy.drag.region import Grid, look
 from understudy.drag.state import State
+from understudy.drag.supervision import Supervision
 from understudy.drag.tracking import FeatureTracker, Sight
 from understudy.settings.drag import DragSettings
 
@@ -223,3 +224,13 @@ def test_golden_tracking(case: DragCase) -> None:
         sight = Sight(seen, references, lambda: torch.zeros(1, 3, 1, 1))
         points = FeatureTracker().track(sight, points, radius).points
         assert torch.equal(points.int(), wanted)
+
+
+def test_a_disc_does_not_depend_on_fractions() -> None:
+    """Pixels exactly a radius away are never in it: rounding would choose among them."""
+    points = torch.rand(200, 2, generator=torch.Generator().manual_seed(0)) * 20 + 20
+    for radius in (2.0, 3.0, 5.0):
+        pulls, grid = Supervision(radius, disc="centred"), Grid((64, 64), (32, 32))
+        offsets, inside = pulls.offsets(points, grid)
+        wanted = offsets.double().square().sum(dim=2) < radius**2
+        assert torch.equal(inside, wanted)

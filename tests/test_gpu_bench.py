@@ -18,6 +18,7 @@ from benchmarks.swap_speed import Bench
 @pytest.fixture
 def table(monkeypatch: pytest.MonkeyPatch) -> Table:
     monkeypatch.setattr(gpu_engines, "WAYS", WAYS[:1])
+    monkeypatch.setattr(gpu_engines, "SETTLED", 1)
     size = Size("cpu", "small", 8, 2, 1, (128,), 3, 0.1, 64, "eager")
     return Table(size, time.monotonic() + 1e6, [], [])
 

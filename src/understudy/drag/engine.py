@@ -2,32 +2,35 @@
 
 The order is that of the authors' program: handles are tracked first, on the same features that
 supervision then pulls at their new places, so that a step costs one walk through the network.
+A step is a function of tensors (`step_tensors`); on a GPU it is recorded and replayed.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.drag.adam import adam
 from understudy.drag.prior import LatentPrior
-from understudy.drag.region import FeatureView, Grid, look
+from understudy.drag.recorded import Capturer, CudaCapturer, Recordings
+from understudy.drag.region import FeatureView, Grid, look, look_whole, prefers_whole_map
 from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
-from understudy.drag.state import Anchor, Findings, State, findings
+from understudy.drag.state import Anchor, Findings, State, findings, packed
+from understudy.drag.step import StepInputs, StepOutputs
 from understudy.drag.supervision import MaskedBox, mask_term
-from understudy.drag.tracking import Sight, Tracker
+from understudy.drag.tracking import FeatureTracker, Sight, Tracker
 from understudy.errors import InputError, ModelError
 from understudy.generators.interface import HeldLatent, ImageGenerator
 from understudy.settings.drag import DragSettings
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # Adam's, as everybody has them
 PUBLISHED_SIZE = 512  # pixels; what lengths in the settings refer to
 WIDER = 3  # how much wider a search follows a doubtful one
-Terms = dict[str, Tensor]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,7 +39,8 @@ class Engine:
 
     start: the whole latent the drag began from. fixed: what may not change, with its cells.
     grid, resolution: of supervision's features; tracking: those of tracking, where they differ.
-    prior: how latents of W vary, where settings ask for it.
+    prior: how latents of W vary, where settings ask for it. whole: compute the whole map instead
+    of windows around the handles. capturer: records steps to replay them; None: each runs as it is.
     """
 
     held: HeldLatent
@@ -48,6 +52,17 @@ class Engine:
     tracker: Tracker
     tracking: tuple[int, Grid] | None = None
     prior: LatentPrior | None = None
+    whole: bool = False
+    capturer: Capturer | None = None
+    recordings: Recordings | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        # Of this engine alone: a recording holds its mask, settings and weights. A tracker that
+        # draws pictures or keeps something between steps is not recorded, nor are windows, whose
+        # places the host must know.
+        able = self.whole and isinstance(self.tracker, FeatureTracker)
+        made = Recordings(self.capturer) if self.capturer and able else None
+        object.__setattr__(self, "recordings", made)
 
     @classmethod
     def made(
@@ -65,6 +80,7 @@ class Engine:
                 f"Got {settings.layers}."
             )
         start = start.to(generator.device)
+        whole = prefers_whole_map(start.device)
         resolutions = feature_resolutions(generator, settings)
         size = generator.picture_size
         grid, followed = (Grid(size, generator.feature_size(r)) for r in resolutions)
@@ -78,6 +94,8 @@ class Engine:
             tracker or feature_tracker(settings),
             None if resolutions[0] == resolutions[1] else (resolutions[1], followed),
             LatentPrior.of(generator) if settings.principal or settings.prior_weight else None,
+            whole=whole,
+            capturer=CudaCapturer() if whole else None,
         )
 
     @property
@@ -115,35 +133,20 @@ class Engine:
 
     def step(self, state: State, update: bool = True) -> tuple[Findings, State]:
         """Look, track, and (unless all handles arrived, or not `update`) move the latent once."""
-        with torch.enable_grad():
-            moving_ws = state.moving_ws.detach().requires_grad_()
-            # Features with gradients, computed once: tracking and supervision read the same ones.
-            state, seen, search = self._look(state, moving_ws)
-            anchor = cast(Anchor, state.anchor)
-
-            def picture() -> Tensor:
-                return self.held.picture(self.layers(moving_ws).detach())
-
-            followed = self._followed(moving_ws, state.places, search)
-            look = seen.detached() if followed is None else followed
-            # Tracking compares with the features at the anchor, not with those of the last step:
-            # errors then do not add up over steps.
-            sight = Sight(look, anchor.references(), picture, state.memory)
-            tracks = self.tracker.track(sight, state.points, search)
-            left = (state.targets - tracks.points).norm(dim=1)
-            # Kept on the device: reading it here would make the host wait.
-            reached = (left <= self.stop_distance(len(left))).all()
-            state = replace(state, points=tracks.points, memory=tracks.memory)
-            total, terms = self._loss(state, moving_ws, seen)
-            slope = torch.zeros_like(moving_ws)
-            # In the dead zone of all handles the loss has no gradient.
-            if update and total.requires_grad:
-                (slope,) = torch.autograd.grad(total, moving_ws)
+        state = self.anchored(state)
+        # A handle that was lost in the last step may have moved further than one step can.
+        search = self.search * (WIDER if state.doubtful else 1)
+        inputs = StepInputs.of(state, self.settings.learning_rate)
+        if self.recordings is None or state.anchor is None:
+            out = self.step_tensors(inputs, search, None if self.whole else state.places, update)
+        else:
+            out = self.recordings.run(search, partial(self.step_tensors, search=search), inputs)
         # All numbers of the step go to the host in one transfer.
-        flags = (reached, tracks.unsure.any(), torch.isfinite(slope).all())
-        losses = (terms["mask"], terms["latent"], total)
-        found, finite = findings(moving_ws, state.points, left, terms["motion"], losses, flags)
-        state = replace(state, doubtful=found.doubtful, told=(state.points, found.points))
+        found, finite = findings(state.moving_ws, out.numbers.cpu())
+        state = replace(
+            state, points=out.points, told=(out.points, found.points), memory=out.memory,
+            anchor=state.anchor or out.anchor, doubtful=found.doubtful,
+        )  # fmt: skip
         if found.reached or not update:
             return found, state
         if not finite:
@@ -151,17 +154,65 @@ class Engine:
                 f"The latent's gradient is not finite at step {state.step}. Try --dtype float32 "
                 "or a smaller --learning-rate."
             )
-        return found, self._adam(state, slope)
+        moved = {"moving_ws": out.moving_ws, "first": out.first, "second": out.second}
+        return found, replace(state, **moved, count=state.count + 1, step=state.step + 1)
+
+    @torch.enable_grad()
+    def step_tensors(
+        self, inputs: StepInputs, search: int, places: Tensor | None = None, update: bool = True
+    ) -> StepOutputs:
+        """A step as a function of tensors: with the whole map, the host reads none of them.
+
+        search: the tracking radius. places: the points on the host, where windows are computed.
+        """
+        moving_ws = inputs.moving_ws.detach().requires_grad_()
+        places = inputs.points if places is None else places
+        # Features with gradients, computed once: tracking and supervision read the same ones.
+        seen = self._features(moving_ws, places, self._reach(search))
+        followed = self._followed(moving_ws, places, search)
+        anchor, memory, made = inputs.anchor, inputs.memory, None
+        # The first step, or points moved by the user: the picture as it is now becomes the
+        # reference.
+        if anchor is None:
+            anchor = Anchor(inputs.moving_ws, inputs.points)
+            anchor = made = anchor.with_features(seen.detached(), followed)
+            memory = None
+
+        def picture() -> Tensor:
+            return self.held.picture(self.layers(moving_ws).detach())
+
+        # Tracking compares with the features at the anchor, not with those of the last step: errors
+        # then do not add up over steps.
+        followed = seen.detached() if followed is None else followed
+        sight = Sight(followed, cast(Tensor, anchor.references), picture, memory)
+        tracks = self.tracker.track(sight, inputs.points, search)
+        left = (inputs.targets - tracks.points).norm(dim=1)
+        reached = (left <= self.stop_distance(len(left))).all()
+        pulled = (tracks.points, inputs.targets)
+        total, motion, losses = self._loss(pulled, anchor, moving_ws, seen)
+        slope = torch.zeros_like(moving_ws)
+        # In the dead zone of all handles the loss has no gradient.
+        if update and total.requires_grad:
+            (slope,) = torch.autograd.grad(total, moving_ws)
+        flags = (reached, tracks.unsure.any(), torch.isfinite(slope).all())
+        moments, prior = (inputs.first, inputs.second), self.prior
+        moved = adam(
+            moving_ws.detach(), moments, slope, inputs.rate,
+            prior if self.settings.principal else None,
+        )  # fmt: skip
+        numbers = packed(tracks.points, left, motion, (*losses, total), flags)
+        return StepOutputs(numbers, tracks.points, *moved, anchor=made, memory=tracks.memory)
 
     def anchored(self, state: State) -> State:
         """The same with the features of its anchor computed, where they are not."""
         anchor = state.anchor
         if anchor is None or anchor.look is not None:
             return state
+        places = anchor.points if self.whole else anchor.points.cpu()
         with torch.no_grad():
-            seen = self._features(anchor.moving_ws, anchor.points.cpu(), self._reach(self.search))
-        followed = self._followed(anchor.moving_ws, anchor.points.cpu(), self.search)
-        return replace(state, anchor=replace(anchor, look=seen, tracked=followed))
+            seen = self._features(anchor.moving_ws, places, self._reach(self.search))
+        followed = self._followed(anchor.moving_ws, places, self.search)
+        return replace(state, anchor=anchor.with_features(seen, followed))
 
     def stop_distance(self, handles: int) -> float:
         """How near, in pixels, every handle has to be."""
@@ -171,40 +222,34 @@ class Engine:
             return 1.0 if handles <= 5 else 2.0
         return max(near * self.scale, near)
 
-    def _look(self, state: State, moving_ws: Tensor) -> tuple[State, FeatureView, int]:
-        """Features around the handles, the radius to search, and an anchor if there was none."""
-        # A handle that was lost in the last step may have moved further than one step can.
-        search = self.search * (WIDER if state.doubtful else 1)
-        seen = self._features(moving_ws, state.places, self._reach(search))
-        # The first step, or points moved by the user: the picture as it is now becomes the
-        # reference.
-        if state.anchor is None:
-            followed = self._followed(moving_ws, state.places, search)
-            anchor = Anchor(moving_ws.detach().clone(), state.points, seen.detached(), followed)
-            return replace(state, anchor=anchor, memory=None), seen, search
-        return self.anchored(state), seen, search
-
     def _features(self, moving_ws: Tensor, places: Tensor, radius: int) -> FeatureView:
-        """places: the points, on the host."""
+        """places: the points; on the host where windows are computed."""
         box = None if self.fixed is None else self.fixed.box
-        layers = self.layers(moving_ws)
-        return look(self.held, layers, self.resolution, self.grid, places, radius, box)
+        layers, looked = self.layers(moving_ws), look_whole if self.whole else look
+        return looked(self.held, layers, self.resolution, self.grid, places, radius, box)
 
     @torch.no_grad()
     def _followed(self, moving_ws: Tensor, places: Tensor, radius: int) -> FeatureView | None:
         """The features that are tracked, where they are not those of supervision."""
         if self.tracking is None:
             return None
-        return look(self.held, self.layers(moving_ws), *self.tracking, places, self._reach(radius))
+        looked = look_whole if self.whole else look
+        layers, reach = self.layers(moving_ws), self._reach(radius)
+        return looked(self.held, layers, *self.tracking, places, reach)
 
     def _reach(self, search: int) -> int:
         """How far from a handle a step may look: tracked, then the disc, then a step."""
         return search + math.ceil(self.disc) + 3
 
-    def _loss(self, state: State, moving_ws: Tensor, seen: FeatureView) -> tuple[Tensor, Terms]:
-        anchor = cast(Anchor, state.anchor)
+    def _loss(
+        self, pulled: tuple[Tensor, Tensor], anchor: Anchor, moving_ws: Tensor, seen: FeatureView
+    ) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+        """The loss, the motion term of each handle, and the mask and latent terms.
+
+        pulled: handles and their targets.
+        """
         supervision = supervision_of(self.settings, self.disc, self.fixed is not None)
-        motion = supervision.terms(seen, state.points, state.targets, anchor.seen, anchor.points)
+        motion = supervision.terms(seen, *pulled, anchor.seen, anchor.points)
         mask = latent = motion.new_zeros(())
         # Handles in the dead zone have the term NaN, and no gradient.
         total = motion.nansum()
@@ -221,29 +266,4 @@ class Engine:
         if self.settings.prior_weight and self.prior is not None:
             change = self.layers(moving_ws) - self.start[:, : self.settings.layers]
             total = total + self.settings.prior_weight * self.prior.distance(change)
-        return total, {"motion": motion, "mask": mask, "latent": latent}
-
-    def _adam(self, state: State, slope: Tensor) -> State:
-        """Kingma & Ba 2015, in the order of operations of torch.optim.Adam.
-
-        With `principal` in coordinates along the principal directions of W, so that directions in
-        which latents hardly vary hardly move.
-        """
-        prior = self.prior if self.settings.principal else None
-        slope = slope if prior is None else prior.inwards(slope)
-        count = state.count + 1
-        # Written out instead of torch.optim.Adam, because a drag is a value: undo restores the
-        # moments, too.
-        first = state.first.lerp(slope, 1 - BETAS[0])
-        second = (state.second * BETAS[1]).addcmul_(slope, slope, value=1 - BETAS[1])
-        scale = math.sqrt(1 - BETAS[1] ** count)
-        below = (second.sqrt() / scale).add_(EPSILON)
-        size = self.settings.learning_rate / (1 - BETAS[0] ** count)
-        if prior is None:
-            moving_ws = state.moving_ws.detach().addcdiv(first, below, value=-size)
-        else:
-            moving_ws = state.moving_ws.detach() - size * prior.outwards(first / below)
-        step = state.step + 1
-        return replace(
-            state, moving_ws=moving_ws, first=first, second=second, count=count, step=step
-        )
+        return total, motion, (mask, latent)

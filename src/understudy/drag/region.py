@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -27,18 +27,33 @@ class Grid:
     picture: tuple[int, int]
     cells: tuple[int, int]
 
+    @property
+    def scales(self) -> tuple[float, float]:
+        """Cells a pixel, by axis."""
+        return self.cells[0] / self.picture[0], self.cells[1] / self.picture[1]
+
     def windows(self, places: Float[Tensor, "n 2"], radius: int) -> Windows:
-        """The cells that pixels up to `radius` away from each place depend on."""
-        # Half-pixel centres: pixel x lies at (x + 0.5) * scale - 0.5 in cells. One cell more on
-        # either side for the bilinear neighbours.
-        scales = [self.cells[axis] / self.picture[axis] for axis in (0, 1)]
+        """The cells that pixels up to `radius` away from each place depend on; places on the
+        host."""
+        # Half-pixel centres: pixel x lies at (x + 0.5) * scale - 0.5 in cells.
+        scales = self.scales
         origins = list[tuple[int, int]]()
         for place in places.tolist():
             low = [math.floor(value) - radius for value in place]
             top, left = (math.floor((low[a] + 0.5) * scales[a] - 0.5) for a in (0, 1))
             origins.append((top, left))
-        rows, columns = (math.ceil((2 * radius + 2) * scale) + 2 for scale in scales)
-        return Windows(tuple(origins), (rows, columns))
+        return Windows(tuple(origins), self.window(radius))
+
+    def window(self, radius: int) -> tuple[int, int]:
+        """Rows and columns of such a window: one cell more on either side for the neighbours that
+        bilinear interpolation reads."""
+        rows, columns = (math.ceil((2 * radius + 2) * scale) + 2 for scale in self.scales)
+        return rows, columns
+
+    def origins(self, places: Float[Tensor, "n 2"], radius: int) -> Float[Tensor, "n 2"]:
+        """The first cells of those windows, computed where the places are; whole numbers."""
+        scale = constants(self, places.device, places.dtype)[0]
+        return ((places.floor() - (radius - 0.5)) * scale - 0.5).floor()
 
     def box(self, fixed: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
         """The cells (top, left, bottom, right; ends not included) under what a mask holds fixed."""
@@ -58,7 +73,7 @@ class FeatureView:
 
     grid: Grid
     windows: Float[Tensor, "n c sh sw"]
-    origins: Int[Tensor, "n 2"]
+    origins: Int[Tensor, "n 2"] | Float[Tensor, "n 2"]
     box: Float[Tensor, "1 c bh bw"] | None = None
 
     def sample(self, places: Float[Tensor, "n p 2"]) -> Float[Tensor, "n p c"]:
@@ -110,7 +125,8 @@ class FeatureView:
         return rows[..., :height], columns[..., :width]
 
 
-@lru_cache(maxsize=64)
+# Never dropped: a CUDA graph reads them where they are.
+@cache
 def constants(
     grid: Grid, device: torch.device, dtype: torch.dtype
 ) -> tuple[Float[Tensor, " axes"], Float[Tensor, " axes"], Float[Tensor, " axes"]]:
@@ -133,23 +149,16 @@ def look(
 ) -> FeatureView:
     """Features up to `radius` pixels around places, and of the mask's box of cells if there is one.
 
-    On a CPU nothing else is computed: windows alone without a mask; with one, the smallest
-    rectangle that holds box and windows. On a GPU the whole map is.
+    Nothing else is computed: windows alone without a mask; with one, the smallest rectangle that
+    holds box and windows. Where they lie are numbers of the host; see `look_whole`.
     """
     windows = grid.windows(places, radius)
-    whole = prefers_whole_map(moving_ws.device)
     origins = windows.tensor(moving_ws.device)
     if box is None:
-        if whole:
-            found = windows.cut_out(held.features(moving_ws, resolution))
-        else:
-            found = held.features(moving_ws, resolution, windows)
-        return FeatureView(grid, found, origins)
+        return FeatureView(grid, held.features(moving_ws, resolution, windows), origins)
     # The smallest rectangle with all windows and the mask's box: one call of the network instead of
     # several.
     spans = [_span(windows, box, axis, grid.cells[axis]) for axis in (0, 1)]
-    if whole:
-        spans = [(0, grid.cells[0]), (0, grid.cells[1])]
     (top, bottom), (left, right) = spans
     if (bottom - top, right - left) == grid.cells:
         area = held.features(moving_ws, resolution)
@@ -160,6 +169,33 @@ def look(
     around_points = Windows(shifted, windows.size).cut_out(area)
     inner = area[:, :, box[0] - top : box[2] - top, box[1] - left : box[3] - left]
     return FeatureView(grid, around_points, origins, inner)
+
+
+def look_whole(
+    held: HeldLatent,
+    moving_ws: Float[Tensor, "1 moving w_dim"],
+    resolution: int,
+    grid: Grid,
+    places: Float[Tensor, "n 2"],
+    radius: int,
+    box: tuple[int, int, int, int] | None = None,
+) -> FeatureView:
+    """The same from the whole map; places are on the device, and the host need not know them.
+
+    Beyond the edge the edge is repeated instead of zeros. No pixel depends on those cells.
+    """
+    area = held.features(moving_ws, resolution)
+    origins, size = grid.origins(places, radius), grid.window(radius)
+    # Both axes at once, in the dtype of the places: half the kernels.
+    last = constants(grid, places.device, places.dtype)[1]
+    here = torch.arange(max(size), device=places.device, dtype=places.dtype)
+    lines = (origins[:, None] + here[:, None]).clamp(min=0).minimum(last)
+    rows, columns = lines[:, : size[0], None, 0], lines[:, None, : size[1], 1]
+    cells = (columns + rows * grid.cells[1]).long()  # (n, sh, sw)
+    found = area[0].flatten(1).index_select(1, cells.flatten())
+    windows = found.reshape(-1, *cells.shape).transpose(0, 1)
+    inner = None if box is None else area[:, :, box[0] : box[2], box[1] : box[3]]
+    return FeatureView(grid, windows, origins, inner)
 
 
 def prefers_whole_map(device: torch.device) -> bool:

@@ -14,24 +14,27 @@ from understudy.drag.region import FeatureView
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """Where references come from: a latent, the handles then, and (once computed) the features;
-    tracked: those that are followed, where they are of another resolution."""
+    """Where references come from: a latent, the handles then, and (once computed) the features.
+
+    references: features of the handles, of the resolution that is tracked.
+    """
 
     moving_ws: Float[Tensor, "1 rows w_dim"]
     points: Float[Tensor, "n 2"]
     look: FeatureView | None = None
-    tracked: FeatureView | None = None
+    references: Float[Tensor, "n c"] | None = None
+
+    def with_features(self, look: FeatureView, tracked: FeatureView | None) -> Anchor:
+        """The same with features; tracked: where they are of another resolution."""
+        followed = look if tracked is None else tracked
+        references = followed.sample(self.points[:, None])[:, 0]
+        return replace(self, look=look, references=references)
 
     @property
     def seen(self) -> FeatureView:
         """The features, once computed."""
         assert self.look is not None, "an anchor is looked at before it is used"
         return self.look
-
-    def references(self) -> Float[Tensor, "n c"]:
-        """Features of the handles at the anchor."""
-        look = self.seen if self.tracked is None else self.tracked
-        return look.sample(self.points[:, None])[:, 0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,25 +109,27 @@ class Findings:
 
 
 @torch.no_grad()
-def findings(
-    moving_ws: Tensor,
-    points: Tensor,
-    left: Tensor,
-    motion: Tensor,
+def packed(
+    points: Float[Tensor, "n 2"],
+    left: Float[Tensor, " n"],
+    motion: Float[Tensor, " n"],
     losses: tuple[Tensor, Tensor, Tensor],
     flags: tuple[Tensor, Tensor, Tensor],
-) -> tuple[Findings, bool]:
-    """All numbers of a step in one copy to the host, and whether the gradient is finite.
+) -> Float[Tensor, " numbers"]:
+    """All numbers of a step in one vector: each number asked for by itself would keep a GPU
+    waiting.
 
-    losses: mask, latent, total. flags: reached, doubtful, finite. Each number asked for by itself
-    would keep a GPU waiting.
+    losses: mask, latent, total. flags: reached, doubtful, finite.
     """
-    count = len(points)
     singles = torch.stack([one.to(left.dtype) for one in (*losses, *flags)])
-    # One transfer for all numbers of the step.
-    host = torch.cat([points.flatten(), left, motion, singles]).cpu()
-    places, (left, motion), rest = host[: 2 * count], host[2 * count : -6].chunk(2), host[-6:]
-    mask, latent, total, reached, doubtful, finite = rest.tolist()
+    return torch.cat([points.flatten(), left, motion, singles])
+
+
+def findings(moving_ws: Tensor, numbers: Float[Tensor, " numbers"]) -> tuple[Findings, bool]:
+    """What a step packed, on the host by now, and whether the gradient is finite."""
+    count = (len(numbers) - 6) // 4
+    places, (left, motion) = numbers[: 2 * count], numbers[2 * count : -6].chunk(2)
+    mask, latent, total, reached, doubtful, finite = numbers[-6:].tolist()
     found = Findings(
         moving_ws.detach(), places.reshape(-1, 2), left, motion, mask, latent, total,
         bool(reached), bool(doubtful),

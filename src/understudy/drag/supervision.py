@@ -94,8 +94,10 @@ class Supervision:
         last = constants(grid, points.device, points.dtype)[2]
         # The published program builds its disc on a grid that is one pixel too long; "published"
         # repeats this, so that results are comparable.
-        measured = pixels * ((last + 1) / last) if self.disc == "published" else pixels
-        near = (measured - points[:, None]).square().sum(dim=2).sqrt() < self.radius
+        published = self.disc == "published"
+        # Not pixels - points, whose rounding would decide which pixels at the rim belong to it.
+        apart = pixels * ((last + 1) / last) - points[:, None] if published else offsets
+        near = apart.square().sum(dim=2).sqrt() < self.radius
         return offsets, near & ((pixels >= 0) & (pixels <= last)).all(dim=2)
 
 

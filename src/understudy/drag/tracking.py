@@ -129,5 +129,14 @@ def _between(look: FeatureView, references: Tensor, points: Tensor) -> Float[Ten
     # features have no slope to solve by.
     normal = slopes @ slopes.transpose(1, 2)
     steep = normal.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]
-    offsets = torch.linalg.solve(normal + (1e-6 * steep + TINY) * unit, slopes @ missing[..., None])
-    return offsets[..., 0].clamp(-1, 1)
+    normal = normal + (1e-6 * steep + TINY) * unit
+    wanted = (slopes @ missing[..., None])[..., 0]
+    return _solved(normal, wanted).clamp(-1, 1)
+
+
+def _solved(normal: Float[Tensor, "n 2 2"], wanted: Float[Tensor, "n 2"]) -> Float[Tensor, "n 2"]:
+    """normal^-1 wanted, by Cramer's rule: torch.linalg.solve would make the host wait, to look for
+    singular matrices."""
+    (a, b), (c, d) = (row.unbind(1) for row in normal.unbind(1))
+    y, x = wanted.unbind(1)
+    return torch.stack([d * y - b * x, a * x - c * y], dim=1) / (a * d - b * c)[:, None]

@@ -13,7 +13,7 @@ from understudy.drag.points import read_pairs
 from understudy.drag.raft import raft_tracker
 from understudy.drag.session import DragSession, DragStep
 from understudy.drag.tracking import Tracker
-from understudy.errors import InputError
+from understudy.errors import InputError, sentence
 from understudy.generators.folder import stylegan2
 from understudy.generators.interface import ImageGenerator
 from understudy.jobs.events import Events, watched
@@ -70,7 +70,10 @@ class Begin:
         """Drag to the end: the generator, and the last step."""
         model, begun = self.session(work, settings)
         steps = begun.run(model, tracker=self.follower(model))
-        return model, (yield from _followed(model, steps, self.given.save))
+        last = yield from _followed(model, steps, self.given.save)
+        if last.note:
+            work.note(f"The drag ran without a CUDA graph: {sentence(last.note)}")
+        return model, last
 
     def framed(
         self, model: ImageGenerator, done: DragSession, photo: Tensor | None = None
