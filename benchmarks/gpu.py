@@ -3,10 +3,10 @@
     scripts/bench gpu [--minutes 8] [--part NAME ...] [--ways uncompiled] [--out FILE]
 
 Stable Diffusion 1.5's U-Net and StyleGAN2's config-f with random weights. Each engine runs as
-published ("plain", float32 without TF32) and as ours in several ways: float32, TF32, TF32 compiled,
-bfloat16, bfloat16 compiled; evaluations by CUDA graphs as well, which no command uses until they
-are measured. Printed as it goes; what does not fit into the time is named. All that runs without
-compiling comes first: each compiled way costs half a minute or more of compiling.
+published ("plain", float32 without TF32) and as ours in several ways: float32, TF32, bfloat16; the
+last two compiled, replayed from CUDA graphs, and both. "first_ms": the first time, with what is
+compiled or recorded in it. Printed as it goes; what does not fit into the time is named. All that
+runs without compiling comes first: each compiled way costs half a minute or more of compiling.
 
 --out FILE: rows are appended to it as they come, so that a run that is killed keeps them. A later
 run with the same FILE compares its ways with the plain ones in it; --page only writes the page of
@@ -33,17 +33,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.gpu_engines import drags, learning, swaps
 from benchmarks.gpu_table import (
-    GRAPHS,
     PROFILED,
     WAYS,
     Size,
     Table,
-    Way,
     apart,
     conditions,
     median,
     noise,
     prepared,
+    told,
     ways,
 )
 from benchmarks.rows import RESULTS, page
@@ -59,24 +58,26 @@ def evaluations(table: Table, compiled: bool) -> None:
     """One call of two rows, each way, and its share of what a large matrix product reaches."""
     size = table.size
     with FlopCounterMode(display=False) as counted, torch.no_grad():
-        evaluation(replace(size, device="meta"), WAYS[0])()
+        meta = replace(size, device="meta")
+        evaluation(meta, prepared(meta, WAYS[0]))()
     flops = counted.get_total_flops()
-    for way in ways(compiled, (*WAYS, GRAPHS)):
+    for way in ways(compiled, WAYS):
         if not table.has_time(f"evaluation, {way.name}"):
             continue
-        call = evaluation(size, way)
+        model = prepared(size, way)
+        call = evaluation(size, model)
         with torch.no_grad(), tf32(torch.device(size.device), way.tf32):
             seconds, made = median(size.device, call), call()
             most = reached(size.device, way.dtype)
-        right = table.answer("evaluation", lambda: evaluation(size, WAYS[0])())
+        right = table.answer("evaluation", evaluation(size, prepared(size, WAYS[0])))
         achieved = flops / seconds / 1e12
         table.add("evaluation of 2 rows", way.name, seconds, 0.0, TFLOPS=achieved,
-                  share_of_matmul=achieved / most, apart=apart(made[-1:], right))  # fmt: skip
+                  share_of_matmul=achieved / most, apart=apart(made[-1:], right),
+                  **told(model))  # fmt: skip
 
 
-def evaluation(size: Size, way: Way) -> Callable[[], Tensor]:
+def evaluation(size: Size, model: Shaped) -> Callable[[], Tensor]:
     """A call of two rows."""
-    model = prepared(size, way)
     text, x = model.embed([SOURCE, TARGET]), noise(size, 2)
 
     def call() -> Tensor:

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 
 from benchmarks.shapes import Shaped
+from tests.recorder import Recorder
 from understudy.models.compiled import Compiled
+from understudy.models.graphs import Graphs
 
 
 @dataclass(frozen=True)
@@ -25,18 +27,21 @@ class Way:
     dtype: torch.dtype = torch.float32
     tf32: bool = False
     compiled: bool = False
-    graphs: bool = False  # replayed as a CUDA graph: evaluations only
+    graphs: bool = False  # replayed as CUDA graphs
 
 
 WAYS = (
     Way("float32"),
     Way("TF32", tf32=True),
-    Way("TF32, compiled", tf32=True, compiled=True),
+    Way("TF32, CUDA graphs", tf32=True, graphs=True),
     Way("bfloat16", torch.bfloat16),
+    Way("bfloat16, CUDA graphs", torch.bfloat16, graphs=True),
+    Way("TF32, compiled", tf32=True, compiled=True),
     Way("bfloat16, compiled", torch.bfloat16, compiled=True),
+    Way("TF32, compiled, CUDA graphs", tf32=True, compiled=True, graphs=True),
+    Way("bfloat16, compiled, CUDA graphs", torch.bfloat16, compiled=True, graphs=True),
 )
 
-GRAPHS = Way("bfloat16, compiled, CUDA graphs", torch.bfloat16, compiled=True, graphs=True)
 PROFILED = {"evaluation": WAYS[3], "inner step": WAYS[1]}
 LEARNING = (
     Way("plain"),
@@ -182,24 +187,21 @@ def median(device: str, run: Callable[[], Any], times: int = 5) -> float:
 def prepared(size: Size, way: Way) -> Shaped:
     """A model that runs this way."""
     model: Any = Shaped(size.shape, size.device, way.dtype, offset=0)  # as `Bench`
-    compiled = Compiled(model.unet, size.backend) if way.compiled else None
-    model.denoiser.compiled = graphed(model.unet, size) if way.graphs else compiled
+    if way.compiled:
+        model.denoiser.compiled = Compiled(model.unet, size.backend)
+    if way.graphs:
+        recorder = Recorder() if size.device == "cpu" else None
+        model.denoiser.graphs = Graphs(model.unet, recorder)
     return model
 
 
-def graphed(network: torch.nn.Module, size: Size) -> Callable[..., Any]:
-    """The network's call as a CUDA graph; what it returns is copied, as the next call overwrites
-    it. On a CPU compiled only."""
-    mode = "reduce-overhead" if size.backend is None else None
-    call = torch.compile(
-        network, fullgraph=True, dynamic=False, mode=mode, backend=size.backend or "inductor"
-    )
-
-    def replayed(*args: Any, **kwargs: Any) -> Any:
-        torch.compiler.cudagraph_mark_step_begin()
-        return tuple(one.clone() for one in call(*args, **kwargs))
-
-    return replayed
+def told(model: Shaped) -> dict[str, Any]:
+    """What there is to say of its graphs."""
+    graphs = model.denoiser.graphs
+    if graphs is None:
+        return {}
+    failed = {"failure": graphs.failure} if graphs.failure else {}
+    return {"graphs": len(graphs), "replays": graphs.replays, **failed}
 
 
 def noise(size: Size, rows: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""How a job's network runs on its device: precision of the weights, TF32, compiled or not.
+"""How a job's network runs on its device: precision of the weights, TF32, compiled, CUDA graphs.
 
 Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands that only evaluate
 the network, as other tools run them (`scripts/bench precision` measures what it changes; no figures
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
     from understudy.models.compiled import Compiled
+    from understudy.models.graphs import Graphs
     from understudy.models.interface import DiffusionModel
 
 MANY = 10_000  # calls of a verb that runs case after case
@@ -63,17 +64,30 @@ def network_calls(job: Job) -> int:
 
 
 @contextmanager
-def running(model: DiffusionModel, run: RunSettings, job: Job) -> Generator[Compiled | None]:
-    """Inside the block the model's network is compiled if that is wanted or pays, and float32
-    products of a GPU are TF32 where the precision is "auto"."""
+def running(
+    model: DiffusionModel, run: RunSettings, job: Job
+) -> Generator[Compiled | Graphs | None]:
+    """Inside the block the model's network is compiled if that is wanted or pays, or else replayed
+    from CUDA graphs where it can be, and float32 products of a GPU are TF32 where the precision is
+    "auto". Gives what runs the network; None = it runs as it is."""
     from understudy.models.compiled import Compilable, compiling_pays
+    from understudy.models.graphs import Graphable
 
-    compiled = None
+    compiled = graphs = None
     if isinstance(model, Compilable):
         auto = run.compile == AUTO and compiling_pays(model.device, network_calls(job))
         compiled = model.compile(auto or run.compile == "on")
+    if isinstance(model, Graphable):
+        graphs = model.graph(
+            compiled is None and run.compile == AUTO and model.device.type == "cuda"
+        )
     with tf32(model.device, run.dtype == AUTO):
-        yield compiled
+        try:
+            yield compiled or graphs
+        finally:
+            # Graphs keep memory of the device, and the next job would have to record most anew.
+            if isinstance(model, Graphable):
+                model.graph(False)
 
 
 @contextmanager

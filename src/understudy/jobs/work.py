@@ -71,12 +71,12 @@ class Work:
 
         with (
             self.pool.model(suited(run, self.job)) as model,
-            running(model, run, self.job) as compiled,
+            running(model, run, self.job) as runner,
         ):
             self.note(*told(run.model))
             yield model
-            if compiled is not None and compiled.failure:
-                self.note(f"The network ran uncompiled: {sentence(compiled.failure)}")
+            if runner is not None and runner.failure:
+                self.note(f"The network ran {runner.without}: {sentence(runner.failure)}")
 
     def generator(self, name: str, device: str, dtype: str = "float32") -> StyleGAN2 | StyleGAN3:
         """A StyleGAN generator by name or folder, until the job is done."""

@@ -33,6 +33,8 @@ class Compiled:
     failure: why it was not compiled, one line, or "". backend: as of torch.compile; None = its own.
     """
 
+    without = "uncompiled"
+
     def __init__(self, network: nn.Module, backend: str | None = None) -> None:
         self.network, self.backend, self.failure = network, backend, ""
         how: dict[str, Any] = {} if backend is None else {"backend": backend}

@@ -26,7 +26,7 @@ class RunSettings(Settings):
     compile: str = knob(
         AUTO,
         "compile the network with torch.compile; auto does so on a GPU where the job is long "
-        "enough for it to pay",
+        "enough for it to pay, and replays CUDA graphs elsewhere; --no-compile does neither",
         choices=SWITCH,
         switch=True,
     )

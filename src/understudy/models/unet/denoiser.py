@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.attend import attend
-from understudy.attention.plan import AttentionControl
+from understudy.attention.plan import AttentionControl, AttentionPlan
 from understudy.attention.projections import Projections
 from understudy.attention.site import AttentionSite, Kind
 from understudy.device_copies import sent
@@ -24,6 +24,7 @@ from understudy.diffusion.schedule import Time
 from understudy.diffusion.text import Text
 from understudy.errors import ModelError
 from understudy.models.compiled import Compiled
+from understudy.models.graphs import Graphs
 from understudy.models.unet.injection import feature_plan, injecting
 from understudy.models.unet.planned_call import PlannedCall
 
@@ -49,13 +50,18 @@ EXTRAS: dict[str, Any] = {
 }
 
 
+# Latents, time, tokens of the text, what XL reads beside them.
+Given = tuple[Tensor, Tensor, Tensor, dict[str, Tensor] | None]
+
+
 class Denoiser:
     """A U-Net, and a count of its evaluations.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
     downscale: pixels of a latent's side. compiled: the network's call as torch.compile makes it;
-    None = it runs as it is. Raises ModelError when an attention layer cannot
-    take a control.
+    None = it runs as it is. graphs: records and replays its calls; None = they run.
+
+    Raises ModelError when an attention layer cannot take a control.
     """
 
     def __init__(self, unet: nn.Module, *, downscale: int = 8) -> None:
@@ -63,6 +69,7 @@ class Denoiser:
         self.downscale = downscale
         self.nfe = 0
         self.compiled: Compiled | None = None
+        self.graphs: Graphs | None = None
         self.sites, self.levels = install(unet)
         self._times: dict[tuple[float, torch.device], Tensor] = {}
 
@@ -84,23 +91,54 @@ class Denoiser:
         call = None
         if control is not None:
             size = (int(height), int(width))
-            call = PlannedCall(control, self.sites, self.levels, size, tokens.shape[1])
-        # A hook that is set later is not seen by a compiled network.
-        network = self.unet if feature_plan(control) else self.compiled or self.unet
-        with injecting(self.unet, self.sites, control):
-            output = network(
-                latents.to(parameter.dtype),
-                self._told(time, latents.device),
-                encoder_hidden_states=tokens,
-                added_cond_kwargs=added,
-                cross_attention_kwargs=None if call is None else {"control": call},
-                return_dict=False,
-            )[0]
+            call = PlannedCall.made(control, self.sites, self.levels, size, tokens.shape[1])
+        given = (latents.to(parameter.dtype), self._told(time, latents.device), tokens, added)
+        # Recorded maps and kept rows leave a replayed call without their history.
+        if self.graphs is None or (call is not None and torch.is_grad_enabled()):
+            output = self._run(given, call, control)
+        else:
+            output = self._replayed(self.graphs, given, call, control)
         self.nfe += latents.shape[0]
         if call is not None:
             self._verify(call.heard)
             call.hand_over()
         return output.to(latents.dtype)
+
+    def _run(
+        self, given: Given, call: PlannedCall | None, control: AttentionControl | None
+    ) -> Tensor:
+        """The network's output, in its own dtype."""
+        latents, time, tokens, added = given
+        # A hook that is set later is not seen by a compiled network.
+        network = self.unet if feature_plan(control) else self.compiled or self.unet
+        with injecting(self.unet, self.sites, control):
+            return network(
+                latents,
+                time,
+                encoder_hidden_states=tokens,
+                added_cond_kwargs=added,
+                cross_attention_kwargs=None if call is None else {"control": call},
+                return_dict=False,
+            )[0]
+
+    def _replayed(
+        self,
+        graphs: Graphs,
+        given: Given,
+        call: PlannedCall | None,
+        control: AttentionControl | None,
+    ) -> Tensor:
+        """The same, by a graph that was recorded before where there is one."""
+        if call is None:
+            return graphs(lambda given: self._run(given, None, None), given)
+
+        def run(inputs: tuple[Given, tuple[AttentionPlan | None, ...]]) -> Any:
+            own = call.with_plans(inputs[1])
+            return self._run(inputs[0], own, control), own.received, own.heard
+
+        inputs, kind = (given, call.bare_plans), feature_plan(control)
+        output, call.received, call.heard = graphs(run, inputs, kind)
+        return output
 
     def _told(self, time: Time, device: torch.device) -> Tensor:
         """The time as a tensor on the device: a number would be copied there in every call, and

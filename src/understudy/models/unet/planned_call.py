@@ -10,6 +10,7 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionControl, AttentionPlan, StoredRow
 from understudy.attention.site import NOWHERE, AttentionSite
+from understudy.models.tensor_tree import ignored
 
 
 class PlannedCall:
@@ -21,23 +22,41 @@ class PlannedCall:
 
     def __init__(
         self,
+        layers: Sequence[tuple[AttentionSite, AttentionPlan | None]],
+        size: tuple[int, int],
+    ) -> None:
+        self.layers, self.size = layers, size
+        self.heard: list[int] = []
+        self.received: list[tuple[int, bool, Any]] = []  # layer, whether recorded, what
+        self.plans = [
+            (site, plan if plan is None else self._deferred(number, plan))
+            for number, (site, plan) in enumerate(self.layers)
+        ]
+
+    @classmethod
+    def made(
+        cls,
         control: AttentionControl,
         sites: Sequence[AttentionSite],
         levels: Sequence[int],
         size: tuple[int, int],
         tokens: int,
-    ) -> None:
-        self.size = size
-        self.heard: list[int] = []
-        self.received: list[tuple[int, bool, Any]] = []  # layer, whether recorded, what
+    ) -> PlannedCall:
+        """The call of a control. size: of the latents; tokens: of the text."""
         placed = [
             _placed(site, level, size, tokens) for site, level in zip(sites, levels, strict=True)
         ]
-        self.layers = [(site, control.plan(site)) for site in placed]
-        self.plans = [
-            (site, plan if plan is None else self._deferred(number, plan))
-            for number, (site, plan) in enumerate(self.layers)
-        ]
+        return cls([(site, control.plan(site)) for site in placed], size)
+
+    @property
+    def bare_plans(self) -> tuple[AttentionPlan | None, ...]:
+        """The layers' plans without their receivers: nothing but tensors and constants."""
+        return tuple(plan if plan is None else _bare(plan) for _, plan in self.layers)
+
+    def with_plans(self, plans: Sequence[AttentionPlan | None]) -> PlannedCall:
+        """A call of its own for the same layers."""
+        sites = (site for site, _ in self.layers)
+        return PlannedCall(list(zip(sites, plans, strict=True)), self.size)
 
     def _deferred(self, number: int, plan: AttentionPlan) -> AttentionPlan:
         """The plan with its receivers called after the network has run."""
@@ -64,6 +83,17 @@ class PlannedCall:
             asked = plan and (plan.record if recorded else plan.features)
             assert asked is not None
             asked.receive(site, found)
+
+
+def _bare(plan: AttentionPlan) -> AttentionPlan:
+    record, keep = plan.record, plan.features
+    if record is None and keep is None:
+        return plan
+    return replace(
+        plan,
+        record=record and replace(record, receive=ignored),
+        features=keep and replace(keep, receive=ignored),
+    )
 
 
 def _placed(site: AttentionSite, level: int, size: tuple[int, int], tokens: int) -> AttentionSite:

@@ -18,9 +18,11 @@ from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.compiled import Compiled, recompiled
+from understudy.models.cuda_capture import Capturer
 from understudy.models.family import tokenizer_of
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import empty_is_zero
+from understudy.models.graphs import Graphs
 from understudy.models.interface import Tokens
 from understudy.models.parts import load_parts
 from understudy.models.schedule_config import load_schedule
@@ -121,6 +123,15 @@ class StableDiffusion:
         """
         self.denoiser.compiled = recompiled(self.denoiser.compiled, self.unet, on, backend)
         return self.denoiser.compiled
+
+    def graph(self, on: bool = True, *, capturer: Capturer | None = None) -> Graphs | None:
+        """Record the U-Net's calls as CUDA graphs and replay them from now on, or run them as they
+        are. capturer: what records; None = CUDA.
+
+        Returns what holds the graphs; None = none are recorded.
+        """
+        self.denoiser.graphs = Graphs(self.unet, capturer) if on else None
+        return self.denoiser.graphs
 
     def trainable_modules(self) -> dict[str, nn.Module]:
         """The parts that learning may change."""
