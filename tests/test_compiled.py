@@ -11,7 +11,8 @@ from tiny import tiny_folder
 from understudy.jobs.execution import network_calls, optimises, running, suited
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
-from understudy.models.compiled import PAYS_FROM, compiling_pays
+from understudy.models.compiled import PAYS_FROM, Compiled, compiling_pays
+from understudy.models.graphs import Graphs
 from understudy.settings import GenerateSettings, InvertSettings, RunSettings
 
 
@@ -68,6 +69,40 @@ def on_gpu(monkeypatch):
     where, half = torch.device("cuda"), torch.bfloat16
     monkeypatch.setattr("understudy.models.registry.device_of", lambda device: where)
     monkeypatch.setattr("understudy.models.precision.half_precision", lambda device: half)
+
+
+class OnGPU:
+    """A model on a GPU that notes what it is asked to do."""
+
+    device = torch.device("cuda")
+
+    def __init__(self):
+        self.asked = []
+
+    def compile(self, on=True, *, backend=None):
+        self.asked.append(("compile", on))
+        return Compiled(torch.nn.Identity()) if on else None
+
+    def graph(self, on=True, *, capturer=None):
+        self.asked.append(("graph", on))
+        return Graphs(torch.nn.Identity()) if on else None
+
+
+@pytest.mark.parametrize(
+    "compile, verb, kind",
+    [
+        ("auto", "generate", Graphs),
+        ("auto", "evaluate swap", Compiled),
+        ("on", "generate", Compiled),
+        ("off", "evaluate swap", type(None)),
+    ],
+)
+def test_a_gpu_replays_graphs_where_it_does_not_compile(compile, verb, kind):
+    model, job = OnGPU(), Job(verb=verb)
+    with running(model, RunSettings(device="cuda", dtype="float32", compile=compile), job) as found:
+        assert type(found) is kind
+        assert model.asked == [("compile", kind is Compiled), ("graph", kind is Graphs)]
+    assert model.asked[-1] == ("graph", False)
 
 
 def test_a_model_of_the_pool_is_compiled_for_the_job_that_asks_only():
