@@ -6,6 +6,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,7 +15,10 @@ import torch
 
 from test_learn import learnt
 from tiny import tiny_model
+from understudy.files.tensors import load_tensors, save_tensors
 from understudy.models import precision
+from understudy.models.unet import stable_diffusion
+from understudy.models.unet.denoiser import Denoiser
 from understudy.settings import LearnSettings
 
 CPU = torch.device("cpu")
@@ -30,6 +35,33 @@ def test_auto_follows_the_cpu(monkeypatch: pytest.MonkeyPatch, supported: bool, 
     assert precision.suited_precision(CPU) == name
     dtype = torch.bfloat16 if supported else None
     assert precision.half_precision(CPU) is dtype
+
+
+def test_a_gpu_learns_in_float32() -> None:
+    """Measured: autocast to bfloat16 is slower, because it casts every weight."""
+    assert precision.suited_precision(torch.device("cuda")) == "float32"
+
+
+def test_a_layout_with_channels_last_changes_no_result(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A U-Net on a GPU has it: equal pictures, an equal fingerprint and equal saved weights."""
+    plain = tiny_model()
+    monkeypatch.setattr(stable_diffusion, "Denoiser", partial(Denoiser, channels_last=True))
+    model = tiny_model()
+    weights = [value for value in model.unet.parameters() if value.ndim == 4 and value.shape[1] > 1]
+    assert any(not value.is_contiguous() for value in weights)
+    assert model.fingerprint == plain.fingerprint
+    x = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        found, right = (
+            one.predict(x, 500, one.embed(["a cat", "a dog"])) for one in (model, plain)
+        )
+    assert found.is_contiguous()
+    assert torch.allclose(found, right, atol=1e-5)
+    save_tensors(tmp_path / "unet.safetensors", model.unet.state_dict())
+    kept = load_tensors(tmp_path / "unet.safetensors")
+    assert all(torch.equal(kept[name], value) for name, value in plain.unet.state_dict().items())
 
 
 def test_a_cpu_limited_to_avx2_computes_in_float32() -> None:

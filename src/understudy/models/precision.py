@@ -23,5 +23,11 @@ def half_precision(device: torch.device) -> torch.dtype | None:
 
 
 def suited_precision(device: torch.device) -> str:
-    """The value of --precision that "auto" stands for on `device`."""
-    return "float32" if half_precision(device) is None else "bfloat16"
+    """The value of --precision that "auto" stands for on `device`.
+
+    On a GPU float32, whose products run in TF32: in the shape of Stable Diffusion 1.5 a step of
+    LoRA takes 141 ms on an H200 and 188 ms in bfloat16 autocast, which launches a cast for every
+    weight; one of all weights 143 and 147 ms (`scripts/bench gpu`, 512 pixels, batch of 1 + 1).
+    """
+    half = None if device.type == "cuda" else half_precision(device)
+    return "float32" if half is None else "bfloat16"

@@ -208,7 +208,8 @@ class LearnSettings(Settings):
     clip: float = knob(1.0, "largest norm of the gradient (clipping); 0: no clipping", at_least=0)
     precision: str = knob(
         "float32",
-        "precision of training; auto: bfloat16 if the hardware supports it, else float32",
+        "precision of training; auto: bfloat16 on a CPU that supports it, else float32, "
+        "with products in TF32 on a GPU",
         choices=("auto", *DTYPES),
     )
     gradient_checkpointing: bool = knob(

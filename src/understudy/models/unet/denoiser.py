@@ -58,19 +58,28 @@ class Denoiser:
     """A U-Net, and a count of its evaluations.
 
     unet: a UNet2DConditionModel or anything with its call; its attention processors are replaced.
-    downscale: pixels of a latent's side. compiled: the network's call as torch.compile makes it;
-    None = it runs as it is. graphs: records and replays its calls; None = they run.
+    downscale: pixels of a latent's side. channels_last: layout of the convolutions' weights and
+    maps, None = on a GPU: cuDNN's convolutions read that one, and from another every call converts
+    both, a quarter of an evaluation's time on an H200 (`scripts/bench gpu`). compiled: the
+    network's call as torch.compile makes it; None = it runs as it is. graphs: records and replays
+    its calls; None = they run.
 
     Raises ModelError when an attention layer cannot take a control.
     """
 
-    def __init__(self, unet: nn.Module, *, downscale: int = 8) -> None:
+    def __init__(
+        self, unet: nn.Module, *, downscale: int = 8, channels_last: bool | None = None
+    ) -> None:
         self.unet = unet
         self.downscale = downscale
         self.nfe = 0
         self.compiled: Compiled | None = None
         self.graphs: Graphs | None = None
         self.sites, self.levels = install(unet)
+        on_gpu = next(unet.parameters()).device.type == "cuda"
+        self.channels_last = on_gpu if channels_last is None else channels_last
+        if self.channels_last:
+            cast(Any, unet).to(memory_format=torch.channels_last)
         self._times: dict[tuple[float, torch.device], Tensor] = {}
 
     def predict(
@@ -92,7 +101,9 @@ class Denoiser:
         if control is not None:
             size = (int(height), int(width))
             call = PlannedCall.made(control, self.sites, self.levels, size, tokens.shape[1])
-        given = (latents.to(parameter.dtype), self._told(time, latents.device), tokens, added)
+        wanted = torch.channels_last if self.channels_last else torch.preserve_format
+        noisy = latents.to(parameter.dtype, memory_format=wanted)
+        given = (noisy, self._told(time, latents.device), tokens, added)
         # Recorded maps and kept rows leave a replayed call without their history.
         if self.graphs is None or (call is not None and torch.is_grad_enabled()):
             output = self._run(given, call, control)
@@ -102,7 +113,7 @@ class Denoiser:
         if call is not None:
             self._verify(call.heard)
             call.hand_over()
-        return output.to(latents.dtype)
+        return output.to(latents.dtype, memory_format=torch.contiguous_format)
 
     def _run(
         self, given: Given, call: PlannedCall | None, control: AttentionControl | None

@@ -85,13 +85,16 @@ class StableDiffusion:
         networks = {part: one for part, one in loaded.items() if isinstance(one, nn.Module)}
         for network in networks.values():
             network.to(device).eval().requires_grad_(False)
-        return cls(
+        fingerprint = Fingerprint(folder, networks)
+        model = cls(
             name or str(folder),
             loaded,
             schedule=load_schedule(folder),
-            fingerprint=Fingerprint(folder, networks),
+            fingerprint=fingerprint,
             empty_is_zero=empty_is_zero(folder),
         )
+        fingerprint.settled()  # the denoiser may have laid the weights out anew
+        return model
 
     @property
     def fingerprint(self) -> str:
