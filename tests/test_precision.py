@@ -60,7 +60,7 @@ def test_a_layout_with_channels_last_changes_no_result(
     assert found.is_contiguous()
     assert torch.allclose(found, right, atol=1e-5)
     save_tensors(tmp_path / "unet.safetensors", model.unet.state_dict())
-    kept = load_tensors(tmp_path / "unet.safetensors")
+    kept, _ = load_tensors(tmp_path / "unet.safetensors")
     assert all(torch.equal(kept[name], value) for name, value in plain.unet.state_dict().items())
 
 
