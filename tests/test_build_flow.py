@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import torch
 from diffusers import StableDiffusion3Pipeline
 
 from training import build_toybox_flow as build
+from training import package_toybox_flow
 from training.diffusion_networks import CHANNELS
 from training.flow_networks import (
     JOINT_WIDTH,
@@ -25,7 +27,9 @@ from training.flow_networks import (
 )
 from training.flow_optimiser import Muon
 from training.flow_training import PARTS
+from understudy.files.builtin import builtin_folder
 from understudy.models.registry import load
+from understudy.models.shared_parts import FILE, SHARED, TEXT_ENCODER, whole_folder
 from understudy.models.transformer.model import FlowTransformer
 
 
@@ -65,7 +69,32 @@ def test_it_trains_goes_on_and_packs(few: None, tmp_path: Path) -> None:
     assert sum(file.stat().st_size for file in folder.rglob("*")) < 32e6
     model = load(str(folder), device="cpu")
     assert model.latent_channels == CHANNELS and model.picture_size == (128, 128)
-    assert _stock_agrees(model, folder)
+    assert stock_agrees(model, folder)
+    _check_packaging(folder, tmp_path)
+
+
+def _check_packaging(folder: Path, tmp_path: Path) -> None:
+    """The package's part of a folder, made whole again, is the folder, byte for byte."""
+    part, other = tmp_path / "package" / "toybox-flow", builtin_folder("toybox")
+    assert other is not None
+    for _ in range(2):  # the second time in the place of the first
+        package_toybox_flow.main(["--folder", str(folder), "--out", str(part)])
+    assert [one.name for one in part.parent.iterdir()] == ["toybox-flow"]
+    whole = whole_folder("small", part, other)
+    assert folder_bytes(whole) == folder_bytes(folder)
+    assert "trained from scratch" in (whole / "README.md").read_text()
+    missing = folder_bytes(folder).keys() - folder_bytes(part).keys()
+    assert missing == {*SHARED}
+    shutil.copy(folder / "text_encoder_2/model.safetensors", folder / TEXT_ENCODER)
+    with pytest.raises(SystemExit, match="another autoencoder or text encoder"):
+        package_toybox_flow.main(["--folder", str(folder), "--out", str(part)])
+    assert whole_folder("small", part, other) == whole
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """The files of a folder by their paths in it."""
+    files = (file for file in folder.rglob("*") if file.is_file() and file.name != FILE)
+    return {file.relative_to(folder).as_posix(): file.read_bytes() for file in files}
 
 
 def test_matrices_are_orthogonalised_as_in_torch() -> None:
@@ -103,7 +132,7 @@ def test_a_pass_over_the_blocks_is_the_stock_forward() -> None:
         assert middle.shape[1] == (16 // patch) ** 2
 
 
-def _stock_agrees(model: FlowTransformer, folder: Path) -> bool:
+def stock_agrees(model: FlowTransformer, folder: Path) -> bool:
     """Whether diffusers' pipeline draws the same, with as many of T5's rows as ours."""
     pipeline = StableDiffusion3Pipeline.from_pretrained(folder, dtype=torch.float32)
     pipeline.set_progress_bar_config(disable=True)

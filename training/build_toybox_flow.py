@@ -5,9 +5,10 @@
 
 Renders the training pictures (`build_toybox_data.py`), encodes them with the autoencoder of
 toybox-diffusion, trains the transformer (`flow_networks.py`) and writes the averaged weights as a
-genuine StableDiffusion3Pipeline folder, OUT/toybox-flow. The text encoder is that of
-toybox-diffusion, frozen. --minutes are of training, all runs together; a killed run goes on where
-its last checkpoint was. --patch 2 makes a step about four times cheaper, for training on a CPU.
+genuine StableDiffusion3Pipeline folder with its model card, OUT/toybox-flow. The text encoder is
+that of toybox-diffusion, frozen. `package_toybox_flow.py` puts the folder into the package.
+--minutes are of training, all runs together; a killed run goes on where its last checkpoint was.
+--patch 2 makes a step about four times cheaper, for training on a CPU.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from torch import Tensor
 
 from training.autoencoder_training import encode_all
 from training.build_toybox_data import render_all
+from training.flow_card import card
 from training.flow_networks import (
     T5_LONG,
     T5_SHORT,
@@ -42,6 +44,7 @@ from training.flow_training import PART_WEIGHT, PARTS, Batch, Examples, flow_los
 from training.learner import Learner, by_steps, by_time, default_device, fit, generator_of
 from training.toybox_pictures import count_pictures, load_captions, load_masks
 from understudy.files.atomic import remove_folder
+from understudy.files.builtin import builtin_folder
 from understudy.models.precision import half_precision
 
 CHECKED = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)  # sigmas of the fixed check
@@ -192,9 +195,27 @@ def train(options: argparse.Namespace) -> Learner:
     return learner
 
 
+def name_of(device: str) -> str:
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+
+
+def card_of(options: argparse.Namespace, learner: Learner) -> str:
+    """The model card."""
+    parts = {name: sum(p.numel() for p in part.parameters())
+             for name, part in learner.model.items()}  # fmt: skip
+    config = learner.model["transformer"].config
+    width = config.num_attention_heads * config.attention_head_dim
+    return card(
+        parts, shape=(config.num_layers, width, config.patch_size),
+        pictures=options.pictures, steps=learner.step,
+        batch=options.batch, rate=options.rate, seconds=learner.spent,
+        device=name_of(options.device), dtype=options.dtype,
+    )  # fmt: skip
+
+
 def pack(options: argparse.Namespace) -> Path:
     """Write the averaged weights as a StableDiffusion3Pipeline folder, in the place of one that is
-    there; it appears whole."""
+    there; it appears whole. What suits the model (`understudy.json`) is copied from the package."""
     from diffusers import StableDiffusion3Pipeline
 
     folder, staged = options.out / "toybox-flow", options.out / "toybox-flow.partial"
@@ -210,6 +231,9 @@ def pack(options: argparse.Namespace) -> Path:
         text_encoder_3=silent_t5(), tokenizer_3=t5_tokenizer(),
     )  # fmt: skip
     pipeline.to("cpu", getattr(torch, options.dtype)).save_pretrained(staged)
+    if (package := builtin_folder("toybox-flow")) is not None and package.is_dir():
+        shutil.copy(package / "understudy.json", staged)
+    (staged / "README.md").write_text(card_of(options, learner))
     if folder.exists():
         remove_folder(folder)
     staged.rename(folder)

@@ -32,7 +32,7 @@ KINDS = {
     "inversions": "inverted photos",
     "sources": "attention features of inverted photos",
     "classes": "class images for prior preservation",
-    "models": "models converted from single files",
+    "models": "models converted from single files, toybox-flow",
 }
 VARIABLE = "UNDERSTUDY_CACHE_SIZE"
 LARGEST, SHARE = 20 * 10**9, 10  # default limit: 20 GB, at most a tenth of the disk

@@ -16,14 +16,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from understudy.diffusion.text import Text
-from understudy.files.builtin import BUILT_IN
 from understudy.models.family import Family, family_named
 from understudy.models.folder import family_in, parameter_counts
 from understudy.models.transformer.assemble import NETWORKS
 from understudy.models.transformer.configs import network_config
 from understudy.models.transformer.network import FlowNetwork
 from understudy.settings import QUANTISED
-from understudy.settings.bases import Base, base_named, trained_instead
+from understudy.settings.bases import Base, base_named, licence_of, trained_instead
 
 BYTES = {"int8": 1, "nf4": 0.5 + 4 / 64, "float32": 4, "bfloat16": 2, "float16": 2, "float64": 8}
 AUTOENCODER = 84e6  # weights of SD3's, FLUX.1's and Z-Image's; FLUX.2's and Qwen-Image's are alike
@@ -98,8 +97,7 @@ def empty_flow_network(family: Family, base: Base | None, folder: Path | None) -
 
 
 def _facts(model: str, base: Base | None) -> tuple[str, bool, str]:
-    licence = "Apache-2.0" if model in BUILT_IN else base.licence if base else ""
-    return (licence, bool(base and base.gated), trained_instead(model))
+    return (licence_of(model), bool(base and base.gated), trained_instead(model))
 
 
 def _weights(network: FlowNetwork, base: Base | None, folder: Path | None) -> dict[str, float]:

@@ -13,6 +13,7 @@ from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
 from understudy.files.cache import reading
 from understudy.files.reading import check_place
 from understudy.models.hub import download, part_for, tokenizer_for
+from understudy.models.shared_parts import has_shared_parts, whole_folder
 
 if TYPE_CHECKING:
     import torch
@@ -164,13 +165,7 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
     """The folder of a model: its `wanted` files downloaded if need be, or made from a single
     checkpoint file."""
     if name in BUILT_IN:
-        folder = WEIGHTS / BUILT_IN[name]
-        if not folder.is_dir():
-            raise ModelError(
-                f"The built-in model {name!r} is not in this installation ({folder}). Install "
-                "understudy again, or build it with python -m training.build_toybox_diffusion."
-            )
-        return folder
+        return _built_in(name)
     path = Path(name).expanduser()
     check_place(path, error=ModelError)
     if path.is_dir():
@@ -192,7 +187,9 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
 
 def here(name: str) -> Path | None:
     """The model's folder if it can be had at once: no download, no conversion."""
-    folder = WEIGHTS / BUILT_IN[name] if name in BUILT_IN else Path(name).expanduser()
+    if name in BUILT_IN:
+        return _built_in(name) if (WEIGHTS / BUILT_IN[name]).is_dir() else None
+    folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
     if not _HUB_ID.fullmatch(name) or folder.exists():
@@ -204,6 +201,20 @@ def here(name: str) -> Path | None:
         return Path(snapshot_download(ALIASES.get(name, name), local_files_only=True))
     except OSError:  # LocalEntryNotFoundError is one
         return None
+
+
+def _built_in(name: str) -> Path:
+    """The whole folder of a built-in model, put together in the cache if need be."""
+    folder = WEIGHTS / BUILT_IN[name]
+    if not folder.is_dir():
+        build = f"python -m training.build_{folder.name.replace('-', '_')}"
+        raise ModelError(
+            f"The built-in model {name!r} is not in this installation ({folder}). Install "
+            f"understudy again, or build it with {build}."
+        )
+    if not has_shared_parts(folder):
+        return folder
+    return whole_folder(name, folder, _built_in("toybox"))
 
 
 def device_of(device: str | torch.device) -> torch.device:

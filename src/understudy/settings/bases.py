@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from understudy.errors import InputError
+from understudy.files.builtin import BUILT_IN
 from understudy.files.reading import read_json
 from understudy.settings.checkpoints import is_schnell
 
@@ -165,6 +166,8 @@ def check_trainable(model: str) -> None:
 
 def licence_of(model: str) -> str:
     """The licence of a model's weights, as far as its name or folder tells; "" = not known."""
+    if model in BUILT_IN:
+        return "Apache-2.0"
     base = base_named(model)
     return base.licence if base else ""
 
