@@ -106,10 +106,11 @@ class Graphs:
         """What decides which graph a call is, its tensors, and the numbers of those that need
         gradients; None where the call runs as it is."""
         device = next(self.network.parameters()).device
+        if not self.capturer.runs_on(device):
+            return None
         # A mode that looks at every operator, such as a counter, sees none in a replay.
         watched = torch._C._len_torch_dispatch_stack()  # pyright: ignore
-        special = torch.is_autocast_enabled(device.type) or torch.is_inference_mode_enabled()
-        if watched or special or not self.capturer.runs_on(device):
+        if watched or torch.is_autocast_enabled(device.type) or torch.is_inference_mode_enabled():
             return None
         weights, tensors = weights_of(self.network), list[Tensor]()
         if weights is None:
