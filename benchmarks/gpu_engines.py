@@ -23,6 +23,7 @@ from benchmarks.gpu_table import (
     measured,
     median,
     prepared,
+    recorder,
     told,
     ways,
 )
@@ -215,24 +216,26 @@ def learning(table: Table, compiled: bool) -> None:
         for way in ways(compiled, LEARNING):
             if not table.has_time(f"learning, {kind}, {way.name}"):
                 continue
-            seconds, gigabytes, loss = training_step(table.size, way, low=kind == "LoRA")
-            more = dict[str, float]()
+            seconds, gigabytes, more = training_step(table.size, way, low=kind == "LoRA")
             if plain := table.known(what, "plain"):
                 more["quicker"] = plain["ms"] / 1e3 / seconds
-            if loss is not None:
-                right = table.known(what, "float32") or {"loss": loss}
-                more |= {"loss": loss, "apart": abs(loss - right["loss"]) / right["loss"]}
+            if "loss" in more:
+                right = table.known(what, "float32") or more
+                more["apart"] = abs(more["loss"] - right["loss"]) / right["loss"]
             table.add(what, way.name, seconds, gigabytes, **more)
 
 
-def training_step(size: Size, way: Way, *, low: bool) -> tuple[float, float, float | None]:
-    """Median seconds of a step, its memory in GB, the first loss of ours. low: LoRA."""
+def training_step(size: Size, way: Way, *, low: bool) -> tuple[float, float, dict[str, Any]]:
+    """Median seconds of a step, its memory in GB, the first loss of ours and what there is to say
+    of graphs. low: LoRA."""
     how: dict[str, Any] = {"rank": 4, "alpha": 4.0, "train_text": False, "seed": 0}
     torch.manual_seed(0)
     model = random_model(size.width, size.device)
     photos = torch.rand(2, 3, size.photo, size.photo) * 2 - 1
     if way.compiled:
         model.compile(backend=size.backend)
+    if way.graphs:
+        model.graph(capturer=recorder(size.device))
     method = low_rank(model, targets=TARGETS, **how) if low else whole_model(
         model, train_text=False
     )  # fmt: skip
@@ -243,6 +246,8 @@ def training_step(size: Size, way: Way, *, low: bool) -> tuple[float, float, flo
             half = None if way.dtype == torch.float32 else way.dtype
             step = our_step(model, trainable, photos, half)
         first = step()
+        step()  # recorded
         with measured(size.device) as memory:
             seconds = median(size.device, step, 5)
-    return seconds, memory.gigabytes, None if first is None else first.loss
+        more = told(model)
+    return seconds, memory.gigabytes, more if first is None else {"loss": first.loss, **more}

@@ -47,8 +47,10 @@ LEARNING = (
     Way("plain"),
     Way("float32"),
     Way("TF32", tf32=True),
-    Way("TF32, compiled", tf32=True, compiled=True),
+    Way("TF32, CUDA graphs", tf32=True, graphs=True),
     Way("bfloat16", torch.bfloat16, tf32=True),
+    Way("bfloat16, CUDA graphs", torch.bfloat16, tf32=True, graphs=True),
+    Way("TF32, compiled", tf32=True, compiled=True),
     Way("bfloat16, compiled", torch.bfloat16, tf32=True, compiled=True),
 )
 
@@ -190,12 +192,16 @@ def prepared(size: Size, way: Way) -> Shaped:
     if way.compiled:
         model.denoiser.compiled = Compiled(model.unet, size.backend)
     if way.graphs:
-        recorder = Recorder() if size.device == "cpu" else None
-        model.denoiser.graphs = Graphs(model.unet, recorder)
+        model.denoiser.graphs = Graphs(model.unet, recorder(size.device))
     return model
 
 
-def told(model: Shaped) -> dict[str, Any]:
+def recorder(device: str) -> Recorder | None:
+    """What records on a device; None = CUDA. On a CPU a stand-in, to try the script."""
+    return Recorder() if device == "cpu" else None
+
+
+def told(model: Any) -> dict[str, Any]:
     """What there is to say of its graphs."""
     graphs = model.denoiser.graphs
     if graphs is None:

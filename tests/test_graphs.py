@@ -28,10 +28,11 @@ from understudy.edit import edit_steps
 from understudy.invert.inversion import Inversion
 from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import SourceFeatures
+from understudy.learn import Subject, learn_steps
 from understudy.models.graphs import MOST, Graphs
 from understudy.models.memory import gradient_checkpointing
 from understudy.models.tensor_tree import OpaqueError, ignored, structure
-from understudy.settings import EditSettings, InvertSettings, SwapSettings
+from understudy.settings import EditSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.swap.photoswap import parts_read, swap_steps
 from understudy.transfer.source_target import Replacement, Source, Target
 
@@ -229,18 +230,14 @@ def test_without_room_nothing_is_recorded() -> None:
     assert graphs is not None and graphs.replays == 0 and graphs.failure == ""
 
 
-def trains(model: Any) -> Any:
-    model.unet.train()
+def drops(model: Any) -> Any:
+    model.unet.mid_block.dropout = torch.nn.Dropout(0.5)
     return nullcontext()
 
 
 def hooks(model: Any) -> Any:
     model.unet.mid_block.register_forward_hook(ignored)
     return nullcontext()
-
-
-def autocast(model: Any) -> Any:
-    return torch.autocast("cpu")
 
 
 def inference(model: Any) -> Any:
@@ -251,7 +248,7 @@ def counts(model: Any) -> Any:
     return FlopCounterMode(display=False)
 
 
-@pytest.mark.parametrize("special", [trains, hooks, autocast, inference, counts])
+@pytest.mark.parametrize("special", [drops, hooks, inference, counts])
 def test_special_calls_run_as_they_are(special: Any) -> None:
     model = tiny_model()
     graphs = graphed(model)
@@ -278,16 +275,58 @@ def test_gradients_to_the_text_are_the_same_in_any_order() -> None:
     assert graphs.replays == 5 and len(graphs) == 1
 
 
-def test_gradients_of_weights_and_checkpointing_run_as_they_are() -> None:
+def test_checkpointed_calls_with_gradients_run_as_they_are() -> None:
     model = tiny_model()
     graphs, texts = graphed(model), [model.embed([SOURCE])] * 3
     with gradient_checkpointing(model):
         gradients(model, texts)
-    weight = next(model.unet.parameters()).requires_grad_()
-    outputs = [predicted(model) for _ in range(3)]
     assert graphs.replays == 0
-    (found,) = torch.autograd.grad(outputs[-1].sum(), weight)
-    assert found.abs().max() > 0
+
+
+def learnt(model: Any, half: str, method: str) -> list[Tensor]:
+    pictures = torch.rand(2, 3, *model.picture_size, generator=torch.Generator().manual_seed(1))
+    given = {"method": method, "steps": 5, "prior_samples": 0, "precision": half}
+    given |= {"rank": 2} if method == "lora" else {}
+    settings = LearnSettings.filled({**given, "train_text_encoder": False})
+    subject = Subject("rex", "cat", pictures * 2 - 1)
+    *_, last = learn_steps(model, subject, settings=settings)
+    assert last.concept is not None
+    return [last.concept.tensors[name] for name in sorted(last.concept.tensors)]
+
+
+@pytest.mark.parametrize("half", ["float32", "bfloat16"])
+@pytest.mark.parametrize("method", ["lora", "dreambooth"])
+def test_learning_gives_the_same_weights(method: str, half: str) -> None:
+    model = tiny_model()
+    right, graphs = learnt(model, half, method), graphed(model)
+    made = learnt(model, half, method)
+    assert all(torch.equal(a, b) for a, b in zip(made, right, strict=True))
+    assert graphs.replays == 4 and len(graphs) == 1
+
+
+def test_a_weight_that_the_output_does_not_read_gets_no_gradient() -> None:
+    model = tiny_model()
+    graphed(model)
+    read = next(model.unet.parameters()).requires_grad_()
+    model.unet.unread = torch.nn.Parameter(torch.ones(2))
+    for _ in range(3):
+        model.unet.zero_grad()
+        predicted(model).sum().backward()
+        assert model.unet.unread.grad is None and read.grad is not None and read.grad.any()
+
+
+@torch.no_grad()
+def test_autocast_is_replayed_in_its_dtype() -> None:
+    model = tiny_model()
+    plain = predicted(model)
+    with torch.autocast("cpu", torch.bfloat16):
+        half = predicted(model)
+    graphs = graphed(model)
+    for _ in range(3):
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(predicted(model), half)
+        assert torch.equal(predicted(model), plain)
+    assert graphs.replays == 4 and len(graphs) == 2 and not torch.equal(plain, half)
 
 
 def test_plans_that_hold_functions_have_no_structure() -> None:
@@ -309,6 +348,7 @@ def test_real_graphs_give_the_same() -> None:
     model = tiny_model(device="cuda")
     texts, concept = [model.embed([prompt]) for prompt in (SOURCE, TARGET, "")], concept_for(model)
     runs = {**RUNS, "gradients": partial(gradients, texts=texts)}
+    runs["learn"] = partial(learnt, half="bfloat16", method="lora")
     for name, run in runs.items():
         model.graph(False)
         right = run(model)

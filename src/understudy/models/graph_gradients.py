@@ -29,15 +29,17 @@ class Passes:
 class Differentiable:
     """A recorded forward and backward pass.
 
-    inputs: the memory that is read. needed: numbers of those that need gradients. gradient: the
-    memory of the output's gradient. found: gradients of the needed ones.
+    inputs: the memory that is read. needed: numbers of those that need gradients. wanted: these,
+    and weights, which are read where they are. gradient: the memory of the output's gradient.
+    found: gradients of the wanted ones; None = the output does not depend on it.
     """
 
     inputs: list[Tensor]
     needed: tuple[int, ...]
+    wanted: tuple[Tensor, ...]
     output: Tensor
     gradient: Tensor
-    found: list[Tensor]
+    found: list[Tensor | None]
     forward: Callable[[], None]
     backward: Callable[[], None]
     passes: Passes = field(repr=False)
@@ -46,40 +48,42 @@ class Differentiable:
     def of(
         cls,
         capturer: Capturer,
-        run: Callable[[Any], Any],
-        mirrored: Any,
+        once: Callable[[], Any],
         held: list[Tensor],
         needed: tuple[int, ...],
+        wanted: tuple[Tensor, ...],
         passes: Passes,
     ) -> Differentiable:
-        """Record both passes of run(mirrored), whose tensors are `held`. Raises RuntimeError."""
-        wanted = [held[number].requires_grad_() for number in needed]
+        """Record both passes of once(), which reads `held`. Raises RuntimeError."""
+        device = wanted[0].device
         pending = list[Tensor]()  # the output with its history, from forward to backward pass
         given = list[Tensor]()
 
         def forward() -> Tensor:
             with torch.enable_grad():
-                pending[:] = [run(mirrored)]
+                pending[:] = [once()]
             return pending[0].detach()
 
-        def backward() -> list[Tensor]:
+        def backward() -> list[Tensor | None]:
             output = [pending.pop()]
-            return list(torch.autograd.grad(output, wanted, given, materialize_grads=True))
+            with torch.autocast(device.type, enabled=False):
+                return list(torch.autograd.grad(output, wanted, given, allow_unused=True))
 
         def both() -> None:
             given[:] = [torch.zeros_like(forward())]
             backward()
 
-        device = held[needed[0]].device
         capturer.warmed(both, device)
         gradient = torch.zeros_like(given[0])
         given[:] = [gradient]
         play_forward, output = capturer.captured(forward, device)
         play_backward, found = capturer.captured(backward, device)
-        return cls(held, needed, output, gradient, found, play_forward, play_backward, passes)
+        plays = play_forward, play_backward
+        return cls(held, needed, wanted, output, gradient, found, *plays, passes)
 
     def __call__(self, tensors: Sequence[Tensor]) -> Tensor:
-        return _Replayed.apply(self, *tensors)  # pyright: ignore[reportReturnType]
+        weights = self.wanted[len(self.needed) :]
+        return _Replayed.apply(self, *tensors, *weights)  # pyright: ignore[reportReturnType]
 
     def run_forward(self, tensors: Sequence[Tensor]) -> int:
         """Compute the output of these; returns the number of the pass."""
@@ -90,8 +94,8 @@ class Differentiable:
 
     def run_backward(
         self, number: int, tensors: Sequence[Tensor], gradient: Tensor
-    ) -> list[Tensor]:
-        """Gradients of the needed tensors, after the forward pass of this number."""
+    ) -> list[Tensor | None]:
+        """Gradients of the wanted tensors, after the forward pass of this number."""
         if number != self.passes.count:
             self.run_forward(tensors)
         copy_all([self.gradient], [gradient])
@@ -105,7 +109,7 @@ class _Replayed(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, graph: Differentiable, *tensors: Tensor) -> Tensor:
-        ctx.graph, ctx.number = graph, graph.run_forward(tensors)
+        ctx.graph, ctx.number = graph, graph.run_forward(tensors[: len(graph.inputs)])
         ctx.save_for_backward(*tensors)
         return graph.output.clone()
 
@@ -113,6 +117,8 @@ class _Replayed(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:  # pyright: ignore
         graph: Differentiable = ctx.graph
-        found = graph.run_backward(ctx.number, ctx.saved_tensors, gradients[0])
-        by_number = dict(zip(graph.needed, found, strict=True))
-        return None, *(by_number.get(number) for number in range(len(graph.inputs)))
+        tensors = ctx.saved_tensors[: len(graph.inputs)]
+        found = graph.run_backward(ctx.number, tensors, gradients[0])
+        by_number = dict(zip(graph.needed, found[: len(graph.needed)], strict=True))
+        of_inputs = (by_number.get(number) for number in range(len(graph.inputs)))
+        return None, *of_inputs, *found[len(graph.needed) :]

@@ -6,14 +6,15 @@ structure of all that the call reads, the same weights at the same places in mem
 choices of kernels. What a call reads is copied into the memory that the graph reads, and what it
 gives is copied out of the graph's memory, so a graph may run again at any time.
 
-Outside autograd, or with gradients to what the call reads; never with gradients of weights. What
-cannot be recorded runs as it is.
+Outside autograd, or with gradients of what the call reads and of weights. What cannot be recorded
+runs as it is.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -82,16 +83,15 @@ class Graphs:
         found = None if self.failure else self._key(inputs, kind)
         if found is None:
             return run(inputs)
-        key, tensors, needed = found
-        recorded = self._recorded.get(key)
-        if recorded is None and self._is_due(key):
-            recorded = self._record(key, run, inputs, tensors, needed)
+        recorded = self._recorded.get(found.key)
+        if recorded is None and self._is_due(found.key):
+            recorded = self._record(found, run, inputs)
         if recorded is None:
             return run(inputs)
-        self._recorded.move_to_end(key)
+        self._recorded.move_to_end(found.key)
         self.replays += 1
         self._passes.count += 1
-        return recorded(tensors)
+        return recorded(found.tensors)
 
     def forget(self) -> None:
         """Let go of all graphs and of their memory."""
@@ -100,18 +100,18 @@ class Graphs:
         self._weights.clear()
         self.capturer.forget()
 
-    def _key(
-        self, inputs: Any, kind: Hashable
-    ) -> tuple[Hashable, list[Tensor], tuple[int, ...]] | None:
-        """What decides which graph a call is, its tensors, and the numbers of those that need
-        gradients; None where the call runs as it is."""
+    def _key(self, inputs: Any, kind: Hashable) -> _Call | None:
+        """What decides which graph a call is; None where the call runs as it is."""
         device = next(self.network.parameters()).device
         if not self.capturer.runs_on(device):
             return None
         # A mode that looks at every operator, such as a counter, sees none in a replay.
         watched = torch._C._len_torch_dispatch_stack()  # pyright: ignore
-        if watched or torch.is_autocast_enabled(device.type) or torch.is_inference_mode_enabled():
+        if watched or torch.is_inference_mode_enabled():
             return None
+        half = None
+        if torch.is_autocast_enabled(device.type):
+            half = torch.get_autocast_dtype(device.type)
         weights, tensors = weights_of(self.network), list[Tensor]()
         if weights is None:
             return None
@@ -119,15 +119,18 @@ class Graphs:
             shape = structure(inputs, tensors)
         except OpaqueError:
             return None
-        needed = tuple[int, ...]()
+        needed, trained = tuple[int, ...](), tuple[nn.Parameter, ...]()
         if torch.is_grad_enabled():
-            if not weights.frozen:
+            if weights.checkpointing:
                 return None
             needed = tuple(n for n, one in enumerate(tensors) if one.requires_grad)
+            trained = weights.trained
         if len(self._weights) > self.most:  # concepts that come and go
             self.forget()
         weights_number = self._weights.setdefault(weights.places, len(self._weights))
-        return (shape, kind, weights_number, needed, chosen_kernels()), tensors, needed
+        learnt = tuple(map(id, trained))
+        key = (shape, kind, weights_number, needed, learnt, half, chosen_kernels())
+        return _Call(key, tensors, needed, trained, device, half)
 
     def _is_due(self, key: Hashable) -> bool:
         """Whether this kind of call came before, and there is room for its graph."""
@@ -138,41 +141,66 @@ class Graphs:
             return False
         return self.capturer.has_room(next(self.network.parameters()).device)
 
-    def _record(
-        self, key: Hashable, run: Run, inputs: Any, tensors: list[Tensor], needed: tuple[int, ...]
-    ) -> Recording | Differentiable | None:
+    def _record(self, call: _Call, run: Run, inputs: Any) -> Recording | Differentiable | None:
         """Record the call; None where that fails, and from then on."""
         if len(self._recorded) >= self.most:
             dropped, _ = self._recorded.popitem(last=False)
             self._seen.pop(dropped, None)
         if not self._recorded:
             self.capturer.forget()
-        device = next(self.network.parameters()).device
-        held = alike(tensors, device)
-        copy_all(held, tensors)
-        mirrored = rebuilt(inputs, tensors, held)
+        held = alike(call.tensors, call.device)
+        copy_all(held, call.tensors)
+        mirrored = rebuilt(inputs, call.tensors, held)
+
+        def once() -> Any:
+            # Weights that autocast has cast before would be read where they were then.
+            with autocasting(call.device, call.half):
+                return run(mirrored)
+
         try:
-            if needed:
-                passes = self._passes
-                made = Differentiable.of(self.capturer, run, mirrored, held, needed, passes)
+            if call.needed or call.trained:
+                wanted = [held[number].requires_grad_() for number in call.needed]
+                made = Differentiable.of(
+                    self.capturer, once, held, call.needed, (*wanted, *call.trained), self._passes
+                )
             else:
-                made = _recording(self.capturer, run, mirrored, held, device)
+                made = _recording(self.capturer, once, held, call.device)
         except RuntimeError as error:
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self.failure = reason[:200]
             self.forget()
             return None
-        self._recorded[key] = made
+        self._recorded[call.key] = made
         return made
+
+
+@dataclass(frozen=True)
+class _Call:
+    """A call that can be recorded.
+
+    key: what decides which graph it is. needed: numbers of the tensors that need gradients.
+    trained: weights that need them. half: the dtype of autocast; None = it is off.
+    """
+
+    key: Hashable
+    tensors: list[Tensor]
+    needed: tuple[int, ...]
+    trained: tuple[nn.Parameter, ...]
+    device: torch.device
+    half: torch.dtype | None
+
+
+def autocasting(device: torch.device, half: torch.dtype | None) -> AbstractContextManager[Any]:
+    """Autocast that casts weights anew in every call, or none."""
+    if half is None:
+        return nullcontext()
+    return torch.autocast(device.type, half, cache_enabled=False)
 
 
 @torch.no_grad()
 def _recording(
-    capturer: Capturer, run: Run, mirrored: Any, held: list[Tensor], device: torch.device
+    capturer: Capturer, once: Callable[[], Any], held: list[Tensor], device: torch.device
 ) -> Recording:
-    def once() -> Any:
-        return run(mirrored)
-
     capturer.warmed(once, device)
     replay, outputs = capturer.captured(once, device)
     return Recording(held, replay, outputs)
@@ -182,34 +210,40 @@ def _recording(
 class Weights:
     """Where a network's weights are in memory, and which modules it has.
 
-    frozen: whether no weight needs a gradient, and no activation is computed again for gradients.
+    trained: those that need gradients. checkpointing: whether activations are computed again for
+    gradients.
     """
 
     places: tuple[int, ...]
-    frozen: bool
+    trained: tuple[nn.Parameter, ...]
+    checkpointing: bool
 
 
 def weights_of(network: nn.Module) -> Weights | None:
-    """What a graph of the network depends on; None where a module trains or has hooks.
+    """What a graph of the network depends on; None where a module has hooks, or draws at random or
+    gathers statistics as it trains.
 
     Weights that are changed in place stay where they are, and a graph reads what is there.
     """
-    places, frozen, left = list[int](), True, [network]
+    places, trained, left, checkpointing = list[int](), list[nn.Parameter](), [network], False
     while left:
         # Several hundred modules before every call: attribute look-ups of nn.Module would take
         # three times as long.
         module = left.pop().__dict__
-        if module["training"] or module["_forward_hooks"] or module["_forward_pre_hooks"]:
+        if module["_forward_hooks"] or module["_forward_pre_hooks"]:
             return None
+        if module["training"] and (module.get("p") or "running_mean" in module["_buffers"]):
+            return None  # dropout, batch normalisation
         places += (id(module), id(module.get("processor")))
-        frozen = frozen and not module.get("gradient_checkpointing")
+        checkpointing = checkpointing or bool(module.get("gradient_checkpointing"))
         for parameter in module["_parameters"].values():
             if parameter is not None:
                 places.append(parameter.data_ptr())
-                frozen = frozen and not parameter.requires_grad
+                if parameter.requires_grad:
+                    trained.append(parameter)
         places += [one.data_ptr() for one in module["_buffers"].values() if one is not None]
         left += [one for one in module["_modules"].values() if one is not None]
-    return Weights(tuple(places), frozen)
+    return Weights(tuple(places), tuple(trained), checkpointing)
 
 
 def chosen_kernels() -> tuple[bool, ...]:
