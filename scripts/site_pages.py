@@ -26,6 +26,7 @@ PAGES = {
     "contributing.md": "CONTRIBUTING.md",
     "changes.md": "CHANGELOG.md",
     "models/toybox-diffusion.md": "src/understudy/weights/toybox-diffusion/README.md",
+    "models/toybox-flow.md": "src/understudy/weights/toybox-flow/README.md",
     "models/examiner.md": "src/understudy/weights/examiner/README.md",
     "models/toybox-gan.md": "src/understudy/weights/toybox-gan/README.md",
     "results/gan_fid.md": "benchmarks/results/gan_fid.md",

@@ -66,7 +66,7 @@ def test_it_trains_goes_on_and_packs(few: None, tmp_path: Path) -> None:
     }
     assert not learnt
     folder = tmp_path / "run" / "toybox-flow"
-    assert sum(file.stat().st_size for file in folder.rglob("*")) < 32e6
+    assert sum(file.stat().st_size for file in folder.rglob("*")) < 35e6
     model = load(str(folder), device="cpu")
     assert model.latent_channels == CHANNELS and model.picture_size == (128, 128)
     assert stock_agrees(model, folder)
@@ -86,7 +86,7 @@ def _check_packaging(folder: Path, tmp_path: Path) -> None:
     missing = folder_bytes(folder).keys() - folder_bytes(part).keys()
     assert missing == {*SHARED}
     shutil.copy(folder / "text_encoder_2/model.safetensors", folder / TEXT_ENCODER)
-    with pytest.raises(SystemExit, match="another autoencoder or text encoder"):
+    with pytest.raises(SystemExit, match="another autoencoder, text encoder"):
         package_toybox_flow.main(["--folder", str(folder), "--out", str(part)])
     assert whole_folder("small", part, other) == whole
 

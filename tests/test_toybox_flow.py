@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,12 +19,23 @@ from understudy.files.atomic import cache_folder
 from understudy.files.builtin import builtin_folder
 from understudy.files.cache import entries
 from understudy.files.reading import sha256
+from understudy.jobs.plan import lines_of, needs
+from understudy.learn.shipped import shipped_latents
 from understudy.models import registry
 from understudy.models.check import check_any
-from understudy.models.shared_parts import FILE, TEXT_ENCODER, VAE, has_shared_parts, whole_folder
+from understudy.models.shared_parts import (
+    FILE,
+    SHARED,
+    TEXT_ENCODER,
+    VAE,
+    has_shared_parts,
+    whole_folder,
+)
 from understudy.models.transformer.model import FlowTransformer
+from understudy.settings import RunSettings
 from understudy.settings.suits import shows_toys, suits
 
+ROOT = Path(__file__).parent.parent
 NAME = "toybox-flow"
 # Of the weights as they were trained: SHA-256, and a velocity. New when the model is trained anew.
 TRAINED = {
@@ -85,6 +99,25 @@ def test_it_loads_by_name_and_suits_its_name_and_its_folder(whole: Path) -> None
     assert suits(NAME)["generate"]["steps"] == 25
 
 
+def test_class_images_are_those_of_toybox_in_its_own_scale() -> None:
+    model, size = registry.load(NAME, device="cpu"), (24, 16, 16)
+    found, other = shipped_latents(NAME, "cat", size), shipped_latents("toybox", "cat", size)
+    assert found is not None and other is not None
+    with torch.no_grad():
+        encoded = model.encode(model.decode(found[:2]))
+    assert float((encoded - found[:2]).std() / found.std()) < 0.2
+    ratio = float((found * other).sum() / other.square().sum())
+    assert float((found - ratio * other).abs().max()) < 0.01
+    by_path = shipped_latents(str(registry.find(NAME)), "cat", size)
+    assert by_path is not None and torch.equal(found, by_path)
+
+
+def test_the_plan_counts_it_in_its_own_units() -> None:
+    line = "\n".join(lines_of(needs(RunSettings(model=NAME), {"steps": 25, "guidance": 3.0})))
+    for part in ("Apache-2.0", "transformer 10.7 M", "50 for one pass", "GMAC each"):
+        assert part in line
+
+
 def _delete(folder: Path) -> None:
     shutil.rmtree(folder)
 
@@ -136,8 +169,8 @@ def test_a_cache_that_cannot_be_written_is_one_line(
 def test_another_toybox_diffusion_is_refused(tmp_path: Path) -> None:
     own, other = builtin_folder(NAME), builtin_folder("toybox")
     assert own is not None and other is not None
-    for path in (VAE, TEXT_ENCODER):
-        (tmp_path / path).parent.mkdir()
+    for path in SHARED:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
         shutil.copy(other / path, tmp_path / path)
     with (tmp_path / VAE).open("ab") as file:
         file.write(b" ")
@@ -145,10 +178,25 @@ def test_another_toybox_diffusion_is_refused(tmp_path: Path) -> None:
         whole_folder(NAME, own, tmp_path)
 
 
+@pytest.mark.slow
+def test_the_wheel_holds_it_and_stays_small(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)]
+    subprocess.run(build, cwd=ROOT, check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.stat().st_size <= 85_000_000  # scripts/release has the same limit
+    own = builtin_folder(NAME)
+    assert own is not None
+    inside = {file.relative_to(own).as_posix() for file in own.rglob("*") if file.is_file()}
+    place = "understudy/weights/toybox-flow/"
+    with zipfile.ZipFile(wheel) as archive:
+        held = {one.removeprefix(place) for one in archive.namelist() if one.startswith(place)}
+    assert held == inside
+
+
 def test_the_package_holds_what_toybox_does_not() -> None:
     own = builtin_folder(NAME)
     assert own is not None
     names = {file.relative_to(own).as_posix() for file in own.rglob("*") if file.is_file()}
     assert {FILE, "README.md", "understudy.json", "model_index.json", "vae/config.json"} <= names
-    assert not names & {VAE, TEXT_ENCODER}
+    assert not names & {*SHARED}
     assert "Apache-2.0" in (own / "README.md").read_text()

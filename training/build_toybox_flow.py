@@ -46,6 +46,7 @@ from training.toybox_pictures import count_pictures, load_captions, load_masks
 from understudy.files.atomic import remove_folder
 from understudy.files.builtin import builtin_folder
 from understudy.models.precision import half_precision
+from understudy.models.shared_parts import write_made
 
 CHECKED = (0.05, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)  # sigmas of the fixed check
 CHECK_EVERY = 250  # steps
@@ -231,6 +232,7 @@ def pack(options: argparse.Namespace) -> Path:
         text_encoder_3=silent_t5(), tokenizer_3=t5_tokenizer(),
     )  # fmt: skip
     pipeline.to("cpu", getattr(torch, options.dtype)).save_pretrained(staged)
+    write_made(staged, staged, options.package)  # the same text encoder, and class latents
     if (package := builtin_folder("toybox-flow")) is not None and package.is_dir():
         shutil.copy(package / "understudy.json", staged)
     (staged / "README.md").write_text(card_of(options, learner))

@@ -46,15 +46,15 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
         "memory_gb": round(plan.memory / GB, 2),
         "work_gb": round(plan.work * halves / GB, 2),
         "tokens": list(plan.tokens),
-        "row_tmac": round(plan.row / 1e12, 3),
+        "row_tmac": round(plan.row / 1e12, 6),
         "rows": rows,
-        "tmac": round(plan.row * rows / 1e12, 1),
+        "tmac": round(plan.row * rows / 1e12, 3),
     }
 
 
 def lines_of(found: Mapping[str, Any]) -> list[str]:
     """The same for people."""
-    weights = ", ".join(f"{part} {count / 1e9:.2f} B" for part, count in found["weights"].items())
+    weights = ", ".join(f"{part} {_count(count)}" for part, count in found["weights"].items())
     licence = found["licence"] or "not known here: see the model's card"
     gated = "; the hub asks you to accept it first" if found["gated"] else ""
     lines = [
@@ -67,9 +67,18 @@ def lines_of(found: Mapping[str, Any]) -> list[str]:
         "cost more)",
     ]
     if found["row_tmac"]:
-        lines[-1] += f", {found['row_tmac']} TMAC each, {found['tmac']} TMAC in all"
+        lines[-1] += f", {_macs(found['row_tmac'])} each, {_macs(found['tmac'])} in all"
     if found["train_on"]:
         lines.append(
             f"learning     not on this model, which is step-distilled: {found['train_on']}"
         )
     return lines
+
+
+def _count(weights: float) -> str:
+    return f"{weights / 1e9:.2f} B" if weights >= 1e8 else f"{weights / 1e6:.3g} M"
+
+
+def _macs(tera: float) -> str:
+    """Multiply-accumulate operations, given in units of 1e12."""
+    return f"{tera:.1f} TMAC" if tera >= 1 else f"{1000 * tera:.3g} GMAC"

@@ -18,6 +18,7 @@ from understudy.errors import ModelError
 from understudy.files import spec
 from understudy.files.builtin import builtin_folder
 from understudy.files.tensors import read_declared, save_tensors
+from understudy.models.registry import find
 
 FILE = "class_latents.safetensors"
 FORMAT = "understudy class latents 1"
@@ -39,7 +40,8 @@ def shipped_latents(
     size: (c, h, w) of a latent. None where there are none of this noun or size. Raises ModelError,
     naming the file, for one that is not as declared.
     """
-    file = (builtin_folder(model) or Path(model).expanduser()) / FILE
+    folder = find(model) if builtin_folder(model) else Path(model).expanduser()
+    file = folder / FILE
     if not model or not os.path.lexists(file):
         return None
     _, tensors = read_declared(file, DECLARED, error=ModelError)

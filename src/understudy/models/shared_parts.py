@@ -1,9 +1,10 @@
 """toybox-flow as a whole model folder: its own files, and two parts of toybox-diffusion.
 
 The autoencoder and the first text encoder of toybox-flow are those of toybox-diffusion (the text
-encoder as a CLIPTextModelWithProjection, whose projection is the identity). The package holds their
-weights once. The whole folder, which any program for diffusers models loads, is put together in the
-user's cache when it is first asked for, and again where it was changed.
+encoder as a CLIPTextModelWithProjection, whose projection is the identity), and so are its class
+latents, up to their scale. The package holds these once. The whole folder, which any program for
+diffusers models loads, is put together in the user's cache when it is first asked for, and again
+where it was changed.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 FILE = "shared_parts.json"  # beside the model's own files: which weights of the other one it needs
 VAE = "vae/diffusion_pytorch_model.safetensors"
 TEXT_ENCODER = "text_encoder/model.safetensors"
-SHARED = (VAE, TEXT_ENCODER)
+CLASS_LATENTS = "class_latents.safetensors"
+SHARED = (VAE, TEXT_ENCODER, CLASS_LATENTS)
 
 
 def has_shared_parts(folder: Path) -> bool:
@@ -44,19 +46,19 @@ def whole_folder(name: str, own: Path, other: Path) -> Path:
     """
     sources = _sources(name, own, other)
     key = hashlib.sha256(__version__.encode())
-    for path, source in (*sources.items(), (TEXT_ENCODER, other / TEXT_ENCODER)):
+    for path, source in {**{path: other / path for path in SHARED}, **sources}.items():
         key.update(f"{path} {sha256(source, error=ModelError)}\n".encode())
     entry = f"{name}-{key.hexdigest()[:24]}"
     cache = Cache.user("models", [Origin("model", name)])
     folder = cache.folder / entry
     with cache.making(entry):
-        if _is_whole(folder, sources, other):
+        if _is_whole(folder, sources, own, other):
             cache.used(entry)
             return folder
         try:
             remove_folder(folder)
             with staging(folder) as staged:
-                _write(staged, sources, other)
+                _write(staged, sources, own, other)
         except (OSError, OutputError) as error:
             told = unwritable(folder, error) if isinstance(error, OSError) else error
             raise OutputError(
@@ -70,12 +72,12 @@ def whole_folder(name: str, own: Path, other: Path) -> Path:
 def take_out(folder: Path, other: Path, package: Path) -> None:
     """Write the own files of a whole model folder to `package`, in the place of what is there.
 
-    Raises ModelError where the two parts in `folder` are not those of `other`.
+    Raises ModelError where the shared parts in `folder` are not those of `other`.
     """
-    same = sha256(folder / VAE) == sha256(other / VAE)
-    if not same or not _equal(folder / TEXT_ENCODER, with_projection(other)):
+    if not _is_whole(folder, {VAE: other / VAE}, folder, other):
         raise ModelError(
-            f"{folder} has another autoencoder or text encoder than {other}. Train it with those."
+            f"{folder} has another autoencoder, text encoder or class latents than {other}. Train "
+            "it with those."
         )
     digests = {path: sha256(other / path) for path in SHARED}
     with staging(package.with_name(f"{package.name}.new")) as staged:
@@ -87,22 +89,44 @@ def take_out(folder: Path, other: Path, package: Path) -> None:
     package.with_name(f"{package.name}.new").rename(package)
 
 
-def with_projection(other: Path) -> dict[str, Tensor]:
-    """The text encoder of toybox-diffusion under the names of CLIPTextModelWithProjection.
+def made_files(own: Path, other: Path) -> dict[str, tuple[dict[str, Tensor], dict[str, str]]]:
+    """The tensors and notes of files made from those of toybox-diffusion, by their paths.
 
-    Raises ModelError for a damaged file.
+    own: folder with the model's vae/config.json. Raises ModelError for a damaged file.
     """
+    return {TEXT_ENCODER: _with_projection(other), CLASS_LATENTS: _rescaled(own, other)}
+
+
+def _with_projection(other: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The text encoder under the names of CLIPTextModelWithProjection."""
     import torch
 
+    plain, notes = _loaded(other / TEXT_ENCODER)
+    found = {f"text_model.{key.removeprefix('text_model.')}": one for key, one in plain.items()}
+    norm = found["text_model.final_layer_norm.weight"]
+    projection = torch.eye(len(norm), dtype=norm.dtype)
+    return {**found, "text_projection.weight": projection}, notes
+
+
+def _rescaled(own: Path, other: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """The class latents in the scale of the model's own autoencoder configuration."""
+    latents, notes = _loaded(other / CLASS_LATENTS)
+    scale = _scaling_factor(own) / _scaling_factor(other)
+    return {noun: (one.double() * scale).to(one.dtype) for noun, one in latents.items()}, notes
+
+
+def _scaling_factor(folder: Path) -> float:
+    config: Any = read_json(folder / "vae" / "config.json", error=ModelError)
+    return float(config["scaling_factor"])
+
+
+def _loaded(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     from understudy.files.tensors import load_tensors
 
     try:
-        plain, _ = load_tensors(other / TEXT_ENCODER)
+        return load_tensors(file)
     except OSError as error:
-        raise ModelError(f"{other / TEXT_ENCODER} is damaged: {sentence(error)}") from error
-    found = {f"text_model.{key.removeprefix('text_model.')}": one for key, one in plain.items()}
-    norm = found["text_model.final_layer_norm.weight"]
-    return {**found, "text_projection.weight": torch.eye(len(norm), dtype=norm.dtype)}
+        raise ModelError(f"{file} is damaged: {sentence(error)}") from error
 
 
 def _sources(name: str, own: Path, other: Path) -> dict[str, Path]:
@@ -119,11 +143,13 @@ def _sources(name: str, own: Path, other: Path) -> dict[str, Path]:
     return {**found, VAE: other / VAE}
 
 
-def _is_whole(folder: Path, sources: Mapping[str, Path], other: Path) -> bool:
+def _is_whole(folder: Path, sources: Mapping[str, Path], own: Path, other: Path) -> bool:
     """Whether the folder holds the files as they would be written now."""
     try:
         copied = all(sha256(folder / path) == sha256(one) for path, one in sources.items())
-        return copied and _equal(folder / TEXT_ENCODER, with_projection(other))
+        return copied and all(
+            _equal(folder / path, tensors) for path, (tensors, _) in made_files(own, other).items()
+        )
     except (InputError, OSError):  # missing, damaged or not readable
         return False
 
@@ -140,10 +166,17 @@ def _equal(file: Path, expected: Mapping[str, Tensor]) -> bool:
     )
 
 
-def _write(folder: Path, sources: Mapping[str, Path], other: Path) -> None:
-    from understudy.files.tensors import write_tensors
-
+def _write(folder: Path, sources: Mapping[str, Path], own: Path, other: Path) -> None:
     for path, source in sources.items():
         (folder / path).parent.mkdir(exist_ok=True)
         shutil.copyfile(source, folder / path)
-    write_tensors(folder / TEXT_ENCODER, with_projection(other), {"format": "pt"})
+    write_made(folder, own, other)
+
+
+def write_made(folder: Path, own: Path, other: Path) -> None:
+    """Write the files of `made_files` into a folder. Whatever the disk refuses is an OSError."""
+    from understudy.files.tensors import write_tensors
+
+    for path, (tensors, notes) in made_files(own, other).items():
+        (folder / path).parent.mkdir(exist_ok=True)
+        write_tensors(folder / path, tensors, notes)

@@ -15,7 +15,9 @@ QUANTISED = ("int8", "nf4")  # of flow transformers
 class RunSettings(Settings):
     """Which model, and on what: the same for every command that uses one."""
 
-    model: str = knob("toybox", "built-in name, folder, checkpoint file or hub id")
+    model: str = knob(
+        "toybox", "built-in name (toybox, toybox-flow), folder, checkpoint file or hub id"
+    )
     device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one")
     dtype: str = knob(
         AUTO,
