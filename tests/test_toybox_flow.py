@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import StableDiffusion3Pipeline
+from typer.testing import CliRunner
 
 from test_build_flow import folder_bytes, stock_agrees
+from understudy.cli.app import app
 from understudy.errors import ModelError, OutputError
 from understudy.files.atomic import cache_folder
 from understudy.files.builtin import builtin_folder
@@ -116,6 +118,23 @@ def test_the_plan_counts_it_in_its_own_units() -> None:
     line = "\n".join(lines_of(needs(RunSettings(model=NAME), {"steps": 25, "guidance": 3.0})))
     for part in ("Apache-2.0", "transformer 10.7 M", "50 for one pass", "GMAC each"):
         assert part in line
+
+
+def test_a_word_is_learnt_and_swept_from_the_command_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`sweep` must not invert a flow model by null texts, as it does others."""
+    monkeypatch.chdir(tmp_path)
+    for line in (
+        "toybox render --seed 12 --out photo.png",
+        "toybox subject --seed 49 --photos 1 --out rex",
+        f"learn rex --class dog --name rex --method textual-inversion --steps 1 --model {NAME}",
+        "sweep photo.png --prompt cat --swap cat=rex --steps 2 --vary self-output=0,1 "
+        f"--out sheet.png --model {NAME}",
+    ):
+        said = CliRunner().invoke(app, line.split())
+        assert said.exit_code == 0, said.output
+    assert Path("sheet.png").is_file()
 
 
 def _delete(folder: Path) -> None:

@@ -33,7 +33,7 @@ from understudy.settings import InvertSettings, RunSettings, SwapSettings
 from understudy.settings.inputs import SweepInputs
 from understudy.settings.knobs import count_or_share
 from understudy.settings.marks import MarkSettings
-from understudy.settings.swap import inversion_for
+from understudy.settings.swap import sweep_inversion
 from understudy.swap.figures import sweep_sheet
 from understudy.swap.photoswap import parts_read
 from understudy.swap.sweep import Axis, Cell, cells, sweep_steps, trade_off
@@ -58,7 +58,7 @@ def sweep(
     rows, columns = (axes[0], axes[1]) if len(axes) == 2 else (None, axes[0])
     grid = cells(settings, rows, columns)
     subjects, selected = checked_swap(work, given)
-    asked = invert or inversion_for(settings, run.model, "null-text")
+    asked = invert or sweep_inversion(settings, run.model)
     check_negative_prompt(settings.negative, asked)
     with work.model(run) as model:
         wanted = Wanted(

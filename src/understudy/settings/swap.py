@@ -178,6 +178,14 @@ class SwapSettings(Settings):
             raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
 
 
+def sweep_inversion(
+    settings: SwapSettings, model: str, method: str | None = None
+) -> InvertSettings:
+    """The inversion of a sweep: `inversion_for` by null texts, where the model can have them,
+    unless a method is named."""
+    return inversion_for(settings, model, method or (None if flows(model) else "null-text"))
+
+
 def inversion_for(settings: SwapSettings, model: str, method: str | None = None) -> InvertSettings:
     """The inversion that a swap wants: as long and as guided; by the method that suits its preset
     unless one is named."""
