@@ -14,14 +14,14 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
 
 from understudy.concept import Concept, applied
 from understudy.diffusion.sampler import sample_steps
-from understudy.edit import edit, instruct_steps
+from understudy.edit import edit, flow_edit_steps, instruct_steps
 from understudy.edit.instruct import ReferenceModel
 from understudy.errors import InputError
-from understudy.evaluate.bench import BenchCase, Known
+from understudy.evaluate import controls
+from understudy.evaluate.bench import BenchCase
 from understudy.evaluate.setup import Setup
 from understudy.generate import generate
 from understudy.invert import Inversion, invert
@@ -41,10 +41,11 @@ from understudy.settings import (
     Settings,
     SwapSettings,
 )
+from understudy.settings.families import flows
 from understudy.settings.swap import INVERSIONS, PRESETS
 from understudy.transfer.source_target import Replacement, Target
 
-Picture = Float[Tensor, "1 3 h w"]
+Picture = controls.Picture
 EditsCase = Callable[[BenchCase, Setup | None, EditSettings], Picture]
 
 
@@ -71,47 +72,6 @@ def on(setup: Setup | None) -> Setup:
     if setup is None:
         raise InputError("This method needs a model; name one with --model.")
     return setup
-
-
-def known(case: BenchCase) -> Known:
-    if case.known is None:
-        raise InputError(f"{case.name}: this method needs a known right answer, as toys have.")
-    return case.known
-
-
-# Controls that need no model
-
-
-def right_answer(case: BenchCase, setup: Setup | None) -> Picture:
-    return known(case).right
-
-
-def no_swap(case: BenchCase, setup: Setup | None) -> Picture:
-    return case.source
-
-
-def copy_paste(case: BenchCase, setup: Setup | None) -> Picture:
-    """The toy cut out of the first photo, scaled to the height of the one it covers."""
-    photo, source, seen = case.photos[:1], case.source.clone(), known(case)
-    cut = _box(seen.photo_masks[0, 0])
-    put = _box(seen.source_mask[0, 0])
-    tall, side = put[1] - put[0], source.shape[-1]
-    wide = max(1, min(side, round(tall * (cut[3] - cut[2]) / (cut[1] - cut[0]))))
-    both = torch.cat([photo, seen.photo_masks[:1]], dim=1)
-    both = both[..., cut[0] : cut[1], cut[2] : cut[3]]
-    both = F.interpolate(both, (tall, wide), mode="bilinear", antialias=True)
-    left = max(0, min(side - wide, (put[2] + put[3] - wide) // 2))
-    place = (..., slice(put[0], put[1]), slice(left, left + wide))
-    source[place] = both[:, 3:] * both[:, :3] + (1 - both[:, 3:]) * source[place]
-    return source
-
-
-def _box(mask: Float[Tensor, "h w"]) -> tuple[int, int, int, int]:
-    """Top, bottom, left, right of the pixels over 0.5; the whole picture where there are none."""
-    ys, xs = ((mask > 0.5).any(dim=d).nonzero() for d in (1, 0))
-    if not len(ys):
-        return 0, mask.shape[0], 0, mask.shape[1]
-    return int(ys.min()), int(ys.max()) + 1, int(xs.min()), int(xs.max()) + 1
 
 
 # Methods of the model
@@ -173,15 +133,37 @@ def edited(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
         return edit(here.model, inversion, target, how, concepts=(concept,))
 
 
+@torch.no_grad()
+def followed(
+    case: BenchCase, setup: Setup | None, how: EditSettings, *, selects: bool = False
+) -> Picture:
+    """The source carried to the learnt toy by the difference of two velocities, without inversion
+    (FlowEdit, FlowAlign). selects: only in the region of the old subject's word."""
+    here, concept = on(setup), _concept(case, on(setup))
+    latents = here.model.encode(case.source.to(here.model.device))
+    where = _region(case, here) if selects else None
+    target = Target(case.target_prompt(f"{{{concept.name}}}"), mask=where)
+    with applied(here.model, concept):
+        *_, last = flow_edit_steps(
+            here.model, latents, case.prompt, target, how, concepts=(concept,)
+        )
+    return here.model.decode(last.target)
+
+
 def redrawn(case: BenchCase, setup: Setup | None, how: EditSettings) -> Picture:
     """The region of the old subject's word drawn anew as the learnt toy (KV-Edit)."""
     here, concept = on(setup), _concept(case, on(setup))
-    found = find_mask(here.model, to_pixels(case.source), case.prompt, Selection((case.noun,)))
-    where = grown(to_mask(found))
+    where = _region(case, here)
     with applied(here.model, concept):
         inversion = _inverted(case, here, _inverting(here, how))
         target = Target(case.target_prompt(f"{{{concept.name}}}"), mask=where)
         return edit(here.model, inversion, target, how, concepts=(concept,))
+
+
+def _region(case: BenchCase, setup: Setup) -> Float[Tensor, "1 1 h w"]:
+    """The mask of the old subject's word, grown as the commands grow it."""
+    found = find_mask(setup.model, to_pixels(case.source), case.prompt, Selection((case.noun,)))
+    return grown(to_mask(found))
 
 
 @torch.no_grad()
@@ -222,7 +204,7 @@ def _inverting(setup: Setup, how: SwapSettings | EditSettings) -> InvertSettings
     swap's preset unless another is told."""
     found = setup.settings(InvertSettings).to_dict()
     if isinstance(how, SwapSettings) and "method" not in setup.told.get("invert", {}):
-        found["method"] = INVERSIONS[how.preset]
+        found["method"] = "direct" if flows(setup.model.name) else INVERSIONS[how.preset]
     return InvertSettings.from_dict({**found, "steps": how.steps, "guidance": how.guidance})
 
 
@@ -237,9 +219,14 @@ def _of_preset(preset: str) -> Method:
     return Method(make, f"Photoswap, preset {preset}", listens)
 
 
-def _of_edit(method: str, draw: EditsCase = edited, says: str = "") -> Method:
+def _of_edit(
+    method: str, draw: EditsCase = edited, says: str = "", *, inverts: bool = True
+) -> Method:
     def settings(setup: Setup) -> EditSettings:
-        """As long and guided as the swaps, so that both begin from the same inversion."""
+        """As long and guided as the swaps, so that both begin from the same inversion; a method
+        that needs none has its own."""
+        if not inverts:
+            return setup.settings(EditSettings, method=method)
         swap = setup.settings(SwapSettings)
         return setup.settings(EditSettings, method=method, steps=swap.steps, guidance=swap.guidance)
 
@@ -263,9 +250,11 @@ def _of_instruction(photos: bool) -> Method:
 
 
 METHODS: Mapping[str, Method] = {
-    "right-answer": Method(right_answer, "the right answer itself", needs_answer=True),
-    "no-swap": Method(no_swap, "the source, untouched"),
-    "copy-paste": Method(copy_paste, "the toy cut out of a photo and pasted", needs_answer=True),
+    "right-answer": Method(controls.right_answer, "the right answer itself", needs_answer=True),
+    "no-swap": Method(controls.no_swap, "the source, untouched"),
+    "copy-paste": Method(
+        controls.copy_paste, "the toy cut out of a photo and pasted", needs_answer=True
+    ),
     "autoencoder": Method(autoencoder, "the right answer through the autoencoder", lambda _: ()),
     "ddim": Method(
         ddim,
@@ -278,6 +267,10 @@ METHODS: Mapping[str, Method] = {
         lambda setup: (setup.settings(LearnSettings), setup.settings(GenerateSettings)),
     ),
     **{name: _of_edit(name) for name in ("p2p", "pnp")},
+    **{name: _of_edit(name, followed, inverts=False) for name in ("flowedit", "flowalign")},
+    "flowedit-select": _of_edit(
+        "flowedit", partial(followed, selects=True), " --select NOUN", inverts=False
+    ),
     "kv-edit": _of_edit("kv-edit", redrawn, " --select NOUN"),
     "instruct": _of_instruction(False),
     "instruct-photos": _of_instruction(True),
