@@ -28,7 +28,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_map
 
-from understudy.drag.recorded import CudaCapturer, tensors
+from understudy.cuda_graphs.capture import CUDACapture
+from understudy.cuda_graphs.tensor_tree import copy_all, tensors_of
 
 aten = torch.ops.aten
 GPU = torch.device("cuda", 0)
@@ -196,28 +197,41 @@ class _Event:
 
 
 class Replaying:
-    """A `Capturer` for functions that run on a CPU: a replay writes where the first run wrote."""
+    """A `Capturer` for work that runs on a CPU: a replay writes where the first run wrote."""
 
-    def capture(self, function: Callable[[Any], Any], inputs: Any) -> Callable[[], Any]:
-        function(inputs)  # as a warm-up: it fills what caches there are
+    def __init__(self, shared: bool = True) -> None: ...
+
+    def runs_on(self, device: torch.device) -> bool:
+        return True
+
+    def has_room(self, device: torch.device) -> bool:
+        return True
+
+    def warmed(self, run: Callable[[], Any], device: torch.device) -> None:
+        run()
+
+    def captured(
+        self, run: Callable[[], Any], device: torch.device
+    ) -> tuple[Callable[[], None], Any]:
         with watched() as waits:
-            outputs = function(inputs)
+            outputs = run()
         if waits.total or waits.sent or waits.read:
             raise RuntimeError(f"not permitted while a graph is recorded: {waits}")
 
-        def replay() -> Any:
-            for place, now in zip(tensors(outputs), tensors(function(inputs)), strict=True):
-                place.copy_(now)
-            return outputs
+        def replay() -> None:
+            copy_all(tensors_of(outputs), tensors_of(run()))
 
-        return replay
+        return replay, outputs
+
+    def forget(self) -> None: ...
 
 
 @contextmanager
 def stand_in() -> Generator[None]:
     """Inside the block "cuda" is a device."""
     with ExitStack() as stack:
-        stack.enter_context(patch.object(CudaCapturer, "capture", Replaying.capture))
+        for name in ("runs_on", "has_room", "warmed", "captured", "forget"):
+            stack.enter_context(patch.object(CUDACapture, name, getattr(Replaying, name)))
         stack.enter_context(patch.object(torch.cuda, "Event", _Event))
         stack.enter_context(_Devices())
         stack.enter_context(_Operators())

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from copy import deepcopy
-from dataclasses import dataclass, replace
-from functools import cache
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.stand_in_gpu import Replaying, moved, stand_in, watched
+from benchmarks.stand_in_gpu import GPU, Replaying, moved, stand_in, watched
 from test_stylegan2 import small as stylegan2
 from test_stylegan3 import small as stylegan3
+from understudy.cuda_graphs.proof import LEAST
+from understudy.cuda_graphs.tensor_tree import copied, tensors_of
 from understudy.drag import DragSession, drag_steps
 from understudy.drag import engine as engine_module
 from understudy.drag.engine import Engine
-from understudy.drag.recorded import EAGER, MOST, Recordings, mapped, tensors
+from understudy.drag.recorded import EAGER, MOST, Recordings
 from understudy.drag.seeing import FlowTracker
 from understudy.drag.state import Findings, State
 from understudy.generators.stylegan2.generator import StyleGAN2
@@ -133,20 +135,20 @@ def test_a_doubtful_search_is_recorded_for_itself() -> None:
     some = walk(replayed, begun(replayed, 3), 16)
     assert {found.doubtful for found, _ in some} == {False, True}
     alike(some, walk(plain, begun(plain, 3), 16))
-    assert len(recordings(replayed).kept) <= MOST
+    assert len(recordings(replayed)) <= MOST
 
 
 def test_states_are_values() -> None:
     """No later replay changes an earlier state, and a drag goes on from any of them."""
     engine = recorded(engine_of("stylegan2", masked=True))
     first = walk(engine, begun(engine, 3), STEPS)
-    copies = [mapped(state, torch.clone) for _, state in first]
+    copies = [copied(state) for _, state in first]
     replays = recordings(engine).replays
     alike(walk(engine, first[4][1], STEPS - 5), first[5:])
     alike(walk(engine, first[4][1].light(), STEPS - 5), first[5:])  # as a saved session, undone
     assert recordings(engine).replays == replays + 2 * (STEPS - 5)
     for (_, state), copy in zip(first, copies, strict=True):
-        for one, other in zip(tensors(state), tensors(copy), strict=True):
+        for one, other in zip(tensors_of(state), tensors_of(copy), strict=True):
             assert torch.equal(one, other)
 
 
@@ -163,7 +165,7 @@ def test_points_moved_by_hand_are_anchored_anew() -> None:
     alike(*ends)
     # The same number of points: the same recording, with the features of the new anchor.
     assert recordings(replayed).replays == 3 + 5 + 3
-    assert len(recordings(replayed).kept) == 2
+    assert len(recordings(replayed)) == 2
 
 
 def test_recordings_are_bounded_and_of_one_engine() -> None:
@@ -171,17 +173,17 @@ def test_recordings_are_bounded_and_of_one_engine() -> None:
     for count in (1, 2, 3):
         walk(engine, begun(engine, count), 5)
     made = recordings(engine)
-    assert len(made.kept) == MOST and made.replays == 3 * 2
+    assert len(made) == MOST and made.replays == 3 * 2
     assert recordings(replace(engine, grid=engine.grid)) is not made
 
 
-@dataclass
-class Refusing:
+class Refusing(Replaying):
     """A capturer that cannot."""
 
-    asked: int = 0
+    def __init__(self, shared: bool = True) -> None:
+        self.asked = 0
 
-    def capture(self, function: Callable[[Any], Any], inputs: Any) -> Callable[[], Any]:
+    def captured(self, run: Callable[[], Any], device: torch.device) -> Any:
         self.asked += 1
         raise RuntimeError("operation not permitted when stream is capturing\nand more lines")
 
@@ -198,7 +200,7 @@ def test_a_step_says_why_it_was_not_recorded(monkeypatch: pytest.MonkeyPatch) ->
     model = model_of("stylegan2")
     latent = model.latents(model.draw_z(3), truncation=0.7).double()
     monkeypatch.setattr(engine_module, "prefers_whole_map", as_on_a_gpu)
-    monkeypatch.setattr(engine_module, "CudaCapturer", Refusing)
+    monkeypatch.setattr(engine_module, "CUDACapture", Refusing)
     settings = DragSettings.filled({**HOW, "steps": 5})
     notes = [
         one.note for one in drag_steps(model, latent, (((28, 30), (37, 30)),), settings=settings)
@@ -228,7 +230,7 @@ def test_sessions_replay(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = run()
 
     monkeypatch.setattr(engine_module, "prefers_whole_map", as_on_a_gpu)
-    monkeypatch.setattr(engine_module, "CudaCapturer", Replaying)
+    monkeypatch.setattr(engine_module, "CUDACapture", Replaying)
     for one, other in zip(run(), expected, strict=True):
         assert one.note == ""
         torch.testing.assert_close(one.latent, other.latent, rtol=1e-7, atol=1e-9)
@@ -251,11 +253,11 @@ def test_a_recorded_step_reads_nothing(name: str, values: dict[str, Any]) -> Non
         moved(model)
         engine = Engine.made(model, start.to("cuda"), settings, movable().float().to("cuda"))
         state = engine.begin(POINTS.float(), (POINTS + WAYS).float())
-        _, state = walk(engine, state, 1 + EAGER + 1)[-1]
+        _, state = walk(engine, state, 1 + EAGER + LEAST)[-1]
         with watched() as waits:
             walk(engine, state, 3)
     made = recordings(engine)
-    assert made.failure == "" and made.replays == 4
+    assert made.failure == "" and made.replays == LEAST + 3
     assert waits.host == {"copy to the host": 3} and waits.sent == 0
 
 
@@ -268,7 +270,7 @@ def test_the_stand_in_refuses_to_record_a_read() -> None:
 
     for function in (read, solved):
         with stand_in(), pytest.raises(RuntimeError, match="not permitted"):
-            Replaying().capture(function, torch.eye(2).to("cuda"))
+            Replaying().captured(partial(function, torch.eye(2).to("cuda")), GPU)
 
 
 @pytest.mark.gpu

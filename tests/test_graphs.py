@@ -22,6 +22,7 @@ from test_concept import concept_for
 from tiny import KINDS, tiny_model
 from understudy.attention.plan import AttentionPlan, Recording
 from understudy.concept import applied
+from understudy.cuda_graphs.tensor_tree import OpaqueError, ignored, structure
 from understudy.diffusion.sampler import sample_steps
 from understudy.diffusion.text import Text
 from understudy.edit import edit_steps
@@ -31,7 +32,6 @@ from understudy.invert.source import SourceFeatures
 from understudy.learn import Subject, learn_steps
 from understudy.models.graphs import MOST, Graphs
 from understudy.models.memory import gradient_checkpointing
-from understudy.models.tensor_tree import OpaqueError, ignored, structure
 from understudy.settings import EditSettings, InvertSettings, LearnSettings, SwapSettings
 from understudy.swap.photoswap import parts_read, swap_steps
 from understudy.transfer.source_target import Replacement, Source, Target

@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.cuda_graphs.capture import Capturer, CUDACapture
 from understudy.drag.adam import adam
 from understudy.drag.prior import LatentPrior
-from understudy.drag.recorded import Capturer, CudaCapturer, Recordings
+from understudy.drag.recorded import Recordings
 from understudy.drag.region import FeatureView, Grid, look, look_whole, prefers_whole_map
 from understudy.drag.rules import feature_resolutions, feature_tracker, fixed_part, supervision_of
 from understudy.drag.state import Anchor, Findings, State, findings, packed
@@ -95,7 +96,7 @@ class Engine:
             None if resolutions[0] == resolutions[1] else (resolutions[1], followed),
             LatentPrior.of(generator) if settings.principal or settings.prior_weight else None,
             whole=whole,
-            capturer=CudaCapturer() if whole else None,
+            capturer=CUDACapture(shared=False) if whole else None,
         )
 
     @property

@@ -197,7 +197,7 @@ class DragStep:
     index counts from 0 to at most total - 1. points, targets: (x, y) in pixels; left: pixels to go.
     motion: the term of each handle, NaN where it is not pulled. loss: all terms, weighted.
     stop: why the drag ends here, or None. session: what to go on from, or save.
-    note: why the steps could not be replayed as a CUDA graph; "" where they were, or need not be.
+    note: why steps are not replayed as CUDA graphs; "" where they are, or need not be.
     """
 
     index: int
@@ -279,7 +279,7 @@ def _run(session: DragSession, engine: Engine, draw_every: int) -> Iterator[Drag
             latent=engine.latent(found.moving_ws),
             session=session,
             picture=engine.held.picture(engine.layers(found.moving_ws)) if drawn else None,
-            note=engine.recordings.failure if engine.recordings else "",
+            note="" if engine.recordings is None else engine.recordings.failure,
         )
         if stop is not None:
             return

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from understudy.attention.plan import AttentionControl, AttentionPlan, StoredRow
 from understudy.attention.site import NOWHERE, AttentionSite
-from understudy.models.tensor_tree import ignored
+from understudy.cuda_graphs.tensor_tree import ignored
 
 
 class PlannedCall:

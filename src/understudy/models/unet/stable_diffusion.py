@@ -14,11 +14,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.plan import AttentionControl
+from understudy.cuda_graphs.capture import Capturer
 from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.models.compiled import Compiled, recompiled
-from understudy.models.cuda_capture import Capturer
 from understudy.models.family import tokenizer_of
 from understudy.models.fingerprint import Fingerprint
 from understudy.models.folder import empty_is_zero
