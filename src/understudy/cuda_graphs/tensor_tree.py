@@ -42,7 +42,9 @@ def _structure(tree: Any, tensors: list[Tensor], places: dict[int, int]) -> Hash
         if place < len(tensors):
             return Tensor, place
         tensors.append(tree)
-        return place, tree.shape, tree.stride(), tree.dtype, tree.device
+        # Of an axis of one place the stride says nothing, and it differs between equal tensors.
+        strides = [n if size > 1 else 0 for size, n in zip(tree.shape, tree.stride(), strict=True)]
+        return place, tree.shape, *strides, tree.dtype, tree.device
     if isinstance(tree, (tuple, list)):
         return kind, *[_structure(one, tensors, places) for one in tree]
     if isinstance(tree, Mapping):
