@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import torch
 
 from benchmarks.rows import RESULTS, Row, Rows, keep_sheet, report, spreads
+from understudy.diffusion.flow import FlowSchedule
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
 from understudy.settings import (
@@ -119,13 +120,16 @@ def text(wish: argparse.Namespace, model: DiffusionModel) -> str:
 
 
 def inversion(wish: argparse.Namespace, model: DiffusionModel) -> str:
-    from benchmarks import inversion as part
+    from benchmarks import flow_inversion, inversion
 
+    flows = isinstance(model.schedule, FlowSchedule)
+    part = flow_inversion if flows else inversion
     how = chosen(wish, "invert", InvertSettings)
     one = partial(part.reconstruction, model, settings=how)
     rows, conditions = rows_of(wish, model, {"invert": how}, one)
     title = "Inversion: held-out pictures replayed"
-    return report("inversion", title, conditions, spreads(rows, part.COLUMNS))
+    name = "flow_inversion" if flows else "inversion"
+    return report(name, title, conditions, spreads(rows, part.COLUMNS))
 
 
 def dreambooth(wish: argparse.Namespace, model: DiffusionModel) -> str:
