@@ -39,7 +39,7 @@ images. No photograph and no other model than toybox-diffusion was used. Licence
 
 ## Sampling
 
-Euler, 25 steps, guidance 3.
+Euler with fresh noise in each step (--eta 1, --temperature 0.95), 25 steps, guidance 3.
 
 ## Limits
 
