@@ -30,7 +30,7 @@ def agreement(
     scenes = [cases.scene(n) for n in numbers]
     captions = [cases.telling_caption(scene, n) for scene, n in zip(scenes, numbers, strict=True)]
     drawn = generate(model, captions, [cases.FIRST_SEED + n for n in numbers], settings)
-    row: Row = {"captions": captions}
+    row: Row = {"captions": "; ".join(captions)}
     for ending, looked_at in (("", drawn), (", true renders", pictures(scenes))):
         seen = recogniser.recognise(looked_at)
         all_right = torch.ones(BATCH, dtype=torch.bool)
@@ -39,7 +39,7 @@ def agreement(
             right = [a == b for a, b in zip(seen.best(head), truth, strict=True)]
             all_right &= torch.tensor(right)
             row[column + ending] = sum(right) / BATCH
-            row[f"{head} seen{ending}"] = seen.best(head)
+            row[f"{head} seen{ending}"] = "; ".join(seen.best(head))
         row[f"all three{ending}"] = all_right.float().mean().item()
     return row
 

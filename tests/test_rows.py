@@ -26,6 +26,7 @@ from understudy.evaluate.results import (
 )
 from understudy.evaluate.setup import pick, seed_of, told
 from understudy.evaluate.statistics import Estimate, estimate
+from understudy.files.spec import Unfit
 from understudy.settings import LearnSettings
 
 
@@ -152,7 +153,15 @@ def test_reports_escape_what_they_are_told() -> None:
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="Cannot write .*rows.jsonl"):
-        add_row(tmp_path / "file" / "rows.jsonl", {"a": 1})
+        add_row(tmp_path / "file" / "rows.jsonl", {"method": "m", "case": "1"})
+
+
+@pytest.mark.parametrize("column", [["a list"], {"a": "table"}])
+def test_a_row_that_would_not_be_read_is_not_written(tmp_path: Path, column: object) -> None:
+    """It would look measured, and be measured again in every run."""
+    with pytest.raises(Unfit, match="words"):
+        add_row(tmp_path / "rows.jsonl", {"method": "m", "case": "1", "words": column})
+    assert not (tmp_path / "rows.jsonl").exists()
 
 
 @pytest.mark.slow

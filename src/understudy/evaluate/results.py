@@ -131,10 +131,14 @@ def adopted(folder: Path, file: Path, method: str) -> str:
 
 
 def add_row(path: Path, row: Row) -> None:
-    """Append a row, flushed to the disk; numbers that are not finite become null."""
+    """Append a row, flushed to the disk; numbers that are not finite become null.
+
+    Raises spec.Unfit for a row that `read_rows` would not read: what it measured would be lost.
+    """
     plain = {
         k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in row.items()
     }
+    DECLARED_ROW.check(plain, "row")
     line = json.dumps(plain, ensure_ascii=False, allow_nan=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
