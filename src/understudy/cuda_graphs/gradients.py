@@ -135,7 +135,7 @@ class _Use:
         right = self._itself(tensors)
         if made is not None:
             self.owner.compared += 1
-            self._judge([made], [right])
+            self._compared([made], [right])
         return right.detach()
 
     def backward(self, tensors: Sequence[Tensor], gradient: Tensor) -> Found:
@@ -167,11 +167,11 @@ class _Use:
         made = graph.run_backward(self.number, tensors, gradient)
         if [one is None for one in made] != [one is None for one in right]:
             self._failed("a replayed CUDA graph gave gradients of other tensors")
-        elif self._judge(*([one for one in some if one is not None] for some in (made, right))):
+        elif self._compared(*([one for one in some if one is not None] for some in (made, right))):
             self.proof.agreed()
         return True
 
-    def _judge(self, made: list[Tensor], right: list[Tensor]) -> bool:
+    def _compared(self, made: list[Tensor], right: list[Tensor]) -> bool:
         """Whether they agree; if not, all graphs are turned off."""
         try:
             fault = self.proof.fault(made, right, self.call.allowed(right))
