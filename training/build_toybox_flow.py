@@ -125,20 +125,6 @@ class Training:
         velocity, parts = self.losses(batch, channels)
         return velocity.mean() + PART_WEIGHT * parts.mean()
 
-    def warm_up(self) -> None:
-        """Compile forward and backward on random examples, while others render."""
-        cells, options = 16 // self.options.patch, self.options
-        latents = torch.randn(2, 4, 24, 16, 16, device=self.device)
-        examples = Examples(
-            latents, torch.zeros(4, 1, 16, 16, device=self.device),
-            torch.zeros(4, len(PARTS), cells, cells, device=self.device),
-            torch.zeros(4, 1, 40, dtype=torch.int16, device=self.device),
-            torch.zeros(40, dtype=torch.long, device=self.device),
-        )  # fmt: skip
-        batch = examples.draw(options.batch, 1.0, generator_of(0, options.device))
-        self.loss(batch, torch.ones(24, device=self.device)).backward()
-        self.learner.optimizer.zero_grad()
-
     def check(self, fixed: Batch, channels: Tensor) -> None:
         """The same examples at fixed sigmas: a line of what the weights reach. With gradients,
         though none are used, so that the compiled blocks need not be compiled again."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
@@ -57,11 +56,6 @@ def load_captions(folder: Path, most: int) -> torch.Tensor:
         ).input_ids  # fmt: skip
         parts.append(ids.to(torch.int16).unflatten(0, texts.shape))
     return torch.cat(parts)[:most]
-
-
-def load_scenes(folder: Path, most: int) -> list[toybox.Scene]:
-    lines = [line for path in chunks(folder, most) for line in np.load(path)["scenes"]]
-    return [toybox.Scene.from_json(json.dumps(json.loads(line)["scene"])) for line in lines][:most]
 
 
 def held_out(count: int) -> tuple[torch.Tensor, torch.Tensor]:
