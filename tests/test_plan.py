@@ -8,14 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 from typer.testing import CliRunner
 
 import tiny_flow
 from test_flow_models import PROMPTS
+from understudy import load_model
 from understudy.cli.app import app
+from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.generate import generate
-from understudy.models.plan import plan_of
+from understudy.models.plan import WORDS, plan_of
+from understudy.models.registry import here
+from understudy.models.transformer.model import FlowTransformer
 from understudy.settings import GenerateSettings
 from understudy.settings.bases import BASES, check_trainable, trained_instead
 
@@ -32,7 +38,6 @@ COUNTS = {
 }
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning")
 @pytest.mark.parametrize(
     "name",
     [name if "FLUX.2" in name else pytest.param(name, marks=pytest.mark.slow) for name in COUNTS],
@@ -94,6 +99,51 @@ def test_the_plan_counts_the_rows_that_a_run_evaluates(kind: str) -> None:
     own = sum(value.numel() for value in model.networks["transformer"].state_dict().values())
     assert found["weights"]["transformer"] == own
     assert found["row_tmac"] >= 0
+
+
+@pytest.mark.parametrize("kind", [*tiny_flow.KINDS, "toybox-flow"])
+@torch.no_grad()
+def test_the_plan_counts_the_tokens_and_products_of_a_call(kind: str) -> None:
+    """Against one call of the loaded model: its tokens, and the products of its matrices."""
+    model = load_model(kind) if kind == "toybox-flow" else tiny_flow.tiny_flow(kind)
+    plan = plan_of(model.name, model.folder)
+    height, width = (side // model.downscale for side in model.picture_size)
+    image = (height // model.network.patch) * (width // model.network.patch)
+    text = model.embed(["a cat"])
+    if kind in ("qwen", "zimage"):  # as many tokens as the prompt has
+        text = Text(text.tokens.new_zeros(1, WORDS, text.tokens.shape[-1]))
+    assert plan.tokens == (image, text.tokens.shape[1])
+    if kind == "qwen":
+        return  # its autoencoder says no size, and a call at 1024 x 1024 takes a minute
+    latents, counter = torch.zeros(1, model.latent_channels, height, width), FlopCounterMode()
+    counter.display = False
+    with counter, sdpa_kernel(SDPBackend.MATH):  # the counter does not know the CPU's fused kernel
+        model.predict(latents, 0.5, text)
+    assert plan.row == counter.get_total_flops() / 2
+
+
+def test_places_of_the_text_follow_the_folder(tmp_path: Path) -> None:
+    """A tokenizer that says a smaller length, and a CLIP with fewer positions."""
+    folder = shutil.copytree(tiny_flow.tiny_flow_folder("sd35"), tmp_path / "short")
+    assert plan_of(str(folder), folder).tokens[1] == 77 + 24
+    file = folder / "tokenizer_3" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 8}))
+    assert plan_of(str(folder), folder).tokens[1] == 77 + 8
+    file = folder / "tokenizer" / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"model_max_length": 40}))
+    assert plan_of(str(folder), folder).tokens[1] == 40 + 8
+    assert FlowTransformer.from_folder(folder).embed(["a"]).tokens.shape[1] == 40 + 8
+    assert plan_of("toybox-flow", here("toybox-flow")).tokens == (256, 40 + 8)
+
+
+def test_a_distilled_klein_has_one_row_per_step(tmp_path: Path) -> None:
+    folder = shutil.copytree(tiny_flow.tiny_flow_folder("klein"), tmp_path / "mine")
+    assert plan_of(str(folder), folder).guided
+    file = folder / "model_index.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"is_distilled": True}))
+    assert not plan_of(str(folder), folder).guided
+    assert not plan_of("black-forest-labs/FLUX.2-klein-4B", None).guided
+    assert not FlowTransformer.from_folder(folder).guidance.kind == "cfg"
 
 
 def test_the_plan_of_a_hub_id_wants_no_download_and_no_prompt() -> None:

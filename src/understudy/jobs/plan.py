@@ -9,14 +9,6 @@ from understudy.jobs.request import Job
 from understudy.settings import RunSettings
 
 GB = 1e9
-GUIDED = (
-    "Stable Diffusion",
-    "Stable Diffusion 3",
-    "Chroma",
-    "Qwen-Image",
-    "Z-Image",
-    "FLUX.2 klein",
-)  # fmt: skip  families with an unconditional row
 
 
 def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -33,7 +25,7 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     run = suited(run, Job(verb="generate"))
     plan = plan_of(run.model, here(run.model), run.dtype)
     steps, pictures = int(values.get("steps") or 0), int(values.get("count") or 1)
-    halves = 2 if plan.family in GUIDED and values.get("guidance", 1) != 1 else 1
+    halves = 2 if plan.guided and values.get("guidance", 1) != 1 else 1
     rows = steps * halves * pictures
     return {
         "model": run.model,

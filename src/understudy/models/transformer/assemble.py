@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, cast
 
 from torch import nn
 
 from understudy.diffusion.guidance import Guidance
-from understudy.models.family import CHROMA, FLUX, FLUX2, FLUX2_KLEIN, QWEN_IMAGE, SD3, Z_IMAGE
+from understudy.models.family import (
+    CHROMA,
+    FLUX,
+    FLUX2,
+    FLUX2_KLEIN,
+    QWEN_IMAGE,
+    SD3,
+    Z_IMAGE,
+    Family,
+)
 from understudy.models.transformer import language
 from understudy.models.transformer.autoencoder import Codec, Flux2Codec, KLCodec, QwenCodec
 from understudy.models.transformer.language import LanguageReader
@@ -64,14 +74,21 @@ def codec_of(parts: FlowParts) -> Codec:
 
 def guidance_of_parts(parts: FlowParts) -> Guidance:
     """How a model of these parts is guided."""
-    embeds = bool(
-        getattr(cast(Any, parts.networks["transformer"]).config, "guidance_embeds", False)
-    )
+    config = cast(Any, parts.networks["transformer"]).config
+    embeds = bool(getattr(config, "guidance_embeds", False))
+    return guidance_of_family(parts.family, embeds=embeds, distilled=parts.distilled)
+
+
+def guidance_of_family(family: Family, *, embeds: bool, distilled: bool) -> Guidance:
+    """How a model of a family is guided.
+
+    embeds: whether its network reads a guidance scale. distilled: see FlowParts.
+    """
     if embeds:
         return Guidance("embedded")
-    if parts.family is FLUX or parts.distilled:
+    if family is FLUX or distilled:
         return Guidance("none")  # FLUX.1 without a guidance input is schnell
-    return Guidance(rescaled=parts.family is QWEN_IMAGE)
+    return Guidance(rescaled=family is QWEN_IMAGE)
 
 
 def reader_of(name: str, parts: FlowParts) -> Reader:
@@ -96,6 +113,9 @@ def _sd3_reader(name: str, parts: FlowParts) -> Reader:
         clip_encoder(tokenizers[f"tokenizer{end}"], networks[f"text_encoder{end}"])
         for end in ("", "_2")
     ]
+    # The states of both stand side by side, so the shorter sequence is that of both.
+    shorter = min(clip.length for clip in clips)
+    clips = [replace(clip, length=shorter) for clip in clips]
     length = parts.family.text_tokens
     t5 = None
     if "text_encoder_3" in networks:

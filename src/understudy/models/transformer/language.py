@@ -78,6 +78,7 @@ class LanguageReader:
     def __init__(self, name: str, tokenizer: Any, network: nn.Module, chat: Chat) -> None:
         self.name, self.tokenizer, self.network, self.chat = name, tokenizer, network, chat
         self.max_tokens, self.multiple = chat.length, chat.multiple
+        self.padded = chat.filled
         self.vocabulary: Mapping[str, int] = dict(tokenizer.get_vocab())
         self.encoders = ()  # of a language model no words are learnt
 

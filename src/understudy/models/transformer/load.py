@@ -83,6 +83,20 @@ def load_flow_parts(folder: Path, dtype: torch.dtype) -> FlowParts:
     family = check_folder(folder)
     planned, tokenizers = plan_flow_parts(folder, family)
     networks = {part: _loaded(family, part, plan, dtype) for part, plan in planned.items()}
+    return _parts(folder, family, networks, tokenizers)
+
+
+def empty_flow_parts(folder: Path) -> FlowParts:
+    """The same without weights: parameters are on the meta device. Raises the same."""
+    family = check_folder(folder)
+    planned, tokenizers = plan_flow_parts(folder, family)
+    networks = {part: plan.network for part, plan in planned.items()}
+    return _parts(folder, family, networks, tokenizers)
+
+
+def _parts(
+    folder: Path, family: Family, networks: Mapping[str, nn.Module], tokenizers: Mapping[str, Any]
+) -> FlowParts:
     schedule = load_flow_schedule(folder, family, cells_per_token(family, networks["transformer"]))
     distilled = bool(read_json(folder / "model_index.json").get("is_distilled", False))
     return FlowParts(family, networks, tokenizers, schedule, distilled)

@@ -30,13 +30,12 @@ class FlowNetwork:
     sites: its attention layers in order of execution; calls: what their processors listen to.
     patch: latent cells along a side of an image token. order: of the joint sequence. embeds:
     whether it reads a guidance scale (guidance-distilled). packs: whether 2 x 2 cells are packed
-    into a token outside the network. words: tokens of the text; 0 = as many as the prompt has.
+    into a token outside the network.
     """
 
     order: Order = "text first"
     patch = 2
     packs = False
-    words = 0
 
     def __init__(self, module: nn.Module) -> None:
         self.module, self.calls = module, Calls()

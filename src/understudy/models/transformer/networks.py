@@ -44,7 +44,6 @@ class SD3Network(FlowNetwork):
     """SD3Transformer2DModel. Latents go in as they are; the network cuts them into patches."""
 
     order: Order = "image first"
-    words = 77 + 256
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__(module)
@@ -81,7 +80,6 @@ class FluxNetwork(FlowNetwork):
     """FluxTransformer2DModel. Latents are packed, 2 x 2 cells a token; text has position 0."""
 
     packs = True
-    words = 512
 
     def layers(self) -> Layers:
         """Double blocks, then single ones."""

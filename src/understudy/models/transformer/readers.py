@@ -20,11 +20,13 @@ from understudy.models.transformer.encoders import Encoder, clip_states, last_st
 class Reader(Protocol):
     """A family's way from prompts to what its network reads.
 
-    max_tokens: length of the sequence that attention reads, at most. vocabulary: tokens and ids
+    max_tokens: length of the sequence that attention reads, at most. padded: whether every prompt
+    is padded to that length. vocabulary: tokens and ids
     of the tokenizer that `tokenize` uses. encoders: those whose token embeddings can be learnt.
     """
 
     max_tokens: int
+    padded: bool
     vocabulary: Mapping[str, int]
     encoders: tuple[Encoder, ...]
 
@@ -47,6 +49,8 @@ class SD3Reader:
     t5: None where the folder has none; zeros are read in its place then, as in diffusers, where
     they are attended to as well. width: of the network's tokens.
     """
+
+    padded = True
 
     def __init__(
         self, name: str, clips: Sequence[Encoder], t5: Encoder | None, *, width: int, length: int
@@ -92,6 +96,8 @@ class SD3Reader:
 
 class T5Reader:
     """T5 alone along the sequence: what FLUX.1 and Chroma share."""
+
+    padded = True
 
     def __init__(self, name: str, t5: Encoder) -> None:
         self.name, self.t5 = name, t5
