@@ -118,7 +118,12 @@ async def save(request: Request, session: str, asked: Save | None = None) -> dic
 
 @router.websocket("/{session}")
 async def live(socket: WebSocket, session: str) -> None:
-    """Commands in, frames out, until either side ends."""
+    """Commands in, frames out, until either side ends.
+
+    `?acknowledge=1`: the page sends {"do": "drawn"} for every frame it has drawn or dropped, and at
+    most two are sent ahead of that. Without it frames are sent as fast as the connection takes
+    them.
+    """
     found: Studio = socket.app.state.studio
     await socket.accept()
     try:
@@ -126,12 +131,13 @@ async def live(socket: WebSocket, session: str) -> None:
     except (LookupError, UnderstudyError) as error:
         await socket.send_json({"event": "gone", "message": str(error.args[0])})
         return await socket.close()
-    listener = process(found).listen(session)
+    acknowledges = socket.query_params.get("acknowledge") == "1"
+    listener = process(found).listen(session, acknowledges)
     sender = asyncio.create_task(_send(socket, listener))
     try:
         await asyncio.to_thread(process(found).send, session, opening)
         while True:
-            await _take(found, socket, session, await socket.receive_text())
+            await _take(found, socket, listener, session, await socket.receive_text())
     except WebSocketDisconnect:
         pass
     finally:
@@ -152,13 +158,17 @@ async def _send(socket: WebSocket, listener: Listener) -> None:
                 await (socket.send_text(one) if isinstance(one, str) else socket.send_bytes(one))
 
 
-async def _take(found: Studio, socket: WebSocket, session: str, text: str) -> None:
+async def _take(
+    found: Studio, socket: WebSocket, listener: Listener, session: str, text: str
+) -> None:
     """One command of a page; a wrong one is answered with one line."""
     number = 0
     try:
         command: Any = parse_json(text, "This command", most=MAX_MESSAGE)
         if isinstance(command, dict):
             number = command.get("re", 0)
+            if command.get("do") == "drawn":
+                return listener.drawn()
         mask = isinstance(command, dict) and command.get("do") == "mask"
         told = _mask(found, command) if mask else checked(command)
         await asyncio.to_thread(process(found).send, session, told)

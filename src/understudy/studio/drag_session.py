@@ -2,7 +2,8 @@
 
 Free of torch. One process serves all sessions; it is started by the first and started again when
 it died, and sessions are then taken up from their files. A page that is slow gets the newest frame
-and misses older ones; frames never arrive out of order.
+and misses older ones; frames never arrive out of order. A page that says which frames it has drawn
+is never more than AHEAD frames behind: else a busy browser would queue frames without bound.
 """
 
 from __future__ import annotations
@@ -31,13 +32,19 @@ COMMANDS = {  # what a page may send, and the fields that are passed on
     "goto": ("moment",),
 }
 MAX_POINTS = 64
+AHEAD = 2  # frames sent that are not drawn yet; one travels while the other is drawn
 DIED = "The drag process ended and is started again with what was kept at the last pause."
 
 
 class Listener:
-    """What one page has not read yet: lines in order, and the newest frame."""
+    """What one page has not read yet: lines in order, and the newest frame.
 
-    def __init__(self) -> None:
+    acknowledges: whether the page says when it has drawn a frame, by `drawn`.
+    """
+
+    def __init__(self, acknowledges: bool = False) -> None:
+        self.acknowledges = acknowledges
+        self._undrawn = 0
         self._loop = asyncio.get_running_loop()
         self._lock = threading.Lock()
         self._lines: deque[str] = deque(maxlen=200)
@@ -54,16 +61,25 @@ class Listener:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._news.set)
 
+    def drawn(self) -> None:
+        """The page has drawn a frame, or dropped it."""
+        with self._lock:
+            self._undrawn = max(self._undrawn - 1, 0)
+        self._news.set()
+
     async def next(self) -> list[str | bytes]:
         """Wait for news: lines first, then the newest frame."""
-        await self._news.wait()
-        with self._lock:
-            self._news.clear()
-            found: list[str | bytes] = [*self._lines]
-            self._lines.clear()
-            if self._frame is not None:
-                found.append(self._frame)
-                self._frame = None
+        found = list[str | bytes]()
+        while not found:
+            await self._news.wait()
+            with self._lock:
+                self._news.clear()
+                found += self._lines
+                self._lines.clear()
+                if self._frame is not None and self._undrawn < AHEAD:
+                    found.append(self._frame)
+                    self._frame = None
+                    self._undrawn += self.acknowledges
         return found
 
 
@@ -83,9 +99,9 @@ class DragProcess:
         """The process, while there is one."""
         return None if self._process is None else self._process.pid
 
-    def listen(self, session: str) -> Listener:
+    def listen(self, session: str, acknowledges: bool = False) -> Listener:
         """A new listener to a session; the caller must give it back to `leave`."""
-        listener = Listener()
+        listener = Listener(acknowledges)
         with self._lock:
             self._listeners.setdefault(session, set()).add(listener)
         return listener
@@ -117,7 +133,9 @@ class DragProcess:
             self._process = self._pipe = None
             self._closing = True
         if process is not None and pipe is not None:
-            pipe.close()
+            # Not closed here: the thread that reads it closes it, once the process has.
+            with suppress(OSError):
+                pipe.send_bytes(json.dumps({"do": "end"}).encode())
             process.join(3)
             process.terminate()
             process.join(5)
@@ -142,6 +160,7 @@ class DragProcess:
             try:
                 message = pipe.recv_bytes()
             except (EOFError, OSError):
+                pipe.close()
                 break
             length = int.from_bytes(message[:4], "big")
             head = json.loads(message[4 : 4 + length])

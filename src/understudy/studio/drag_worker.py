@@ -10,6 +10,7 @@ import json
 import os
 import signal
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -43,16 +44,18 @@ def packed(head: dict[str, Any], body: bytes = b"") -> bytes:
 
 
 def serve(pipe: Connection, folder: str) -> None:
-    """Work until the pipe is closed. folder: where sessions are kept for a restart."""
+    """Work until told to end, or until the pipe is closed; then write down what runs.
+
+    folder: where sessions are kept for a restart.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the server's to answer
     desk = _Desk(pipe, Path(folder))
-    try:
-        while True:
-            while pipe.poll(0 if desk.busy() or desk.unsaved else None):
-                desk.answer(json.loads(pipe.recv_bytes()))
+    with suppress(EOFError, BrokenPipeError, ConnectionResetError):
+        while desk.take_commands():
             desk.turn()
-    except (EOFError, BrokenPipeError, ConnectionResetError):
-        return
+    with suppress(BrokenPipeError, ConnectionResetError):  # who would be told is gone
+        desk.keep_all()
+    pipe.close()
 
 
 class _Desk:
@@ -70,6 +73,15 @@ class _Desk:
         """Whether any session is running."""
         return any(drag.running for drag in self.drags.values())
 
+    def take_commands(self) -> bool:
+        """Answer what has come, and wait if there is nothing else to do. False: told to end."""
+        while self.pipe.poll(0 if self.busy() or self.unsaved else None):
+            command = json.loads(self.pipe.recv_bytes())
+            if command["do"] == "end":
+                return False
+            self.answer(command)
+        return True
+
     def turn(self) -> None:
         """One step of each session that runs; what stands still is written down."""
         for name, drag in list(self.drags.items()):
@@ -77,8 +89,12 @@ class _Desk:
                 self._guarded(name, 0, drag.advance)
                 self.unsaved.add(name)
         if not self.busy():
-            for name in list(self.unsaved):
-                self._keep(name)
+            self.keep_all()
+
+    def keep_all(self) -> None:
+        """Write down every session that has changed."""
+        for name in list(self.unsaved):
+            self._keep(name)
 
     def answer(self, command: dict[str, Any]) -> None:
         """Do one command; its number `re` comes back with the frame or the error.

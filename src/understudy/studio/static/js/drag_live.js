@@ -1,4 +1,5 @@
 // The connection of a drag: commands out, frames in. Frames are drawn in order; older ones are skipped.
+// Every frame is acknowledged once it is drawn or dropped, so that a slow page does not queue them.
 
 const PATIENCE = [500, 1000, 2000, 4000, 8000];
 
@@ -29,7 +30,8 @@ export class LiveDrag {
 
   open() {
     const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/api/drag/sessions/${this.session}`);
+    const path = `/api/drag/sessions/${this.session}?acknowledge=1`;
+    const socket = new WebSocket(`${scheme}://${location.host}${path}`);
     socket.binaryType = "arraybuffer";
     this.socket = socket;
     this.on.state?.("Opening the generator. The first time takes some seconds.");
@@ -76,9 +78,13 @@ export class LiveDrag {
     const head = JSON.parse(new TextDecoder().decode(new Uint8Array(data, 4, length)));
     this.tries = 0;
     this.answered = Math.max(this.answered ?? 0, head.re);
-    if (this.answered < this.stale) return;
+    const socket = this.socket;
+    const drawn = () => {
+      if (socket.readyState === WebSocket.OPEN) socket.send('{"do": "drawn"}');
+    };
+    if (this.answered < this.stale) return drawn();
     const order = ++this.arrived;
-    createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" })).then(
+    const decoded = createImageBitmap(new Blob([new Uint8Array(data, 4 + length)], { type: "image/jpeg" })).then(
       (bitmap) => {
         if (order < this.shown) return bitmap.close();
         this.shown = order;
@@ -91,6 +97,8 @@ export class LiveDrag {
         for (const call of this.ready.splice(0)) call();
       },
     );
+    // After the browser has painted it: a page that decodes quickly may paint slowly.
+    decoded.finally(() => (document.hidden ? drawn() : requestAnimationFrame(drawn)));
   }
 
   told(message) {
