@@ -116,7 +116,11 @@ def test_a_running_drag_is_kept_when_the_server_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
 ) -> None:
     """Told to end, and where the pipe is closed, as by a server that was killed."""
-    monkeypatch.setattr(signal, "signal", lambda *_: None)  # it runs in a thread here
+
+    def handle(number: int, action: Any) -> None:
+        """Handlers can be set in the main thread only; the process runs in another one here."""
+
+    monkeypatch.setattr(signal, "signal", handle)
     ours, theirs = multiprocessing.Pipe()
     worker = threading.Thread(target=serve, args=(theirs, str(tmp_path)))
     worker.start()
