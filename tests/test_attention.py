@@ -208,3 +208,42 @@ def test_segments_are_for_joint_layers(layer, features):
             SELF,
             AttentionPlan(query_from=Segments(image=(0, 1, 2, 2))),
         )
+
+
+@pytest.mark.parametrize("rows", [(3,), (2, 3), (0, 1, 2, 3), (1,)])
+def test_an_identity_row_gives_its_values(layer, features, rows):
+    """Perturbed-attention guidance: softmax(q k^T) replaced by the identity matrix."""
+
+    def edit(maps, v):
+        maps[list(rows)] = torch.eye(QUERIES, dtype=torch.float64)
+        return maps, v
+
+    expected, _ = layer.reference(features, features, edit)
+    plan = AttentionPlan(identity=rows)
+    close(attend(features, features, layer.projections, SELF, plan), expected)
+    mapped = ROWS - len(rows)
+    assert layer.rows == [mapped, mapped, ROWS, ROWS]  # no queries and keys for the others
+
+
+def test_an_identity_row_may_have_other_values(layer, features):
+    def edit(maps, v):
+        maps[3], v[3] = torch.eye(QUERIES, dtype=torch.float64), v[1]
+        return maps, v
+
+    expected, _ = layer.reference(features, features, edit)
+    plan = AttentionPlan(value_from=(0, 1, 2, 1), identity=(3,))
+    close(attend(features, features, layer.projections, SELF, plan), expected)
+
+
+@pytest.mark.parametrize(
+    ("plan", "site", "says"),
+    [
+        (AttentionPlan(identity=(1,)), CROSS, "needs a self-attention"),
+        (AttentionPlan(identity=(4,)), SELF, "computed rows"),
+        (AttentionPlan(identity=(1,), output_from=(0, 0, 2, 3)), SELF, "computed rows"),
+        (AttentionPlan(identity=(1,), record=Recording((1,), None, print)), SELF, "no map"),
+    ],
+)
+def test_an_identity_that_cannot_be_is_refused(layer, features, plan, site, says):
+    with pytest.raises(ValueError, match=says):
+        attend(features, features, layer.projections, site, plan)

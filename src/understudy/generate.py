@@ -11,7 +11,7 @@ from torch import Tensor
 
 from understudy.concept import Concept, embedded, spelled
 from understudy.diffusion.ddpm import DDPMSchedule
-from understudy.diffusion.guidance import reads_unconditional
+from understudy.diffusion.guidance import Scales, reads_unconditional
 from understudy.diffusion.long_prompts import embedded_long, fits
 from understudy.diffusion.sampler import (
     AncestralNoise,
@@ -23,7 +23,7 @@ from understudy.diffusion.sampler import (
 )
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, scales_for
 from understudy.models.samplers import solver_steps
 from understudy.settings import GenerateSettings
 
@@ -52,7 +52,7 @@ def generate_steps(
 
     Raises:
         InputError: not as many prompts as seeds; a size that does not divide into latents; eta
-            with another sampler than ddim.
+            with another sampler than ddim; blocks of `pag_layers` that the model does not have.
     """
     settings = settings or GenerateSettings.filled({}, model.name)
     if not prompts or len(prompts) != len(seeds):
@@ -62,6 +62,7 @@ def generate_steps(
     steps, sampler, guidance = settings.steps, settings.sampler, settings.guidance
     if settings.eta and sampler != "ddim":
         raise InputError(f"--eta needs --sampler ddim. Got {sampler} and {settings.eta}.")
+    scales = drawing_scales(model, settings)
     shape = _latent_shape(model, (init.shape[-2], init.shape[-1]) if init is not None else size)
     latents, streams = _noise(model, seeds, shape, variation)
     with torch.no_grad():
@@ -69,13 +70,24 @@ def generate_steps(
         clean = model.encode(init.to(model.device)).expand_as(latents) if init is not None else None
     # At least one step is done, or a low strength would return the photo unchanged.
     first = 0 if clean is None else steps - max(1, round(settings.strength * steps))
-    how: dict[str, Any] = {"steps": steps, "guidance": guidance, "first": first}
+    how: dict[str, Any] = {"steps": steps, "guidance": scales, "first": first}
     if sampler != "ddim":
         return solver_steps(model, latents, text, uncond, name=sampler, begin=clean, **how)
     if clean is not None:
         latents = model.schedule.noised(clean, latents, times_of(model, steps, latents)[first])
     noise = AncestralNoise(settings.eta, streams, settings.temperature)
     return sample_steps(model, latents, text, uncond, noise=noise, **how)
+
+
+def drawing_scales(model: DiffusionModel, settings: GenerateSettings) -> Scales:
+    """How the settings guide this model. Raises InputError: see `scales_for`."""
+    return scales_for(
+        model,
+        settings.guidance,
+        pag=settings.pag_scale,
+        layers=settings.pag_layers,
+        rescale=settings.guidance_rescale,
+    )
 
 
 def _noise(

@@ -83,6 +83,7 @@ class _Flows:
     key: Rows
     value: Rows
     cross: Mapping[int, CrossMix]
+    identity: Rows
 
     def terms(self, row: int) -> list[_Term]:
         """Which maps meet which values: one term per row, two where a row keeps part of its own."""
@@ -154,6 +155,25 @@ class _Asked:
 
 def _mixed(ask: _Asked, flows: _Flows, computed: tuple[int, ...]) -> Float[Tensor, "computed n c"]:
     """The outputs of the rows that are computed."""
+    mapped = tuple(row for row in computed if row not in flows.identity)
+    if mapped != computed:
+        return _with_identity(ask, flows, computed, mapped)
+    return ask.layer.out(join_heads(_by_maps(ask, flows, computed)))
+
+
+def _with_identity(
+    ask: _Asked, flows: _Flows, computed: tuple[int, ...], mapped: tuple[int, ...]
+) -> Float[Tensor, "computed n c"]:
+    """The same where some rows' maps are the identity: what they read is their values."""
+    plain = tuple(row for row in computed if row in flows.identity)
+    parts = dict(zip(plain, ask.values(tuple(flows.value[row] for row in plain)), strict=True))
+    if mapped:
+        parts |= zip(mapped, join_heads(_by_maps(ask, flows, mapped)), strict=True)
+    return ask.layer.out(torch.stack([parts[row] for row in computed]))
+
+
+def _by_maps(ask: _Asked, flows: _Flows, computed: tuple[int, ...]) -> Float[Tensor, "some h n d"]:
+    """Maps times values of some rows."""
     terms = [term for row in computed for term in flows.terms(row)]
     query_rows = tuple(sorted({term.query for term in terms}))
     key_rows = tuple(sorted({term.key for term in terms}))
@@ -169,7 +189,7 @@ def _mixed(ask: _Asked, flows: _Flows, computed: tuple[int, ...]) -> Float[Tenso
         _weighted(v, value_rows, terms),
         scale=ask.layer.scale,
     )
-    return ask.layer.out(join_heads(_sum_by_row(mixed, computed, terms)))
+    return _sum_by_row(mixed, computed, terms)
 
 
 def _weighted(
@@ -256,10 +276,16 @@ def _flows(plan: AttentionPlan, rows: int, site: AttentionSite) -> _Flows:
         raise ValueError(f"a CrossMix needs a cross-attention layer. Got {site.name}.")
     named = {row for r, mix in plan.cross.items() for row in (r, mix.source_row)}
     named |= set(plan.record.rows if plan.record else ())
+    if plan.identity and site.kind != "self":
+        raise ValueError(f"an identity needs a self-attention layer. Got {site.name}.")
+    if any(r not in output or output[r] != r for r in plan.identity):
+        raise ValueError(f"identity must name computed rows. Got {plan.identity}.")
+    if plan.record is not None and set(plan.record.rows) & set(plan.identity):
+        raise ValueError("a row whose map is the identity has no map to record.")
     kept = (*plan.features.output, *plan.features.map) if plan.features else ()
     if not all(0 <= row < known for row in named) or not all(0 <= row < rows for row in kept):
         raise ValueError(f"the plan names rows {sorted(named)}, {kept}; there are {known} rows.")
-    return _Flows(found[0], found[1], found[2], found[3], plan.cross)
+    return _Flows(found[0], found[1], found[2], found[3], plan.cross, plan.identity)
 
 
 def check_pointers(what: str, given: Rows | None, rows: int, known: int) -> None:

@@ -14,36 +14,23 @@ log(factor) / scale in the key.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 from understudy.attention.attend import check_pointers, columns_of
 from understudy.attention.background import biases, check_background, exchanged
+from understudy.attention.identity import own_and_others
 from understudy.attention.plan import AttentionPlan, LogitMix, Rows, Segments, StoredRow
-from understudy.attention.projections import join_heads, split_heads
+from understudy.attention.projections import Projected, join_heads, split_heads
 from understudy.attention.site import AttentionSite
 from understudy.device_copies import chosen, on_device, put_rows
 
 CHUNK = 1024  # queries whose maps are materialised at once while recording
 SEGMENTS = ("image", "text", "reference")
-
-
-@dataclass(frozen=True)
-class Projected:
-    """Queries, keys and values of all rows, as attention uses them.
-
-    scale: factor on q k^T. mask: which keys may be read; None = all.
-    """
-
-    query: Float[Tensor, "r h n d"]
-    key: Float[Tensor, "r h n d"]
-    value: Float[Tensor, "r h n d"]
-    scale: float
-    mask: Bool[Tensor, "r n"] | None = None
 
 
 def attend_joint(
@@ -108,7 +95,8 @@ class _Work:
         swapped = [row for row in computed if self._swaps(row)]
         queries = slice(None) if self.plan.all_queries else image
         out = torch.empty_like(given.value)
-        still = [row for row in everyone if row not in swapped]
+        alone = [row for row in self.plan.identity if row not in swapped]
+        still = [row for row in everyone if row not in (*swapped, *alone)]
         whole = [row for row in still if copied[row] == row]
         plain = [row for row in whole if row not in self.biases]
         if plain:
@@ -116,10 +104,12 @@ class _Work:
         for row in self.biases:
             out[row] = _plain(given, (row,), bias=self.biases[row])[0]
         partly = [row for row in everyone if row not in whole]
-        if partly and not self.plan.all_queries:
-            for part in (self.site.text, self.site.reference):
-                if part.stop > part.start:
-                    put_rows(out, partly, part, _plain(given, tuple(partly), part))
+        partly = alone if self.plan.all_queries else partly
+        for part in (self.site.text, self.site.reference) if partly else ():
+            if part.stop > part.start:
+                put_rows(out, partly, part, _plain(given, tuple(partly), part))
+        if alone:
+            put_rows(out, alone, image, own_and_others(given, image, tuple(alone)))
         for group in self._alike(swapped):
             put_rows(out, group, queries, self._fused(group, queries))
         for row in everyone:
@@ -273,10 +263,16 @@ class _Work:
         if any(output[r] != r for r in output if r < self.rows):
             raise ValueError(f"output_from must point to computed rows. Got {output}.")
         check_background(plan, self.site, self.rows)
-        emphasised = (row for row, kept in plan.background.items() if kept.emphasis)
-        for row in (*emphasised, *plan.hidden):
+        emphasised = [row for row, kept in plan.background.items() if kept.emphasis]
+        kept = () if plan.record is None else plan.record.rows
+        for row in plan.identity:
+            if row in (*emphasised, *plan.hidden, *kept):
+                raise ValueError(f"row {row} has the identity for a map: no bias, no recording.")
+        for row in (*emphasised, *plan.hidden, *plan.identity):
             if self._swaps(row) or output[row] != row:
-                raise ValueError(f"row {row} cannot both swap and have biased logits.")
+                raise ValueError(
+                    f"row {row} cannot both swap and have biased logits or an identity."
+                )
         length = self.site.text.stop - self.site.text.start
         for row, mix in plan.words.items():
             if not 0 <= row < self.rows or not 0 <= mix.source_row < known:

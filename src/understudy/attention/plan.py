@@ -231,6 +231,8 @@ class AttentionPlan:
         words: row -> LogitMix (A of a joint layer).
         background: row -> Background (KV-Edit, in a joint layer), under any other swap.
         hidden: row -> image tokens that image queries of other cells do not read (the same).
+        identity: rows whose image tokens read no other image token: their map among image tokens is
+            the identity matrix (perturbed-attention guidance). Words and references are read on.
         all_queries: whether text and reference queries of a joint layer follow the plan, too.
         record: maps wanted from this layer, or None.
         stored: rows of earlier calls; features: rows wanted later, or None.
@@ -245,6 +247,7 @@ class AttentionPlan:
     words: Mapping[int, LogitMix] = field(default_factory=dict[int, LogitMix])
     background: Mapping[int, Background] = field(default_factory=dict[int, Background])
     hidden: Mapping[int, Bool[Tensor, " cells"]] = field(default_factory=dict[int, Tensor])
+    identity: Rows = ()
     all_queries: bool = False
     record: Recording | None = None
     stored: tuple[StoredRow, ...] = ()

@@ -1,11 +1,11 @@
-"""The learnt parts of an attention layer, and its heads. Knows tensors only."""
+"""The learnt parts of an attention layer, what they give, and heads. Knows tensors only."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 
@@ -23,6 +23,20 @@ class Projections:
     out: Callable[[Tensor], Tensor]
     heads: int
     scale: float
+
+
+@dataclass(frozen=True)
+class Projected:
+    """Queries, keys and values of all rows, as attention uses them.
+
+    scale: factor on q k^T. mask: which keys may be read; None = all.
+    """
+
+    query: Float[Tensor, "r h n d"]
+    key: Float[Tensor, "r h n d"]
+    value: Float[Tensor, "r h n d"]
+    scale: float
+    mask: Bool[Tensor, "r n"] | None = None
 
 
 def split_heads(x: Float[Tensor, "b n c"], heads: int) -> Float[Tensor, "b heads n d"]:

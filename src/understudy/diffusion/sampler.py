@@ -18,9 +18,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from understudy.attention.perturbed import PerturbedRows
 from understudy.attention.plan import AttentionControl
 from understudy.device_copies import sent
-from understudy.diffusion.guidance import guidance_of
+from understudy.diffusion.guidance import Scales, guidance_of, scales_of
 from understudy.diffusion.schedule import Schedule, Time, moves, wide
 from understudy.diffusion.text import Text
 
@@ -118,24 +119,40 @@ def guided_output(
     time: float,
     text: Text,
     uncond: Text | None,
-    guidance: float,
+    guidance: float | Scales,
     control: AttentionControl | None = None,
 ) -> Float[Tensor, "b c h w"]:
-    """The guided output, from one model call of 2 b rows: first the b unconditional, then the b
-    conditional ones. With guidance 1 or without uncond, b rows: the conditional ones alone. A
-    guidance-distilled model reads the scale in b rows; uncond is not used."""
-    how = guidance_of(model)
+    """The guided output, from one model call: first b unconditional rows, then b conditional ones,
+    then b perturbed ones (see `Scales`).
+
+    With guidance 1 or without uncond there are no unconditional rows. A guidance-distilled model
+    reads the scale instead. Perturbed rows take no other control; ValueError for one.
+    """
+    how, scales = guidance_of(model), scales_of(guidance)
     # Distilled models were trained with the scale as an input and have no unconditional branch.
     if how.kind == "embedded":
-        return model.predict(latents, time, text.guided(guidance), control)
-    if uncond is None or guidance == 1:
+        text, uncond = text.guided(scales.guidance), None
+    count, texts = len(latents), [text]
+    if uncond is not None and scales.guidance != 1:
+        texts.insert(0, uncond)
+    places = len(texts)
+    if scales.pag:
+        if control is not None:
+            raise ValueError("perturbed-attention guidance takes no other control.")
+        texts.append(text)
+        control = PerturbedRows(tuple(range(places * count, (places + 1) * count)), scales.layers)
+    # One call of all rows is quicker than one for each part, and controls can pass attention
+    # between the parts.
+    if len(texts) == 1:
         return model.predict(latents, time, text, control)
-    # One call of 2 b rows is quicker than two calls of b rows, and controls can pass attention
-    # between the two halves.
-    both = Text.cat([uncond, text])
-    output = model.predict(torch.cat([latents, latents]), time, both, control)
-    uncond_output, cond_output = output.chunk(2)
-    return how.combined(uncond_output, cond_output, guidance)
+    rows = torch.cat([latents] * len(texts))
+    parts = model.predict(rows, time, Text.cat(texts), control).chunk(len(texts))
+    return how.combined(
+        parts[0] if places == 2 else None,
+        parts[places - 1],
+        scales,
+        parts[places] if scales.pag else None,
+    )
 
 
 @dataclass(frozen=True)
@@ -159,7 +176,7 @@ def sample_steps(
     uncond: Text | None = None,
     *,
     steps: int,
-    guidance: float = 1.0,
+    guidance: float | Scales = 1.0,
     control_at: Callable[[int], AttentionControl | None] = lambda index: None,
     noise: AncestralNoise | None = None,
     first: int = 0,

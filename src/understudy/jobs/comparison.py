@@ -38,6 +38,7 @@ def drawn_of(
     model: DiffusionModel, settings: SwapSettings, subjects: SwapSubjects
 ) -> Float[Tensor, "n 3 h w"]:
     """Pictures of the concept as the model draws it, where no photos of it are given."""
-    drawing = GenerateSettings(steps=DRAWING_STEPS, guidance=settings.guidance)
+    how = {"steps": DRAWING_STEPS, "guidance": settings.guidance}
+    drawing = GenerateSettings.filled(how, model.name)
     prompts = [f"a photo of a {subjects.replacements[0].phrase}"] * DRAWN
     return generate(model, prompts, list(range(DRAWN)), drawing).cpu()

@@ -46,6 +46,9 @@ def generate(
     check_plain("--negative", settings.negative)
     check_concepts(work, [asked], concepts)
     _check_unused(settings, count, init)
+    usual = GenerateSettings.filled({}, run.model).pag_layers
+    if not settings.pag_scale and settings.pag_layers not in (usual, GenerateSettings.pag_layers):
+        work.note("--pag-layers changes nothing without --pag-scale")
     with work.model(run) as model:
         begin = None if init is None else _begin(work, model, init)
         recipe = recipe_of(work, model, settings, run, facts={"prompt": prompt})

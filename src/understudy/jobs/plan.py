@@ -14,8 +14,9 @@ GB = 1e9
 def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     """Facts of a run as JSON values. values: the settings and inputs of the verb.
 
-    Evaluations are counted for a run of `steps` over `count` pictures, two rows per step where the
-    model is guided by an unconditional row and guidance is not 1. Raises ModelError for a folder
+    Evaluations are counted for a run of `steps` over `count` pictures: two rows per step where the
+    model is guided by an unconditional row and guidance is not 1, and one more where `pag_scale` is
+    not 0. Raises ModelError for a folder
     that is damaged.
     """
     from understudy.jobs.execution import suited
@@ -25,8 +26,9 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     run = suited(run, Job(verb="generate"))
     plan = plan_of(run.model, here(run.model), run.dtype)
     steps, pictures = int(values.get("steps") or 0), int(values.get("count") or 1)
-    halves = 2 if plan.guided and values.get("guidance", 1) != 1 else 1
-    rows = steps * halves * pictures
+    parts = 2 if plan.guided and values.get("guidance", 1) != 1 else 1
+    parts += values.get("pag_scale", 0) != 0
+    rows = steps * parts * pictures
     return {
         "model": run.model,
         "family": plan.family,
@@ -36,7 +38,7 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
         "weights": {part: count for part, count in plan.weights.items()},
         "dtype": run.dtype,
         "memory_gb": round(plan.memory / GB, 2),
-        "work_gb": round(plan.work * halves / GB, 2),
+        "work_gb": round(plan.work * parts / GB, 2),
         "tokens": list(plan.tokens),
         "row_tmac": round(plan.row / 1e12, 6),
         "rows": rows,

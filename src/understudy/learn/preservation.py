@@ -20,7 +20,7 @@ from understudy.learn.run import LearnStep
 from understudy.learn.shipped import shipped_latents
 from understudy.learn.subject import NamedSubject
 from understudy.models.interface import DiffusionModel
-from understudy.settings import LearnSettings
+from understudy.settings import GenerateSettings, LearnSettings
 
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16, "float16": torch.float16}
 ALONE = ("textual-inversion", "hiper")  # methods that leave every class as it is
@@ -91,12 +91,17 @@ class Preserving:
     def _drawn(self, prompt: str, photos: LatentCache) -> Generator[LearnStep, None, LatentCache]:
         """Yield the sampling of a class's latents at the size of the photos, return them."""
         settings, count = self.settings, max(1, round(self.share * self.settings.prior_samples))
+        # Whatever sharpens pictures of this model sharpens those of its classes.
+        drawing = GenerateSettings.filled({}, self.model.name)
         source = PriorSource(
             prompt,
             photos.size,
             steps=settings.prior_steps,
             guidance=settings.prior_guidance,
             temperature=settings.prior_temperature,
+            rescale=drawing.guidance_rescale,
+            pag=drawing.pag_scale,
+            pag_layers=drawing.pag_layers,
             autocast=PRECISIONS[settings.precision],
         )
         key = source.key(self.model)

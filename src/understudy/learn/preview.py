@@ -19,6 +19,7 @@ from torch import Tensor
 
 from understudy.diffusion.sampler import AncestralNoise, drawn, noise_streams, sample_steps
 from understudy.diffusion.text import Text
+from understudy.generate import drawing_scales
 from understudy.learn.batches import Batches
 from understudy.learn.loss import part_means, row_losses
 from understudy.learn.trainable import holding
@@ -128,7 +129,7 @@ class Previewer:
                 text,
                 uncond,
                 steps=self.drawing.steps,
-                guidance=self.drawing.guidance,
+                guidance=drawing_scales(self.model, self.drawing),
                 noise=AncestralNoise(self.drawing.eta, streams, self.drawing.temperature),
             )
         return self.model.decode(last.latents)

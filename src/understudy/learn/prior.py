@@ -28,20 +28,26 @@ from understudy.errors import OutputError
 from understudy.files.tensors import load_tensors, save_tensors
 from understudy.learn.distributed import Distributed
 from understudy.learn.training import autocasting
-from understudy.models.interface import DiffusionModel
+from understudy.models.interface import DiffusionModel, scales_for
 
 SAMPLER = "ancestral"
 
 
 @dataclass(frozen=True)
 class PriorSource:
-    """What determines a class sample, but for its own number. latent_size is (c, h, w)."""
+    """What determines a class sample, but for its own number.
+
+    latent_size is (c, h, w). rescale, pag, pag_layers: as of `generate`.
+    """
 
     prompt: str
     latent_size: tuple[int, int, int]
     steps: int = 25
     guidance: float = 7.5
     temperature: float = 1.0
+    rescale: float = 0.0
+    pag: float = 0.0
+    pag_layers: str = "mid"
     seed: int = 0
     autocast: torch.dtype | None = None
 
@@ -58,6 +64,9 @@ class PriorSource:
             "seed": self.seed,
             "precision": str(self.autocast or model.dtype),
         }
+        # Left out where they change nothing: samples of former versions are found again.
+        if self.rescale or self.pag:
+            parts |= {"rescale": self.rescale, "pag": self.pag, "pag_layers": self.pag_layers}
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -159,10 +168,13 @@ def ancestral_samples(
     latents = drawn(streams, source.latent_size, like=model)
     with autocasting(model.device, source.autocast):
         texts = model.embed(["", source.prompt])
+    scales = scales_for(
+        model, source.guidance, pag=source.pag, layers=source.pag_layers, rescale=source.rescale
+    )
     uncond, text = (texts[row].expand(len(numbers)) for row in (0, 1))
     for index, (start, end) in enumerate(pairwise(times_of(model, source.steps, latents))):
         with autocasting(model.device, source.autocast):
-            output = guided_output(model, latents, start, text, uncond, source.guidance)
+            output = guided_output(model, latents, start, text, uncond, scales)
         fresh = None
         if index < source.steps - 1:
             # Below 1 the samples of a small model are cleaner; the training then learns less of its

@@ -14,7 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from understudy.attention.perturbed import perturbed_layers
 from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite
+from understudy.diffusion.guidance import Scales
 from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
 from understudy.diffusion.text import Tokens as Tokens
@@ -97,6 +100,23 @@ class DiffusionModel(Protocol):
         """The parts that learning may change: "unet" or "transformer", "text_encoder",
         "text_encoder_2"."""
         ...
+
+
+def scales_for(
+    model: DiffusionModel,
+    guidance: float,
+    *,
+    pag: float = 0.0,
+    layers: str = "mid",
+    rescale: float = 0.0,
+) -> Scales:
+    """The scales of a model's guidance. layers: see `perturbed_layers`.
+
+    Raises InputError where the model has no such layers and `pag` is not 0.
+    """
+    sites: Sequence[AttentionSite] = getattr(model, "sites", ()) if pag else ()
+    found = perturbed_layers(sites, layers, model.name) if pag else frozenset[int]()
+    return Scales(guidance, pag, found, rescale)
 
 
 def denoiser_part(model: DiffusionModel) -> str:

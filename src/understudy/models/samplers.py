@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from understudy.diffusion.ddpm import DDPMSchedule
+from understudy.diffusion.guidance import Scales
 from understudy.diffusion.sampler import Predictor, SampleStep, guided_output
 from understudy.diffusion.text import Text
 from understudy.errors import InputError
@@ -61,7 +62,7 @@ def solver_steps(
     *,
     name: str,
     steps: int,
-    guidance: float,
+    guidance: float | Scales,
     begin: Float[Tensor, "b c h w"] | None = None,
     first: int = 0,
 ) -> Iterator[SampleStep]:

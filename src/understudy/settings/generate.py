@@ -29,6 +29,25 @@ class GenerateSettings(Settings):
         choices=SAMPLERS,
     )
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)
+    guidance_rescale: float = knob(
+        0.0,
+        "share by which guided output gets the standard deviation of unguided output, which keeps "
+        "strong guidance from raising the contrast",
+        at_least=0,
+        at_most=1,
+    )
+    pag_scale: float = knob(
+        0.0,
+        "scale of perturbed-attention guidance, which sharpens shapes at one more network "
+        "evaluation a step, like 3; 0: none",
+        at_least=0,
+        at_most=50,
+    )
+    pag_layers: str = knob(
+        "mid",
+        "blocks whose self-attention --pag-scale perturbs: mid, all, or like down.1,up.0 "
+        "(U-Nets), double.7-9 (flow transformers)",
+    )
     negative: str = knob("", "negative prompt")
     eta: float = knob(
         0.0, "noise added at each step: 0 is DDIM, 1 ancestral sampling", at_least=0, at_most=1

@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from understudy.attention.plan import AttentionControl
+from understudy.attention.site import AttentionSite
 from understudy.cuda_graphs.capture import Capturer
 from understudy.diffusion.schedule import Schedule, Time
 from understudy.diffusion.text import Text
@@ -118,6 +119,11 @@ class StableDiffusion:
     def nfe(self) -> int:
         """Network evaluations so far, one for each latent."""
         return self.denoiser.nfe
+
+    @property
+    def sites(self) -> tuple[AttentionSite, ...]:
+        """The attention layers in order of execution."""
+        return self.denoiser.sites
 
     def compile(self, on: bool = True, *, backend: str | None = None) -> Compiled | None:
         """Run the U-Net compiled from now on, or as it is. backend: as of torch.compile.
