@@ -9,6 +9,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ import torch
 from test_learn import learnt
 from tiny import tiny_model
 from understudy.files.tensors import load_tensors, save_tensors
+from understudy.jobs.execution import tf32
 from understudy.models import precision
 from understudy.models.unet import stable_diffusion
 from understudy.models.unet.denoiser import Denoiser
@@ -40,6 +42,20 @@ def test_auto_follows_the_cpu(monkeypatch: pytest.MonkeyPatch, supported: bool, 
 def test_a_gpu_learns_in_float32() -> None:
     """Measured: autocast to bfloat16 is slower, because it casts every weight."""
     assert precision.suited_precision(torch.device("cuda")) == "float32"
+
+
+@pytest.mark.parametrize("device, allowed", [("cuda", True), ("cuda", False), ("cpu", True)])
+def test_products_are_rounded_inside_the_block_only(device: str, allowed: bool) -> None:
+    """Also after an error: PyTorch's switches are those of the whole process."""
+
+    def switches() -> tuple[Any, Any]:
+        return torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+
+    before = switches()
+    with pytest.raises(KeyboardInterrupt), tf32(torch.device(device), allowed):
+        assert switches() == ((True, True) if (device, allowed) == ("cuda", True) else before)
+        raise KeyboardInterrupt
+    assert switches() == before
 
 
 def test_a_layout_with_channels_last_changes_no_result(

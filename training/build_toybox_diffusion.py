@@ -40,6 +40,7 @@ from training.toybox_text import new_tokenizer
 from training.unet_training import Examples, new_unet_learner, train_unet
 from understudy.files.atomic import remove_folder, write_json
 from understudy.files.builtin import builtin_folder
+from understudy.jobs.execution import tf32
 
 RENDER, AUTOENCODER = 0.17, 0.12  # largest shares of the time; encoding and U-Net have the rest
 BATCH, AUTOENCODER_BATCH = 512, 256
@@ -221,13 +222,13 @@ def parsed(arguments: list[str] | None) -> argparse.Namespace:
 def run(options: argparse.Namespace) -> Path:
     """All stages, those that are done left out; the folder of the model."""
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_float32_matmul_precision("high")
     progress = Progress(options.out)
     render(options, progress)
-    autoencoder = train_autoencoder(options, progress)
-    vae = ae.averaged_autoencoder(autoencoder.ema).to(options.device)
-    examples = load_examples(options, progress, vae)
-    learner = learn_unet(options, progress, examples)
+    with tf32(torch.device(options.device), True):
+        autoencoder = train_autoencoder(options, progress)
+        vae = ae.averaged_autoencoder(autoencoder.ema).to(options.device)
+        examples = load_examples(options, progress, vae)
+        learner = learn_unet(options, progress, examples)
     return pack(options, progress, autoencoder, learner)
 
 

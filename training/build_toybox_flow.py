@@ -45,6 +45,7 @@ from training.learner import Learner, by_steps, by_time, default_device, fit, ge
 from training.toybox_pictures import count_pictures, load_captions, load_masks
 from understudy.files.atomic import remove_folder
 from understudy.files.builtin import builtin_folder
+from understudy.jobs.execution import tf32
 from understudy.models.precision import half_precision
 from understudy.models.shared_parts import write_made
 
@@ -170,7 +171,6 @@ class Training:
 def train(options: argparse.Namespace) -> Learner:
     """Render, then train; the learner."""
     options.out.mkdir(parents=True, exist_ok=True)
-    torch.set_float32_matmul_precision("high")
     examples = load_examples(options, render(options))
     learner = new_learner(options, float(examples.latents[0, ::7].float().square().mean().sqrt()))
     count = sum(p.numel() for p in learner.model.parameters()) / 1e6
@@ -178,7 +178,8 @@ def train(options: argparse.Namespace) -> Learner:
           flush=True)  # fmt: skip
     shares = (by_steps(learner, options.steps) if options.steps
               else by_time(learner, 60 * options.minutes))  # fmt: skip
-    Training(options, learner).run(examples, shares)
+    with tf32(torch.device(options.device), True):
+        Training(options, learner).run(examples, shares)
     return learner
 
 
