@@ -1,5 +1,5 @@
-"""Frames of a live drag are sent no faster than a page draws them; a drag that runs when the server
-stops is kept."""
+"""What a page is sent of a live drag: frames no faster than it draws them, and why a GPU replays no
+graph. A drag that runs when the server stops is kept."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from typing import Any
 
 import pytest
 
+from test_drag_recorded import Refusing, as_on_a_gpu
 from test_studio_security import HOME, opened
+from understudy.drag import engine as engine_module
 from understudy.drag.session import DragSession
 from understudy.studio.drag_session import AHEAD, DragProcess, Listener
-from understudy.studio.drag_worker import packed, serve
+from understudy.studio.drag_worker import _Desk, packed, serve  # pyright: ignore[reportPrivateUsage]
 
 FRAME = {"event": "frame", "session": "a"}
 
@@ -148,3 +150,25 @@ def test_a_running_drag_is_kept_when_the_server_ends(
     worker.join(30)
     assert not worker.is_alive()
     assert DragSession.load(tmp_path / "a.safetensors").state.step >= 3
+
+
+def test_a_page_is_told_once_why_there_is_no_cuda_graph(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module, "prefers_whole_map", as_on_a_gpu)
+    monkeypatch.setattr(engine_module, "CUDACapture", Refusing)
+    ours, theirs = multiprocessing.Pipe()
+    desk = _Desk(theirs, tmp_path)
+    opening = {"do": "open", "generator": "toybox-gan", "seed": 3, "device": "cpu"}
+    for name in "ab":
+        desk.answer({**opening, "settings": {}, "session": name})
+        desk.answer({"do": "points", "pairs": [[[60, 60], [112, 60]]], "session": name})
+        for _ in range(6):
+            desk.answer({"do": "step", "session": name})
+    notes = list[tuple[str, str]]()
+    while ours.poll():
+        message = ours.recv_bytes()
+        head = json.loads(message[4 : 4 + int.from_bytes(message[:4], "big")])
+        notes += [(head["session"], head["message"])] if head["event"] == "note" else []
+    line = "The drag runs without a CUDA graph: operation not permitted when stream is capturing."
+    assert notes == [("a", line), ("b", line)]

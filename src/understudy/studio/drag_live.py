@@ -55,7 +55,10 @@ class Moment:
 
 
 class LiveDrag:
-    """One drag of a studio session. Only the worker process has these."""
+    """One drag of a studio session. Only the worker process has these.
+
+    note: why steps are not replayed from a CUDA graph, or "".
+    """
 
     def __init__(self, generator: ImageGenerator, session: DragSession) -> None:
         self.generator = generator
@@ -64,7 +67,7 @@ class LiveDrag:
         ]
         self.at = len(self.moments) - 1
         self.settings = session.settings
-        self.running = False
+        self.running, self.note = False, ""
         self._steps: Iterator[DragStep] | None = None
         self._begun = session
         self._frames: dict[int, bytes] = {}
@@ -141,6 +144,7 @@ class LiveDrag:
         self._take(next(self._steps), fresh)
 
     def _take(self, step: DragStep, fresh: bool) -> None:
+        self.note = step.note
         onward = replace(_light(step.session), settings=self.settings)
         rows = onward.state.moving_ws.shape[1]
         number = onward.state.step - (step.stop is None)

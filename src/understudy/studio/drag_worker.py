@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from understudy.drag.session import DragSession
-from understudy.errors import InputError, UnderstudyError
+from understudy.errors import InputError, UnderstudyError, sentence
 from understudy.generators.folder import load_generator, stylegan2
 from understudy.generators.interface import ImageGenerator
 from understudy.generators.stylegan2.generator import StyleGAN2
@@ -66,6 +66,7 @@ class _Desk:
         self.drags: dict[str, LiveDrag] = {}
         self.unsaved = set[str]()
         self._closed = set[str]()  # by `_make_room`
+        self._noted = set[str]()  # those whose page knows why there is no CUDA graph
         self._answered: dict[str, int] = {}
         self._generators: dict[tuple[str, str], StyleGAN2 | StyleGAN3] = {}
 
@@ -112,6 +113,7 @@ class _Desk:
             self.drags.pop(name, None)
             self._answered.pop(name, None)
             self._closed.discard(name)
+            self._noted.discard(name)
             self._file(name).unlink(missing_ok=True)
         elif name not in self.drags:
             why = CLOSED if name in self._closed else NOT_OPEN
@@ -148,6 +150,7 @@ class _Desk:
         if name in self.drags:
             return self._used(name)
         self._make_room()
+        self._noted.discard(name)
         settings = DragSettings.filled(command.get("settings", {}), str(command["generator"]))
         model: ImageGenerator = self._generator(
             str(command["generator"]), str(command.get("device", "auto"))
@@ -207,6 +210,10 @@ class _Desk:
             self._send(name, {"event": "error", "re": number, "message": line})
         if name in self.drags:
             drag = self.drags[name]
+            if drag.note and name not in self._noted:  # once for each time it is opened
+                self._noted.add(name)
+                line = f"The drag runs without a CUDA graph: {sentence(drag.note)}"
+                self._send(name, {"event": "note", "message": line})
             height, width = drag.moment.shown.picture
             answered = self._answered.get(name, 0)
             head = {"event": "frame", "re": answered, "width": width, "height": height}
