@@ -38,7 +38,8 @@ from understudy.invert.source import GIGABYTE, SourceFeatures
 from understudy.jobs.execution import tf32
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.lora import low_rank
-from understudy.swap.photoswap import blend_of, schedule_of, swap_steps
+from understudy.swap.blending import blend_of
+from understudy.swap.photoswap import schedule_of, swap_steps
 from understudy.transfer.loop import alignment
 from understudy.transfer.source_target import Source, Target
 

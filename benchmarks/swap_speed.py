@@ -36,7 +36,8 @@ from understudy.invert.null_text import null_text_steps
 from understudy.invert.source import GIGABYTE, SourceFeatures, best_grid
 from understudy.invert.source import WORDS as WORD_MAPS
 from understudy.settings import InvertSettings, SwapSettings
-from understudy.swap.photoswap import blend_of, parts_read, schedule_of, swap_steps
+from understudy.swap.blending import blend_of
+from understudy.swap.photoswap import parts_read, schedule_of, swap_steps
 from understudy.swap.sweep import Axis, cells, sweep_steps
 from understudy.transfer.loop import alignment
 from understudy.transfer.source_target import Replacement, Source, Target

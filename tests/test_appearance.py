@@ -28,7 +28,7 @@ from understudy.jobs.subjects import SwapSubjects
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap import appearance as pictures_of
-from understudy.swap import photoswap, refine
+from understudy.swap import blending, refine
 from understudy.swap.limits import OTHER, SAME
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.refine import appearance_count, held_count
@@ -126,7 +126,7 @@ def plainly(
 def test_refining_from_the_photo_equals_the_plain_loop(
     monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: replace(SAME, held=share))
+    monkeypatch.setattr(blending, "limits_of", lambda *given, **told: replace(SAME, held=share))
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS, appearance_steps=READ)
@@ -148,7 +148,7 @@ def test_a_subject_of_the_same_class_begins_with_the_photo(
     monkeypatch: pytest.MonkeyPatch, posed: bool
 ) -> None:
     limits = replace(SAME if posed else OTHER, held=0.0)
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: limits)
+    monkeypatch.setattr(blending, "limits_of", lambda *given, **told: limits)
     model = model_of()
     source = Source(null_text(model, steps=STEPS), subject=SUBJECT)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS, appearance_steps=READ)
@@ -172,7 +172,7 @@ def test_a_subject_of_the_same_class_begins_with_the_photo(
 
 
 def test_without_steps_to_read_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: SAME)
+    monkeypatch.setattr(blending, "limits_of", lambda *given, **told: SAME)
     model = model_of()
     source = Source(null_text(model, steps=STEPS), subject=SUBJECT)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS, appearance_steps=0)

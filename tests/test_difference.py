@@ -10,8 +10,9 @@ from understudy.diffusion.text import Text
 from understudy.invert.invert import invert
 from understudy.settings import InvertSettings, SwapSettings
 from understudy.swap import limits, where
+from understudy.swap.blending import blend_of
 from understudy.swap.difference import difference_mask, differences
-from understudy.swap.photoswap import blend_of, swap
+from understudy.swap.photoswap import swap
 from understudy.swap.subjects import subjects_named
 from understudy.swap.where import may_change
 from understudy.transfer.source_target import Replacement, Source, Target

@@ -20,13 +20,13 @@ from understudy.attention.plan import AttentionPlan, Background, Segments
 from understudy.diffusion.sampler import starting_noise
 from understudy.diffusion.text import Text
 from understudy.edit import edit_steps
-from understudy.edit.kv_edit import tokens_of
 from understudy.errors import InputError
 from understudy.invert import invert
 from understudy.invert.inversion import Inversion
 from understudy.jobs import edit as jobs_edit
 from understudy.models.transformer import processors
 from understudy.settings import EditSettings, InvertSettings
+from understudy.transfer.background import BackgroundRows, tokens_of
 from understudy.transfer.source_target import Target
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*FluxPosEmbed:FutureWarning")
@@ -212,7 +212,7 @@ def test_the_steps_are_eulers(monkeypatch) -> None:
 
     z = found.path[1:2]
     text = Text.cat([model.embed([SOURCE]), model.embed([TARGET])])
-    control = BackgroundControl({1: 0}, {1: changes[0, 0] == 0})
+    control = BackgroundControl(BackgroundRows({1: 0}, {1: changes[0, 0] == 0}))
     with torch.no_grad():
         for i in range(1, STEPS):
             start, end = found.times[i : i + 2]

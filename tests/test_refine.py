@@ -22,7 +22,7 @@ from understudy.jobs.subjects import SwapSubjects
 from understudy.pictures.tensors import blurred
 from understudy.pictures.tone import toned
 from understudy.settings import InvertSettings, SwapSettings
-from understudy.swap import photoswap
+from understudy.swap import blending, photoswap
 from understudy.swap.limits import SAME
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.refine import held_count, refine_count
@@ -54,7 +54,7 @@ def plainly(model, begun, inversion, mask, settings, share):
 @pytest.mark.parametrize("share", [0.0, 0.5, pytest.param(1.0, marks=pytest.mark.slow)])
 def test_refining_equals_the_plain_loop(monkeypatch, share):
     """Share: of the repeated steps, that take A from the source."""
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: replace(SAME, held=share))
+    monkeypatch.setattr(blending, "limits_of", lambda *given, **told: replace(SAME, held=share))
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS)
@@ -90,7 +90,7 @@ class Brightness:
 
 
 def test_each_finalist_is_refined_with_several_noises_and_one_is_left(monkeypatch):
-    monkeypatch.setattr(photoswap, "limits_of", lambda *given, **told: SAME)
+    monkeypatch.setattr(blending, "limits_of", lambda *given, **told: SAME)
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     settings = replace(SETTINGS, refine_steps=2, budget=200)
@@ -155,6 +155,7 @@ def test_the_old_subject_is_found_before_concepts_are_applied(monkeypatch):
 
     monkeypatch.setattr(jobs_swap, "old_subject", find)
     monkeypatch.setattr(photoswap, "old_subject", find)
+    monkeypatch.setattr(blending, "old_subject", find)
     concept = concept_for(model, "rex", 0)
     picture = torch.zeros(1, 3, *model.picture_size)
     source = InputPicture("a photo of cat", picture)

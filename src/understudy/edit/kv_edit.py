@@ -18,11 +18,10 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from understudy.attention.plan import AttentionPlan, Background
+from understudy.attention.plan import AttentionPlan
 from understudy.attention.site import AttentionSite
 from understudy.diffusion.guidance import guidance_of, reads_unconditional
 from understudy.diffusion.sampler import advance, starting_noise
@@ -33,6 +32,7 @@ from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.settings import EditSettings
+from understudy.transfer.background import BackgroundRows
 from understudy.transfer.blend import blended, latent_mask
 
 NO_MASK = "--method kv-edit draws a region anew. Say which: --mask FILE or --select WORD."
@@ -42,29 +42,19 @@ NO_MASK = "--method kv-edit draws a region anew. Say which: --mask FILE or --sel
 class BackgroundControl:
     """Rows of targets take the keys and values of their background from rows of the photo.
 
-    sources: row -> the photo's row that it takes from. background: "row" -> cells of the latents,
-    True where they stay. emphasis, hides: see `EditSettings.attn_scale` and `attn_mask`.
+    hides: see `EditSettings.attn_mask`.
     """
 
-    sources: dict[int, int]
-    background: dict[int, Bool[Tensor, "h w"]]
-    emphasis: float = 0.0
+    rows: BackgroundRows
     hides: bool = False
 
     def plan(self, site: AttentionSite) -> AttentionPlan:
         """The same in every layer in which image tokens are read."""
-        cells = {row: tokens_of(kept, site.grid) for row, kept in self.background.items()}
-        kept = {row: Background(self.sources[row], one, self.emphasis)
-                for row, one in cells.items()}  # fmt: skip
+        kept = self.rows.at(site)
         # Where targets differ in their masks, the photo's rows hide what any of them may change.
-        regions = torch.stack([~one for one in cells.values()]).any(0)
-        hidden = dict.fromkeys(self.sources.values(), regions) if self.hides else {}
+        regions = torch.stack([~one.cells for one in kept.values()]).any(0)
+        hidden = dict.fromkeys(self.rows.sources.values(), regions) if self.hides else {}
         return AttentionPlan(background=kept, hidden=hidden)
-
-
-def tokens_of(cells: Bool[Tensor, "h w"], grid: tuple[int, int]) -> Bool[Tensor, " tokens"]:
-    """Image tokens of which all cells are set."""
-    return F.adaptive_max_pool2d((~cells).float()[None], grid)[0].flatten() == 0
 
 
 @torch.no_grad()
@@ -145,12 +135,12 @@ class _Call:
         self.text, self.count = Text.cat([*halves, *targets]), count
         rows = range(len(halves), len(halves) + count * len(halves))
         which = background.expand(count, -1, -1)
-        self.control = BackgroundControl(
+        kept = BackgroundRows(
             {row: place // count for place, row in enumerate(rows)},
             {row: which[place % count] for place, row in enumerate(rows)},
             settings.attn_scale,
-            settings.attn_mask,
         )
+        self.control = BackgroundControl(kept, settings.attn_mask)
 
     def velocities(
         self, target: Float[Tensor, "k c h w"], photo: Float[Tensor, "1 c h w"], time: float

@@ -23,6 +23,7 @@ from understudy.settings.inputs import ExplainInputs
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import inversion_for
 from understudy.swap import swap_steps
+from understudy.swap.blending import check_background
 from understudy.swap.explain import Attention, ExplainStep, explain_steps
 from understudy.swap.figures import attention_sheet
 from understudy.swap.photoswap import schedule_of
@@ -51,6 +52,7 @@ def explain(
         wanted = Wanted(given.region, prompt, targets, subjects.concepts, words=subjects.words)
         source = source_of(work, model, given, selected, wanted)
         if swap:
+            check_background(model, settings)
             source = located(model, source, subjects, replace(settings, blend=True))
         with applied(model, *subjects.concepts):
             found = yield from inverted(model, source, asked, cache=inversions(work))

@@ -40,6 +40,7 @@ from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
 from understudy.swap.appearance import appearance_of, check_appearance
+from understudy.swap.blending import check_background
 from understudy.swap.photoswap import framed, parts_read
 from understudy.swap.refine import appearance_count
 from understudy.swap.schedule_search import candidates
@@ -208,6 +209,7 @@ def swapped(
     """
     check_read(model, settings.guidance, settings.negative)
     check_appearance(model, settings)
+    check_background(model, settings)
     room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
     source = located(model, source, subjects, settings)

@@ -34,6 +34,7 @@ from understudy.settings.inputs import SweepInputs
 from understudy.settings.knobs import count_or_share
 from understudy.settings.marks import MarkSettings
 from understudy.settings.swap import sweep_inversion
+from understudy.swap.blending import check_background
 from understudy.swap.figures import sweep_sheet
 from understudy.swap.photoswap import parts_read
 from understudy.swap.sweep import Axis, Cell, cells, sweep_steps, trade_off
@@ -112,6 +113,7 @@ def _swept(
 
     before, first = model.nfe, grid[0].settings
     check_read(model, first.guidance, first.negative)
+    check_background(model, first)
     source = located(model, source, subjects, first)
     with applied(model, *subjects.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)

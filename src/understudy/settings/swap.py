@@ -140,6 +140,12 @@ class SwapSettings(Settings):
         "prompts, or by both beforehand (subject)",
         choices=("attention", "difference", "subject"),
     )
+    background: str = knob(
+        "latents",
+        "what keeps the photo around the subject: its latents, or its keys and values in "
+        "attention as well (kv-edit; flow models)",
+        choices=("latents", "kv-edit"),
+    )
     outline: str = knob(
         "auto",
         "with --where subject: whether the new subject keeps the old one's outline; auto: where "
@@ -172,8 +178,18 @@ class SwapSettings(Settings):
         at_least=0,
     )
 
+    @property
+    def keeps_keys(self) -> bool:
+        """Whether attention reads the photo's keys and values outside the subject."""
+        return self.background == "kv-edit"
+
     def check_place(self, masked: bool) -> None:
-        """Raise InputError where a swap is to be pasted and nothing says what it took."""
+        """Raise InputError where a swap is to be pasted, or its background kept by keys, and
+        nothing says what it took."""
+        if self.keeps_keys and not (self.blend or masked):
+            raise InputError(
+                "--background kv-edit needs to know where the subject is: add --blend or a --mask."
+            )
         if self.paste and not (self.blend or masked):
             raise InputError("--paste needs to know where the subject is: add --blend or a --mask.")
 

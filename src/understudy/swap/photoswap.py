@@ -16,21 +16,16 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from understudy.diffusion.flow import FlowSchedule
-from understudy.errors import InputError
 from understudy.invert.inversion import Inversion
 from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
-from understudy.swap.difference import difference_mask, differences
-from understudy.swap.limits import Limits, limits_of
+from understudy.swap.blending import blend_of, check_background, limits_for, sigmas_of
 from understudy.swap.refine import appearance_count, refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
-from understudy.swap.subjects import source_places, subjects_named, target_places
-from understudy.swap.where import BothSubjects, may_change, old_subject
+from understudy.swap.where import BothSubjects, old_subject
 from understudy.transfer.appearance import Appearance
-from understudy.transfer.blend import Blend, latent_mask
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.schedule import SwapSchedule, first_steps
 from understudy.transfer.source_target import (
@@ -44,9 +39,6 @@ from understudy.transfer.source_target import (
     with_negative,
 )
 from understudy.transfer.step import StochasticNoise, SwapStep
-
-BLEND_START, BLEND_THRESHOLD = 0.2, 0.3  # as published: after a fifth of the steps
-BLEND_SIGMA = 0.9  # flow models: from this share of noise on
 
 
 def swap_steps(
@@ -115,7 +107,7 @@ def _finished(
         return
     wanted, limits = (
         [targets[number // count] for number in step.targets],
-        _limits(targets, settings),
+        limits_for(targets, settings),
     )
     for again in refined_steps(
         model,
@@ -208,7 +200,7 @@ def framed(
         if old is not None:
             both = BothSubjects.found(model, old.to(swapped), swapped, targets)
             swapped = both.toned(photo.to(swapped), swapped, redrawn)
-            limits = _limits(targets, settings)
+            limits = limits_for(targets, settings)
             where = where.minimum(both.reached(swapped, redrawn, limits).to(swapped))
     return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
 
@@ -224,11 +216,6 @@ def schedule_of(settings: SwapSettings, sigmas: Sequence[float] | None = None) -
     )
 
 
-def sigmas_of(model: DiffusionModel, inversion: Inversion) -> tuple[float, ...] | None:
-    """The inversion's times where they are sigmas: of a flow model; else None."""
-    return inversion.times if isinstance(model.schedule, FlowSchedule) else None
-
-
 def parts_read(settings: SwapSettings, index: int) -> Parts:
     """What a swap with these settings reads of the source in a step: for an inversion to keep."""
     found = candidates(settings) if settings.budget else []
@@ -241,55 +228,6 @@ def parts_read(settings: SwapSettings, index: int) -> Parts:
 
 def check(model: DiffusionModel, inversion: Inversion, settings: SwapSettings) -> None:
     """Refuse an inversion that does not belong to this swap; see `swap_steps`."""
+    check_background(model, settings)
     inversion.check(model)
     inversion.check_run(settings.steps, settings.guidance, "swap", ("null-text", "seed"))
-
-
-def blend_of(
-    model: DiffusionModel, source: Source, targets: Sequence[Target], settings: SwapSettings
-) -> Blend | None:
-    """The blend that settings, words and masks ask for; words are looked up in any case."""
-    words = tuple(dict.fromkeys(word for target in targets for word in target.words))
-    named = source_places(model, source.prompt, words)
-    places = tuple(target_places(model, target.prompt, target.words) for target in targets)
-    mask = mask_of(targets)
-    if not settings.blend and mask is None:
-        return None
-    inversion = source.inversion
-    height, width = inversion.noise.shape[-2:]
-    start = int(BLEND_START * settings.steps)
-    if (sigmas := sigmas_of(model, inversion)) is not None:
-        # Steps of flow models are uneven: the moment is a level of noise, not a share of steps.
-        start = sum(sigma > BLEND_SIGMA for sigma in sigmas[:-1])
-    where = None if mask is None else latent_mask(mask, (height, width)).to(model.device)
-    if settings.blend and settings.where != "attention" and inversion.clean is not None:
-        clean, prompts = inversion.clean, [target.prompt for target in targets]
-        found = differences(model, clean, source.prompt, prompts)
-        found = difference_mask(found, parts=subjects_named(source.prompt, words))
-        if settings.where == "difference":
-            return Blend(start=start, mask=found if where is None else found * where)
-        old = source.subject
-        if old is None:
-            with torch.no_grad():
-                old = old_subject(model, model.decode(clean), source.prompt, words)
-        found = (
-            found if old is None else may_change(old.to(found), found, _limits(targets, settings))
-        )
-        around = None if sigmas is not None else clean
-        return Blend(start=0, mask=found if where is None else found * where, clean=around)
-    if settings.blend and not words and mask is None:
-        raise InputError(
-            "--blend needs to know where the subject is. Name its words, or give a mask."
-        )
-    return Blend(
-        start=start,
-        source_places=named if settings.blend else (),
-        target_places=places if settings.blend and words else (),
-        threshold=BLEND_THRESHOLD,
-        mask=where,
-    )
-
-
-def _limits(targets: Sequence[Target], settings: SwapSettings) -> Limits:
-    words = [word for target in targets for word in target.words]
-    return limits_of(settings.outline, words, masked=mask_of(targets) is not None)

@@ -103,7 +103,7 @@ def refined_steps(
         [target for target in targets for _ in range(noises)],
         SwapSchedule(settings.steps, range(0), range(0), held_steps),
         guidance=settings.guidance,
-        blend=_around(step.mask, path),
+        blend=_around(step.mask, path, settings),
         stochastic=StochasticNoise(settings.eta, settings.temperature, first[0], later),
     )
     run.begin_at(begin, latents, path, shown)
@@ -158,7 +158,12 @@ def _path(
     return torch.cat([*noised, clean])
 
 
-def _around(mask: Float[Tensor, "m 1 h w"] | None, path: Tensor | None) -> Blend | None:
+def _around(
+    mask: Float[Tensor, "m 1 h w"] | None, path: Tensor | None, settings: SwapSettings
+) -> Blend | None:
     if mask is None or path is None:
         return None
+    if settings.keeps_keys:
+        # Attention reads the source's row outside the mask, so the latents there are that row's.
+        return Blend(start=0, mask=mask, keys=True)
     return Blend(start=0, mask=mask, clean=path[-1:])

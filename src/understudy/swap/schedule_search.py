@@ -210,6 +210,7 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
     branches = (Branch(0, tuple(range(len(found))), nothing),)
     seeds = [one.seed for one in found]
     by_words = settings.blend and settings.where == "attention"
+    keys, refined = settings.keeps_keys, refine_count(settings)
     rows = SAMPLES * (targets + 1) if settings.blend and not by_words else 0
     for index in range(settings.steps):
         swaps = [one.plan.at(index) for one in found]
@@ -217,11 +218,12 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         if index > scoring_step(settings):
             branches = branches[:FINALISTS]
         reads = any(swap.any for swap in swaps) or by_words
-        rows += reads + (halves - 1) * any(swap.self_output for swap in swaps)
+        rows += (reads or keys) + (halves - 1) * (keys or any(swap.self_output for swap in swaps))
         rows += halves * len(branches) * targets
     again = min(len(found), FINALISTS) * REDRAWN
-    rows += held_count(settings, SAME.held) + MOST * appearance_count(settings)
-    return rows + halves * refine_count(settings) * again * targets
+    rows += refined * halves if keys else held_count(settings, SAME.held)
+    rows += MOST * appearance_count(settings)
+    return rows + halves * refined * again * targets
 
 
 def _repeated(blend: Blend, count: int) -> Blend:

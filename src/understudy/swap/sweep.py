@@ -17,7 +17,8 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.settings.knobs import option
 from understudy.settings.swap import COUNTS
-from understudy.swap.photoswap import blend_of, check, schedule_of
+from understudy.swap.blending import blend_of
+from understudy.swap.photoswap import check, schedule_of
 from understudy.transfer.loop import replay_steps
 from understudy.transfer.source_target import Sources, Target, source_of, with_negative
 from understudy.transfer.step import StochasticNoise, SwapStep

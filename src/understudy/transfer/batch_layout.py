@@ -31,11 +31,15 @@ from understudy.transfer.schedule import Swaps
 
 @dataclass(frozen=True)
 class NeededRows:
-    """Which rows a step's call must have; the targets' conditional rows are always there."""
+    """Which rows a step's call must have; the targets' conditional rows are always there.
+
+    apart: whether no two branches may have one unconditional row.
+    """
 
     source_uncond: bool
     source_cond: bool
     target_uncond: bool
+    apart: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,8 @@ def lay_out(
     for branch in branches if needs.target_uncond else ():
         # phi changes the unconditional row as well, so rows with and without it differ.
         same = 0 if one_row else (branch.parent, branch.swaps.self_output)
+        # In the first step all are one even so: there they are the source's own row.
+        same = branch.members if needs.apart and not one_row else same
         if same not in shared:
             shared[same] = add(targets[branch.parent], uncond)
         target_uncond.append(shared[same])

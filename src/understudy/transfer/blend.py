@@ -38,6 +38,8 @@ class Blend:
         clean: the photo's latents. Outside the mask a step that adds fresh noise takes them with
             as much noise as is left (Avrahami et al. 2023, arXiv:2206.02779), which is what the
             network was trained on; None = the source's own latents.
+        keys: whether attention, too, reads the source outside the mask: its keys and values
+            (KV-Edit), in all steps that begin with blended latents.
     """
 
     start: int
@@ -48,6 +50,17 @@ class Blend:
     kept_places: tuple[tuple[int, ...], ...] = ()
     kept_threshold: float = 0.3
     clean: Float[Tensor, "1 c h w"] | None = None
+    keys: bool = False
+
+    @property
+    def by_words(self) -> bool:
+        """Whether attention to words says where the target may differ."""
+        return bool(self.source_places) or any(self.target_places)
+
+    @property
+    def first_mask(self) -> Float[Tensor, "m 1 h w"] | None:
+        """What may change in the first step, where source and targets are one latent."""
+        return None if self.start or self.by_words else self.mask
 
     def sums(self, size: tuple[int, int], blocks: frozenset[int] | None = None) -> MapSums | None:
         """Empty sums of the maps this blend reads, for latents of `size`; None if it reads none.
@@ -55,7 +68,7 @@ class Blend:
         blocks: of joint layers, those that show words well; None = all.
         """
         # A given mask alone reads no attention, so nothing is recorded for it.
-        if not self.source_places and not any(self.target_places):
+        if not self.by_words:
             return None
         places = (self.source_places, *self.target_places)
         return MapSums(places, size, self.kept_places, blocks=blocks)

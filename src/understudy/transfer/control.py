@@ -13,6 +13,7 @@ from understudy.attention.site import AttentionSite
 from understudy.device_copies import chosen
 from understudy.invert.source import Parts, SourceFeatures
 from understudy.transfer.appearance import AppearanceRows
+from understudy.transfer.background import BackgroundRows
 from understudy.transfer.batch_layout import BatchLayout, Branch
 from understudy.transfer.blend import MapSums
 from understudy.transfer.joint import joint_plan
@@ -29,6 +30,8 @@ class SwapControl:
     features: where the source's rows come from if they are stored, and go to if not.
     index, parts: of the step, and what of the source it reads.
     appearance: pictures in the call whose tokens the targets read; None = there are none.
+    background: rows that read the source's keys and values outside their masks; None = there are
+        none. Of flow models only.
     """
 
     layout: BatchLayout
@@ -40,9 +43,16 @@ class SwapControl:
     index: int = 0
     parts: Parts = frozenset()
     appearance: AppearanceRows | None = None
+    background: BackgroundRows | None = None
 
-    def plan(self, site: AttentionSite) -> AttentionPlan | None:
+    def plan(self, site: AttentionSite) -> AttentionPlan:
         """What passes between the rows in this layer."""
+        plan = self._swaps(site)
+        return (
+            plan if self.background is None else replace(plan, background=self.background.at(site))
+        )
+
+    def _swaps(self, site: AttentionSite) -> AttentionPlan:
         where = self.layout
         # Image and text share a softmax here, so M and A are swaps of logits instead of maps.
         if site.kind == "joint":

@@ -18,6 +18,7 @@ from understudy.invert.source import MAP_TOKENS, NOTHING, UNCOND, WORDS
 from understudy.models.interface import DiffusionModel
 from understudy.transfer import source_target as given
 from understudy.transfer.appearance import AppearanceRows
+from understudy.transfer.background import background_rows
 from understudy.transfer.batch_layout import (
     Branch,
     NeededRows,
@@ -132,6 +133,8 @@ class Replay:
         self.fresh = None if stochastic is None or stochastic.eta == 0 else FreshNoise(stochastic)
         self.walked, self.needed = [inversion.noise], last  # needed: steps that read the source
         self.appearance: AppearanceRows | None = None
+        # Outside of it attention reads the source's keys and values; None = nowhere.
+        self.reads_around = blend.first_mask if blend is not None and blend.keys else None
 
     def begin_at(
         self,
@@ -168,6 +171,7 @@ class Replay:
         self._move_source(index, source_output, start, end)
         numbers, of = members_of(self.branches)
         mask = None if self.blend is None else self.blend.after(index, self.sums, self.size)
+        self.reads_around = mask if self.blend is not None and self.blend.keys else None
         if mask is not None and self.source is not None:
             mask = chosen(mask, numbers) if len(mask) > 1 else mask
             # Latents are kept once per branch, masks once per target: take its first target.
@@ -261,10 +265,13 @@ class Replay:
         parts |= WORDS if self.sums is not None else NOTHING
         sums, features, shown = self.sums, self.features, self.appearance
         stored = features is not None and bool(parts) and features.has(index, parts) and not walks
+        kept = self.reads_around
         needs = NeededRows(
-            source_uncond="uncond" in parts or (guides and walks and known is None),
-            source_cond=bool(parts) or walks,
+            source_uncond="uncond" in parts
+            or (guides and (kept is not None or (walks and known is None))),
+            source_cond=bool(parts) or walks or kept is not None,
             target_uncond=guides,
+            apart=kept is not None and len(kept) > 1,
         )
         where = lay_out(
             needs, self.texts.at(index), self.source, self.latents, self.branches,
@@ -272,8 +279,9 @@ class Replay:
         )  # fmt: skip
         where = where if shown is None else shown.added(where, index, start)
         maps = self.cross_maps(index) if "cross" in parts else ()
+        around = None if kept is None else background_rows(where, self.branches, kept)
         control = SwapControl(
-            where, self.branches, maps, self.map_tokens, sums, features, index, parts, shown
+            where, self.branches, maps, self.map_tokens, sums, features, index, parts, shown, around
         )
         output = self.model.predict(where.latents, start, where.text, control)
         if sums is not None:

@@ -20,6 +20,7 @@ const CHOICES = {
   flowalign: "FlowAlign",
   "kv-edit": "KV-Edit",
   instruct: "instruction",
+  latents: "latents alone",
   "w+": "W+, one latent for each layer",
   w: "W, one latent for all layers",
 };
