@@ -64,9 +64,14 @@ def _facts(concept: Concept, folder: Path) -> dict[str, Any]:
 @app.command()
 def export(
     name: Name,
-    to: Annotated[str, typer.Option(help="Format: kohya, lora, embedding or folder.")],
+    to: Annotated[
+        str,
+        typer.Option(
+            help="Format: kohya, lora, peft, comfyui, ai-toolkit, bfl, embedding or folder."
+        ),
+    ],
     out: Annotated[
-        Path, typer.Option(help="A .safetensors file, or a new folder for --to folder.")
+        Path, typer.Option(help="A .safetensors file; a new folder for peft and folder.")
     ],
     rank: Annotated[
         int, typer.Option(help="Rank of the LoRA that approximates a full change.")
@@ -77,10 +82,11 @@ def export(
 ) -> None:
     """Write a concept in the format of another program.
 
-    kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. lora: one for diffusers. embedding: a Textual
-    Inversion. folder: a whole diffusers model.
+    kohya: a LoRA for A1111, Forge, ComfyUI, InvokeAI. lora: one for diffusers. peft: a folder for
+    PEFT. Flow models: comfyui, ai-toolkit, and bfl for the code of FLUX's authors. embedding: a
+    Textual Inversion. folder: a whole diffusers model.
     """
-    (check_folder_writable if to == "folder" else check_writable)(out)
+    (check_folder_writable if to in ("folder", "peft") else check_writable)(out)
     folder = concept_folder(name)
     from torch import float16, float32
 

@@ -1,9 +1,12 @@
 """A concept to the files of other programs, and such files to a concept.
 
     folder      a whole diffusers model that has the subject in it
-    lora        diffusers' and PEFT's LoRA file
+    lora        diffusers' LoRA file
+    peft        PEFT's folder: adapter_config.json and adapter_model.safetensors
     kohya       the LoRA file of kohya's trainers, for A1111, Forge, ComfyUI and InvokeAI
     comfyui     a LoRA file of a flow model with its authors' names, for ComfyUI
+    ai-toolkit  a LoRA file of a flow model as ai-toolkit writes it
+    bfl         a LoRA file of a FLUX model as Black Forest Labs' own code names its layers
     embedding   a Textual Inversion file, for all of these
 
 The model that a concept was learnt on is needed both ways: it knows what its weights are called.
@@ -11,8 +14,7 @@ The model that a concept was learnt on is needed both ways: it knows what its we
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,22 +23,35 @@ import torch
 from torch import Tensor
 
 from understudy.concept import Concept, applied, named_parameters
-from understudy.concept.exchange import embedding, lora
-from understudy.concept.exchange.lora_file import is_lora, read_lora
-from understudy.concept.exchange.peft_folder import is_peft_folder, lora_in, read_peft_folder
+from understudy.concept.exchange import dialects, embedding, lora
+from understudy.concept.exchange.lora import LowRank, Shapes
+from understudy.concept.exchange.lora_file import LoraFile, is_lora, read_lora
+from understudy.concept.exchange.notes import header, told_in
+from understudy.concept.exchange.peft_folder import (
+    is_peft_folder,
+    lora_in,
+    read_peft_folder,
+    write_peft_folder,
+)
 from understudy.errors import ConceptError, InputError
-from understudy.files.reading import parse_json
 from understudy.files.tensors import save_tensors
-from understudy.models.interface import DiffusionModel, denoiser_part
+from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
 from understudy.models.transformer.model import FlowTransformer
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.models.word_tables import word_tables
 from understudy.untrusted.checkpoint_file import read_file
 
-FORMATS = ("folder", "lora", "kohya", "comfyui", "embedding")
-LORAS = ("lora", "kohya", "comfyui")
-OURS = "understudy"  # key of our note in a file's header
+# What writes a LoRA in each dialect.
+LORAS: Mapping[str, Callable[[LowRank, Shapes], dict[str, Tensor]]] = {
+    "lora": dialects.to_diffusers,
+    "peft": dialects.to_diffusers,
+    "kohya": dialects.to_kohya,
+    "comfyui": dialects.to_comfyui,
+    "ai-toolkit": dialects.to_ai_toolkit,
+    "bfl": dialects.to_bfl,
+}
+FORMATS = ("folder", *LORAS, "embedding")
 RANK = 32
 ROWS = (".rows", ".ids")
 
@@ -70,8 +85,8 @@ def export_concept(
         raise InputError(f"--to must be one of {', '.join(FORMATS)}. Got {format!r}.")
     shapes = shapes_of(model)
     _refuse_what_is_lost(concept, format)
-    if format == "comfyui" and denoiser_part(model) == "unet":
-        raise InputError(f"--to comfyui is for flow models; {model.name!r} has a U-Net. Use kohya.")
+    if format in dialects.OF_FLOWS:
+        dialects.check_family(format, model.name, shapes)
     if format == "folder":
         from understudy.models.write_folder import write_folder
 
@@ -79,7 +94,7 @@ def export_concept(
             raise ConceptError(f"{model.name!r} is not a diffusers model: --to folder needs one.")
         with applied(model, concept):
             return Exported(write_folder(model, path, dtype=dtype), format)
-    if path.suffix != ".safetensors":
+    if path.suffix != ".safetensors" and format != "peft":
         raise InputError(f"--out must end in .safetensors for {format}. Got {path.name!r}.")
     kept, words = 1.0, {n: t for n, t in concept.tensors.items() if n.endswith(ROWS)}
     beside: dict[str, Tensor] = {}
@@ -88,14 +103,16 @@ def export_concept(
     else:
         change = {name: one for name, one in concept.tensors.items() if name not in words}
         pairs, kept = lora.as_low_rank(change, rank, shapes)
-        write = {"kohya": lora.to_kohya, "comfyui": lora.to_comfyui}
-        tensors = write.get(format, lora.to_diffusers)(pairs, shapes)
+        if format == "peft":
+            told = header(model, concept, format, {}, shapes)
+            return Exported(write_peft_folder(path, pairs, model, told, dtype), format, kept)
+        tensors = LORAS[format](pairs, shapes)
         if words and format == "kohya":
             tensors = {**tensors, **embedding.to_bundle(words, concept.name)}
         elif words:
             t5 = "t5" if format == "lora" else embedding.T5
             beside = embedding.to_file(words, t5=t5)
-    notes = _header(model, concept, format, tensors)
+    notes = header(model, concept, format, tensors, shapes)
     other = path.with_name(path.stem + embedding.BESIDE) if beside else None
     if other is not None:
         save_tensors(other, {n: one.to("cpu", dtype) for n, one in beside.items()}, notes)
@@ -121,9 +138,12 @@ def import_concept(
     """
     file = source if source.is_file() else lora_in(source)
     content, notes = read_file(file) if file else ({}, {})
-    told = _told(notes)
+    read: LoraFile | None = None
+    if not file and is_peft_folder(source):
+        read, notes = read_peft_folder(source, named_parameters(model))
+    told = told_in(notes)
     word = identifier or told.get("identifier") or ""
-    tensors, kind, read = {}, "lora", None
+    tensors, kind = {}, "lora"
     learnt: dict[str, Tensor] = {}
     if file and not is_lora(content) and embedding.is_embedding(content):
         kind = "textual-inversion"
@@ -134,9 +154,7 @@ def import_concept(
             word, learnt = _words(model, rows, str(source), word, words)
             content = {n: one for n, one in content.items() if not n.startswith(embedding.BUNDLED)}
         read = read_lora(content, notes, named_parameters(model), str(file))
-    elif is_peft_folder(source):
-        read = read_peft_folder(source, named_parameters(model))
-    else:
+    elif read is None:
         tensors, kind = _difference(model, source), "dreambooth"
     left_out = read.left_out if read else ()
     if read:
@@ -251,47 +269,12 @@ def _refuse_what_is_lost(concept: Concept, format: str) -> None:
             f"{concept.name!r} was learnt by {concept.kind} and changes the networks' weights, "
             "which an embedding file cannot store. Use --to kohya, lora or folder."
         )
+    if format in ("peft", "bfl") and has_rows and others:
+        raise ConceptError(
+            f"{concept.name!r} has learnt words beside its LoRA, for which --to {format} has no "
+            "place. Use --to lora, kohya or comfyui."
+        )
     if format in LORAS and not others:
         raise ConceptError(
             f"{concept.name!r} is an embedding, which a LoRA file cannot store. Use --to embedding."
         )
-
-
-def _header(
-    model: DiffusionModel, concept: Concept, format: str, tensors: Mapping[str, Tensor]
-) -> dict[str, str]:
-    """Notes in a file's header: ours, and for kohya's readers theirs."""
-    said = {key: getattr(concept, key) for key in ("name", "identifier", "class_noun", "kind")}
-    notes = {OURS: json.dumps(said, ensure_ascii=False), "format": "pt"}
-    if format != "kohya":
-        return notes
-    base = _kohya_base(model)
-    ranks = {len(one) for name, one in tensors.items() if name.endswith("lora_down.weight")}
-    alphas = {float(one) for name, one in tensors.items() if name.endswith(".alpha")}
-    return notes | {
-        "ss_network_module": "networks.lora",
-        "ss_network_dim": str(max(ranks)) if len(ranks) == 1 else "Dynamic",
-        "ss_network_alpha": str(max(alphas)) if len(alphas) == 1 else "Dynamic",
-        "ss_base_model_version": base,
-        "ss_output_name": concept.name,
-    }
-
-
-def _kohya_base(model: DiffusionModel) -> str:
-    """What kohya's trainers call the kind of base model."""
-    if denoiser_part(model) == "transformer":
-        kind = type(model.trainable_modules()["transformer"]).__name__
-        known = {"SD3Transformer2DModel": "sd3", "FluxTransformer2DModel": "flux1"}
-        return known.get(kind, kind.removesuffix("Transformer2DModel").lower())
-    tables = embedding.tables(shapes_of(model))
-    width = shapes_of(model)[tables["text_encoder"]][1]
-    return "sdxl_base_v1-0" if len(tables) == 2 else "sd_v2" if width == 1024 else "sd_v1"
-
-
-def _told(notes: Mapping[str, str]) -> dict[str, Any]:
-    """What a file of ours says of itself; nothing for another program's."""
-    try:
-        told = parse_json(notes.get(OURS, "{}"), OURS)
-    except InputError:
-        return {}
-    return {k: v for k, v in told.items() if isinstance(v, str)} if isinstance(told, dict) else {}

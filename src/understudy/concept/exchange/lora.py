@@ -1,4 +1,4 @@
-"""Low-rank changes as the tensors of LoRA files in kohya's and in diffusers' layout."""
+"""Low-rank changes of weights: as a concept's tensors, and from full changes by singular values."""
 
 from __future__ import annotations
 
@@ -8,12 +8,6 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from understudy.concept.exchange.names import (
-    as_text_model,
-    kohya_name,
-    split_weight,
-)
-from understudy.concept.exchange.original_names import as_original
 from understudy.errors import InputError
 
 Shapes = Mapping[str, tuple[int, ...]]  # of every weight of the model, by our names
@@ -50,54 +44,6 @@ def as_tensors(pairs: LowRank) -> dict[str, Tensor]:
         named |= {f"{weight}.lora_A": a.contiguous(), f"{weight}.lora_B": b.contiguous()}
         named[f"{weight}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
     return named
-
-
-def to_kohya(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
-    """Tensors under kohya's names: lora_down, lora_up and alpha of each module."""
-    found: dict[str, Tensor] = {}
-    for weight, (a, b, alpha) in as_original(pairs, shapes).items():
-        ours = weight in shapes
-        name = kohya_name(weight, shapes) if ours else f"lora_unet_{weight.replace('.', '_')}"
-        down, up = _in_shape(a, b, shapes[weight] if ours else ())
-        found |= {f"{name}.lora_down.weight": down, f"{name}.lora_up.weight": up}
-        found[f"{name}.alpha"] = torch.tensor(alpha, dtype=down.dtype)
-    return found
-
-
-def to_diffusers(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
-    """Tensors under diffusers' names, the scale alpha / rank multiplied into the second one.
-
-    Text encoders keep the prefix "text_model." that older versions look for.
-    """
-    found: dict[str, Tensor] = {}
-    for weight, (a, b, alpha) in pairs.items():
-        part, path = split_weight(weight)
-        name = f"{part}.{as_text_model(part, path)}"
-        down, up = _in_shape(a, b * (alpha / len(a)), shapes[weight])
-        found |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-    return found
-
-
-def to_comfyui(pairs: LowRank, shapes: Shapes) -> dict[str, Tensor]:
-    """Tensors of a flow transformer under its authors' names (Black Forest Labs', Stability's),
-    "diffusion_model." in front, as ComfyUI and ai-toolkit write them; diffusers' names where the
-    family has no others. Scales are multiplied in."""
-    found: dict[str, Tensor] = {}
-    for weight, (a, b, alpha) in as_original(pairs, shapes).items():
-        part, path = split_weight(weight) if weight in shapes else ("transformer", weight)
-        name = f"diffusion_model.{path}"
-        if part != "transformer":
-            name = f"{part}.{as_text_model(part, path)}"
-        down, up = _in_shape(a, b * (alpha / len(a)), shapes.get(weight, ()))
-        found |= {f"{name}.lora_A.weight": down, f"{name}.lora_B.weight": up}
-    return found
-
-
-def _in_shape(a: Tensor, b: Tensor, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """The pair of a convolution as two convolutions, that of a linear layer as it is."""
-    if len(shape) == 4:
-        return a.reshape(len(a), *shape[1:]).contiguous(), b[:, :, None, None].contiguous()
-    return a.contiguous(), b.contiguous()
 
 
 @torch.no_grad()
