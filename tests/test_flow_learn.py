@@ -59,6 +59,20 @@ def test_times_shift_with_the_resolution() -> None:
     assert odds.median().item() == pytest.approx(exp(1.15 - 0.5), rel=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["flux", "chroma", "klein", "flux2", "qwen", "zimage"])
+def test_a_family_s_own_targets_name_its_layers(kind: str) -> None:
+    """Each target is a layer; FLUX.2 has lists of them under the name of one."""
+    model, folder = tiny_flow(kind), str(tiny_flow_folder(kind))
+    settings = LearnSettings.filled({"method": "lora", **QUICK, "steps": 1}, folder)
+    rex = learn(model, photos(1), name="rex", class_noun="dog", settings=settings)
+    names = [name.removesuffix(".weight.lora_A") for name in rex.tensors if name.endswith("lora_A")]
+    targets = settings.targets.split(",")
+    assert all(any(name.endswith(f".{one}") for name in names) for one in targets)
+    if kind in ("klein", "flux2"):
+        assert "transformer.transformer_blocks.0.attn.to_out.0" in names
+        assert "transformer.single_transformer_blocks.0.attn.to_out" in names
+
+
 def test_lora_adapts_both_streams_and_leaves_the_model_alone() -> None:
     model = tiny_flow("sd35")
     settings = LearnSettings.filled({"method": "lora", **QUICK}, str(tiny_flow_folder("sd35")))

@@ -90,7 +90,13 @@ def _wrap(
     from peft.tuners.lora.layer import LoraLayer
 
     modules = dict(module.named_modules())
-    found = [name for name in modules if name.endswith(tuple(f".{t}" for t in targets))]
+    ends = tuple(f".{target}" for target in targets)
+    # FLUX.2's "attn.to_out" is a layer in single blocks, and a list with one in double blocks.
+    found = [
+        name
+        for name, layer in modules.items()
+        if name.endswith(ends) and isinstance(layer, (nn.Linear, nn.Conv2d, nn.Embedding))
+    ]
     dense = [name for name in found if f"{part}.{name}.weight" not in beside]
     if found and not dense:
         return {}

@@ -213,7 +213,9 @@ class LearnSettings(Settings):
         choices=("auto", *DTYPES),
     )
     gradient_checkpointing: bool = knob(
-        False, "save memory by recomputing activations; a third slower"
+        False,
+        "save memory by recomputing activations, of text encoders, too, where they or words train; "
+        "a third slower",
     )
     preview_every: int = knob(0, "steps between previews and their scores; 0: none", at_least=0)
     save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)

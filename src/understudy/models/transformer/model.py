@@ -230,6 +230,12 @@ class FlowTransformer:
         learning = torch.is_grad_enabled() and any(value.requires_grad for value in values)
         # While words are learnt, hooks on the tables put their rows in place.
         learning |= any(own.replaced for own in word_tables(self).values())
+        if learning and torch.is_grad_enabled():
+            # The backward pass reads the encoders' weights once more, on the device: they stay
+            # until prompts are read without gradients.
+            for network in encoders:
+                network.to(self._device)
+            return self.text.embed(prompts)
         if key not in self._embedded or learning:
             with at_work(self._device, self.memory, *encoders):
                 text = self.text.embed(prompts)
