@@ -68,6 +68,9 @@ def test_a_family_s_own_targets_name_its_layers(kind: str) -> None:
     names = [name.removesuffix(".weight.lora_A") for name in rex.tensors if name.endswith("lora_A")]
     targets = settings.targets.split(",")
     assert all(any(name.endswith(f".{one}") for name in names) for one in targets)
+    with pytest.raises(InputError, match="--targets must name layers"):
+        with low_rank(model, rank=1, alpha=1, targets=["attn"], train_text=False, seed=0):
+            pass
     if kind in ("klein", "flux2"):
         assert "transformer.transformer_blocks.0.attn.to_out.0" in names
         assert "transformer.single_transformer_blocks.0.attn.to_out" in names

@@ -95,7 +95,8 @@ def _wrap(
     found = [
         name
         for name, layer in modules.items()
-        if name.endswith(ends) and isinstance(layer, (nn.Linear, nn.Conv2d, nn.Embedding))
+        if name.endswith(ends)
+        and (isinstance(layer, (nn.Linear, nn.Conv2d)) or f"{part}.{name}.weight" in beside)
     ]
     dense = [name for name in found if f"{part}.{name}.weight" not in beside]
     if found and not dense:
