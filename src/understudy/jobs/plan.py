@@ -16,8 +16,7 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Evaluations are counted for a run of `steps` over `count` pictures: two rows per step where the
     model is guided by an unconditional row and guidance is not 1, and one more where `pag_scale` is
-    not 0. Raises ModelError for a folder
-    that is damaged.
+    not 0. Raises ModelError for a folder that is damaged.
     """
     from understudy.jobs.execution import suited
     from understudy.models.plan import plan_of
