@@ -168,10 +168,12 @@ def test_a_killed_run_ends_with_equal_weights_and_they_load(made: Any) -> None:
 
 
 @pytest.mark.slow
-def test_the_autoencoder_learns(
-    rendered: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Encoder and decoder, from the linear start; the constant variance stays."""
+def test_the_autoencoder_learns(rendered: Path, tmp_path: Path) -> None:
+    """Encoder and decoder, from the linear start; the constant variance stays.
+
+    With the recipe's own warm-up. Adam's first steps move every weight by the learning rate,
+    whatever its gradient: one step at the full 1e-3 takes the linear start from 27.4 to 10.5 dB.
+    """
     pictures = np.load(data.chunk_file(rendered, 0))["pictures"]
     shown = ae.Pictures(
         torch.from_numpy(pictures).permute(0, 3, 1, 2), torch.full((4, 1, 16, 16), 0.2)
@@ -180,10 +182,10 @@ def test_the_autoencoder_learns(
     started = {name: value.clone() for name, value in learner.model.state_dict().items()}
     flat, masks = shown.pictures.float() / 127.5 - 1, torch.ones(4, 1, 128, 128)
     before = ae.quality(learner.model, flat, masks)
-    monkeypatch.setattr(ae, "WARM", 1)
     shares = learning.by_steps(learner, 20)
     ae.train_autoencoder(learner, shown, shares, tmp_path / "ae.pt", batch=4, part=4)
-    assert ae.quality(learner.model, flat, masks)["psnr"] > before["psnr"] + 0.5
+    averaged = ae.averaged_autoencoder(learner.ema)  # what is packed
+    assert ae.quality(averaged, flat, masks)["psnr"] > before["psnr"] + 0.5
     moved = {name.split(".")[0] for name, value in learner.model.state_dict().items()
              if not torch.equal(value, started[name])}  # fmt: skip
     assert moved == {"encoder", "decoder", "post_quant_conv"}
