@@ -109,6 +109,30 @@ def test_diffusers_reads_our_lora_as_we_wear_it(kind: str, format: str, tmp_path
         assert torch.allclose(answer(model), ours, atol=1e-5)
 
 
+@pytest.mark.parametrize("kind", ["sd15", "sdxl"])
+def test_a_peft_folder_of_ours_is_read_by_peft_and_by_us(kind: str, tmp_path: Path) -> None:
+    """An adapter for each network in a folder of its name."""
+    from peft import PeftModel
+
+    model, out = tiny_model(kind), tmp_path / "rex"
+    concept, before = lora_of(model), answer(model)
+    export_concept(model, concept, out, "peft", dtype=torch.float32)
+    with applied(model, concept):
+        ours = answer(model)
+    again = import_concept(model, out)
+    assert again.identifier == concept.identifier
+    with applied(model, again):
+        assert torch.allclose(answer(model), ours, atol=1e-5)
+    parts = {name.split(".")[0] for name in concept.tensors}
+    assert {place.name for place in out.iterdir()} == parts
+    for part in parts:
+        network = model.trainable_modules()[part]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # of PEFT's own call of transformers
+            PeftModel.from_pretrained(network, str(out / part)).merge_and_unload()
+    assert torch.allclose(answer(model), ours, atol=1e-5) and not torch.allclose(ours, before)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_kohya_files_bear_the_names_older_tools_look_for(kind: str, tmp_path: Path) -> None:
     model = tiny_model(kind)
