@@ -16,14 +16,16 @@ from understudy.files.reading import parse_json
 
 
 class JsonRoute(APIRoute):
-    """Raises InputError for a body that is no JSON, too deep, or no valid Unicode."""
+    """Raises InputError for a body that is no JSON, too deep, or no valid Unicode. Without a body a
+    request is not looked over."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler of a request, after the check."""
         handle = super().get_route_handler()
 
         async def checked(request: Request) -> Response:
-            if "json" in request.headers.get("content-type", ""):
+            # Many clients name the type in every request, those without a body included.
+            if "json" in request.headers.get("content-type", "") and await request.body():
                 parse_json(await request.body(), "The request")  # the body is kept for FastAPI
             return await handle(request)
 
