@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from understudy.models.precision import half_precision
+
 MOMENTUM, DECAY = 0.95, 0.01
 TERMS = (3.4445, -4.775, 2.0315)  # of the quintic of Newton and Schulz (Jordan et al. 2024)
 ITERATIONS = 5
@@ -56,9 +58,12 @@ class Muon:
 
 def orthogonal(matrices: Tensor) -> Tensor:
     """Matrices (n, rows, columns) with the singular vectors of those given and singular values
-    near 1, in bfloat16: five steps of Newton and Schulz."""
+    near 1: five steps of Newton and Schulz, in bfloat16 where the hardware computes it. A CPU
+    without it is many times slower in bfloat16 than in float32."""
     a, b, c = TERMS
-    x = matrices.bfloat16()
+    on_cpu = matrices.device.type == "cpu"
+    half = half_precision(matrices.device) if on_cpu else torch.bfloat16
+    x = matrices.to(half or torch.float32)
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
