@@ -302,6 +302,7 @@ def test_another_choice_of_kernels_is_another_graph() -> None:
     assert len(graphs) == 2
 
 
+@pytest.mark.slow  # a minute; test_operators.py holds the same loops to be free of waits
 def test_every_loop_over_a_unet_can_be_recorded() -> None:
     """On a stand-in that refuses what a GPU refuses to record; replays agree, and are used."""
     before = 0
