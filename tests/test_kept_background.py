@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from test_kv_edit import SIZE, SOURCE, STEPS, TARGET, inverted, region
+from test_kv_edit import SIZE, SOURCE, STEPS, TARGET, inverted, region, rows_by_maps
 from tiny import tiny_folder, tiny_model
 from tiny_flow import tiny_flow, tiny_flow_folder
 from understudy import cli
@@ -67,19 +67,9 @@ class ByMaps:
         return {2: 1, 3: 0} if rows == 4 else {2: 0}
 
     def attend(self, given, site, plan) -> Tensor:
-        rows, out = len(given.query), []
+        rows = len(given.query)
         self.seen.append(rows)
-        image = torch.arange(given.key.shape[2])[site.image]
-        kept = image[tokens_of(self.background, site.grid)]
-        for row in range(rows):
-            k, v = given.key[row].clone(), given.value[row].clone()
-            if (source := self.sources(rows).get(row)) is not None:
-                k[:, kept], v[:, kept] = given.key[source][:, kept], given.value[source][:, kept]
-            logits = given.query[row] @ k.mT * given.scale
-            if given.mask is not None:
-                logits = logits.masked_fill(~given.mask[row], float("-inf"))
-            out.append(logits.softmax(-1) @ v)
-        return torch.stack(out)
+        return rows_by_maps(given, site, self.background, self.sources(rows))
 
 
 @pytest.mark.parametrize("kind", KINDS)

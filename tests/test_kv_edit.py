@@ -139,6 +139,23 @@ def test_a_token_is_background_when_none_of_its_cells_may_change() -> None:
 # The whole edit.
 
 
+def rows_by_maps(given, site, background: Tensor, sources: dict[int, int]) -> Tensor:
+    """Attention of all rows, every map materialised. sources: row -> the row whose keys and values
+    it reads in the background."""
+    out = []
+    image = torch.arange(given.key.shape[2])[site.image]
+    kept = image[tokens_of(background, site.grid)]
+    for row in range(len(given.query)):
+        k, v = given.key[row].clone(), given.value[row].clone()
+        if (source := sources.get(row)) is not None:
+            k[:, kept], v[:, kept] = given.key[source][:, kept], given.value[source][:, kept]
+        logits = given.query[row] @ k.mT * given.scale
+        if given.mask is not None:
+            logits = logits.masked_fill(~given.mask[row], float("-inf"))
+        out.append(logits.softmax(-1) @ v)
+    return torch.stack(out)
+
+
 class ByMaps:
     """Joint and self attention of all rows by definition, and the rows' masks.
 
@@ -151,19 +168,8 @@ class ByMaps:
 
     def attend(self, given, site, plan) -> Tensor:
         self.calls += 1
-        out = []
-        image = torch.arange(given.key.shape[2])[site.image]
-        kept = image[tokens_of(self.background, site.grid)]
-        for row in range(len(given.query)):
-            k, v = given.key[row].clone(), given.value[row].clone()
-            if row >= self.halves:
-                source = row - self.halves
-                k[:, kept], v[:, kept] = given.key[source][:, kept], given.value[source][:, kept]
-            logits = given.query[row] @ k.mT * given.scale
-            if given.mask is not None:
-                logits = logits.masked_fill(~given.mask[row], float("-inf"))
-            out.append(logits.softmax(-1) @ v)
-        return torch.stack(out)
+        rows = range(self.halves, len(given.query))
+        return rows_by_maps(given, site, self.background, {row: row - self.halves for row in rows})
 
 
 @pytest.mark.parametrize("kind", KINDS)

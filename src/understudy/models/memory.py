@@ -77,7 +77,7 @@ def _checkpointed(encoder: nn.Module) -> Generator[None]:
         each = cast(Any, layer)
         each.gradient_checkpointing = True
         each._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
-        # A layer checkpoints in training mode alone. Its parts stay as they are: no dropout.
+        # A layer checkpoints only in training mode. Its submodules stay in eval mode: no dropout.
         layer.training = True
     try:
         yield

@@ -53,7 +53,7 @@ def serve(pipe: Connection, folder: str) -> None:
     with suppress(EOFError, BrokenPipeError, ConnectionResetError):
         while desk.take_commands():
             desk.turn()
-    with suppress(BrokenPipeError, ConnectionResetError):  # who would be told is gone
+    with suppress(BrokenPipeError, ConnectionResetError):  # the server is gone
         desk.keep_all()
     pipe.close()
 

@@ -16,8 +16,8 @@ from understudy.files.reading import parse_json
 
 
 class JsonRoute(APIRoute):
-    """Raises InputError for a body that is no JSON, too deep, or no valid Unicode. Without a body a
-    request is not looked over."""
+    """Raises InputError for a body that is not JSON, nested too deeply, or not valid Unicode. A
+    request without a body is not checked."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """FastAPI's handler of a request, after the check."""
