@@ -210,6 +210,14 @@ def test_a_swap_ends_in_pictures():
     assert torch.allclose(pictures[0], pictures[1], atol=1e-5)
 
 
+def test_a_swap_without_settings_takes_steps_and_guidance_of_the_inversion():
+    model = model_of()
+    inversion = null_text(model, steps=3, guidance=2.0)
+    *_, last = swap_steps(model, inversion, TARGET)
+    assert last.total >= 3
+    assert swap(model, inversion, TARGET).shape[0] == 1
+
+
 def test_two_subjects_each_with_an_actor_of_its_own():
     model = tiny_model("sd15", dtype=torch.float64)
     prompt = "a photo of cat on dog in cat"

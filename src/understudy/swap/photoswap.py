@@ -55,6 +55,7 @@ def swap_steps(
     Args:
         source: the photo, inverted by this model with the concepts applied.
         targets: prompts, with the subjects' words where `settings.blend` needs them.
+        settings: by default those that suit the model, with steps and guidance of the inversion.
         search: chooses phi, M and A if the settings have a budget for it.
         appearance: pictures of the new subject, for `settings.appearance_steps`.
 
@@ -63,8 +64,9 @@ def swap_steps(
             blend is asked for without words or a mask.
         PromptError: a prompt that is too long, a word that is missing.
     """
-    settings = settings or SwapSettings.filled({}, model.name)
-    source, targets = source_of(source), with_negative(targets, settings.negative)
+    source = source_of(source)
+    settings = settings or _usual(model, source)
+    targets = with_negative(targets, settings.negative)
     check(model, source.inversion, settings)
     for target in targets:
         model.tokenize(target.prompt)
@@ -84,6 +86,12 @@ def swap_steps(
             stochastic=stochastic,
         )
     return _finished(model, source, targets, settings, steps, search, appearance)
+
+
+def _usual(model: DiffusionModel, source: Source) -> SwapSettings:
+    """What suits the model; a swap has to have its inversion's steps and guidance."""
+    run = {"steps": source.inversion.steps, "guidance": source.inversion.guidance}
+    return SwapSettings.filled(run, model.name)
 
 
 def _finished(
@@ -158,8 +166,8 @@ def swap(
 
     Raises InputError where `settings.paste` is on and there is neither a blend nor a mask.
     """
-    settings = settings or SwapSettings.filled({}, model.name)
     source, targets = source_of(source), targets_of(targets)
+    settings = settings or _usual(model, source)
     settings.check_place(mask_of(targets) is not None)
     *_, last = swap_steps(model, source, targets, settings, search=search, appearance=appearance)
     with torch.no_grad():
