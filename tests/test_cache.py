@@ -250,7 +250,7 @@ def test_forget_wipes_a_subject_and_nothing_else(
     assert not (learnt / "concepts" / "rex").exists()
     assert kinds(cache) == ["classes", "inversions"]  # of mia
     assert {path: path.read_bytes() for path in photos} == photos
-    assert run("forget", "rex", "--yes") == 1
+    assert run("forget", "rex", "--yes") == 2
     assert "There is no concept 'rex'" in capsys.readouterr().err
 
     # A concept that was removed before: what was cached is found by its name and the photos.

@@ -417,5 +417,5 @@ def test_doctor_reports(capsys: pytest.CaptureFixture[str]) -> None:
     told = json.loads(capsys.readouterr().out)
     assert code == bool(told["problems"])
     assert told["libraries"]["torch"] and told["devices"][0]["name"] == "cpu"
-    assert "toybox" in told["models"]["built_in"]
+    assert told["models"]["built_in"] == ["toybox", "toybox-flow", "toybox-gan"]
     assert str(Path.home()) not in json.dumps(told) or str(Path.home()) == "/"

@@ -72,7 +72,7 @@ def test_a_renamed_model_that_cannot_be_had_is_explained(tmp_path, monkeypatch) 
 
 def test_unknown_names_say_what_there_is(tmp_path, monkeypatch) -> None:
     for name, match in (
-        ("nonsense", "no model 'nonsense'.*Known names: "),
+        ("nonsense", "no model 'nonsense'.*Built in: toybox.*understudy models list"),
         (str(tmp_path / "none"), "no model .*none'"),
         (str(tmp_path), "no model_index.json"),
     ):
@@ -88,6 +88,8 @@ def test_a_hub_model_that_cannot_be_had_is_explained(tmp_path, monkeypatch) -> N
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
     with pytest.raises(ModelError, match="no folder 'nobody/nothing' here.*--model toybox"):
         registry.load("nobody/nothing")
+    with pytest.raises(ModelError, match=r"Go online once, or give a folder\.$"):
+        registry.find("nobody/clip", ("config.json",))  # no built-in model stands in for CLIP
 
 
 @pytest.mark.parametrize("device", ["cuda:99", "nonsense"])

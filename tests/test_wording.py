@@ -40,6 +40,11 @@ def test_a_brace_without_its_partner_is_refused(prompt: str) -> None:
         check_plain("--prompt", prompt)
 
 
+def test_a_concept_that_was_not_given_is_told_how_to_give() -> None:
+    with pytest.raises(PromptError, match=r"concept {mia}.*concepts: {rex}. .*--concept mia"):
+        spelled("a photo of {mia}", concept("dreambooth"))
+
+
 @pytest.mark.parametrize("kind", ["textual-inversion", "hiper"])
 def test_a_concept_that_would_change_nothing_is_refused(kind: str) -> None:
     named = ["a photo of {rex}", "a cat"]

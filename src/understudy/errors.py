@@ -5,8 +5,10 @@
      ├ InputError (ValueError)      something given is wrong: an option, mask, point  exit 2
      │  ├ PictureError              a file that is no usable picture, or is missing   exit 2
      │  └ PromptError               a word the prompt lacks, a prompt that is too long exit 2
-     ├ ModelError                   unknown model, missing or mismatched parts        exit 1
+     ├ ModelError                   missing or mismatched parts                       exit 1
+     │  └ NoSuchModel (InputError)  a name, folder or file that is not there          exit 2
      ├ ConceptError                 concept made for another model, missing files     exit 1
+     │  └ NoSuchConcept (InputError) a name or folder that is not there               exit 2
      ├ OutputError                  read-only, disk full, exists already              exit 1
      └ ExtraMissing                 an optional dependency is not installed           exit 1
 
@@ -88,11 +90,19 @@ class PromptError(InputError):
 
 
 class ModelError(UnderstudyError):
-    """An unknown model, missing or mismatched parts, a layer that takes no attention control."""
+    """Missing or mismatched parts of a model, a layer that takes no attention control."""
+
+
+class NoSuchModel(ModelError, InputError):
+    """A model that was named and is not there."""
 
 
 class ConceptError(UnderstudyError):
     """A concept made for another model, or one whose files are missing or damaged."""
+
+
+class NoSuchConcept(ConceptError, InputError):
+    """A concept that was named and is not there."""
 
 
 class OutputError(UnderstudyError):

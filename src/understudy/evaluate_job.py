@@ -70,6 +70,8 @@ def evaluate_swap(
     resume: bool = False,
 ) -> Events[Result]:
     """Answer and score swaps, of SwapBench or of a folder of real cases, by each method."""
+    if folder is not None and not folder.is_dir():
+        raise InputError(f"There is no folder {folder}. Check the path.")
     check_folder_writable(out)
     usual = PHOTO_METHODS if folder else TOY_METHODS
     names = [] if methods == "none" else pick(methods or usual, METHODS)
@@ -192,10 +194,13 @@ def _scorers(work: Work, settings: ScorerSettings, device: torch.device | str) -
     try:
         far = between(measure("lpips"))
     except (ExtraMissing, ModelError) as error:
-        work.note(f"{error} DIV is left out.")
+        work.note(f"DIV is left out: {error}")
         far = None
-    clip = ClipFeatures(load_clip(settings.clip, device=device))
-    dino = DinoFeatures(load_dino(settings.dino, device=device))
+    try:
+        clip = ClipFeatures(load_clip(settings.clip, device=device))
+        dino = DinoFeatures(load_dino(settings.dino, device=device))
+    except ModelError as error:
+        raise ModelError(f"--scorer papers: {error} --scorer toys needs no download.") from error
     return FeatureScorers({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)
 
 

@@ -1,4 +1,4 @@
-"""`understudy doctor`: what this installation has, for an error report or before a long run."""
+"""`understudy doctor`: what this installation has, for a bug report or before a long run."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def doctor(
 ) -> None:
     """Print versions, devices, memory, disk, cache and models of this installation.
 
-    Paste the output into an error report: it contains no user name, and the home folder is
+    Paste the output into a bug report: it contains no user name, and the home folder is
     abbreviated to ~. Exit code 1: something is missing that a command needs.
     """
     told = {
@@ -122,12 +122,13 @@ def _disk() -> dict[str, Any]:
 
 
 def _models() -> dict[str, list[str]]:
-    from understudy.models.registry import available, generators
+    from understudy.models.registry import built_in, generators
 
-    hub = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface") / "hub"
+    home = Path(os.environ.get("HF_HOME") or Path.home() / ".cache/huggingface")
+    hub = Path(os.environ.get("HF_HUB_CACHE") or home / "hub")
     downloaded = sorted(hub.glob("models--*")) if hub.is_dir() else []
     names = [folder.name.removeprefix("models--").replace("--", "/") for folder in downloaded]
-    return {"built_in": [*available(), *generators()], "downloaded": names}
+    return {"built_in": [*built_in(), *generators()], "downloaded": names}
 
 
 def _short(path: Path) -> str:
@@ -168,7 +169,7 @@ def _lines(told: dict[str, Any]) -> list[str]:
         f"{_amount('memory', disk['cache_free'])} free",
         f"this folder: {_amount('memory', disk['here_free'])} free"
         + ("" if disk["here_writable"] else ", not writable"),
-        f"models: {', '.join(models['built_in'])}; downloaded: "
+        f"models: {', '.join(models['built_in']) or 'none'}; downloaded: "
         f"{', '.join(models['downloaded']) or 'none'}",
         *(["network: off (HF_HUB_OFFLINE)"] if told["offline"] else []),
     ]  # fmt: skip

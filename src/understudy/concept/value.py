@@ -139,7 +139,10 @@ def spelled(prompt: str, *concepts: Concept) -> str:
         if match[1] in phrases:
             return phrases[match[1]]
         named = f"{{{match[1]}}}"
-        raise PromptError(f"The prompt names the concept {named}. Known concepts: {known}.")
+        raise PromptError(
+            f"The prompt names the concept {named}, which was not given. Known concepts: {known}. "
+            f"Give it with --concept {match[1]}, or correct the name."
+        )
 
     return _PLACEHOLDER.sub(phrase, prompt)
 

@@ -54,6 +54,8 @@ def read_data_set(folder: Path) -> DataSet:
     A subject that is listed without photos, or has photos and is not listed, becomes a note.
     """
     file = next((f for f in (folder / PROMPTS, folder / "dataset" / PROMPTS) if f.is_file()), None)
+    if not folder.is_dir():
+        raise InputError(f"There is no folder {folder}. Check the path.")
     if file is None:
         raise InputError(
             f"{folder} has no {PROMPTS}, which lists classes and prompts. It comes with the data "

@@ -19,7 +19,7 @@ from typing import Any
 from torch import Tensor
 
 import understudy
-from understudy.errors import ModelError
+from understudy.errors import ModelError, NoSuchModel
 from understudy.files import spec
 from understudy.files.atomic import check_folder_writable
 from understudy.files.reading import parse_json, read_json, sha256
@@ -128,7 +128,7 @@ def _check_fits(
 
 def _check_file(file: Path) -> None:
     if not file.exists():
-        raise ModelError(f"There is no file {file}. Check the path.")
+        raise NoSuchModel(f"There is no file {file}. Check the path.")
     if not file.is_file():
         raise ModelError(f"{file} is not an ordinary file. Give a generator's .pkl or .pt file.")
     if not os.access(file, os.R_OK):
@@ -167,7 +167,7 @@ def _read_apart(file: Path, scratch: Path) -> None:
 
 
 def _refusal(file: Path, reason: str) -> ModelError:
-    return ModelError(f"{file} was not converted, and no code in it was run: {reason}.")
+    return ModelError(f"{file} cannot be read as a generator: {reason}. No code in it was run.")
 
 
 def _digest(file: Path) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from understudy.errors import ModelError, sentence
+from understudy.errors import ModelError, NoSuchModel, sentence
 from understudy.files import spec
 from understudy.files.atomic import replacing, write_json
 from understudy.files.reading import read_json, sha256
@@ -136,6 +136,11 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ModelError(
             f"{folder} is a single file. Convert the checkpoint to a folder first: "
             f"understudy models convert {folder}"
+        )
+    if not folder.exists():
+        raise NoSuchModel(
+            f"There is no generator {str(folder)!r}: no built-in name and no folder. Expected "
+            "toybox-gan, or a folder made by: understudy models convert"
         )
     if not path.is_file():
         raise ModelError(

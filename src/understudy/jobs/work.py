@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import ConceptError, InputError, listed, sentence
+from understudy.errors import InputError, NoSuchConcept, listed, sentence
 from understudy.files.builtin import BUILT_IN_CONCEPTS, builtin_concept
 from understudy.files.origins import Origin
 from understudy.jobs.events import Note
@@ -133,7 +133,7 @@ class Work:
 def concept_folder(name: str) -> Path:
     """Where the concept `--concept NAME` lies: that folder, concepts/NAME, or a built-in one.
 
-    Raises ConceptError that lists what there is.
+    Raises NoSuchConcept that lists what there is.
     """
     shipped = builtin_concept(name)
     for folder in (Path(name), STORE / name, *([shipped] if shipped else [])):
@@ -141,7 +141,7 @@ def concept_folder(name: str) -> Path:
             return folder
     learnt = {entry.parent.name for entry in STORE.glob(f"*/{MANIFEST}")}
     known = f"There are: {listed(sorted(learnt | {*BUILT_IN_CONCEPTS}))}."
-    raise ConceptError(
+    raise NoSuchConcept(
         f"There is no concept {name!r}: neither {name} nor {STORE / name} holds one. {known} "
         f"Make it with: understudy learn PHOTOS/ --class NOUN --name {Path(name).name}"
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from understudy.errors import ModelError, sentence
-from understudy.files.builtin import BUILT_IN
 
 # Where CLIP's tokenizer is on the hub: a single checkpoint file has none.
 TOKENIZER = "openai/clip-vit-large-patch14"
@@ -46,15 +45,18 @@ def part_for(file: Path, hub_id: str, part: str, weights: bool) -> Path:
     return found
 
 
-def download(hub_id: str, wanted: tuple[str, ...]) -> Path:
-    """The hub's snapshot folder, of the files that are needed only (fp16 if no other)."""
-    folder = _snapshot(hub_id, [name.format("") for name in wanted])
+def download(hub_id: str, wanted: tuple[str, ...], instead: tuple[str, ...] = ()) -> Path:
+    """The hub's snapshot folder, of the files that are needed only (fp16 if no other).
+
+    instead: options for the message of an error, beside that of a folder.
+    """
+    folder = _snapshot(hub_id, [name.format("") for name in wanted], instead)
     if (folder / "unet").is_dir() and not any((folder / "unet").glob("*.safetensors")):
-        folder = _snapshot(hub_id, [name.format(".fp16") for name in wanted])
+        folder = _snapshot(hub_id, [name.format(".fp16") for name in wanted], instead)
     return folder
 
 
-def _snapshot(hub_id: str, patterns: list[str]) -> Path:
+def _snapshot(hub_id: str, patterns: list[str], instead: tuple[str, ...] = ()) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
         GatedRepoError,
@@ -72,14 +74,11 @@ def _snapshot(hub_id: str, patterns: list[str]) -> Path:
     except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
         raise ModelError(
             f"There is no folder {hub_id!r} here, no copy of that hub model in the cache, and the "
-            f"hub cannot be reached. Go online once, or give a folder or {_built_in()}."
+            f"hub cannot be reached. Go online once, or give {' or '.join(('a folder', *instead))}."
         ) from error
     except (HfHubHTTPError, OSError) as error:
         raise ModelError(
             f"{hub_id} could not be downloaded: {sentence(str(error)[:200])} "
-            f"Check the name (no folder {hub_id!r} is here either), or use {_built_in()}."
+            f"Check the name (no folder {hub_id!r} is here either), or give "
+            f"{' or '.join(('a folder', *instead))}."
         ) from error
-
-
-def _built_in() -> str:
-    return " or ".join(f"--model {name}" for name in BUILT_IN)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from understudy.errors import InputError, ModelError, sentence
+from understudy.errors import InputError, ModelError, NoSuchModel, sentence
 from understudy.files.builtin import BUILT_IN, GENERATORS, WEIGHTS
 from understudy.files.cache import reading
 from understudy.files.reading import check_place
@@ -61,8 +61,12 @@ _DTYPES = ("float32", "float16", "bfloat16", "float64")
 
 def available() -> tuple[str, ...]:
     """Names that `load` knows without a folder: the built-in models here, then hub ids."""
-    here = [name for name, folder in BUILT_IN.items() if (WEIGHTS / folder).is_dir()]
-    return (*here, *KNOWN)
+    return (*built_in(), *KNOWN)
+
+
+def built_in() -> tuple[str, ...]:
+    """Names of the models that come with this installation."""
+    return tuple(name for name, folder in BUILT_IN.items() if (WEIGHTS / folder).is_dir())
 
 
 def generators() -> tuple[str, ...]:
@@ -175,12 +179,18 @@ def find(name: str, wanted: tuple[str, ...] = WANTED) -> Path:
 
         return as_folder(path, partial(tokenizer_for, path), partial(part_for, path))
     if not _HUB_ID.fullmatch(name):
-        raise ModelError(
-            f"There is no model {name!r}: no built-in name, folder or hub id (owner/name). "
-            f"Known names: {', '.join(available())}."
+        built = ", ".join(BUILT_IN)
+        raise NoSuchModel(
+            f"There is no model {name!r}: no folder, file or hub id (owner/name)."
+            + (
+                f" Built in: {built}. All names: understudy models list."
+                if wanted is WANTED
+                else ""
+            )
         )
     try:
-        return download(ALIASES.get(name, name), wanted)
+        instead = tuple(f"--model {name}" for name in BUILT_IN) if wanted is WANTED else ()
+        return download(ALIASES.get(name, name), wanted, instead)
     except ModelError as error:
         raise ModelError(" ".join(filter(None, (renamed(name), str(error))))) from error
 
