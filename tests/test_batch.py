@@ -221,6 +221,16 @@ def test_places_of_other_file_systems(tmp_path: Path) -> None:
 # Whole batches
 
 
+def test_the_first_errors_are_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bad = [{"verb": "generate", "id": f"no-{number}"} for number in range(5)]
+    words = ["batch", table(here / "jobs.jsonl", bad), "--out", "done", "--workers", "0"]
+    assert cli.main(words) == 1
+    first, *rest, more = capsys.readouterr().out.splitlines()
+    assert first.startswith("0 of 5 rows are done") and more == "and 2 more"
+    assert [line.partition(":")[0] for line in rest] == ["no-0", "no-1", "no-2"]
+    assert all("needs 'prompt'" in line for line in rest)
+
+
 def test_rows_bad_and_good_in_this_process(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3)).astype(np.uint8)
     pictures.save(here / "photo.png", noise)

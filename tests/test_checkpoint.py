@@ -116,6 +116,8 @@ def test_a_missing_checkpoint_is_an_error_and_so_is_another_run(tmp_path: Path) 
     stopped_after(model, tmp_path, 2)
     with pytest.raises(ConceptError, match=r"learning_rate 0.001, now it is 0.002"):
         finished(model, tmp_path, resume=True, learning_rate=2e-3)
+    with pytest.raises(ConceptError, match="method 'lora', now it is 'hiper'"):
+        finished(model, tmp_path, resume=True, method="hiper", average=0.5)
     with pytest.raises(OutputError, match=r"stopped after step 2 of 6.*--resume"):
         finished(model, tmp_path)
     finished(model, tmp_path, resume=True, steps=8)  # more steps are welcome

@@ -25,6 +25,7 @@ from understudy.jobs.events import Events, Finished, Progress, Result
 from understudy.jobs.request import Job
 
 FILES, RESULTS = "files", "results"
+SHOWN_ERRORS = 3  # of failed rows, at the end; all are in the results
 # Features of a source that one row leaves for the next change the rounding of the next.
 DEFAULTS = {"swap": {"features": 0.0}}
 Doing = Callable[[Iterator[Task], Callable[[Task], Job]], Iterator[Ended]]
@@ -75,7 +76,7 @@ def batch_steps(batch: Batch, doing: Doing) -> Events[Result]:
                     if outcome.get("error_kind") == "Stopped":
                         continue
                     results.add(_row(task, outcome))
-                    state.count(outcome["status"])
+                    state.count(outcome["status"], task.key, outcome.get("error"))
                     yield state.progress()
         finally:
             results.flush()
@@ -95,10 +96,14 @@ class _State:
     done: int = 0
     failed: int = 0
     began: float = field(default_factory=time.monotonic)
+    errors: list[str] = field(default_factory=list)
 
-    def count(self, status: str) -> None:
+    def count(self, status: str, key: str, error: str | None) -> None:
+        """Count a row that has ended. Of the errors the first ones are kept, to be printed."""
         self.done += status == "done"
         self.failed += status == "failed"
+        if status == "failed" and len(self.errors) < SHOWN_ERRORS:
+            self.errors.append(f"{key}: {error}")
 
     def progress(self) -> Progress:
         """Rows a second, and the seconds left at that rate."""
@@ -115,7 +120,9 @@ class _State:
         line = f"{values['done']} of {self.total} rows are done, results are in {self.out}"
         if self.failed:
             line += f"; {self.failed} failed (see the column error; run the command again to retry)"
-        return Result(values, (line,))
+        more = self.failed - len(self.errors)
+        rest = (f"and {more} more",) if more else ()
+        return Result(values, (line, *self.errors, *rest))
 
 
 def _wanted(
@@ -130,7 +137,7 @@ def _wanted(
         else:
             refused = {"status": "failed", "error": one.error, "error_kind": "InputError"}
             results.add({"index": one.index, "key": one.key, **refused})
-            state.count("failed")
+            state.count("failed", one.key, one.error)
 
 
 def _row(task: Task, outcome: dict[str, Any]) -> dict[str, Any]:

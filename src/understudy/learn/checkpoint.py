@@ -150,7 +150,8 @@ class RunFolder:
             )
         # Other settings would go on with moments and random numbers of another run.
         ours, theirs = _flat(self.facts), _flat(last.facts)
-        for key in sorted(ours.keys() | theirs.keys()):
+        # The method first: the other differences follow from it.
+        for key in sorted(ours.keys() | theirs.keys(), key=lambda key: (key != "method", key)):
             if ours.get(key) != theirs.get(key) and key not in FREE:
                 raise ConceptError(
                     f"--resume: {last.folder} was made with {key} {theirs.get(key)!r}, now it is "
