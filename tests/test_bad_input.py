@@ -124,8 +124,8 @@ def test_odd_photos_are_taken(here: Path, capsys: pytest.CaptureFixture[str], ki
 def test_unknown_things_are_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     photo = pictures.save(here / "a.png")
     generate = ("generate", "a photo of a cat")
-    refused(capsys, 1, *generate, "--model", "nosuch", naming="nosuch")
-    refused(capsys, 1, *generate, "--concept", "rex", naming="rex")
+    refused(capsys, 2, *generate, "--model", "nosuch", naming="nosuch")
+    refused(capsys, 2, *generate, "--concept", "rex", naming="rex")
     refused(capsys, 2, "generate", "a photo of {rex}", naming="{rex}")
     refused(capsys, 2, *generate, "--steps", 0, naming="--steps")
     refused(capsys, 2, *generate, "--steps", "many", naming="--steps")
@@ -140,7 +140,15 @@ def test_unknown_things_are_named(here: Path, capsys: pytest.CaptureFixture[str]
     refused(capsys, 2, "swap", photo, *PROMPT, "--swap", "dog=rex", naming="dog")
     refused(capsys, 2, "swap", photo, *PROMPT, "--swap", "cat", naming="--swap")
     refused(capsys, 2, "swap", photo, *PROMPT, naming="--swap")
-    refused(capsys, 1, "swap", photo, *PROMPT, "--swap", "cat=rex", naming="rex")
+    refused(capsys, 2, "swap", photo, *PROMPT, "--swap", "cat=rex", naming="rex")
+    drag = ("drag", "--seed", 3, "--points", "1,1>2,2")
+    refused(capsys, 2, *drag, "--generator", "nosuch", naming="no generator 'nosuch'")
+    refused(capsys, 2, "models", "convert", "nosuch.pkl", naming="no file nosuch.pkl")
+    refused(capsys, 2, "models", "check", "nosuch", naming="nosuch")
+    refused(capsys, 2, "evaluate", "dreambooth", "nosuch", naming="no folder nosuch")
+    refused(capsys, 2, "evaluate", "swap", "nosuch", naming="no folder nosuch")
+    refused(capsys, 2, *"concept export toby --to kohya --out a.safetensors --rank 0".split(),
+            naming="--rank must be at least 1")  # fmt: skip
     refused(capsys, 2, "toybox", "render", "--size", 3, naming="--size")
 
 
@@ -225,3 +233,41 @@ def test_names_with_odd_letters(here: Path, capsys: pytest.CaptureFixture[str]) 
         out = here / name
         assert run("toybox", "render", "--size", 32, "--out", out) == 0, capsys.readouterr().err
         assert read_photo(out).size == (32, 32)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("drag --seed abc", "--seed must be a whole number. Got 'abc'."),
+        ("toybox render --seed 1.5", "--seed must be a whole number. Got '1.5'."),
+        ("toybox render --seed -1", "--seed must be at least 0. Got -1."),
+        ("toybox render --size 5000", "--size must be at most 2048. Got 5000."),
+        ("generate cat --guidance high", "--guidance must be a number. Got 'high'."),
+        (
+            "swap a.png --prompt cat --swap cat=toby --self-map-steps x",
+            "--self-map-steps: expected a count like 20 or a share like 0.4. Got 'x'.",
+        ),
+        (
+            "generate a photo of rex",
+            "Unexpected: photo of rex. Text of several words must be in quotes. "
+            "See understudy generate --help.",
+        ),
+        ("learn rex --class dog", "Missing option '--name'. See understudy learn --help."),
+        ("check", "Missing argument 'photos'. See understudy check --help."),
+        ("lern", "No such command 'lern'. Did you mean 'learn', 'rerun'?"),
+    ],
+)
+def test_the_parser_says_what_was_wanted_and_what_came(
+    here: Path, capsys: pytest.CaptureFixture[str], words: str, told: str
+) -> None:
+    line = refused(capsys, 2, *words.split(), naming=told)
+    assert line == f"understudy: {told}"
+
+
+def test_files_without_permission(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo = pictures.save(here / "a.png")
+    monkeypatch.setattr(os, "access", lambda path, mode: False)
+    told = f"{photo} may not be read. Change its permissions."
+    refused(capsys, 2, "invert", photo, *PROMPT, naming=told)

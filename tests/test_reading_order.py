@@ -12,7 +12,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "understudy"
 ORDER = (
     "_version errors files settings pictures toybox device_copies cuda_graphs attention untrusted "
     "diffusion models generators preflight vision concept masks generate invert learn transfer "
-    "swap edit project drag jobs evaluate demo demo_job evaluate_job batch studio cli"
+    "swap edit project drag jobs evaluate demo demo_job evaluate_job batch studio cli __main__"
 ).split()
 # `pictures.tensors` is the one door to tensors; the toy world and the settings stay free of torch.
 TORCH_FREE = "_version errors files settings pictures toybox preflight studio cli".split()

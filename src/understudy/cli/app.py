@@ -38,6 +38,7 @@ from understudy.cli import (
     swap,
     sweep,
     toybox,
+    usage,
     verify,
 )
 from understudy.cli.options import Command
@@ -125,7 +126,7 @@ def _quietly(words: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":  # a group without a command: its help
             print(error.format_message(), file=sys.stderr)
             return error.exit_code
-        return _fail(error.format_message(), error.exit_code)
+        return _fail(usage.message(error), error.exit_code)
     except UnderstudyError as error:
         return _fail(str(error), error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
