@@ -13,9 +13,11 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import typer
 
 import pictures
 from lookers import clip_folder, dino_folder
@@ -23,19 +25,12 @@ from recognisers import untaught
 from tiny import tiny_folder
 from understudy import cli
 from understudy.cli import show
+from understudy.cli.app import app
 from understudy.concept import Concept
 from understudy.pictures.photo import read_photo
 from understudy.pictures.recipe import read_recipe
 from understudy.toybox import Scene
 
-COMMANDS = (
-    "demo check learn swap sweep explain edit generate invert project drag rerun concept "
-    "concept,show concept,export concept,import concept,remove toybox toybox,render "
-    "toybox,subject models models,list models,convert models,check evaluate evaluate,swap "
-    "evaluate,cases evaluate,drag evaluate,dreambooth evaluate,study evaluate,study,make "
-    "evaluate,study,serve evaluate,study,tally verify doctor cache cache,show cache,clear "
-    "cache,limit forget batch"
-)
 FROZEN = Path(__file__).parent.parent / "docs" / "cli.txt"
 
 
@@ -54,12 +49,19 @@ def model() -> list[str]:
     return ["--model", str(tiny_folder("toy"))]
 
 
+def commands(group: Any) -> Iterator[list[str]]:
+    """The words of every command and group of commands, each group before its own."""
+    yield []
+    for name, command in getattr(group, "commands", {}).items():
+        yield from ([name, *words] for words in commands(command))
+
+
 def helps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """The --help of every command, as docs/cli.txt keeps it."""
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setenv("NO_COLOR", "1")
     pages: list[str] = []
-    for words in [[], *(name.split(",") for name in COMMANDS.split())]:
+    for words in commands(typer.main.get_command(app)):
         assert run(*words, "--help") == 0
         page = re.sub(r" +$", "", capsys.readouterr().out, flags=re.MULTILINE).strip()
         pages.append(f"$ {' '.join(['understudy', *words, '--help'])}\n\n{page}\n")
@@ -114,7 +116,10 @@ def test_import_of_the_package_imports_nothing_else() -> None:
 
 def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--version") == 0
-    assert re.fullmatch(r"understudy \d+\.\d+\.\d+\n", capsys.readouterr().out)
+    said = capsys.readouterr().out
+    assert re.fullmatch(r"understudy \d+\.\d+\.\d+\n", said)
+    words = [sys.executable, "-m", "understudy", "--version"]
+    assert subprocess.run(words, capture_output=True, text=True).stdout == said
 
 
 def test_toybox_render(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -201,7 +206,9 @@ def test_learn_by_several_methods_then_generate_with_both(
     asked = ("generate", "{rex}, {tom} and {mia}", *model, "--steps", 2, "--out", "all.png")
     ran(capsys, *asked, "--concept", "rex", "--concept", "tom", "--concept", "mia")
     assert run(*given, "--name", "mia", "--method", "hiper", "--resume") == 0
-    capsys.readouterr()
+    said = capsys.readouterr()
+    assert 'write {mia} in a prompt; it expands to "cat"' in said.out
+    assert "Learning took " in said.err
     swap = ("swap", "photos/0.png", "--prompt", "a photo of a cat", "--swap", "cat=mia")
     assert run(*swap, "--out", "no.png") == 2
     assert "mia was learnt with --method hiper and cannot replace a word" in capsys.readouterr().err
@@ -227,12 +234,22 @@ def test_clip_names_the_class_and_judges_previews(
     # Nobody asks CLIP where the class is said and nothing is looked at: it is not even loaded.
     unasked = ("--class", "cat", "--clip-model", "no such folder")
     assert ran(capsys, *words, *unasked, "--out", "unasked")["phrase"].endswith(" cat")
-    assert run(*words, *unasked, "--preview-every", 2) == 1
-    assert "no such folder" in capsys.readouterr().err
+    assert run(*words, *unasked, "--preview-every", 2) == 2
+    told = capsys.readouterr().err
+    assert "no such folder" in told and "toybox" not in told  # which is no CLIP
     alone = ("--class", "cat", "--dino-model", "x")
     for asked, said in (((), "Give --class"), (alone, "--clip-model")):
         assert run(*words, *asked) == 2
         assert said in capsys.readouterr().err
+
+
+def test_generate_says_how_many(
+    here: Path, capsys: pytest.CaptureFixture[str], model: list[str]
+) -> None:
+    words = ("generate", "a cat", *model, "--steps", 1, "--out", "cats", "--count")
+    for count, told in ((1, "Generating took"), (3, "Generating 3 pictures took")):
+        assert run(*words, count) == 0
+        assert told in capsys.readouterr().err
 
 
 def test_learn_then_generate(

@@ -350,9 +350,9 @@ def test_the_commands(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     capsys.readouterr()
     lora_of(model).save(here / "concepts" / "rex")
     shown = ran("show", "rex")
-    assert shown["learnt by"] == "lora" and shown["say"] == "{rex} for 'sks cat'"
+    assert shown["learnt by"] == "lora" and shown["phrases"] == "{rex} for 'sks cat'"
     written = ran("export", "rex", "--to", "kohya", "--out", "rex.safetensors")
-    assert written["say"] == "sks cat" and Path("rex.safetensors").is_file()
+    assert written["phrase"] == "sks cat" and Path("rex.safetensors").is_file()
     taken = ran("import", "rex.safetensors", "--name", "max", "--model", tiny_folder())
     assert taken == {"concept": "concepts/max", "name": "max", "phrase": "sks cat"}
     assert cli.main(["concept", "import", "rex.safetensors", "--model", str(tiny_folder())]) == 1

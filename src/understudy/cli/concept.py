@@ -9,6 +9,7 @@ import typer
 
 from understudy.cli import show
 from understudy.cli.loading import load_model
+from understudy.cli.options import said
 from understudy.cli.results import JsonOption
 from understudy.errors import InputError, OutputError
 from understudy.files.atomic import check_folder_writable, check_writable
@@ -41,9 +42,16 @@ def show_concept(name: Name, json: JsonOption = False) -> None:
 
     concept = Concept.load(folder)
     facts = _facts(concept, folder)
-    lines = [f"{key:>13}  {value}" for key, value in facts.items() if key != "record"]
-    how = [f"{key:>13}  {value}" for key, value in facts["record"].items()]
+    record = facts["record"]
+    width = max(map(len, [*facts, *record]))
+    lines = [f"{key:{width}}  {value}" for key, value in facts.items() if key != "record"]
+    how = [f"{key:{width}}  {_shown(value)}" for key, value in record.items()]
     show.result(facts, json, *lines, "", *how)
+
+
+def _shown(value: Any) -> str:
+    """A value of a concept's record, as --show-settings prints settings."""
+    return ", ".join(map(str, value)) if isinstance(value, list) else said(value)
 
 
 def _facts(concept: Concept, folder: Path) -> dict[str, Any]:
@@ -53,7 +61,7 @@ def _facts(concept: Concept, folder: Path) -> dict[str, Any]:
         "name": concept.name,
         "folder": str(folder),
         "learnt by": concept.kind,
-        "say": ", ".join(f"{{{one}}} for {words!r}" for one, words in concept.phrases.items()),
+        "phrases": ", ".join(f"{{{one}}} for {words!r}" for one, words in concept.phrases.items()),
         "model": f"{concept.base_model} ({concept.base_fingerprint[:12]})",
         "changes": ", ".join(sorted(changed)),
         "size": f"{size / 10**6:.1f} MB",
@@ -74,7 +82,7 @@ def export(
         Path, typer.Option(help="A .safetensors file; a new folder for peft and folder.")
     ],
     rank: Annotated[
-        int, typer.Option(help="Rank of the LoRA that approximates a full change.")
+        int, typer.Option(help="Rank of the LoRA that approximates a full change.", min=1)
     ] = 32,
     full: Annotated[bool, typer.Option("--full", help="Write float32 instead of float16.")] = False,
     model: Model = None,
@@ -98,12 +106,16 @@ def export(
     dtype = float32 if full else float16
     done = export_concept(base, concept, out, to, rank=rank, dtype=dtype)
     if done.kept < 1:
-        show.note(f"a LoRA of rank {rank} keeps {done.kept:.1%} of the learnt change.")
+        show.note(
+            f"a LoRA of rank {rank} keeps {done.kept:.1%} of the learnt change; "
+            "a higher --rank keeps more."
+        )
     if done.words is not None:
         show.note(f"the learnt words are in {done.words}; readers of the LoRA need both files.")
-    facts = {"written": str(done.path), "format": to, "kept": done.kept, "say": concept.phrase}
+    facts = {"written": str(done.path), "format": to, "kept": done.kept}
+    facts["phrase"] = concept.phrase
     facts |= {} if done.words is None else {"words": str(done.words)}
-    show.result(facts, json, f"{done.path}   its subject is {concept.phrase!r} in prompts")
+    show.result(facts, json, f'{done.path}   write "{concept.phrase}" in a prompt')
 
 
 @app.command("import")

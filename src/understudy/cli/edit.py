@@ -33,7 +33,7 @@ def edit(
     inversion: Method = None,
     json: JsonOption = False,
 ) -> None:
-    """Edit a photo by text: prompt-to-prompt, plug-and-play, HiPer, FlowEdit, KV-Edit, instruct.
+    """Edit a photo by text: prompt-to-prompt, plug-and-play, HiPer, FlowEdit and others.
 
     The photo is inverted first, unless the method needs no inversion. The inversion is cached for
     later edits of the photo.

@@ -45,7 +45,10 @@ def swap(
     methods: Methods = "",
     outside: Annotated[
         list[str],
-        typer.Option(help="NAME=FOLDER of PNGs, one per case (003-shape.png); may be repeated."),
+        typer.Option(
+            help="NAME=FOLDER: results of another program, one PNG per case (003-shape.png). "
+            "May be repeated."
+        ),
     ] = [],  # noqa: B006
     told: Told = [],  # noqa: B006
     resume: Resume = False,
@@ -121,7 +124,9 @@ def drag(
     ] = None,
     resume: Resume = False,
     out: Annotated[Path, typer.Option(help="The folder of results.")] = Path("dragtable"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps.")] = "auto",
+    device: Annotated[
+        str, typer.Option(help="Where to run: auto, cpu, cuda, cuda:1 or mps.")
+    ] = "auto",
     json: JsonOption = False,
 ) -> None:
     """DragGAN's tables: landmarks of one toy face dragged to those of another.

@@ -27,11 +27,12 @@ def mask(
     ],
     run: RunSettings,
     prompt: Annotated[
-        str | None, typer.Option(help="Prompt that describes the photo and has the words.")
+        str | None, typer.Option(help="Prompt that describes the photo and contains the words.")
     ] = None,
     sam: SamOption = None,
     view: Annotated[
-        Path | None, typer.Option(help="Also write the photo with everything else dimmed.")
+        Path | None,
+        typer.Option(help="Also write the photo with everything but the subject dimmed."),
     ] = None,
     out: OutOption = Path("mask.png"),
     json: JsonOption = False,

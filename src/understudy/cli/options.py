@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated, Any, get_type_hints
 
@@ -22,6 +23,8 @@ from understudy.settings import RunSettings
 from understudy.settings.inputs import Inputs
 from understudy.settings.knobs import Settings, count_or_share, option
 from understudy.settings.resolve import Value
+
+_NAMES = re.compile(r"[a-z0-9+-]+(, [a-z0-9+-]+)*: ")
 
 
 def knobs(command: Callable[..., None]) -> Callable[..., None]:
@@ -139,6 +142,15 @@ def said(value: Value) -> str:
     return f"{value}".lower() if isinstance(value, bool) else f"{value}" or "empty"
 
 
+def as_sentence(text: str) -> str:
+    """A knob's help as the other options have it: capital letter, full stop.
+
+    Names of methods at the beginning ("lora, pivotal: rank") stay as they are spelled.
+    """
+    text = text if _NAMES.match(text) else text[0].upper() + text[1:]
+    return f"{text}."
+
+
 def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Parameter:
     """One knob as a keyword-only parameter that typer understands; None means "not given".
 
@@ -149,7 +161,7 @@ def as_parameter(field: dataclasses.Field[Any], default: Value) -> inspect.Param
     spelling = f"{name}/--no-{name[2:]}" if switch else name
     info: Any = typer.Option(
         spelling,
-        help=f"{field.metadata['help']} [default: {said(default)}]",
+        help=f"{as_sentence(field.metadata['help'])} [default: {said(default)}]",
         metavar=None if switch else "|".join(choices) or ("COUNT|SHARE" if share else None),
         show_default=False,
         parser=count_or_share if share else None,

@@ -18,7 +18,7 @@ def project(
     provenance: MarkSettings,
     json: JsonOption = False,
 ) -> None:
-    """Find the latent of a photo, then tune the generator on it (pivotal tuning inversion).
+    """Find the latent of a photo and tune the generator on it (pivotal tuning inversion).
 
     A stopped run continues from its last checkpoint when the command is repeated.
     """

@@ -17,7 +17,8 @@ def rerun(
     inputs: Annotated[
         list[str],
         typer.Option(
-            help="Folder to search for inputs and model, besides . and the picture's own."
+            help="Folder to search for inputs and model, besides the current folder and the "
+            "picture's."
         ),
     ] = [],  # noqa: B006
     out: OutOption = Path("rerun.png"),

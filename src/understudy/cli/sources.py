@@ -9,10 +9,10 @@ import typer
 
 from understudy.settings import METHODS
 
-MethodOption = Annotated[str, typer.Option(help="inversion method", metavar="|".join(METHODS))]
+MethodOption = Annotated[str, typer.Option(help="Inversion method.", metavar="|".join(METHODS))]
 SuitedMethodOption = Annotated[
     str | None,
-    typer.Option(help="inversion method; default: by preset", metavar="|".join(METHODS)),
+    typer.Option(help="Inversion method; default: that of the preset.", metavar="|".join(METHODS)),
 ]
 SamOption = Annotated[
     Path | None, typer.Option(help="Folder of a SAM 2 model that draws the mask of --select.")

@@ -41,20 +41,20 @@ def studio(
         list[Path], typer.Option(help="Folder of further concepts; may be repeated.")
     ] = [],  # noqa: B006
     devices: Annotated[
-        str, typer.Option(help="Devices between commas; each runs one job at a time.")
+        str, typer.Option(help="Devices, separated by commas; each runs one job at a time.")
     ] = "auto",
     token_file: Annotated[
         Path | None,
         typer.Option(
-            help="File with the token. UNDERSTUDY_TOKEN does the same. Without one, a token is "
-            "made where the network can connect."
+            help="File with the token; UNDERSTUDY_TOKEN gives the token itself. Without either, "
+            "one is made if --host is not this machine only."
         ),
     ] = None,
 ) -> None:
     """Serve the studio: learn, swap, edit, drag and generate in the browser, until Ctrl-C.
 
-    Jobs run in processes of their own and go on when a page, the server or the machine was
-    stopped. The HTTP API is described at /docs.
+    Jobs run in separate processes and do not depend on an open page. After a restart of the
+    server or the machine they continue. The HTTP API is described at /docs.
     """
     try:
         from understudy.studio.server import serve

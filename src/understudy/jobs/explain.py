@@ -84,7 +84,9 @@ def _attention(
             shown.append((f"step {step.index + 1}", step.attention))
 
     steps = explain_steps(model, found.inversion, guidance=settings.guidance)
-    average = (yield from watched(steps, "Watching", look, kept=lambda: found.kept)).average
+    average = (
+        yield from watched(steps, "Recording attention", look, kept=lambda: found.kept)
+    ).average
     return [*shown, ("all steps averaged", average)], average
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -64,10 +64,9 @@ def generate(
                     init=begin,
                     variation=(seed, settings.variations) if settings.variations else None,
                 )
-                title = f"Generating {len(some)} of {count}"
                 last = yield from watched(
                     steps,
-                    title,
+                    _title([one - seed + 1 for one in some], count),
                     kept=partial(str, kept),
                     picture=lambda step: decoded(model, step.latents),
                 )
@@ -78,6 +77,16 @@ def generate(
                 kept = f"{some[-1] - seed + 1} of {count} pictures are in {out}."
     written = tuple(str(file) for file in files.values())
     return Result({"pictures": list(written), "prompt": text}, written, written)
+
+
+def _title(numbers: Sequence[int], count: int) -> str:
+    """What is done now: pictures of these numbers, computed together, of so many in all."""
+    if count == 1:
+        return "Generating"
+    if len(numbers) == count:
+        return f"Generating {count} pictures"
+    many = f"s {numbers[0]} to {numbers[-1]}" if len(numbers) > 1 else f" {numbers[0]}"
+    return f"Generating picture{many} of {count}"
 
 
 def _begin(work: Work, model: DiffusionModel, init: Path) -> Tensor:

@@ -50,8 +50,9 @@ def invert(
         assert source.picture is not None, "a photo was given"
         quality = _quality(model, source.picture, found.inversion)
     values = {"inversion": str(file), "method": settings.method, **quality}
-    told = ", ".join(f"{name} {value:.1f} dB" for name, value in quality.items())
-    return Result(values, (f"{file}   {told}",), (str(file),))
+    ways = {"autoencoder": "autoencoder alone", "replayed": "reconstruction"}
+    told = ", ".join(f"{ways[name]} {value:.1f} dB" for name, value in quality.items())
+    return Result(values, (f"{file}   PSNR: {told}",), (str(file),))
 
 
 def _quality(model: DiffusionModel, picture: Tensor, inversion: Inversion) -> dict[str, float]:

@@ -102,7 +102,10 @@ def _told(last: LearnStep, concept: Concept, folder: Path) -> Result:
     """The word to use in prompts, and the best checkpoint."""
     numbers: dict[str, object] = {"concept": str(folder), "name": concept.name}
     numbers |= {"phrase": concept.phrase, "phrases": concept.phrases}
-    lines = [f'{folder}   say {{{name}}}: it reads "{p}"' for name, p in concept.phrases.items()]
+    lines = [
+        f'{folder}   write {{{name}}} in a prompt; it expands to "{phrase}"'
+        for name, phrase in concept.phrases.items()
+    ]
     if last.preview is not None:
         best = folder / "checkpoints" / f"step-{last.preview.step:06d}"
         numbers["best"] = str(best)
@@ -182,4 +185,4 @@ class _Left:
 def _title(step: LearnStep) -> str:
     if step.phase == "learn":
         return f"{LEARNING}, loss {step.loss:.3f}"
-    return "Drawing the class" if step.phase == "prior" else "Learnt"
+    return "Drawing the class" if step.phase == "prior" else LEARNING

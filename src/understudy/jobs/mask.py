@@ -42,7 +42,7 @@ def mask(
     selection = Selection.of(select)
     said = prompt or f"a photo of a {' and a '.join(selection.words)}".removesuffix(" a ")
     opened = work.photo(photo)
-    yield Progress("Looking", 0, 1)
+    yield Progress("Finding the subject", 0, 1)
     with work.model(run) as model:
         shape = found(work, model, opened, said, selected)
         facts = {"prompt": said, "select": select}

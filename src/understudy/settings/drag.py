@@ -47,7 +47,9 @@ class DragSettings(Settings):
 
     filling: ClassVar[Layers] = Layers(verb="drag", presets={"": PRESETS})
 
-    preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
+    preset: str = knob(
+        "best", "a named set of values, which options override", choices=tuple(PRESETS)
+    )
     space: str = knob(
         "w+", "w: one latent for all layers; w+: one for each layer", choices=("w+", "w")
     )

@@ -64,7 +64,9 @@ class EditSettings(Settings):
 
     method: str = knob("p2p", "editing method", choices=EDIT_METHODS)
     preset: str = knob(
-        "best", "preset: a named set of values", choices=("best", "paper", "official")
+        "best",
+        "a named set of values, which options override",
+        choices=("best", "paper", "official"),
     )
     steps: int = knob(
         50,
@@ -135,11 +137,12 @@ class EditSettings(Settings):
         False, "kv-edit: start the region from fresh noise, to remove or replace what is there"
     )
     attn_mask: bool = knob(
-        False, "kv-edit: the photo's background does not read the region, to remove what is there"
+        False, "kv-edit: hide the region from the background; with --re-init, to remove things"
     )
     attn_scale: float = knob(
         0.0,
-        "kv-edit: added to the attention logits of the background; more fits the region to it",
+        "kv-edit: added to the attention logits of the background; a larger value makes the region "
+        "attend more to it",
         at_least=-20,
         at_most=20,
     )

@@ -25,7 +25,7 @@ class GenerateSettings(Settings):
     steps: int = knob(50, "denoising steps", at_least=1, at_most=1000)
     sampler: str = knob(
         "ddim",
-        "sampler: ddim (Euler for flow models), or DPM-Solver++, UniPC, Euler of diffusers",
+        "sampling method: ddim (Euler for flow models), or DPM-Solver++, UniPC, Euler of diffusers",
         choices=SAMPLERS,
     )
     guidance: float = knob(7.5, "classifier-free guidance scale", at_least=0, at_most=50)

@@ -226,7 +226,7 @@ class ProjectInputs(Inputs):
     fresh: bool = given(
         "Start from the beginning instead of continuing a stopped run.", False, names="--fresh"
     )
-    device: str = given("auto, cpu, cuda, cuda:1, mps.", "auto")
+    device: str = given("Where to run: auto, cpu, cuda, cuda:1 or mps.", "auto")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -259,5 +259,5 @@ class DragInputs(Inputs):
     tracker_weights: Path | None = given(
         "Weights file for --tracker raft (torchvision's raft_large).", None
     )
-    device: str = given("auto, cpu, cuda, cuda:1, mps.", "auto")
+    device: str = given("Where to run: auto, cpu, cuda, cuda:1 or mps.", "auto")
     dtype: str = given("Precision of the high-resolution blocks.", "float32", values=DTYPES)

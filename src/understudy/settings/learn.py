@@ -109,7 +109,9 @@ class LearnSettings(Settings):
     filling: ClassVar[Layers] = Layers(verb="learn", methods=_METHODS, presets=PRESETS, rule=_rule)
 
     method: str = knob("dreambooth", "learning method", choices=LEARN_METHODS)
-    preset: str = knob("best", "preset: a named set of values", choices=LEARN_PRESET_NAMES)
+    preset: str = knob(
+        "best", "a named set of values, which options override", choices=LEARN_PRESET_NAMES
+    )
     steps: int = knob(400, "optimiser steps", at_least=1, at_most=1_000_000)
     learning_rate: float = knob(5e-6, "AdamW's learning rate", at_least=0, at_most=1)
     batch_size: int = knob(1, "photos per batch; each comes with one class image", at_least=1)
@@ -214,8 +216,8 @@ class LearnSettings(Settings):
     )
     gradient_checkpointing: bool = knob(
         False,
-        "save memory by recomputing activations, of text encoders, too, where they or words train; "
-        "a third slower",
+        "save memory by recomputing activations, also in text encoders where they or embeddings "
+        "are trained; a third slower",
     )
     preview_every: int = knob(0, "steps between previews and their scores; 0: none", at_least=0)
     save_every: int = knob(100, "steps between checkpoints; 0: none", at_least=0)

@@ -20,7 +20,9 @@ class ProjectSettings(Settings):
 
     filling: ClassVar[Layers] = Layers(verb="project", presets={"": PRESETS})
 
-    preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
+    preset: str = knob(
+        "best", "a named set of values, which options override", choices=tuple(PRESETS)
+    )
     space: str = knob(
         "w", "w: one latent for all layers; w+: one for each layer", choices=("w", "w+")
     )
@@ -40,9 +42,13 @@ class ProjectSettings(Settings):
     noise_weight: float = knob(1e5, "weight of the noise regularisation", at_least=0)
     tune_steps: int = knob(350, "pivotal tuning steps; 0: no tuning", at_least=0, at_most=100_000)
     tune_rate: float = knob(3e-4, "Adam's learning rate of pivotal tuning", at_least=0, at_most=1)
-    l2_weight: float = knob(1.0, "tuning: weight of the squared error", at_least=0)
-    perceptual_weight: float = knob(1.0, "tuning: weight of the perceptual distance", at_least=0)
-    stop_at: float = knob(0.0, "tuning: stop at this perceptual distance; 0: never", at_least=0)
-    locality: float = knob(0.0, "tuning: weight of the locality regularisation", at_least=0)
+    l2_weight: float = knob(1.0, "pivotal tuning: weight of the squared error", at_least=0)
+    perceptual_weight: float = knob(
+        1.0, "pivotal tuning: weight of the perceptual distance", at_least=0
+    )
+    stop_at: float = knob(
+        0.0, "pivotal tuning: stop at this perceptual distance; 0: never", at_least=0
+    )
+    locality: float = knob(0.0, "pivotal tuning: weight of the locality regularisation", at_least=0)
     seed: int = knob(0, "seed of all random numbers", at_least=0)
     keep_every: int = knob(100, "steps between checkpoints", at_least=1)

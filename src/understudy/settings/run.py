@@ -18,17 +18,19 @@ class RunSettings(Settings):
     model: str = knob(
         "toybox", "built-in name (toybox, toybox-flow), folder, checkpoint file or hub id"
     )
-    device: str = knob("auto", "auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one")
+    device: str = knob(
+        "auto", "where to run: auto, cpu, cuda, cuda:1 or mps; auto uses a GPU if there is one"
+    )
     dtype: str = knob(
         AUTO,
-        "precision of the weights; auto is float32 on a CPU and what suits the command on a GPU; "
-        "int8 and nf4 are for flow transformers",
+        "precision of the weights; auto: float32 on a CPU, what suits the command on a GPU; int8 "
+        "and nf4: flow transformers only",
         choices=(AUTO, *DTYPES, *QUANTISED),
     )
     compile: str = knob(
         AUTO,
-        "compile the network with torch.compile; auto does so on a GPU where the job is long "
-        "enough for it to pay, and replays CUDA graphs elsewhere; --no-compile does neither",
+        "compile the network with torch.compile; auto: on a GPU, in jobs long enough to gain from "
+        "it, while shorter jobs replay CUDA graphs; --no-compile: neither",
         choices=SWITCH,
         switch=True,
     )

@@ -95,7 +95,9 @@ class SwapSettings(Settings):
         rule=_rule,
     )
 
-    preset: str = knob("best", "preset: a named set of values", choices=tuple(PRESETS))
+    preset: str = knob(
+        "best", "a named set of values, which options override", choices=tuple(PRESETS)
+    )
     steps: int = knob(
         50, "denoising steps; the photo is inverted with as many", at_least=1, at_most=1000
     )
@@ -129,7 +131,7 @@ class SwapSettings(Settings):
     appearance_steps: int | float = knob(
         0,
         "number or share of steps, the first of the repeated ones, in which the new subject's "
-        "self-attention reads pictures of it (cross-image attention); 0: none",
+        "self-attention attends to pictures of it (cross-image attention); 0: none",
         at_least=0,
         share=True,
     )

@@ -75,7 +75,10 @@ def attention_sheet(
     if mask is not None:
         first.append(Tile(heat(picture, mask[0, 0].cpu()), "where latents may change"))
     heats = [Tile(heat(picture, values), word) for word, values in words.words.items()]
-    rows = [Row("", first), *_wrapped("where each word looks, all steps averaged", heats, 6)]
+    rows = [
+        Row("", first),
+        *_wrapped("cross-attention of each word, average of all steps", heats, 6),
+    ]
     for name, attention in shown:
         tiles = [
             Tile(pixels, f"component {number}")
