@@ -5,13 +5,17 @@ from __future__ import annotations
 import ast
 import os
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+import pictures
 import understudy
 from test_reading_order import ORDER, room
+from tiny import tiny_folder
 from understudy.cli.app import app
+from understudy.concept import Concept
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -62,6 +66,19 @@ def test_the_example_parses_and_names_what_exists() -> None:
     for node in ast.parse(code).body:
         if isinstance(node, ast.ImportFrom) and node.module == "understudy":
             assert {alias.name for alias in node.names} <= set(understudy.__all__)
+
+
+def test_the_example_runs(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a tiny model, with fewer steps; only the learning is replaced."""
+    (code,) = [block for block in blocks() if block.startswith("from understudy")]
+    model = understudy.load_model(str(tiny_folder("toy")))
+    noun = Concept("rex", "sks", "dog", "lora", model.name, model.base_fingerprint, {})
+    monkeypatch.setattr(import_module("understudy.learn"), "learn", lambda *_, **__: noun)
+    monkeypatch.setattr(understudy, "load_model", lambda name: model, raising=False)
+    pictures.save(here / "rex" / "1.png")
+    pictures.save(here / "photo.png")
+    exec(code.replace("steps=25", "steps=2"), {})
+    assert (here / "swapped.png").is_file()
 
 
 @pytest.mark.parametrize(
