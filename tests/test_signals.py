@@ -18,6 +18,7 @@ from understudy import cli
 from understudy.cli import LAST_WORDS
 from understudy.cli.signals import deferred, until
 from understudy.learn import LearnStep
+from understudy.toybox import render, sample_scene
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -50,6 +51,25 @@ def test_without_a_signal_all_steps_pass() -> None:
 
 
 # The command's own process
+
+
+def test_ctrl_c_while_the_toy_world_is_rendered() -> None:
+    """numba hides the KeyboardInterrupt in a SystemError."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    scene = sample_scene(1)
+    render(scene, 64)  # compiled, or read from the cache
+    before = signal.signal(signal.SIGALRM, stop)
+    try:
+        for after in (0.03, 0.05, 0.07):
+            with pytest.raises(KeyboardInterrupt):
+                signal.setitimer(signal.ITIMER_REAL, after)
+                render(scene, 1024)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 DRIVER = """

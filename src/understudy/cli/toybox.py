@@ -66,8 +66,15 @@ def subject(
 
     scenes = subject_photos(seed, photos)
     files = [out / f"{number:02d}.png" for number in range(1, photos + 1)]
-    for file, scene in zip(files, scenes, strict=True):
-        _write(file, scene, size, "toybox subject", seed=seed, photo=int(file.stem))
+    written: list[Path] = []
+    try:
+        for file, scene in zip(files, scenes, strict=True):
+            _write(file, scene, size, "toybox subject", seed=seed, photo=int(file.stem))
+            written.append(file)
+    except BaseException:  # Ctrl-C, too: the same command can be given again
+        for file in written:
+            file.unlink(missing_ok=True)
+        raise
     noun = scenes[0].subjects[0].identity.class_name
     paths = [str(file) for file in files]
     show.result({"pictures": paths, "class": noun}, json, *paths, f"The subject is a {noun}.")

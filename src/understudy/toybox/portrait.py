@@ -19,6 +19,7 @@ from understudy.toybox.clay import Array, Clay, Frame, turn
 from understudy.toybox.faces import Face
 from understudy.toybox.render import SIZES, KeyPoint
 from understudy.toybox.scene import Identity
+from understudy.toybox.shapes import called
 from understudy.toybox.vocabulary import COLOURS
 
 PALETTE = ("black", "brown", "red", "orange", "yellow", "green", "blue", "purple", "pink",
@@ -61,8 +62,8 @@ def portrait(face: Face, size: int = 128, *, over: int = 2) -> Portrait:
     large = table[table[:, 19] > LARGE * RADIUS]
     spread = np.tan(np.radians(FIELD / 2))
     right, up, back = camera.rotation.T
-    colour, share, depth = closeup.trace(
-        camera.origin, -back, right * spread, up * spread, size, over,
+    colour, share, depth = called(
+        closeup.trace, camera.origin, -back, right * spread, up * spread, size, over,
         table, _group(table, camera)[0], large, _group(large, camera),
         _materials(face), _light(face, camera),
     )  # fmt: skip

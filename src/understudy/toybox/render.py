@@ -18,6 +18,7 @@ from understudy.toybox import vocabulary as words
 from understudy.toybox.anatomy import add_accessory
 from understudy.toybox.clay import Clay, Frame, turn
 from understudy.toybox.scene import Camera, Figure, Light, Scene
+from understudy.toybox.shapes import called
 
 SIZES = (16, 2048)  # smallest and largest side of a picture
 
@@ -55,7 +56,7 @@ def render(scene: Scene, size: int | tuple[int, int] = 128, *, over: int = 2) ->
     if not all(SIZES[0] <= side <= SIZES[1] for side in (height, width)):
         raise InputError(f"size must be {SIZES[0]} to {SIZES[1]} pixels. Got {height}x{width}.")
     built = build(scene, width / height)
-    colour, share, depth = tracer.trace(*built.camera, width, height, over, *built.tables)
+    colour, share, depth = called(tracer.trace, *built.camera, width, height, over, *built.tables)
     picture = np.round(255.0 * np.clip(colour, 0.0, 1.0) ** (1 / 2.2)).astype(np.uint8)
     count = len(scene.subjects)
     masks = np.moveaxis(share[:, :, :count], 2, 0).astype(np.float32)

@@ -21,6 +21,23 @@ ROW = 21
 compiled: Any = njit(cache=True, nogil=True, error_model="numpy")
 
 
+def called(function: Any, *arguments: Any) -> Any:
+    """What a compiled function returns. Ctrl-C during the call is a KeyboardInterrupt here.
+
+    numba does not look at the exception that a signal handler raised while it returns from compiled
+    code; Python then raises a SystemError, or several, each the cause of the next.
+    """
+    try:
+        return function(*arguments)
+    except SystemError as error:
+        cause: BaseException | None = error
+        while isinstance(cause, SystemError):
+            cause = cause.__cause__
+        if isinstance(cause, KeyboardInterrupt):
+            raise KeyboardInterrupt from None  # raised again, the old one would be its own context
+        raise
+
+
 @compiled
 def ellipsoid(x, y, z, a, b, c):  # type: ignore[no-untyped-def]
     """Distance (bound) to the ellipsoid with radii a, b, c."""
