@@ -16,6 +16,8 @@ import pictures
 from tiny import tiny_folder
 from understudy import cli
 from understudy.errors import ModelError, PictureError
+from understudy.jobs.photos import preflight as job_preflight
+from understudy.jobs.photos import toys_only
 from understudy.models.folder import native_size, parameter_counts
 from understudy.pictures.likeness import NEAR, mark
 from understudy.pictures.photo import glance
@@ -208,3 +210,15 @@ def test_the_command_prints_a_table_and_json(
     told = json.loads(capsys.readouterr().out)
     assert len(told["photos"]) == 7 and told["needs"]["memory"] > 0
     assert told["photos"][1]["warnings"] == ["looks blurred"]
+
+
+def test_photographs_for_a_model_of_toys_are_noticed(tmp_path: Path) -> None:
+    for name, side in (("toys", 128), ("photographs", 400)):
+        pictures.save(tmp_path / name / "a.png", pictures.gradient(side, side))
+    told = "toybox draws toys only; for photographs use another --model"
+    assert told in job_preflight(tmp_path / "photographs", "toybox", "lora", tmp_path).warnings[0]
+    for folder, model in (("toys", "toybox"), ("photographs", "a/b")):
+        found = job_preflight(tmp_path / folder, model, "lora", tmp_path).warnings
+        assert not any("toys" in warning for warning in found)
+    assert not toys_only("toybox", (128, 128), [(128, 128), (256, 400)])
+    assert toys_only("toybox-flow", (128, 128), [(128, 128), (300, 400)])

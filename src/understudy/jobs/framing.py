@@ -17,6 +17,7 @@ from torch import Tensor
 
 from understudy.concept import Concept, applied
 from understudy.errors import InputError
+from understudy.jobs.photos import toys_only
 from understudy.jobs.selecting import inside
 from understudy.jobs.work import Work
 from understudy.masks.find import find_mask
@@ -117,8 +118,9 @@ def frame_of(
         region = _around_subject(model, photo.pixels, wanted)
     top, bottom, left, right = region.within(size)
     work.note(
+        *toys_only(model.name, shape, [size]),
         f"editing the region {left},{top},{right - left},{bottom - top} of the "
-        f"{size[1]} x {size[0]} photo at {shape[1]} x {shape[0]}; the result has the photo's size"
+        f"{size[1]} x {size[0]} photo at {shape[1]} x {shape[0]}; the result has the photo's size",
     )
     return EditRegion(photo.pixels, region, limit)
 

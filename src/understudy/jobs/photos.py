@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from torch import Tensor
@@ -13,6 +15,7 @@ from understudy.pictures.folders import list_folder
 from understudy.pictures.tensors import read_picture
 from understudy.preflight import PreflightReport
 from understudy.preflight import preflight as look
+from understudy.settings.suits import shows_toys
 from understudy.vision.encoders import load_clip
 from understudy.vision.features import ClipFeatures
 from understudy.vision.nouns import propose_noun
@@ -37,4 +40,20 @@ def preflight(
 ) -> PreflightReport:
     """The report of a folder for a model that may be here already, or not."""
     all_weights = method == "dreambooth"
-    return look(photos, model=here(model), trains_all=all_weights, out=out, buckets=buckets)
+    found = look(photos, model=here(model), trains_all=all_weights, out=out, buckets=buckets)
+    more = toys_only(model, found.size, (one.size for one in found.photos))
+    return replace(found, warnings=(*more, *found.warnings))
+
+
+def toys_only(
+    model: str, shape: tuple[int, int], sizes: Iterable[tuple[int, int]]
+) -> tuple[str, ...]:
+    """A line for who gives photographs to a model of the toy world; none otherwise.
+
+    Pictures are taken for photographs where they are far larger than the model's, of shape (height,
+    width): the toy world's own pictures are of its size unless asked for.
+    """
+    if not shows_toys(model) or all(min(size) <= 2 * max(shape) for size in sizes):
+        return ()
+    other = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+    return (f"{model} draws toys only; for photographs use another --model, like {other}",)
