@@ -122,6 +122,13 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert subprocess.run(words, capture_output=True, text=True).stdout == said
 
 
+def test_the_oldest_typer_allowed_has_what_the_errors_are_made_of() -> None:
+    """`typer.TyperException` came with 0.28, and faults that name what came with 0.29."""
+    declared = (FROZEN.parent.parent / "pyproject.toml").read_text()
+    (found,) = re.findall(r'"typer>=(\d+)\.(\d+)"', declared)
+    assert tuple(map(int, found)) >= (0, 29) and hasattr(typer, "TyperException")
+
+
 def test_toybox_render(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shown = ran(capsys, "toybox", "render", "--seed", 7, "--size", 64, "--out", "a/scene.png")
     assert read_photo("a/scene.png").size == (64, 64)
@@ -154,6 +161,26 @@ def test_toybox_subject(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not np.array_equal(photos[0], photos[1])
     assert run(*words) == 2  # never over somebody's photos
     assert "already contains pictures" in capsys.readouterr().err
+
+
+def test_a_stopped_toybox_subject_leaves_no_pictures(
+    here: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise the same command would be refused: its folder would hold pictures."""
+    from understudy.jobs import results
+
+    write, left = results.write_rendered, [2]
+
+    def stopped(*words: Any) -> None:
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        write(*words)
+
+    monkeypatch.setattr(results, "write_rendered", stopped)
+    words = ("toybox", "subject", "--photos", 3, "--size", 32, "--out", "rex")
+    assert run(*words) == 130 and not list(Path("rex").glob("*"))
+    assert run(*words) == 0
 
 
 def test_generate(here: Path, capsys: pytest.CaptureFixture[str], model: list[str]) -> None:

@@ -64,7 +64,7 @@ def project(
         files.append(picture)
     told = {"latent": str(file), "psnr": round(last.psnr, 2), measure: round(last.perceptual, 4)}
     told |= {"tuned": bool(latent.changes), "bytes": file.stat().st_size}
-    line = f"{file}   {last.psnr:.1f} dB, {measure} {last.perceptual:.4f}"
+    line = f"{file}   PSNR {last.psnr:.1f} dB, {measure} distance {last.perceptual:.4f}"
     names = tuple(map(str, files))
     return Result(told, (line, *names[1:]), names)
 

@@ -80,7 +80,7 @@ def sweep(
     sheet = sweep_sheet(swept.pictures, grid, (rows, columns), title, swept.marks)
     write_edited(out, sheet, recipe, marks, photo=given.photo, keeps_photo=True)
     swept.inverted.save_features(asked.guidance)
-    told = f"{out}   {len(grid)} swaps in {swept.nfe['swaps']} rows"
+    told = f"{out}   {len(grid)} swaps in {swept.nfe['swaps']} network evaluations"
     values = {"picture": str(out), "cells": len(grid), "evaluations": swept.nfe, **facts}
     return Result(values, (told,), (str(out),))
 
