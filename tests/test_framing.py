@@ -152,10 +152,11 @@ def test_a_named_subject_is_looked_at_until_the_region_stays(
     true = (300, 260, 40, 40)
     shown: list[tuple[int, int]] = []
 
-    def find(_model: object, pixels: Pixels, *_: object) -> np.ndarray:
+    def find(_model: object, pixels: Pixels, *_: object, search: bool) -> np.ndarray:
         """A mask around the subject, which the first pixel of a part tells the place of."""
         height, width = pixels.shape[:2]
         shown.append((height, width))
+        assert search == (len(shown) == 1)  # in tiles once: later looks are in the found part
         left, top = int(pixels[0, 0, 0]) * 4, int(pixels[0, 0, 1]) * 4
         mask = np.zeros((height, width), np.float32)
         x, y, rim = true[0] - left, true[1] - top, max(0, (width - 100) // 6)
@@ -177,7 +178,7 @@ def test_a_named_subject_is_looked_at_until_the_region_stays(
 def test_a_word_that_is_not_found_falls_back_to_predictions(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    def nothing(*_: object) -> np.ndarray:
+    def nothing(*_: object, search: bool) -> np.ndarray:
         raise InputError("nothing was found")
 
     monkeypatch.setattr(framing, "find_mask", nothing)

@@ -164,9 +164,10 @@ def _around_words(model: DiffusionModel, pixels: Pixels, wanted: Wanted) -> Regi
     size, shape = (pixels.shape[0], pixels.shape[1]), model.picture_size
     selection, found = Selection(words=tuple(wanted.words)), None
     top, bottom, left, right = 0, size[0], 0, size[1]
-    for _ in range(LOOKS):
+    for look in range(LOOKS):
+        part = pixels[top:bottom, left:right]
         try:
-            mask = find_mask(model, pixels[top:bottom, left:right], wanted.prompt, selection)
+            mask = find_mask(model, part, wanted.prompt, selection, search=look == 0)
         except InputError:
             break
         x, y, width, height = regions.mask_box(mask)

@@ -29,6 +29,7 @@ from understudy.pictures.region import Region
 from understudy.pictures.tensors import to_tensor
 
 LEVELS = (0.3, 0.5)  # of the range of times: how noisy the photo is made
+SEARCHED = 0.3  # the level at which tiles of a large photo are compared
 SAMPLES = 1  # noises at each level
 FINEST = 1024  # cells of the self-attention maps that are read; larger ones take too much memory
 
@@ -111,6 +112,33 @@ class Told:
         picture = to_tensor(regions.cut(pixels, region, model.picture_size))
         return seen(model, picture, self.prompt, self.places, self.other)
 
+    def heat(self, model: DiffusionModel, pixels: Pixels, region: Region) -> Map:
+        """The word's cross-attention in a region of a photo, passed on by self-attention once.
+
+        Not scaled, so that regions can be compared. Costs one row.
+        """
+        picture = to_tensor(regions.cut(pixels, region, model.picture_size))
+        return heat(model, picture, self.prompt, self.places)
+
+
+@torch.no_grad()
+def heat(
+    model: DiffusionModel,
+    picture: Float[Tensor, "1 3 h w"],
+    prompt: str,
+    places: Sequence[int],
+    *,
+    seed: int = 0,
+) -> Map:
+    """The mean attention to a word's tokens over the layers, passed on once."""
+    latents = model.encode(picture.to(model.device))
+    time, watch = model.schedule.time_at(SEARCHED), _Watch(tuple(places), absolute=True)
+    stream = torch.Generator().manual_seed(seed)
+    noise = torch.randn(latents.shape, generator=stream).to(latents)
+    noisy = model.schedule.noised(latents, noise, time)
+    model.predict(noisy, time, model.embed([prompt]), watch)
+    return watch.heat()
+
 
 def scaled(values: Map) -> Map:
     """0 at the median, 1 at the 98th percentile, at most 1.2."""
@@ -120,9 +148,13 @@ def scaled(values: Map) -> Map:
 
 @dataclass
 class _Watch:
-    """An attention control that adds up the maps of row 0 and changes nothing."""
+    """An attention control that adds up the maps of row 0 and changes nothing.
+
+    absolute: whether a layer's attention to the words is added as it is, not scaled to its range.
+    """
 
     places: tuple[int, ...]
+    absolute: bool = False
     crossed: dict[str, Map] = field(default_factory=dict[str, Tensor])
     within: dict[tuple[int, int], Tensor] = field(default_factory=dict[tuple[int, int], Tensor])
 
@@ -136,7 +168,8 @@ class _Watch:
         if site.crosses and self.places:
             first = site.text.start if site.kind == "joint" else 0
             heat = mean[:, [first + place for place in self.places]].sum(1)
-            heat = scaled(heat.unflatten(0, site.grid))
+            heat = heat.unflatten(0, site.grid)
+            heat = heat if self.absolute else scaled(heat)
             self.crossed[site.name] = self.crossed.get(site.name, torch.zeros_like(heat)) + heat
         if site.kind != "cross":
             cells = mean[:, site.image] if site.kind == "joint" else mean
@@ -144,11 +177,21 @@ class _Watch:
             known = self.within.get(site.grid)
             self.within[site.grid] = cells if known is None else known + cells
 
-    def seen(self, gain: Map) -> Seen:
-        """All that was watched, over the finest grid of self-attention."""
+    def _affinity(self) -> tuple[tuple[int, int], Tensor]:
+        """The finest grid of self-attention, and how much each of its cells attends to each."""
         grid = max(self.within, key=lambda size: size[0] * size[1])
         affinity = self.within[grid]
-        affinity = affinity / affinity.sum(1, keepdim=True)
+        return grid, affinity / affinity.sum(1, keepdim=True)
+
+    def heat(self) -> Map:
+        """The mean attention to the words over the layers, passed on once; of one call."""
+        grid, affinity = self._affinity()
+        mean = torch.stack([_resized(one, grid) for one in self.crossed.values()]).mean(0)
+        return (affinity @ mean.flatten()).unflatten(0, grid).cpu()
+
+    def seen(self, gain: Map) -> Seen:
+        """All that was watched, over the finest grid of self-attention."""
+        grid, affinity = self._affinity()
         heat = affinity.new_zeros(grid)
         for one in self.crossed.values():
             heat = heat + scaled(_resized(one, grid))

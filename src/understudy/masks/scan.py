@@ -1,0 +1,179 @@
+"""Where in a large photo a word is looked for: in overlapping tiles of several sizes.
+
+A subject of a few pixels leaves no trace in a photo that is shrunk to the model's size. In a tile
+that shows it larger, its cells attend to the word more than those of any empty tile. So heat is
+compared without scaling it to each tile. Tiles are halved where the heat of the larger ones was
+highest. Knows no model.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+
+from understudy.masks import parts
+from understudy.masks.attention import Map
+from understudy.pictures.region import Region, around, cut, mask_box
+
+HALVINGS = 2  # of the photo's shorter side, at most: a subject of 5 % of it fills 20 % of a tile
+SHARP = 0.75  # of the model's size: tiles of fewer pixels show nothing more
+BEST = 2  # tiles of one size that are looked at in smaller ones
+LARGE = 0.1  # of a tile's area: a subject that fills more of it is seen well enough in it
+AS_HOT = 0.65  # of the hottest spot's heat: no less is another subject, or another part
+WIDE = 3.0  # of its tile's side: a region around a mask that is larger shows the floor or the sky
+INSIDE = 0.3  # of a cell: one that a mask covers no less is the mask's
+CELLS = 256  # of a mask's longer side, at least: its parts are told apart on every n-th pixel
+BORDER = 0.02  # of a tile's side: what comes so near to its border goes on beyond it
+APART = 0.5  # of a tile's side: two that lie nearer to each other show the same
+
+
+@dataclass(frozen=True)
+class Spot:
+    """The tile in which a word's attention is highest, and x and y in the photo where it is."""
+
+    tile: Region
+    x: float
+    y: float
+    heat: float
+
+    def share(self, mask: Float[np.ndarray, "h w"]) -> float:
+        """The share of the tile that the part of a mask at the spot fills.
+
+        mask: of the photo's size. 0 where it misses the spot, or where the part is longer than the
+        tile: then the mask shows another thing, such as the floor.
+        """
+        step = max(1, math.ceil(max(mask.shape) / CELLS))
+        labels = parts.labelled(mask[::step, ::step] > 0.5)
+        here = labels[int(self.y) // step, int(self.x) // step]
+        if here == 0:
+            return 0.0
+        cells = labels == here
+        _, _, width, height = mask_box(cells.astype(np.float32))
+        if width * step > self.tile.width or height * step > self.tile.height:
+            return 0.0
+        return float(cells.sum()) * step**2 / (self.tile.width * self.tile.height)
+
+
+def hottest(
+    heat_in: Callable[[Region], Map],
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    mask: Float[np.ndarray, "h w"],
+) -> Spot | None:
+    """Where a word's attention is highest; None in a photo too small to be looked at in tiles.
+
+    heat_in: the word's attention over the cells of a tile, comparable between tiles. size, shape:
+    height and width of the photo and of the model's pictures. mask: where the word was found
+    before; the search ends with tiles in which this is large. Costs 10 to some 50 tiles.
+    """
+    kept: list[Spot] = []
+    best: Spot | None = None
+    for halving in range(HALVINGS + 1):
+        tiles = _tiles(size, shape, 2**halving)
+        if halving > 1:
+            tiles = [one for one in tiles if _within(one, kept)]
+        if not tiles:
+            return best if halving > 1 else None
+        kept = _apart([_spot(one, heat_in(one)) for one in tiles])
+        best = max([kept[0], *([best] if best else [])], key=lambda one: one.heat)
+        if halving and best.share(mask) >= LARGE:
+            break
+    return best
+
+
+def as_hot(
+    heat_in: Callable[[Region], Map],
+    mask: Float[np.ndarray, "h w"],
+    spot: Spot,
+    shape: tuple[int, int],
+) -> bool:
+    """Whether what a mask shows attends to the word about as much as the hottest spot.
+
+    Then it may be another subject of the word, or another part of the same one. A mask that is far
+    larger than the spot's tile shows something else. Looks at one region.
+    """
+    if float(mask.max()) < 0.5:
+        return False
+    region = around(mask_box(mask), (mask.shape[0], mask.shape[1]), shape)
+    if region.width > WIDE * spot.tile.width:
+        return False
+    heat = heat_in(region).numpy()
+    grey = np.rint(255 * mask.clip(0, 1)).astype(np.uint8)[..., None]
+    inside = cut(grey, region, (heat.shape[0], heat.shape[1]))[..., 0] > 255 * INSIDE
+    return bool(inside.any()) and float(heat[inside].max()) >= AS_HOT * spot.heat
+
+
+def is_cut(mask: Float[np.ndarray, "h w"], tile: Region) -> bool:
+    """Whether what a mask shows in a tile goes on beyond it, though not beyond the photo."""
+    if float(mask.max()) < 0.5:
+        return False
+    top, bottom, left, right = tile.within((mask.shape[0], mask.shape[1]))
+    x, y, width, height = mask_box(mask)
+    near = BORDER * max(tile.size)
+    return (
+        (y - top < near and top > 0)
+        or (x - left < near and left > 0)
+        or (bottom - y - height < near and bottom < mask.shape[0])
+        or (right - x - width < near and right < mask.shape[1])
+    )
+
+
+def _spot(tile: Region, heat: Map) -> Spot:
+    row, column = divmod(int(heat.argmax()), heat.shape[1])
+    x = tile.x + (column + 0.5) * tile.width / heat.shape[1]
+    y = tile.y + (row + 0.5) * tile.height / heat.shape[0]
+    return Spot(tile, x, y, float(heat.max()))
+
+
+def _tiles(size: tuple[int, int], shape: tuple[int, int], pieces: int) -> list[Region]:
+    """Tiles with the shape `shape`, half overlapping, of a `pieces`th of the photo's size.
+
+    None for tiles that would have too few pixels.
+    """
+    scale = min(size[0] / shape[0], size[1] / shape[1]) / pieces
+    if scale < SHARP:
+        return []
+    high, wide = round(shape[0] * scale), round(shape[1] * scale)
+    return [
+        Region(x, y, wide, high)
+        for y in _starts(size[0] - high, high / 2)
+        for x in _starts(size[1] - wide, wide / 2)
+    ]
+
+
+def _starts(free: int, step: float) -> list[int]:
+    """Equally spaced numbers from 0 to `free`, at most `step` apart."""
+    count = math.ceil(free / step)
+    return [round(n * free / count) for n in range(count + 1)] if count else [0]
+
+
+def _within(tile: Region, larger: Sequence[Spot]) -> bool:
+    """Whether the middle of a tile lies in one of the larger ones."""
+    x, y = tile.x + tile.width / 2, tile.y + tile.height / 2
+    return any(
+        one.tile.x <= x <= one.tile.x + one.tile.width
+        and one.tile.y <= y <= one.tile.y + one.tile.height
+        for one in larger
+    )
+
+
+def _apart(spots: Sequence[Spot]) -> list[Spot]:
+    """The hottest ones, of those that show the same the hottest."""
+    found: list[Spot] = []
+    for spot in sorted(spots, key=lambda one: -one.heat):
+        near = (
+            max(
+                abs(spot.tile.x - one.tile.x) / spot.tile.width,
+                abs(spot.tile.y - one.tile.y) / spot.tile.height,
+            )
+            for one in found
+        )
+        if all(far > APART for far in near):
+            found.append(spot)
+        if len(found) == BEST:
+            break
+    return found
