@@ -92,7 +92,7 @@ def test_methods_and_outside_pictures_end_to_end(
     assert [r for r in again if "error" not in r] == [r for r in rows if "error" not in r]
     report = summed(ResultsFolder(out), bench)
     assert [line[0] for line in report.tables[0].lines][-1] == "theirs"
-    assert report.tables[1].heads == ["one", "other", "subject", "prompt", "background", "cases"]
+    assert report.tables[1].heads == ["first", "second", "subject", "prompt", "background", "cases"]
     assert len(report.warnings) == 1 and "theirs 000-single" in report.warnings[0]
     assert report.write(out)[2].read_text().count("data:image/png") == 4
     assert len(list(all_cases(ResultsFolder(out), bench))) == 1

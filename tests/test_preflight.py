@@ -212,6 +212,16 @@ def test_the_command_prints_a_table_and_json(
     assert told["photos"][1]["warnings"] == ["looks blurred"]
 
 
+def test_one_photo_is_what_hiper_wants(tmp_path: Path) -> None:
+    for count in (1, 2):
+        pictures.save(tmp_path / "photos" / f"{count}.png", scene(count))
+        found = job_preflight(tmp_path / "photos", "a/b", "hiper", tmp_path).warnings
+        assert list(found) == ["2 photos for a method that is made for one photo"] * (count - 1)
+    assert (
+        "2 photos only" in job_preflight(tmp_path / "photos", "a/b", "lora", tmp_path).warnings[0]
+    )
+
+
 def test_photographs_for_a_model_of_toys_are_noticed(tmp_path: Path) -> None:
     for name, side in (("toys", 128), ("photographs", 400)):
         pictures.save(tmp_path / name / "a.png", pictures.gradient(side, side))

@@ -103,12 +103,14 @@ def preflight(
     trains_all: bool = True,
     out: Path = Path("."),
     buckets: bool = True,
+    one: bool = False,
 ) -> PreflightReport:
     """Look at all photos of a folder.
 
     model: the folder of the model that will learn, for its picture size and its needs. trains_all:
     whether all its weights are trained (DreamBooth) or few. out: where the concept will be written.
     buckets: whether photos are trained at the nearest aspect ratio, or cropped to the model's.
+    one: whether one photo is enough for the method (HiPer).
     Raises PictureError where there is no folder, or no picture in it.
     """
     listing = list_folder(folder)
@@ -121,7 +123,7 @@ def preflight(
     )
     usable = [one for one in photos if not one.error]
     needs = _needs(model, trains_all, out) if model else None
-    warnings = (*_of_the_set(usable, buckets), *_of_the_machine(needs))
+    warnings = (*_of_the_set(usable, buckets, one), *_of_the_machine(needs))
     return PreflightReport(Path(folder), size, photos, warnings, listing.notes, needs)
 
 
@@ -226,11 +228,13 @@ def _copies(looks: Sequence[_Look]) -> dict[int, tuple[str]]:
 # All photos
 
 
-def _of_the_set(photos: Sequence[Finding], buckets: bool) -> list[str]:
+def _of_the_set(photos: Sequence[Finding], buckets: bool, one: bool) -> list[str]:
     found: list[str] = []
-    if len(photos) == 1:
+    if one and len(photos) > 1:
+        found.append(f"{len(photos)} photos for a method that is made for one photo")
+    elif not one and len(photos) == 1:
         found.append("one photo only, which overfits to that view; 3 to 5 are better")
-    elif 0 < len(photos) < FEW:
+    elif not one and 0 < len(photos) < FEW:
         found.append(f"{len(photos)} photos only; 3 to 5 are better")
     if len(photos) > MANY:
         found.append(f"{len(photos)} photos: more than {MANY} improve little")

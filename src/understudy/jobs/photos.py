@@ -40,7 +40,14 @@ def preflight(
 ) -> PreflightReport:
     """The report of a folder for a model that may be here already, or not."""
     all_weights = method == "dreambooth"
-    found = look(photos, model=here(model), trains_all=all_weights, out=out, buckets=buckets)
+    found = look(
+        photos,
+        model=here(model),
+        trains_all=all_weights,
+        out=out,
+        buckets=buckets,
+        one=method == "hiper",
+    )
     more = toys_only(model, found.size, (one.size for one in found.photos))
     return replace(found, warnings=(*more, *found.warnings))
 

@@ -201,7 +201,7 @@ def _kinds(bench: Bench, by: By) -> list[Table]:
 
 
 def _duels(bench: Bench, by: By) -> list[Table]:
-    """Win, tie, lose of each real method against each other, as in Photoswap's table; and that."""
+    """Win, tie, loss of each real method against each other, as in Photoswap's table; and that."""
     ours = [name for name in by if name not in ("right-answer", "autoencoder")]
     measures = {m.name: m for m in bench.measures}
     deciding = [measures[name] for name in bench.duels.values()]
@@ -209,8 +209,8 @@ def _duels(bench: Bench, by: By) -> list[Table]:
     lines = [[a, b, *_duel(deciding, by[a], by[b])] for a, b in pairs]
     ties = ", ".join(f"{m.name} {m.tie:g}" for m in deciding)
     heads = [*bench.duels, "cases"]
-    title = f"Win / tie / lose of the one, % of cases (a tie: within {ties})"
-    tables = [Table(title, ["one", "other", *heads], lines)] if lines else []
+    title = f"Win / tie / loss of the first method, % of cases (tie: within {ties})"
+    tables = [Table(title, ["first", "second", *heads], lines)] if lines else []
     swaps = [name for name in by if name.startswith("photoswap-")]
     if RIVAL in by and swaps and PHOTOSWAP.keys() == bench.duels.keys():
         people = [_shares(PHOTOSWAP[over]) for over in bench.duels]
