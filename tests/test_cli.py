@@ -409,7 +409,8 @@ def test_models_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = capsys.readouterr().out.splitlines()
     told = ran(capsys, "models", "list")
     assert [line.split("   ")[0] for line in lines] == [*told["models"], *told["generators"]]
-    assert lines[-1].endswith("   (--generator)")
+    assert lines[-1].endswith("   (built in; --generator)")
+    assert [line for line in lines if line.endswith("(built in)")] == lines[:2]
     schnell = next(line for line in lines if "FLUX.1-schnell" in line)
     assert "Apache-2.0" in schnell and "to learn use black-forest-labs/FLUX.1-dev" in schnell
 

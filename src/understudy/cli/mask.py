@@ -39,7 +39,8 @@ def mask(
 ) -> None:
     """Find a subject in a photo and write its mask: white is the subject.
 
-    swap and edit find the same mask with --select. A mask corrected by hand goes to --mask.
+    swap and edit find the same mask with --select, and grow it by 6 %. A mask corrected by hand
+    goes to --mask. It is used as it is: paint it a little larger than the subject.
     """
     job = Job.of(
         "mask", run, photo=photo, select=select, prompt=prompt, sam=sam, view=view, out=out

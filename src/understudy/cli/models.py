@@ -31,7 +31,7 @@ def list_models(
 
     They also accept a diffusers folder, a hub id, or the folder of a generator.
     """
-    from understudy.models.registry import available, generators, models_in
+    from understudy.models.registry import available, built_in, generators, models_in
 
     if folder:
         found = list(models_in(folder))
@@ -48,7 +48,9 @@ def list_models(
     }
     said = {"models": [*known, *flows], "generators": list(drawn), "licences": flows}
     lines = [_flow_line(name, facts) for name, facts in flows.items()]
-    show.result(said, json, *known, *lines, *(f"{name}   (--generator)" for name in drawn))
+    ours = [f"{name}   (built in)" if name in built_in() else name for name in known]
+    lines += [f"{name}   (built in; --generator)" for name in drawn]
+    show.result(said, json, *ours, *lines)
 
 
 @app.command()
