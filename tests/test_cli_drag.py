@@ -72,7 +72,7 @@ def test_drag_and_go_on(generator: str, capsys: pytest.CaptureFixture[str]) -> N
         (["--seed", 3, "--points", POINTS, "--mask", "black.png"], "black everywhere", 2),
         (["--seed", 3, "--points", POINTS, "--space", "z"], "--space must be one of", 2),
         (["--session", "none.drag"], "none.drag", 2),
-        (["--seed", 3, "--points", POINTS, "--generator", "nowhere"], "no generator", 1),
+        (["--seed", 3, "--points", POINTS, "--generator", "nowhere"], "no generator", 2),
     ],
 )
 def test_wrong_words_are_one_line(

@@ -35,7 +35,7 @@ def test_errors_and_lists_are_printable(tmp_path: Path, capsys: pytest.CaptureFi
     (tmp_path / "a\x1b[2Jb").mkdir()
     (tmp_path / "a\x1b[2Jb" / "model_index.json").write_text("{}")
     main(["models", "list", str(tmp_path)])
-    assert main(["concept", "show", "rex\x1b]0;title\x07"]) == 1
+    assert main(["concept", "show", "rex\x1b]0;title\x07"]) == 2
     told = capsys.readouterr()
     assert "\\u001b" in told.err
     assert all(letter.isprintable() or letter in "\n\t" for letter in told.out + told.err)
