@@ -1,7 +1,9 @@
 """How annotations are checked while tests run: an int is a fine float, as every checker has it.
 
 Each function is checked in its first calls of a test. Loops call a function with the same shapes
-again and again, and checks of every call took a third of the suite's processor time.
+again and again, and checks of every call took a third of the suite's processor time. The code of
+a function's checks is made at its first call: most of an import's time went into functions that
+no test of the process calls.
 """
 
 from __future__ import annotations
@@ -48,15 +50,19 @@ def _decorated(typechecker: Any, found: Any) -> Any:
 
 
 def _limited(typechecker: Any, function: Callable[..., Any]) -> Callable[..., Any]:
-    every = decorated_by_jaxtyping(function, typechecker=typechecker)
+    every: Callable[..., Any] | None = None
     test, calls = -1, 0
 
     def chosen() -> Callable[..., Any]:
-        nonlocal test, calls
+        nonlocal every, test, calls
         if test != _test:
             test, calls = _test, 0
         calls += 1
-        return every if calls <= CALLS else function
+        if calls > CALLS:
+            return function
+        if every is None:
+            every = decorated_by_jaxtyping(function, typechecker=typechecker)
+        return every
 
     if inspect.isgeneratorfunction(function):
         # A generator function itself, so that torch.no_grad() on it acts as it does without checks.
