@@ -1,16 +1,17 @@
-"""Counts kernels, synchronisations and compiled graphs of steps; prints them as JSON.
+"""Counts kernels, synchronisations, waits and compiled graphs of steps; prints them as JSON.
 
 A program of its own: see `test_operators.py`.
 """
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import torch
 import torch._dynamo as dynamo
 from torch._dynamo.utils import counters
 
-from benchmarks import operators, training
+from benchmarks import operators, training, waits
 from tiny import tiny_model
 from understudy.diffusion.sampler import sample_steps
 from understudy.invert.inversion import ddim_inversion_steps
@@ -36,12 +37,13 @@ def main() -> None:
         "learn": {method: operators.learning(method).share for method in training.METHODS},
         "drag reads": {case: operators.drag_reads(case) for case in ("3 points", "2 points, mask")},
     }
+    found["waits"] = [asdict(one) for one in waits.every_loop()]
     print(json.dumps(found | graphs()))
 
 
 def graphs() -> dict[str, Any]:
     """Graphs of a compiled network while sampling, then while swapping."""
-    model = tiny_model("sd15")
+    model = tiny_model("sd15", shallow=True)
     photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     *_, last = ddim_inversion_steps(model, photo, PROMPTS[0], steps=4)
     inversion = last.inversion

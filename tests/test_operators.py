@@ -72,9 +72,9 @@ def test_a_drag_is_read_once_a_step(found, case):
 
 
 @pytest.fixture(scope="session")
-def waits():
-    """What `benchmarks.waits` finds, by what was run; in a process without run-time type checks."""
-    return {one["what"]: one for one in printed("../benchmarks/waits.py")}
+def waits(found):
+    """What `benchmarks.waits` finds, by what was run."""
+    return {one["what"]: one for one in found["waits"]}
 
 
 LOOPS = (
