@@ -19,7 +19,8 @@ from typing import Any
 from understudy.errors import UnderstudyError
 
 SECONDS = 5  # for one mutant
-COUNT, MANY = 500, 5_000  # mutants a loader: in CI, and behind the marker `slow`
+# Mutants a loader: in CI, of a network; of all else; behind the marker `slow`.
+FEW, COUNT, MANY = 150, 500, 5_000
 ODD: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2, 3, 7, 64, 65_536, 2**31, 2**63, 10**30, -(10**30), 0.5, 1e-300,
     1e308, float("nan"), float("inf"), float("-inf"), "", "x", "1", "nan", "a" * 5_000,

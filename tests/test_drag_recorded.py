@@ -6,6 +6,7 @@ from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import replace
 from functools import cache, partial
+from itertools import product
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.stand_in_gpu import GPU, Replaying, moved, stand_in, watched
+from cases import few
 from test_stylegan2 import small as stylegan2
 from test_stylegan3 import small as stylegan3
 from understudy.cuda_graphs.proof import LEAST
@@ -94,10 +96,15 @@ def alike(some: list[tuple[Findings, State]], others: list[tuple[Findings, State
         assert (state.count, state.step) == (right.count, right.step)
 
 
-@pytest.mark.parametrize("name", ["stylegan2", "stylegan3"])
-@pytest.mark.parametrize("count", [1, 3])
-@pytest.mark.parametrize("masked", [False, True])
-@pytest.mark.parametrize("space", ["w", "w+"])
+# Any two choices are together in one of the quick cases.
+REPLAYED = product(("stylegan2", "stylegan3"), (1, 3), (False, True), ("w", "w+"))
+PAIRED = [
+    ("stylegan2", 1, False, "w"), ("stylegan2", 3, True, "w+"), ("stylegan3", 1, True, "w+"),
+    ("stylegan3", 3, False, "w+"), ("stylegan3", 3, True, "w"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name, count, masked, space", few(REPLAYED, PAIRED))
 def test_a_replayed_drag_is_the_drag(name: str, count: int, masked: bool, space: str) -> None:
     plain = engine_of(name, masked=masked, space=space)
     replayed = recorded(plain)
@@ -239,10 +246,16 @@ def test_sessions_replay(monkeypatch: pytest.MonkeyPatch) -> None:
             torch.testing.assert_close(one.picture, other.picture, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", ["stylegan2", "stylegan3"])
+READ: list[dict[str, Any]] = [
+    {}, {"preset": "official"}, {"preset": "paper"}, {"principal": True},
+    {"latent_weight": 1.0, "feature_resolution": 32, "tracking_resolution": 64},
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
-    "values", [{}, {"preset": "official"}, {"preset": "paper"}, {"principal": True},
-               {"latent_weight": 1.0, "feature_resolution": 32, "tracking_resolution": 64}],
+    "name, values",
+    few(product(("stylegan2", "stylegan3"), READ),
+        [*(("stylegan2", one) for one in READ), ("stylegan3", {})]),
 )  # fmt: skip
 def test_a_recorded_step_reads_nothing(name: str, values: dict[str, Any]) -> None:
     """The stand-in refuses to record what a GPU would: reads, and copies between devices."""

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from apart import printed
+from cases import few
 from recorder import Faulty, Recorder
 from test_drag_recorded import alike, begun, engine_of, recorded, recordings, walk
 from test_graphs import (
@@ -72,6 +73,16 @@ FAULTS = [
 ]  # fmt: skip
 
 
+QUICK = [
+    *((generated, fault, first, None) for fault, first in
+      (("stale", 0), ("wrong", 0), ("wrong", 1), ("nan", 1), ("raises", 0), ("raises", 3))),
+    (maps, "wrong", 1, None), (maps, "raises", 1, None), (maps, "aliased", 0, None),
+    *((LEARN, fault, first, 0) for fault, first in (("stale", 0), ("wrong", 1), ("raises", 0))),
+    *((LEARN, fault, first, 1) for fault, first in
+      (("wrong", 0), ("nan", 1), ("raises", 2), ("aliased", 1))),
+]  # fmt: skip
+
+
 def noticed(run: Run, capturer: Faulty) -> Graphs:
     """Bit for bit what the calls give, and the graphs are off."""
     model = tiny_model()
@@ -92,18 +103,27 @@ def noticed(run: Run, capturer: Faulty) -> Graphs:
     return graphs
 
 
-@pytest.mark.parametrize("run, fault, first, which", FAULTS)
+@pytest.mark.parametrize("run, fault, first, which", few(FAULTS, QUICK))
 def test_a_faulty_graph_is_noticed(run: Run, fault: str, first: int, which: int | None) -> None:
     graphs = noticed(run, Faulty(fault, first, which))
     assert graphs.compared <= LEAST
 
 
-@pytest.mark.parametrize("graph", ["inversion", "forward", "backward"])
-@pytest.mark.parametrize("fault, first", [("stale", 0), ("wrong", 1), ("raises", 1), ("raises", 3)])
+GRAPHS = ("inversion", "forward", "backward")
+IN_NULL_TEXT = [
+    (graph, fault, first) for graph in GRAPHS for fault, first in
+    (("stale", 0), ("wrong", 1), ("raises", 1), ("raises", 3))
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "graph, fault, first",
+    few(IN_NULL_TEXT, [("inversion", "stale", 0), ("forward", "wrong", 1),
+                       ("backward", "wrong", 1), ("backward", "raises", 3)]),
+)  # fmt: skip
 def test_null_text_notices(graph: str, fault: str, first: int) -> None:
     """Of the inversion, of an inner step's forward pass, of its backward pass."""
-    which = {"inversion": 0, "forward": 1, "backward": 2}[graph]
-    noticed(null_text, Faulty(fault, first, which))
+    noticed(null_text, Faulty(fault, first, GRAPHS.index(graph)))
 
 
 @pytest.mark.parametrize(
