@@ -324,7 +324,7 @@ def alike(one: str, two: str) -> bool:
 def test_a_swap_leaves_features_for_the_next(
     learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
 ) -> None:
-    photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
+    photo = pictures.save(Path("photo.png"), pictures.gradient(64, 64))
     about = (
         "--prompt",
         "a photo of a cat",
@@ -372,7 +372,7 @@ def test_a_swap_finds_possessives_and_plurals(
 def test_sweep_and_explain(
     learnt: Path, cache: Path, capsys: pytest.CaptureFixture[str], model: list[str]
 ) -> None:
-    photo = pictures.save(Path("photo.png"), pictures.gradient(80, 90))
+    photo = pictures.save(Path("photo.png"), pictures.gradient(64, 64))
     about = ("--prompt", "a photo of a cat", "--steps", 4, *model)
     about = (*about, "--swap", "cat=rex")
     swept = ("sweep", photo, *about, "--preset", "paper", "--method", "direct")
