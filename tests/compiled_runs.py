@@ -8,16 +8,21 @@ import json
 from typing import Any
 
 import torch
+import torch._dynamo as dynamo
 from torch import Tensor, nn
+from torch._dynamo.utils import counters
 
 from tiny import tiny_model
 from tiny_flow import tiny_flow
+from understudy.diffusion.sampler import sample_steps
 from understudy.edit import edit_steps
 from understudy.invert.inversion import ddim_inversion_steps
 from understudy.invert.null_text import null_text_steps
 from understudy.learn import Subject, learn_steps
 from understudy.models.compiled import Compiled
-from understudy.settings import EditSettings, InvertSettings, LearnSettings
+from understudy.settings import EditSettings, InvertSettings, LearnSettings, SwapSettings
+from understudy.swap.photoswap import swap_steps
+from understudy.transfer.source_target import Replacement, Target
 
 PROMPTS = ("a photo of cat", "a photo of sks cat")
 
@@ -85,6 +90,39 @@ def flow(kind: str) -> dict[str, Any]:
     return {"equal": torch.equal(plain, again), "failure": compiled.failure}
 
 
+def graphs() -> dict[str, Any]:
+    """Graphs of a compiled network while sampling, then while swapping."""
+    model = tiny_model("sd15", shallow=True)
+    photo = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    *_, last = ddim_inversion_steps(model, photo, PROMPTS[0], steps=4)
+    inversion = last.inversion
+    assert inversion is not None
+    text, uncond = model.embed(PROMPTS[:1]), model.embed([""])
+    settings = SwapSettings.filled({"preset": "paper", "steps": 4, "guidance": 5.0})
+
+    def sampled() -> torch.Tensor:
+        steps = sample_steps(model, inversion.noise, text, uncond, steps=4, guidance=5.0)
+        return [step.latents for step in steps][-1]
+
+    def swapped() -> tuple[torch.Tensor, int]:
+        target = Target(PROMPTS[1], (Replacement("cat", "sks cat"),))
+        steps = list(swap_steps(model, inversion, target, settings))
+        kinds = {(step.swaps, step.nfe, step.index == 0) for step in steps if step.nfe}
+        return steps[-1].target, len(kinds)
+
+    plain, (swap, kinds) = sampled(), swapped()
+    model.denoiser.unet = torch.compile(model.denoiser.unet, backend="eager", fullgraph=True)
+    found: dict[str, Any] = {"sampling equal": torch.equal(sampled(), plain)}
+    found["sampling graphs"] = before = counters["stats"]["unique_graphs"]
+    target, _ = swapped()
+    found |= {"swap equal": torch.equal(target, swap), "swap kinds": kinds}
+    found["swap graphs"] = counters["stats"]["unique_graphs"] - before
+    swapped()
+    found["swap graphs again"] = counters["stats"]["unique_graphs"] - before
+    dynamo.reset()
+    return found
+
+
 class Reads(nn.Module):
     """Cannot be compiled as one graph: it asks for a number on the way."""
 
@@ -101,5 +139,5 @@ def refused() -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    kinds = ("sd35", "flux")
-    print(json.dumps({**unet(), **{kind: flow(kind) for kind in kinds}, "refused": refused()}))
+    found = {"graphs": graphs(), **unet(), "refused": refused()}
+    print(json.dumps(found | {kind: flow(kind) for kind in ("sd35", "flux")}))

@@ -31,6 +31,23 @@ def test_a_network_that_cannot_be_compiled_runs_as_it_is(found):
     assert found["refused"]["right"] and found["refused"]["failure"]
 
 
+@pytest.fixture
+def graphs(found):
+    """Of a compiled U-Net that samples, then swaps."""
+    return found["graphs"]
+
+
+def test_sampling_compiles_once(graphs):
+    assert graphs["sampling graphs"] == 1  # not once a step
+    assert graphs["sampling equal"]
+
+
+def test_a_swap_compiles_once_for_each_kind_of_step(graphs):
+    assert graphs["swap graphs"] <= graphs["swap kinds"]
+    assert graphs["swap graphs again"] == graphs["swap graphs"]
+    assert graphs["swap equal"]
+
+
 def test_a_cpu_never_compiles_by_itself():
     assert not compiling_pays(torch.device("cpu"), 10 * PAYS_FROM)
 

@@ -1,4 +1,4 @@
-"""How many kernels a step launches, how often the host waits, and whether the network compiles.
+"""How many kernels a step launches, and how often the host waits.
 
 Counted on a CPU; the bounds hold for any size and any device.
 """
@@ -23,7 +23,7 @@ PROMPT = "a photo of cat"
 @pytest.fixture(scope="session")
 def found():
     """What `operator_counts.py` finds, in a process whose functions check no types: the checks of
-    the other tests ask for numbers themselves, and cannot be compiled."""
+    the other tests ask for numbers themselves."""
     return printed("operator_counts.py")
 
 
@@ -139,17 +139,6 @@ def test_training_on_the_stand_in_gives_the_numbers_of_a_cpu():
         with training.our_step(task, model) as step:
             found = [step() for _ in range(2)]
     assert [one.loss for one in found] == pytest.approx([one.loss for one in expected], rel=1e-5)
-
-
-def test_sampling_compiles_once(found):
-    assert found["sampling graphs"] == 1  # not once a step
-    assert found["sampling equal"]
-
-
-def test_a_swap_compiles_once_for_each_kind_of_step(found):
-    assert found["swap graphs"] <= found["swap kinds"]
-    assert found["swap graphs again"] == found["swap graphs"]
-    assert found["swap equal"]
 
 
 @pytest.fixture
