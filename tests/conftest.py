@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import itertools
+import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -107,6 +108,18 @@ def models_read_once() -> Iterator[None]:
     """The folders of tiny models are read once a session."""
     with pytest.MonkeyPatch.context() as patch:
         read_once.install(patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def power_stays_on() -> Iterator[None]:
+    """No test cuts the power: none waits for the disk, which took a tenth of some files' time."""
+
+    def flushed(_: object) -> None:
+        pass
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", flushed)
         yield
 
 

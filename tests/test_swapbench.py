@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +23,25 @@ from understudy.pictures.photo import write_pixels
 from understudy.settings.evaluate import CasesSettings
 from understudy.toybox import STANCES
 from understudy.toybox.sample import is_reserved
-from understudy.vision.recogniser import load
+from understudy.vision.recogniser import Recogniser, load
 
 CONTROLS = ["right-answer", "no-swap", "copy-paste"]
 SIDE = 64
+
+
+@pytest.fixture(scope="module", autouse=True)
+def rendered_once() -> Iterator[None]:
+    """What is known of a case follows from its number and the side; most tests ask for the same."""
+    of, known = Answers.of, dict[tuple[int, int], Answers]()
+
+    def answers(case: swapbench.ToyCase, recogniser: Recogniser, side: int) -> Answers:
+        if (case.number, side) not in known:
+            known[case.number, side] = of(case, recogniser, side)
+        return known[case.number, side]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Answers, "of", answers)
+        yield
 
 
 def bench(limit: int = 2) -> ToyBench:

@@ -83,10 +83,10 @@ def learning(out: str) -> Job:
     return Job(verb="learn", settings=settings, inputs=inputs)
 
 
-def test_a_killed_workers_job_continues_from_its_checkpoint(here: Path) -> None:
+def test_a_killed_workers_job_continues_from_its_checkpoint(here: Path, worker: Worker) -> None:
     for number, level in enumerate((60, 180)):
         pictures.save(here / f"photos/{number}.png", np.full((70, 64, 3), level, np.uint8))
-    worker, killed = Worker(), False
+    killed = False
     again = resumed(learning("killed"))
     assert not again.inputs["resume"]  # nothing is kept yet
     seen: list[object] = []
@@ -96,7 +96,6 @@ def test_a_killed_workers_job_continues_from_its_checkpoint(here: Path) -> None:
         if not killed and len(kept) >= 2 and worker.pid is not None:
             os.kill(worker.pid, signal.SIGKILL)
             killed = True
-    worker.close()
     assert Note(f"the worker process died (exit code {-signal.SIGKILL}).") in seen
     assert isinstance(seen[-1], Result)
     list(run(learning("unbroken")))
