@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from cases import few
 from test_learn import photos
 from tiny import tiny_model
 from understudy.concept import Concept
@@ -57,7 +58,7 @@ def as_team(model: StableDiffusion, folder: Path, size: int, **knobs: Any) -> li
     return [json.loads((folder / f"rank{rank}.json").read_text()) for rank in range(size)]
 
 
-@pytest.mark.parametrize("method", ["dreambooth", "lora"])
+@pytest.mark.parametrize("method", few(["dreambooth", "lora"], ["dreambooth"]))
 def test_two_processes_learn_as_one(tmp_path: Path, method: str) -> None:
     model, threads = tiny_model(), torch.get_num_threads()
     torch.set_num_threads(1)  # several do not survive a fork

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache
+from itertools import product
 
 import pytest
 import torch
 
 from benchmarks.plain import Plain, plain_swap
+from cases import few
 from golden_swaps import as_published
 from tiny import tiny_model
 from understudy.diffusion.sampler import starting_noise
@@ -109,8 +111,11 @@ def plain_one(name):
     return plainly("sd15", null_text(model_of()), SCHEDULES[name])
 
 
-@pytest.mark.parametrize("name", SCHEDULES)
-@pytest.mark.parametrize("stored", [False, True], ids=["walked", "stored"])
+@pytest.mark.parametrize(
+    "name, stored",  # whether the path of the source is stored, or walked again
+    few(product(SCHEDULES, (False, True)),
+        [*((name, False) for name in SCHEDULES), ("paper", True), ("late", True)]),
+)  # fmt: skip
 def test_every_schedule_is_the_plain_one(name, stored):
     model, schedule = model_of(), SCHEDULES[name]
     inversion, expected = null_text(model), plain_one(name)

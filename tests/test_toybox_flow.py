@@ -130,7 +130,7 @@ def test_a_word_is_learnt_and_swept_from_the_command_line(
         "toybox subject --seed 49 --photos 1 --out rex",
         f"learn rex --class dog --name rex --method textual-inversion --steps 1 --model {NAME}",
         "sweep photo.png --prompt cat --swap cat=rex --steps 2 --vary self-output=0,1 "
-        f"--out sheet.png --model {NAME}",
+        f"--out sheet.png --photos rex --model {NAME}",
     ):
         said = CliRunner().invoke(app, line.split())
         assert said.exit_code == 0, said.output
