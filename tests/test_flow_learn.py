@@ -171,7 +171,7 @@ def test_learn_then_swap_edit_and_invert(kind: str, here: Path) -> None:
     run("edit", *prompt, *target, "--method", "flowedit", "--out", "edited.png")
     run("edit", *prompt, *target, "--blend", "cat=dog", "--out", "words.png")
     said = run("invert", *prompt, "--method", "implicit")
-    assert "replayed" in said
+    assert "reconstruction" in said
     assert all((here / f"{name}.png").is_file() for name in ("swapped", "edited", "words"))
     refused = CliRunner().invoke(app, ["invert", *prompt, "--method", "null-text", *model])
     assert refused.exit_code != 0 and "Use direct" in f"{refused.exception} {refused.output}"
