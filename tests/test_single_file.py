@@ -242,6 +242,7 @@ def test_convert_and_check_refuse_what_loading_refuses(
     save_file(tensors, here / "odd.safetensors")
     with pytest.raises(ModelError, match=match):
         registry.load(str(here / "odd.safetensors"))
+    capsys.readouterr()  # what making the model's folder said
     for command in (["convert", "odd.safetensors", "--out", "made"], ["check", "odd.safetensors"]):
         assert cli.main(["models", *command]) == 1
         said = capsys.readouterr().err
