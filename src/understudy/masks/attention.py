@@ -30,7 +30,6 @@ from understudy.pictures.tensors import to_tensor
 
 LEVELS = (0.3, 0.5)  # of the range of times: how noisy the photo is made
 SEARCHED = 0.3  # the level at which tiles of a large photo are compared
-SAMPLES = 1  # noises at each level
 FINEST = 1024  # cells of the self-attention maps that are read; larger ones take too much memory
 
 Map = Float[Tensor, "_ _"]
@@ -64,12 +63,13 @@ def seen(
     places: Sequence[int],
     other: str,
     *,
+    samples: int = 1,
     seed: int = 0,
 ) -> Seen:
     """Look at a picture of a model's size with a prompt.
 
-    places: those of the word's tokens in the prompt. other: the prompt without the word. Costs
-    2 * len(LEVELS) * SAMPLES rows.
+    places: those of the word's tokens in the prompt. other: the prompt without the word. samples:
+    noises at each level. Costs 2 * len(LEVELS) * samples rows.
     """
     latents = model.encode(picture.to(model.device))
     texts = Text.cat([model.embed([one]) for one in (prompt, other)])
@@ -78,14 +78,14 @@ def seen(
     stream = torch.Generator().manual_seed(seed)
     for level in LEVELS:
         time = model.schedule.time_at(level)
-        for _ in range(SAMPLES):
+        for _ in range(samples):
             noise = torch.randn(latents.shape, generator=stream).to(latents)
             noisy = model.schedule.noised(latents, noise, time).expand(2, -1, -1, -1)
             output = model.predict(noisy, time, texts, watch)
             _, found = model.schedule.denoised(noisy, output, time)
             errors = (found - noise).float().square().mean(1)
             gain += errors[1] - errors[0]
-    return watch.seen(gain)
+    return watch.seen(gain / samples)
 
 
 @dataclass(frozen=True)
@@ -107,10 +107,10 @@ class Told:
             other = other[:start] + other[end:]
         return cls(prompt, places, " ".join(other.split()))
 
-    def seen(self, model: DiffusionModel, pixels: Pixels, region: Region) -> Seen:
-        """What the model sees in a region of a photo."""
+    def seen(self, model: DiffusionModel, pixels: Pixels, region: Region, samples: int = 1) -> Seen:
+        """What the model sees in a region of a photo, with so many noises at each level."""
         picture = to_tensor(regions.cut(pixels, region, model.picture_size))
-        return seen(model, picture, self.prompt, self.places, self.other)
+        return seen(model, picture, self.prompt, self.places, self.other, samples=samples)
 
     def heat(self, model: DiffusionModel, pixels: Pixels, region: Region) -> Map:
         """The word's cross-attention in a region of a photo, passed on by self-attention once.

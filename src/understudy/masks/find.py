@@ -25,6 +25,7 @@ from understudy.pictures.region import Region
 
 CLOSER = 0.7  # a region of less than this share of the last one's side is looked at again
 CLOSER_LOOKS = 2  # at most, one after the other
+SAMPLES = 4  # noises at each level, where the gain decides between things far apart
 LIKE = 0.5  # of the best score: a thing that fits the word no less is meant, too
 
 
@@ -73,8 +74,8 @@ def _one(
     begins = first_regions(selection, size, shape)
     told = Told.of(model, prompt, word)
 
-    def look(at: Region) -> Look:
-        return Look(pixels, at, selection, told.seen(model, pixels, at))
+    def look(at: Region, samples: int = 1) -> Look:
+        return Look(pixels, at, selection, told.seen(model, pixels, at, samples))
 
     def heat(at: Region) -> Map:
         return told.heat(model, pixels, at)
@@ -84,28 +85,39 @@ def _one(
         begins = centred(firsts, size) or begins
     leaves = [leaf for one in begins for leaf in _explored(look, one, shape, CLOSER_LOOKS)]
     found = _joined(leaves)
-    plain = not selection.points and selection.box is None
+    plain = bool(word) and not selection.points and selection.box is None
     return _in_tiles(look, heat, found, shape) if search and plain else found
 
 
 def _in_tiles(
-    look: Callable[[Region], Look],
+    look: Callable[..., Look],
     heat: Callable[[Region], Map],
     found: Plane,
     shape: tuple[int, int],
 ) -> Plane:
     """A mask, or what the search in tiles finds instead of it."""
     size = (found.shape[0], found.shape[1])
-    spot = hottest(heat, size, shape, found)
-    if spot is None or spot.share(found) > 0 or as_hot(heat, found, spot, shape):
+    spots = hottest(heat, size, shape, found)
+    if not spots or spots[0].share(found) > 0 or as_hot(heat, found, spots[0], shape):
         return found
-    tile = spot.tile
+    # Attention goes to every subject, the gain to the one that the word names: it decides.
+    leaves = [leaf for one in spots for leaf in _whole(look, one.tile, size, shape)]
+    if len(leaves) > 1:
+        leaves = _meant([look(one.region, SAMPLES) for one in leaves], sized=False)
+    return np.maximum.reduce([one.mask() for one in leaves])
+
+
+def _whole(
+    look: Callable[[Region], Look], tile: Region, size: tuple[int, int], shape: tuple[int, int]
+) -> list[Look]:
+    """The last looks at what a tile shows, in a region that does not cut it."""
     for _ in range(CLOSER_LOOKS):
-        found = _joined(_explored(look, tile, shape, CLOSER_LOOKS))
-        if not is_cut(found, tile):
+        leaves = _explored(look, tile, shape, CLOSER_LOOKS)
+        mask = _joined(leaves)
+        if not is_cut(mask, tile):
             break
-        tile = regions.around(regions.mask_box(found), size, shape)
-    return found
+        tile = regions.around(regions.mask_box(mask), size, shape)
+    return leaves
 
 
 def _joined(looks: Iterable[Look]) -> Plane:
@@ -113,11 +125,14 @@ def _joined(looks: Iterable[Look]) -> Plane:
     return np.maximum.reduce([one.mask() for one in _meant(looks)])
 
 
-def _meant(looks: Iterable[Look]) -> list[Look]:
-    """The looks at what fits the word about as well as what fits it best."""
-    each = list(looks)
-    best = max(one.score for one in each)
-    return [one for one in each if one.score == best or one.score >= LIKE * best > 0]
+def _meant(looks: Iterable[Look], *, sized: bool = True) -> list[Look]:
+    """The looks at what fits the word about as well as what fits it best.
+
+    sized: whether something larger fits better, where the gain is the same.
+    """
+    each = [(one, one.score if sized else one.fit) for one in looks]
+    best = max(value for _, value in each)
+    return [one for one, value in each if value == best or value >= LIKE * best > 0]
 
 
 def _explored(

@@ -53,14 +53,17 @@ class Look:
         return mask
 
     @property
-    def score(self) -> float:
-        """How well the word fits what is seen: the mean gain of the fitting parts, times the root
-        of their area in the photo."""
+    def fit(self) -> float:
+        """How well the word fits what is seen: the mean gain of the fitting parts."""
         assert self.seen is not None
         if self.selection.points or not self.seen.worded or not self._fits.any():
             return 0.0
-        side = self.region.width * float(np.sqrt(self._fits.mean()))
-        return side * float(self.seen.gain.numpy()[self._fits].mean())
+        return float(self.seen.gain.numpy()[self._fits].mean())
+
+    @property
+    def score(self) -> float:
+        """`fit` times the root of the fitting parts' area in the photo."""
+        return self.fit * self.region.width * float(np.sqrt(self._fits.mean())) if self.fit else 0.0
 
     @property
     def middle(self) -> tuple[float, float]:

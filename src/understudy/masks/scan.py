@@ -21,14 +21,15 @@ from understudy.pictures.region import Region, around, cut, mask_box
 
 HALVINGS = 2  # of the photo's shorter side, at most: a subject of 5 % of it fills 20 % of a tile
 SHARP = 0.75  # of the model's size: tiles of fewer pixels show nothing more
-BEST = 2  # tiles of one size that are looked at in smaller ones
+BEST = 3  # spots that are looked at in smaller tiles
 LARGE = 0.1  # of a tile's area: a subject that fills more of it is seen well enough in it
+NEARLY = 0.8  # of the hottest spot's heat: less is the floor or the sky
 AS_HOT = 0.65  # of the hottest spot's heat: no less is another subject, or another part
 WIDE = 3.0  # of its tile's side: a region around a mask that is larger shows the floor or the sky
 INSIDE = 0.3  # of a cell: one that a mask covers no less is the mask's
 CELLS = 256  # of a mask's longer side, at least: its parts are told apart on every n-th pixel
 BORDER = 0.02  # of a tile's side: what comes so near to its border goes on beyond it
-APART = 0.5  # of a tile's side: two that lie nearer to each other show the same
+APART = 0.5  # of a tile's side: two spots that lie nearer to each other show the same
 
 
 @dataclass(frozen=True)
@@ -63,26 +64,27 @@ def hottest(
     size: tuple[int, int],
     shape: tuple[int, int],
     mask: Float[np.ndarray, "h w"],
-) -> Spot | None:
-    """Where a word's attention is highest; None in a photo too small to be looked at in tiles.
+) -> list[Spot]:
+    """Where a word's attention is highest, and other spots about as hot; the hottest first.
 
+    None in a photo too small to be looked at in tiles, and where the word was found well before.
     heat_in: the word's attention over the cells of a tile, comparable between tiles. size, shape:
     height and width of the photo and of the model's pictures. mask: where the word was found
-    before; the search ends with tiles in which this is large. Costs 10 to some 50 tiles.
+    before; the search ends where the hottest spot lies in it and it is large in the spot's tile.
+    Costs 10 to some 60 tiles.
     """
     kept: list[Spot] = []
-    best: Spot | None = None
+    halving = 0
     for halving in range(HALVINGS + 1):
         tiles = _tiles(size, shape, 2**halving)
         if halving > 1:
             tiles = [one for one in tiles if _within(one, kept)]
         if not tiles:
-            return best if halving > 1 else None
-        kept = _apart([_spot(one, heat_in(one)) for one in tiles])
-        best = max([kept[0], *([best] if best else [])], key=lambda one: one.heat)
-        if halving and best.share(mask) >= LARGE:
             break
-    return best
+        kept = _apart([_spot(one, heat_in(one)) for one in tiles] + kept)
+        if halving and kept[0].share(mask) >= LARGE:
+            break
+    return [one for one in kept if one.heat >= NEARLY * kept[0].heat] if halving > 1 else []
 
 
 def as_hot(
@@ -165,15 +167,11 @@ def _apart(spots: Sequence[Spot]) -> list[Spot]:
     """The hottest ones, of those that show the same the hottest."""
     found: list[Spot] = []
     for spot in sorted(spots, key=lambda one: -one.heat):
-        near = (
-            max(
-                abs(spot.tile.x - one.tile.x) / spot.tile.width,
-                abs(spot.tile.y - one.tile.y) / spot.tile.height,
-            )
-            for one in found
-        )
-        if all(far > APART for far in near):
+        if all(_is_apart(spot, one) for one in found):
             found.append(spot)
-        if len(found) == BEST:
-            break
-    return found
+    return found[:BEST]
+
+
+def _is_apart(one: Spot, other: Spot) -> bool:
+    far = max(abs(one.x - other.x), abs(one.y - other.y))
+    return far > APART * max(one.tile.width, other.tile.width)
