@@ -16,7 +16,6 @@ from PIL import Image
 from tests.studio_browser import (
     AXE,
     DESKTOP,
-    PHONE,
     TABS,
     WAIT,
     StudioProcess,
@@ -61,15 +60,6 @@ def test_every_tab_is_accessible_offline_and_without_errors(
     assert not findings
     assert not page.faults
     assert not page.abroad()
-    page.page.context.close()
-
-
-def test_tabs_fit_a_phone_and_the_address_names_them(browser: Any, studio: StudioProcess) -> None:
-    page = visit(browser, studio, viewport=PHONE)
-    for tab in TABS:
-        page.open(tab)
-        page.settled()
-        assert page.page.evaluate("document.documentElement.scrollWidth <= innerWidth"), tab
     page.page.context.close()
 
 

@@ -190,7 +190,7 @@ def test_a_picture_is_dragged_and_saved(hand: Mouse) -> None:
         hand.page.wait_for_selector(".drag canvas[data-points='1']")
         for _ in range(3):
             hand.page.keyboard.press(".")
-    hand.visit.until(lambda: int(hand.visit.canvas()["step"]) == 2, 60)
+    hand.visit.until(lambda: int(hand.visit.canvas()["step"]) == 3, 60)
     hand.press("Save to the gallery")
     hand.page.wait_for_selector("h2:has-text('Saved to the gallery')", timeout=WAIT)
     hand.visit.open("gallery")

@@ -1,0 +1,73 @@
+"""The studio on a phone: nothing is wider than the screen, whatever a text says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.studio_browser import PHONE, TABS, StudioProcess, Visit, chromium
+
+pytest.importorskip("fastapi")
+
+LENGTHEN = """() => {
+  document.querySelectorAll("details").forEach((one) => (one.open = true));
+  const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode()) {
+    const one = walk.currentNode;
+    if (one.data.trim() && !one.parentElement.closest("nav, .topbar, svg, script, .skip"))
+      one.data += "/a-long_path.of".repeat(12);
+  }
+}"""
+TOO_WIDE = """() => {
+  const body = [...document.querySelectorAll("body *")];
+  const inside = (one) => one.closest(".nav, .table-scroll, .visually-hidden, pre") === null;
+  const wide = (one) => one.getBoundingClientRect().right > innerWidth + 0.5;
+  const found = body.filter((one) => inside(one) && one.getClientRects().length && wide(one));
+  const told = found.map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 9)}`);
+  const page = document.documentElement.scrollWidth;
+  return page > innerWidth ? [`${page} pixels`, ...told] : told;
+}"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def studio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
+    server = StudioProcess(tmp_path_factory.mktemp("studio"))
+    yield server
+    server.stop()
+
+
+@pytest.mark.parametrize("width", [390, 320])
+def test_tabs_fit_a_phone_and_the_address_names_them(
+    browser: Any, studio: StudioProcess, width: int
+) -> None:
+    """Also while jobs run, and with a long path in every text."""
+    context = browser.new_context(viewport={**PHONE, "width": width})
+    page = Visit(context.new_page(), studio.address)
+    name, now = "a" * 80 + ".png", "2026-01-31T12:00:00+00:00"
+    file = {"id": "1", "name": name, "verb": "drag", "created": now, "width": 64, "height": 64}
+    job = {"id": "1", "verb": "drag", "created": now, "progress": {}, "error": "/b" * 99}
+    jobs = [{**job, "state": "failed"}, {**job, "state": "running"}]
+    pictures = {"items": [file, file], "next": None}
+    counts = {"running": 1, "queued": 11}
+    told = {"jobs": jobs, "counts": counts}
+    page.page.route("**/api/jobs?*", lambda route: route.fulfill(json=told))
+    page.page.route("**/api/gallery?*", lambda route: route.fulfill(json=pictures))
+    for tab in TABS:
+        page.open(tab)
+        page.page.wait_for_selector("text=Jobs (12)")
+        page.page.wait_for_timeout(300)  # what the tab asks for has come
+        assert not page.page.evaluate(TOO_WIDE), tab
+        page.page.evaluate(LENGTHEN)
+        assert not page.page.evaluate(TOO_WIDE), tab
+    page.page.get_by_role("button", name="Jobs (12)").click()
+    page.page.wait_for_selector(".job-row")
+    assert not page.page.evaluate(TOO_WIDE)
+    context.close()
