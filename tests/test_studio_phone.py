@@ -16,7 +16,7 @@ LENGTHEN = """() => {
   const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
   while (walk.nextNode()) {
     const one = walk.currentNode;
-    if (one.data.trim() && !one.parentElement.closest("nav, .topbar, svg, script, .skip"))
+    if (one.data.trim() && !one.parentElement.closest("nav, .topbar, svg, script, output, .skip"))
       one.data += "/a-long_path.of".repeat(12);
   }
 }"""
@@ -28,6 +28,18 @@ TOO_WIDE = """() => {
   const told = found.map((one) => `${one.tagName} ${one.className} ${one.textContent.slice(0, 9)}`);
   const page = document.documentElement.scrollWidth;
   return page > innerWidth ? [`${page} pixels`, ...told] : told;
+}"""
+
+IN_A_WORD = """(one) => {
+  const range = document.createRange();
+  const walk = document.createTreeWalker(one, NodeFilter.SHOW_TEXT);
+  while (walk.nextNode())
+    for (const word of walk.currentNode.data.matchAll(/[\\w]+/g)) {
+      range.setStart(walk.currentNode, word.index);
+      range.setEnd(walk.currentNode, word.index + word[0].length);
+      if (range.getClientRects().length > 1) return true;
+    }
+  return false;
 }"""
 
 
@@ -70,4 +82,29 @@ def test_tabs_fit_a_phone_and_the_address_names_them(
     page.page.get_by_role("button", name="Jobs (12)").click()
     page.page.wait_for_selector(".job-row")
     assert not page.page.evaluate(TOO_WIDE)
+    context.close()
+
+
+def test_first_steps_come_before_the_form_and_nothing_is_cut(
+    browser: Any, studio: StudioProcess
+) -> None:
+    context = browser.new_context(viewport=PHONE)
+    page = Visit(context.new_page(), studio.address)
+    first = {
+        "learn": "Try a ready subject in a swap",
+        "swap": "Swap toby into this photo",
+        "edit": "Start from an example photo",
+        "generate": 'Draw "a photo of a duck on the beach"',
+    }
+    for tab, name in first.items():
+        page.open(tab)
+        button = page.page.get_by_role("button", name=name)
+        button.wait_for()
+        assert button.bounding_box()["y"] < PHONE["height"], tab
+        words = [one for one in page.page.locator("button, th, output").all() if one.is_visible()]
+        cut = [one.inner_text() for one in words if one.evaluate(IN_A_WORD)]
+        assert not cut, "words of ours are not broken"
+        table = page.page.locator(".tab:visible .table-scroll")
+        for one in table.all():
+            assert one.evaluate("one => one.scrollWidth <= one.clientWidth"), "nothing is cut off"
     context.close()

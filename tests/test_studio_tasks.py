@@ -130,6 +130,8 @@ def test_a_subject_is_learnt(hand: Mouse) -> None:
     hand.choose("Sample previews", "0")
     hand.press("Learn")
     hand.page.wait_for_selector(f"h2:has-text('{name_of(hand)} is learnt')", timeout=WAIT)
+    table = hand.page.get_by_label("Learnt subjects", exact=True)
+    table.get_by_text(name_of(hand), exact=True).wait_for()  # without another visit of the tab
 
 
 def test_it_is_swapped_into_a_photo(hand: Mouse) -> None:
@@ -137,6 +139,8 @@ def test_it_is_swapped_into_a_photo(hand: Mouse) -> None:
     hand.press("Examples")
     hand.press("a photo of a duck standing on a wooden floor")
     hand.page.wait_for_selector(".picked .name")
+    words = hand.page.locator(".chips button").all_inner_texts()
+    assert words == ["photo", "duck", "standing", "wooden", "floor"]
     assert hand.page.locator(".chips [aria-pressed=true]").inner_text() == "duck"
     hand.choose("Replace it with", name_of(hand))
     hand.unfold("More settings")

@@ -16,7 +16,6 @@ export function selectField(state) {
     const field = textField("Area that may change", {
       value: state.get("select") ?? "",
       name: "select",
-      placeholder: "cat",
       help: HELP,
       onInput: (text) => state.set("select", text),
       extra: button("Pick in the photo", pick, { class: "quiet" }),

@@ -133,7 +133,7 @@ export function detail(file, ctx, load) {
             h(
               "div",
               { class: "row" },
-              downloadLink(file, "Download"),
+              downloadLink(file, "Download", ""),
               fillForm,
               button("Run again", rerun),
               button(

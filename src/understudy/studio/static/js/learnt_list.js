@@ -24,7 +24,7 @@ export function library(ctx, element) {
             { class: "table-scroll" },
             h(
               "table",
-              {},
+              { class: "subjects" },
               h(
                 "thead",
                 {},

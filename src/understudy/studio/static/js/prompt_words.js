@@ -2,9 +2,12 @@
 
 import { button, h } from "./dom.js";
 
-// The words of a prompt as buttons; the pressed one is `chosen`.
+const LINKS = new Set("a an the of on in at with and or by from to into over under near".split(" "));
+
+// The words of a prompt as buttons, without articles and prepositions; the pressed one is `chosen`.
 export function wordButtons(prompt, chosen, onChoose, label) {
-  const words = [...new Set(prompt.split(/[^\p{L}\p{N}'-]+/u).filter(Boolean))];
+  const all = new Set(prompt.split(/[^\p{L}\p{N}'-]+/u).filter(Boolean));
+  const words = [...all].filter((word) => word === chosen || !LINKS.has(word.toLowerCase()));
   return h(
     "div",
     { class: "chips", role: "group", "aria-label": label },

@@ -13,11 +13,11 @@ export function pictures(job) {
   return filesOf(job).filter(isPicture);
 }
 
-export function downloadLink(file, label = "Download") {
+export function downloadLink(file, label = "Download", size = "small") {
   return h(
     "a",
     {
-      class: "button small",
+      class: `button ${size}`,
       href: `${file.url}${file.url.includes("?") ? "&" : "?"}download=1`,
       download: file.name ?? "",
     },

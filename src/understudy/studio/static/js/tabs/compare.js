@@ -17,9 +17,9 @@ export const lead =
   "Run several methods on the same photo, or take results from the gallery, and judge them without knowing which is which.";
 const WAYS = {
   swap: [
-    ["Photoswap, our preset", { preset: "best" }],
+    ["Photoswap, best values", { preset: "best" }],
     ["Photoswap, the paper's values", { preset: "paper" }],
-    ["Photoswap, the authors' notebook", { preset: "official" }],
+    ["Photoswap, the authors' code", { preset: "official" }],
   ],
   edit: [
     ["Prompt-to-prompt", { method: "p2p" }],
@@ -135,7 +135,7 @@ export function create(ctx) {
         ? [
             textField("Word to replace", {
               value: state.get("word"),
-              placeholder: "cat",
+              placeholder: "dog",
               onInput: (text) => state.set("word", text),
             }),
             place,

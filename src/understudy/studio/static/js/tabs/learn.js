@@ -104,18 +104,24 @@ export function create(ctx) {
       form,
       refreshJobs: ctx.refreshJobs,
       build: () => job(state),
-      render: (done) => finished(done, ctx),
+      render: (done) => finished(done, ctx, element),
       watch: live(),
       empty: h(
         "div",
         { class: "empty stack tight" },
-        h("h2", {}, "Nothing learnt in this form yet"),
-        h("p", {}, "Add photos, give the subject a name, and press Learn."),
+        h("h2", {}, "Nothing learnt here yet"),
+        h(
+          "p",
+          {},
+          "Add photos, give the subject a name, and press Learn. To see a result first, swap the subject that comes with the studio into a photo.",
+        ),
         h(
           "div",
           { class: "row center" },
+          button("Try a ready subject in a swap", () => ctx.go("swap", { tryIt: true }), {
+            class: "primary",
+          }),
           button("Start from an example subject", examples),
-          button("Try a ready subject in a swap", () => ctx.go("swap", { tryIt: true })),
         ),
       ),
     });
@@ -209,7 +215,8 @@ function live() {
   };
 }
 
-async function finished(done, ctx) {
+async function finished(done, ctx, element) {
   forget("/api/concepts");
+  element.refresh?.(); // the table below the form
   return Promise.all(done.map((job) => learnt(job.wish.inputs.name, ctx)));
 }
