@@ -27,6 +27,8 @@ def demo(
 ) -> Events[Result]:
     """Learn a toy, swap it into a scene, score it; write the pictures into the folder `out`."""
     check_folder_writable(out)
+    files = [out / f"{name}.png" for name in ("sheet", "swapped", "source", "right")]
+    work.writes(*files)
     started = time.perf_counter()
     scorer = examiner.load_scorer()
     case = stages.case(settings.seed, settings.photos)
@@ -38,7 +40,6 @@ def demo(
     seconds = time.perf_counter() - started
 
     # What was made, each picture with its recipe.
-    files = [out / f"{name}.png" for name in ("sheet", "swapped", "source", "right")]
     shown = (stages.sheet(made, scores), made.swapped)
     for number, (file, picture) in enumerate(zip(files, shown, strict=False)):
         whole = replace(recipe, output=number)

@@ -6,7 +6,7 @@
      │  ├ PictureError              a file that is no usable picture, or is missing   exit 2
      │  └ PromptError               a word the prompt lacks, a prompt that is too long exit 2
      ├ ModelError                   missing or mismatched parts                       exit 1
-     │  └ NoSuchModel (InputError)  a name, folder or file that is not there          exit 2
+     │  └ NoSuchModel (InputError)  a name, folder or file that holds no model        exit 2
      ├ ConceptError                 concept made for another model, missing files     exit 1
      │  └ NoSuchConcept (InputError) a name or folder that is not there               exit 2
      ├ OutputError                  read-only, disk full, exists already              exit 1
@@ -94,7 +94,7 @@ class ModelError(UnderstudyError):
 
 
 class NoSuchModel(ModelError, InputError):
-    """A model that was named and is not there."""
+    """A model that was named and is not there, or a file or folder that holds none."""
 
 
 class ConceptError(UnderstudyError):

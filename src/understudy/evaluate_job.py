@@ -197,8 +197,8 @@ def _scorers(work: Work, settings: ScorerSettings, device: torch.device | str) -
         work.note(f"DIV is left out: {error}")
         far = None
     try:
-        clip = ClipFeatures(load_clip(settings.clip, device=device))
-        dino = DinoFeatures(load_dino(settings.dino, device=device))
+        clip = ClipFeatures(load_clip(settings.clip_model, device=device))
+        dino = DinoFeatures(load_dino(settings.dino_model, device=device))
     except ModelError as error:
         raise ModelError(f"--scorer papers: {error} --scorer toys needs no download.") from error
     return FeatureScorers({"DINO": dino, "CLIP-I": clip}, clip, "CLIP-T", far)

@@ -95,6 +95,7 @@ def export(
     Textual Inversion. folder: a whole diffusers model.
     """
     (check_folder_writable if to in ("folder", "peft") else check_writable)(out)
+    show.replaced(out)
     folder = concept_folder(name)
     from torch import float16, float32
 

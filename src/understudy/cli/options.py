@@ -109,14 +109,29 @@ SHOW_PLAN = inspect.Parameter(
 )
 
 
+FORMER = {"--clip": "--clip-model", "--dino": "--dino-model"}  # of `evaluate`; not in --help
+
+
 class Command(TyperCommand):
-    """A command that needs no arguments where only its settings are to be shown."""
+    """A command that needs no arguments where only its settings are to be shown.
+
+    Former names of options are read, where the name has no other meaning.
+    """
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        known = {name for parameter in self.params for name in parameter.opts}
+        args = [_present(word, known) for word in args]
         if SHOW in args or PLAN in args:
             for parameter in self.params:
                 parameter.required = False
         return super().parse_args(ctx, args)
+
+
+def _present(word: str, known: set[str]) -> str:
+    """A former name of an option, "--clip" or "--clip=PATH", as the present one."""
+    name, equals, value = word.partition("=")
+    present = FORMER.get(name, name)
+    return f"{present}{equals}{value}" if present in known and name not in known else word
 
 
 def show_settings(settings: Iterable[Settings], json: bool) -> None:

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from operator import attrgetter
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from understudy.cli import signals
@@ -183,6 +184,12 @@ def note(*lines: str) -> None:
     """Things worth knowing, on stderr."""
     for line in lines:
         print(printable(f"note: {line}"), file=sys.stderr)
+
+
+def replaced(file: Path) -> None:
+    """Say so where a file is there already that will be written."""
+    if file.is_file():
+        note(f"{file} exists and will be replaced")
 
 
 def result(numbers: dict[str, Any], as_json: bool, *lines: str) -> None:

@@ -40,6 +40,7 @@ def render(
     The caption and the scene are stored in the metadata of the picture.
     """
     results.check_place(out)
+    show.replaced(out)
     from understudy.toybox import caption, sample_scene
 
     scene = sample_scene(seed)

@@ -160,7 +160,8 @@ def _read_apart(file: Path, scratch: Path) -> None:
         return
     if done.returncode == REFUSED and len(done.stdout) < MAX_ANSWER:
         answer = parse_json(done.stdout, str(file), error=ModelError)
-        raise _refusal(file, str(answer["refused"]))
+        refusal = _refusal(file, str(answer["refused"]))
+        raise NoSuchModel(str(refusal)) if answer.get("foreign") else refusal
     if done.returncode < 0:  # ended by a signal: a limit, or the system
         raise _refusal(file, "reading it takes more time or memory than its size explains")
     raise _refusal(file, f"the process that reads it ended with code {done.returncode}")

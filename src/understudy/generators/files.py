@@ -26,6 +26,7 @@ from understudy.untrusted.torch_files import (
 )
 from understudy.untrusted.unpickling import (
     Call,
+    Foreign,
     Standin,
     Unsafe,
     kind,
@@ -129,7 +130,7 @@ def find_generator(path: Path) -> Found:
         try:
             data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         except ValueError:
-            raise Unsafe("it is empty") from None
+            raise Foreign("it is empty") from None
         with data:
             return _found(*_contents(file, data))
 
@@ -141,13 +142,13 @@ def _contents(file: BinaryIO, data: mmap.mmap) -> tuple[object, str]:
         return read_zip(file, NAMES), "torch.save"
     for start, what in HEADS.items():
         if head.startswith(start):
-            raise Unsafe(f"it is {what}; expected a generator's .pkl or .pt")
+            raise Foreign(f"it is {what}; expected a generator's .pkl or .pt")
     if data[257:262] == b"ustar":
         raise Unsafe("it is a tar archive, as PyTorch wrote before 2017; save it again")
     if head[8:9] == b"{":
         raise Unsafe("it is a safetensors file, which needs no conversion")
     if head[:1] != b"\x80":
-        raise Unsafe("it is neither a pickle nor a PyTorch archive")
+        raise Foreign("it is neither a pickle nor a PyTorch archive")
     contents = unpickle(data, NAMES)
     if contents == MAGIC and type(contents) is int:
         data.seek(0)

@@ -19,7 +19,7 @@ from understudy.generators.files import Found, find_generator
 from understudy.generators.stylegan2.layout import stylegan2_config
 from understudy.generators.stylegan2.names import FILTERS, check_filters
 from understudy.generators.stylegan3.layout import is_stylegan3, stylegan3_config
-from understudy.untrusted.unpickling import Unsafe
+from understudy.untrusted.unpickling import Foreign, Unsafe
 
 REFUSED = 3
 WEIGHTS, FOUND = "weights.safetensors", "found.json"
@@ -76,10 +76,11 @@ def describe(found: Found) -> dict[str, object]:
 def main(file: str, folder: str) -> int:
     """Read within the limits; every way to fail is one line."""
     limit(Path(file).stat().st_size)
+    foreign = False
     try:
         read(Path(file), Path(folder))
     except Unsafe as error:
-        reason = str(error)
+        reason, foreign = str(error), isinstance(error, Foreign)
     except MemoryError:
         reason = "reading it takes more memory than its size explains"
     except RecursionError:
@@ -90,7 +91,7 @@ def main(file: str, folder: str) -> int:
         reason = f"it is damaged in an unexpected way ({type(error).__name__})"
     else:
         return 0
-    print(json.dumps({"refused": reason}))
+    print(json.dumps({"refused": reason, "foreign": foreign}))
     return REFUSED
 
 

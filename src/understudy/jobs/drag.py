@@ -37,7 +37,7 @@ def drag(
 ) -> Events[Result]:
     """Drag points of the picture of a seed, of a projected photo, or of a saved session."""
     out, save, film = given.out, given.save, given.film
-    _check_places(out, save, film, others := _seeds(given.also))
+    _check_places(work, given, others := _seeds(given.also))
     _check_tracker(given.tracker, given.tracker_weights)
     if given.other_latent or given.other_points:
         return (yield from _several(work, settings, provenance, given))
@@ -151,15 +151,17 @@ def _check_tracker(tracker: str, weights: Path | None) -> None:
         raise InputError(f"There is no file {weights}. --tracker-weights must be a local file.")
 
 
-def _check_places(out: Path, save: Path | None, film: Path | None, others: list[int]) -> None:
+def _check_places(work: Work, given: DragInputs, others: list[int]) -> None:
     """Raise before minutes of work what would be raised after them."""
+    out, save, film = given.out, given.save, given.film
     if film is not None:
         check_film_name(film)
     for path in (out, *(_beside(out, other) for other in others)):
-        check_place(path)
+        check_place(path, work)
     for path in (save, film):
         if path is not None:
             check_writable(path)
+            work.writes(path)
 
 
 def _seeds(text: str) -> list[int]:

@@ -21,7 +21,7 @@ from understudy.jobs.results import write_edited, write_generated
 from understudy.jobs.work import Work
 from understudy.pictures.photo import Pixels, read_photo
 from understudy.pictures.recipe import Recipe
-from understudy.pictures.tensors import read_mask, to_tensor
+from understudy.pictures.tensors import mask_doubts, read_mask, to_tensor
 from understudy.project.align import Square
 from understudy.project.latent import Latent
 from understudy.project.put_back import put_back
@@ -132,7 +132,7 @@ class Begin:
             ws = model.latents(model.draw_z(self.given.seed or 0), truncation=settings.truncation)
         if begun is not None:
             return model, begun.with_pairs(pairs) if pairs else begun
-        mask = _mask(self.given.mask)
+        mask = _mask(work, self.given.mask)
         return model, DragSession.begin(model, ws, pairs, mask=mask, settings=settings)
 
 
@@ -159,11 +159,12 @@ def _followed(
         raise
 
 
-def _mask(path: Path | None) -> Tensor | None:
+def _mask(work: Work, path: Path | None) -> Tensor | None:
     """A mask as it was drawn, at its own size, "1 1 h w"."""
     if path is None:
         return None
     size = read_photo(path).size
+    work.note(*mask_doubts(path))
     return read_mask(path, size, size)
 
 

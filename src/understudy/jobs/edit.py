@@ -60,7 +60,7 @@ def edit(
 ) -> Events[Result]:
     """Edit a photo by its words; one picture for each target prompt."""
     to, seed = given.to, given.seed
-    outs = files(given.out, len(to))
+    outs = files(given.out, len(to), work)
     words = said_of_words(given.reweight, given.window, given.preserve)
     targets = tuple(Target(target, blended_words(given.blend)) for target in to)
     work.photo(given.photo)
@@ -211,12 +211,12 @@ def _references(work: Work, model: DiffusionModel, files: Sequence[Path]) -> lis
     return found
 
 
-def files(out: Path, count: int) -> list[Path]:
+def files(out: Path, count: int, work: Work) -> list[Path]:
     """The file of each target, writable: --out itself, or numbered where there are several."""
     outs = [out.with_name(f"{out.stem}-{n}{out.suffix}") for n in range(1, count + 1)]
     outs = outs if count > 1 else [out]
     for file in outs:
-        check_place(file)
+        check_place(file, work)
     return outs
 
 

@@ -39,10 +39,12 @@ def generate(
 ) -> Events[Result]:
     """Make pictures of consecutive seeds from a prompt."""
     prompt, out, count, seed, init = given.prompt, given.out, given.count, given.seed, given.init
-    files = _names(out, count, seed)
+    files = _names(work, out, count, seed)
     asked = with_articles(prompt)
     concepts = with_strengths(work.concepts(given.concept), [asked])
     text = spelled(asked, *concepts)
+    if not text.strip():
+        work.note("the prompt is empty, so the pictures show anything that the model may draw")
     check_plain("--negative", settings.negative)
     check_concepts(work, [asked], concepts)
     _check_unused(settings, count, init)
@@ -123,7 +125,7 @@ def _check_unused(settings: GenerateSettings, count: int, init: Path | None) -> 
         raise InputError("--variations needs a --count above 1: it changes the further pictures.")
 
 
-def _names(out: Path, count: int, seed: int) -> dict[int, Path]:
+def _names(work: Work, out: Path, count: int, seed: int) -> dict[int, Path]:
     """The file of each seed, checked to be writable before minutes of work."""
     if count < 1:
         raise InputError(f"--count must be at least 1. Got {count}.")
@@ -132,7 +134,9 @@ def _names(out: Path, count: int, seed: int) -> dict[int, Path]:
     if out.suffix.lower() in SUFFIXES:
         if count > 1:
             raise InputError(f"--out {out} is one file for {count} pictures. Give a folder.")
-        check_place(out)
+        check_place(out, work)
         return {seed: out}
     check_folder_writable(out)
-    return {one: out / f"seed-{one:04d}.png" for one in range(seed, seed + count)}
+    files = {one: out / f"seed-{one:04d}.png" for one in range(seed, seed + count)}
+    work.writes(*files.values())
+    return files

@@ -34,6 +34,7 @@ def invert(
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     check_writable(file)
+    work.writes(file)
     check_plain("--prompt", given.prompt)
     check_plain("--negative", settings.negative)
     if settings.negative and settings.method != "null-text":

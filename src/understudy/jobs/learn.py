@@ -14,9 +14,10 @@ from understudy.files.atomic import check_folder_writable
 from understudy.files.cache import Cache
 from understudy.files.origins import Origin
 from understudy.jobs.events import Events, Result, watched
+from understudy.jobs.outputs import check_not_read
 from understudy.jobs.photos import looker, nouns, preflight
 from understudy.jobs.training_photos import LearnWish, subject_of, with_class_images
-from understudy.jobs.work import STORE, Work
+from understudy.jobs.work import MANIFEST, STORE, Work, concept_folder
 from understudy.learn import LearnStep, learn_steps
 from understudy.learn.preview import PreviewScorer
 from understudy.learn.preview_scorer import CLIP_SCALE, FeaturePreviewScorer
@@ -49,6 +50,9 @@ def learn(
     if run.dtype in QUANTISED:
         raise InputError(f"--dtype {run.dtype} cannot be learnt with. Use --dtype bfloat16.")
     check_folder_writable(folder)
+    check_not_read(folder, [concept_folder(name) for name in given.after])
+    if not given.resume:
+        work.writes(folder / MANIFEST)
     leads = int(os.environ.get("RANK", "0")) == 0  # of several processes one reports and writes
     others = [_further(words) for words in given.also]
     for one in (photos, *(other.photos for other in others)):

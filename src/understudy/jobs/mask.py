@@ -33,9 +33,9 @@ def mask(
     view: Path | None = None,
 ) -> Events[Result]:
     """Write the mask of a selection, and with `view` the photo with all else dimmed."""
-    check_place(out)
+    check_place(out, work)
     if view is not None:
-        check_place(view)
+        check_place(view, work)
     if not select:
         raise InputError("--select must name a word, a point X,Y or a box X,Y,W,H.")
     selected = Selected(None, select, sam).checked(photo)

@@ -41,8 +41,9 @@ def project(
     if file.suffix != ".safetensors":
         raise InputError(f"--out must end in .safetensors. Got {file.name!r}.")
     if picture is not None:
-        check_place(picture)
+        check_place(picture, work)
     check_writable(file)
+    work.writes(file)
     opened = work.photo(photo)
     model = stylegan2(work.generator(given.generator, given.device))
     if given.landmarks is not None:

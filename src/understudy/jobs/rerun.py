@@ -45,7 +45,7 @@ def rerun(
     inputs: folders to look for the inputs and the model in, besides the working folder and the
     picture's own.
     """
-    check_place(out)
+    check_place(out, work)
     recipe = read_recipe(picture)
     if not recipe.job:
         raise PictureError(

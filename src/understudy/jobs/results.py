@@ -92,11 +92,16 @@ def bare_model(name: str) -> str:
         return name
 
 
-def check_place(path: Path) -> None:
-    """Raise InputError for a name that is no .png, .jpg or .webp, OutputError for a bad place."""
+def check_place(path: Path, work: Work | None = None) -> None:
+    """Raise InputError for a name that is no .png, .jpg or .webp, OutputError for a bad place.
+
+    work: the job that will write it; see `Work.writes`.
+    """
     from understudy.pictures.encode import check_result_name
 
     check_writable(check_result_name(path))
+    if work is not None:
+        work.writes(path)
 
 
 def write_generated(

@@ -47,7 +47,7 @@ def checked_swap(work: Work, given: SwapInputs | ExplainInputs) -> tuple[SwapSub
 
     Returns the subjects, and where the photo may change. Raises what the checks raise.
     """
-    check_place(given.out)
+    check_place(given.out, work)
     selected = check_source(given)
     check_swaps(work, given.swap, given.prompt)
     if given.photo is not None:

@@ -26,7 +26,7 @@ from understudy.pictures.folders import Folder, list_folder, read_caption
 from understudy.pictures.likeness import copies_of, mark
 from understudy.pictures.photo import Pixels, fit, read_photo
 from understudy.pictures.shapes import bucket_of, step_of
-from understudy.pictures.tensors import read_mask, to_mask, to_tensor
+from understudy.pictures.tensors import mask_doubts, read_mask, to_mask, to_tensor
 from understudy.settings import LearnSettings
 
 Box = tuple[int, int, int, int]  # x, y, width, height
@@ -103,6 +103,7 @@ def subject_of(
         pixels = opened.pixels
         marks.append(mark(pixels))
         drawn = _drawn(masks.get(file), opened.size) if masks else None
+        work.note(*mask_doubts(masks[file]) if file in masks else ())
         box = crop_of(model, pixels, word, drawn if file in masks else None) if word else None
         if box is not None:
             x, y, width, height = box

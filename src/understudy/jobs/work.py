@@ -5,6 +5,7 @@ Every file that a verb reads is opened here, so that its hash is in the recipe o
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Generator, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,7 @@ from understudy.files.builtin import BUILT_IN_CONCEPTS, builtin_concept
 from understudy.files.origins import Origin
 from understudy.jobs.events import Note
 from understudy.jobs.execution import running, suited
+from understudy.jobs.outputs import check_not_read, files_read
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
@@ -43,7 +45,7 @@ class Work:
     def __init__(self, job: Job, pool: Pool, paths: Collection[str] = ()) -> None:
         self.job, self.pool, self.paths = job, pool, paths
         self.notes: list[str] = []
-        self._noted = set[str]()
+        self._noted, self._written = set[str](), set[str]()
         self.ingredients: list[Ingredient] = []
         self._photos: dict[Path, Photo] = {}
         self.until_done = ExitStack()  # closed by the runner: uses of the cache
@@ -58,6 +60,25 @@ class Work:
         """The notes that were not reported yet, as events."""
         lines, self.notes = self.notes, []
         yield from map(Note, lines)
+
+    def writes(self, *files: Path) -> None:
+        """Files that will be written at the end: a note says which are replaced.
+
+        Raises InputError for an input of this job, and for a file that is named twice.
+        """
+        read = list(files_read(self.job.verb, self.job.inputs, self.paths))
+        for file in files:
+            check_not_read(file, read)
+            place = os.path.abspath(file)
+            if place in self._written:
+                raise InputError(f"{file} is named for two results. Give each its own file.")
+            self._written.add(place)
+        there = [file for file in files if file.is_file()]
+        if len(there) == 1:
+            self.note(f"{there[0]} exists and will be replaced")
+        elif there:
+            first, last = there[0], there[-1].name
+            self.note(f"{len(there)} files exist and will be replaced: {first} to {last}")
 
     @property
     def origins(self) -> tuple[Origin, ...]:
@@ -105,9 +126,10 @@ class Work:
 
     def mask(self, path: Path, photo: Photo, size: tuple[int, int]) -> Tensor:
         """A mask "1 1 h w" drawn on a photo, fitted as the photo is."""
-        from understudy.pictures.tensors import read_mask
+        from understudy.pictures.tensors import mask_doubts, read_mask
 
         drawn = read_mask(path, photo.size, size)
+        self.note(*mask_doubts(path))
         self.used("mask", path)
         return drawn
 

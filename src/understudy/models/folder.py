@@ -6,7 +6,7 @@ import math
 from pathlib import Path
 from typing import Any, cast
 
-from understudy.errors import ModelError
+from understudy.errors import ModelError, NoSuchModel
 from understudy.files import reading
 from understudy.models.family import FAMILIES, SD, SDXL, Family, family_named, tokenizer_of
 from understudy.models.network_configs import network_config
@@ -34,7 +34,7 @@ def family_in(folder: Path) -> Family:
     """The family of a model folder, complete or not. Raises ModelError where it is unknown."""
     index = folder / "model_index.json"
     if not index.is_file():
-        raise ModelError(
+        raise NoSuchModel(
             f"{folder} has no model_index.json, so it is not a diffusers model folder. Give such a "
             "folder, or a single .safetensors or .ckpt checkpoint."
         )

@@ -103,6 +103,20 @@ def read_mask(
     return torch.from_numpy(grey)[None, None]
 
 
+def mask_doubts(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    """A note on a mask file that looks like a photo: colours, or grey in most of it."""
+    pixels = photo.read_photo(path).pixels
+    high, low = pixels.max(axis=2), pixels.min(axis=2)
+    coloured = float((high - low > 24).mean()) > 0.05
+    if not coloured and float(((low > 25) & (high < 230)).mean()) < 0.5:
+        return ()
+    seen = "has colours" if coloured else "is mostly grey"
+    return (
+        f"{Path(path).name} {seen} and may be a photo, not a mask: of a mask, white may change, "
+        "black stays, greys change in part",
+    )
+
+
 def grown(mask: Float[Tensor, "k 1 h w"], by: int = 1) -> Float[Tensor, "k 1 h w"]:
     """The mask with a rim of `by` pixels or cells."""
     return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)

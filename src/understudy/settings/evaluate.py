@@ -33,8 +33,8 @@ class ScorerSettings(Settings):
         "what measures similarity: papers: CLIP and DINO; toys: the built-in network",
         choices=("papers", "toys"),
     )
-    clip: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")
-    dino: str = knob("facebook/dino-vits16", "folder or hub id of DINO")
+    clip_model: str = knob("openai/clip-vit-base-patch32", "folder or hub id of CLIP")
+    dino_model: str = knob("facebook/dino-vits16", "folder or hub id of DINO")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -11,9 +11,11 @@ from typing import TypeVar
 V = TypeVar("V")
 
 SETTINGS: Mapping[str, Mapping[str, str]] = {  # group -> former name -> name
+    "dreambooth": {"clip": "clip_model", "dino": "dino_model"},
     "edit": {"keep_threshold": "preserve_threshold"},
     "learn": {"keep": "keep_checkpoints"},
     "swap": {"keep": "features"},
+    "swapbench": {"clip": "clip_model", "dino": "dino_model"},
 }
 INPUTS: Mapping[str, Mapping[str, str]] = {  # verb -> former name -> name
     "edit": {"keep": "preserve"},

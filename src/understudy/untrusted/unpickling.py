@@ -38,6 +38,10 @@ class Unsafe(ModelError):
         super().__init__("".join(c if c.isprintable() else "?" for c in message)[:MAX_MESSAGE])
 
 
+class Foreign(Unsafe):
+    """A file of a kind that holds no generator at all, like a picture."""
+
+
 @dataclass(frozen=True)
 class Global:
     """A name in a pickle ("torch FloatStorage"): a word, not the thing it names."""
