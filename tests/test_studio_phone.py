@@ -75,7 +75,7 @@ def test_tabs_fit_a_phone_and_the_address_names_them(
     for tab in TABS:
         page.open(tab)
         page.page.wait_for_selector("text=Jobs (12)")
-        page.page.wait_for_timeout(300)  # what the tab asks for has come
+        page.settled()
         assert not page.page.evaluate(TOO_WIDE), tab
         page.page.evaluate(LENGTHEN)
         assert not page.page.evaluate(TOO_WIDE), tab
