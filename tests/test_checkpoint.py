@@ -64,6 +64,10 @@ def checkpoints(run: Path) -> list[str]:
     return sorted(path.name for path in (run / "checkpoints").iterdir())
 
 
+def states(run: Path) -> list[str]:
+    return sorted(path.parent.name for path in run.glob("checkpoints/*/state.safetensors"))
+
+
 @pytest.mark.parametrize(
     "knobs",
     [
@@ -99,8 +103,11 @@ def test_a_resumed_run_ends_bit_for_bit_as_an_unbroken_one(
 
 def test_every_checkpoint_is_a_concept(tmp_path: Path) -> None:
     model = tiny_model()
-    whole = finished(model, tmp_path, keep_checkpoints=9)
-    assert len(checkpoints(tmp_path)) == 3
+    stopped_after(model, tmp_path, 5, keep_checkpoints=9)
+    assert states(tmp_path) == ["step-000004", "step-000005"], "one in case of damage"
+    whole = finished(model, tmp_path, keep_checkpoints=9, resume=True)
+    assert len(checkpoints(tmp_path)) == 4
+    assert states(tmp_path) == ["step-000006"], "moments are large: only what may go on has them"
     for folder in (tmp_path / "checkpoints").iterdir():
         concept = Concept.load(folder)
         assert concept.phrase == "sks cat"

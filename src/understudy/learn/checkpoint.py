@@ -2,7 +2,8 @@
 
     run/concept.json, weights-*.safetensors     the finished concept
     run/checkpoints/step-000100/                a concept of its own, usable as it is, and beside it
-        state.safetensors, state.json           all that the next step depends on
+        state.safetensors, state.json           all that the next step depends on; the tensors of
+                                                the last two, and of the last one when it is done
 
 A checkpoint is staged under a hidden name, its manifest written last, and renamed; older ones are
 removed only afterwards. This module does not know what is learnt.
@@ -15,7 +16,7 @@ import os
 import platform
 import time
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,6 +114,12 @@ class RunFolder:
         for old in self._folders()[: -self.keep]:
             if old != self.folder_of(protect):
                 remove_folder(old)
+        # With moments, a state is many times as large as what was learnt. Earlier ones stay usable
+        # as concepts; nothing goes on from them. Until the end, one is kept in case of damage.
+        finished = step == self.facts.get("settings", {}).get("steps")
+        for old in self._folders()[: -1 if finished else -2]:
+            with suppress(OSError):  # room that stays in use ends no run
+                (old / TENSORS).unlink(missing_ok=True)
         return folder
 
     def latest(self) -> Checkpoint | None:
