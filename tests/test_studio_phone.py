@@ -66,7 +66,9 @@ def test_tabs_fit_a_phone_and_the_address_names_them(
     name, now = "a" * 80 + ".png", "2026-01-31T12:00:00+00:00"
     file = {"id": "1", "name": name, "verb": "drag", "created": now, "width": 64, "height": 64}
     job = {"id": "1", "verb": "drag", "created": now, "progress": {}, "error": "/b" * 99}
+    wish = {"inputs": {"to": ["a red cat"]}}
     jobs = [{**job, "state": "failed"}, {**job, "state": "running"}]
+    jobs += [{**job, "verb": "edit", "state": "done", "wish": wish}]
     pictures = {"items": [file, file], "next": None}
     counts = {"running": 1, "queued": 11}
     told = {"jobs": jobs, "counts": counts}
@@ -80,8 +82,11 @@ def test_tabs_fit_a_phone_and_the_address_names_them(
         page.page.evaluate(LENGTHEN)
         assert not page.page.evaluate(TOO_WIDE), tab
     page.page.get_by_role("button", name="Jobs (12)").click()
-    page.page.wait_for_selector(".job-row")
+    page.page.wait_for_selector(".job-row:has-text('a red cat')")
     assert not page.page.evaluate(TOO_WIDE)
+    page.page.locator(".job-row").get_by_role("button", name="Gallery").click()
+    page.page.wait_for_selector("#title-gallery:visible")
+    assert page.page.locator(".job-row").first.is_hidden()
     context.close()
 
 

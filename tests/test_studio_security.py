@@ -101,6 +101,14 @@ def test_a_login_gives_a_cookie_and_wrong_ones_have_to_wait(tmp_path: Path) -> N
         assert client.get("/api/version", headers=bearer).status_code == 429
 
 
+def test_the_models_folder_is_told_to_this_machine_alone(tmp_path: Path) -> None:
+    with opened(tmp_path) as client:
+        assert client.get("/api/models").json()["folder"] == str(tmp_path / "data" / "models")
+    with opened(tmp_path, host="0.0.0.0", token=TOKEN) as client:
+        found = client.get("/api/models", headers={"authorization": f"Bearer {TOKEN}"})
+        assert found.json()["folder"] == "" and str(tmp_path) not in found.text
+
+
 def test_the_address_that_is_printed_opens_on_this_machine(tmp_path: Path) -> None:
     for host, shown in (("0.0.0.0", "127.0.0.1"), ("::", "[::1]"), ("192.0.2.7", "192.0.2.7")):
         config = Config(data=tmp_path, host=host, token=TOKEN)

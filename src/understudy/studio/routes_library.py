@@ -62,11 +62,15 @@ def delete_concept(request: Request, name: str) -> None:
 
 @router.get("/models", tags=["models"])
 def list_models(request: Request) -> dict[str, Any]:
-    """Models and generators, checkpoint files that can be converted, and the disk used."""
+    """Models and generators, checkpoint files that can be converted, and the disk used.
+
+    folder: where models go, "" for pages of other machines, which learn nothing of this disk.
+    """
     found = studio(request)
+    folder = str(found.models.folders[0]) if found.config.local else ""
     files = [{"id": f.name, "bytes": f.stat().st_size} for f in found.models.files()]
     known = [one.to_dict() for one in found.models.all()]
-    return {"models": known, "files": files, "used": found.files.used()}
+    return {"models": known, "files": files, "used": found.files.used(), "folder": folder}
 
 
 class Asked(BaseModel):

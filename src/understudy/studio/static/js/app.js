@@ -134,7 +134,7 @@ function frame() {
       class: "quiet",
     }),
   ]);
-  refreshJobs = jobsPanel(document.getElementById("jobs"), jobs);
+  refreshJobs = jobsPanel(document.getElementById("jobs"), jobs, go);
 }
 
 // Pictures dropped or pasted anywhere go to the open tab; a PNG of ours offers its recipe.

@@ -6,7 +6,8 @@ import { pretty } from "./forms.js";
 import { ENDED } from "./job_events.js";
 import { cancel } from "./jobs.js";
 
-export function jobsPanel(element, badge) {
+// go(tab): opens a tab, to show what a job has made.
+export function jobsPanel(element, badge, go) {
   let timer = 0;
   const list = h("div", { class: "stack tight" });
   const close = () => {
@@ -26,6 +27,10 @@ export function jobsPanel(element, badge) {
   element.addEventListener("keydown", (event) => {
     if (event.key === "Escape") close();
   });
+  const show = (tab) => {
+    close();
+    go(tab);
+  };
   const refresh = async () => {
     clearTimeout(timer);
     try {
@@ -36,7 +41,7 @@ export function jobsPanel(element, badge) {
         replace(
           list,
           jobs.length
-            ? jobs.map((job) => row(job, refresh))
+            ? jobs.map((job) => row(job, refresh, show))
             : h("p", { class: "muted" }, "No jobs yet."),
         );
       timer = setTimeout(refresh, busy || !element.hidden ? 2000 : 10000);
@@ -56,7 +61,12 @@ export function jobsPanel(element, badge) {
   return refresh;
 }
 
-function row(job, refresh) {
+// What a job is about, in the words of its form.
+function about(inputs = {}) {
+  return inputs.name ?? inputs.swap?.join(", ") ?? inputs.to?.[0] ?? inputs.prompt ?? "";
+}
+
+function row(job, refresh, show) {
   const busy = !ENDED.includes(job.state);
   const progress = job.progress ?? {};
   const kind = { done: "good", failed: "bad", running: "on" }[job.state] ?? "";
@@ -84,6 +94,7 @@ function row(job, refresh) {
       h("strong", {}, pretty(job.verb)),
       h("span", { class: `badge ${kind}` }, job.state),
     ),
+    about(job.wish?.inputs) && h("p", {}, about(job.wish?.inputs)),
     busy && h("progress", { max: 1, value: share, "aria-label": "Progress" }),
     h(
       "p",
@@ -95,6 +106,10 @@ function row(job, refresh) {
     h(
       "div",
       { class: "row" },
+      job.state === "done" &&
+        (job.verb === "learn"
+          ? button("Learnt subjects", () => show("learn"), { class: "small" })
+          : button("Gallery", () => show("gallery"), { class: "small" })),
       busy
         ? button("Cancel", () => cancel(job.id).then(refresh), { class: "small" })
         : button("Delete", drop, { class: "small quiet" }),

@@ -6,7 +6,7 @@ import { jobCard } from "../jobs.js";
 
 export const title = "Models";
 export const lead =
-  "Models for swaps, edits and drags. Put model folders and checkpoint files into the models folder that the terminal showed when the studio started; nothing is downloaded.";
+  "Models for swaps, edits and drags. Put model folders and checkpoint files into the models folder of the studio; nothing is downloaded.";
 
 export function create(ctx) {
   const element = h("div", { class: "stack" });
@@ -16,7 +16,7 @@ export function create(ctx) {
       const found = await get("/api/models");
       replace(
         element,
-        table(found.models),
+        table(found.models, found.folder),
         files(found.files ?? [], ctx, load),
         used(found.used ?? {}),
       );
@@ -28,11 +28,18 @@ export function create(ctx) {
   return { element, shown: load };
 }
 
-function table(models) {
+function table(models, folder) {
   return h(
     "section",
     { class: "card" },
     h("div", { class: "card-head" }, h("h2", {}, "Models and generators")),
+    folder
+      ? h("p", { class: "small" }, "Models folder: ", h("code", {}, folder))
+      : h(
+          "p",
+          { class: "small muted" },
+          "The terminal showed the models folder when the studio started.",
+        ),
     h(
       "div",
       { class: "table-scroll" },
