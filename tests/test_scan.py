@@ -113,6 +113,9 @@ def test_a_floor_is_not_kept_however_hot_a_corner_of_it_is():
     mask[300:] = 1
     assert not as_hot(red(pixels), mask, spot, SHAPE)
     assert not as_hot(red(pixels), NOTHING, spot, SHAPE)
+    mask[:] = 0
+    mask[150:300, 220:400] = 1  # the subject and much around it
+    assert spot.share(mask) == 0 and not as_hot(red(pixels), mask, spot, SHAPE)
 
 
 def test_a_thing_is_cut_at_a_border_of_the_tile_inside_the_photo():

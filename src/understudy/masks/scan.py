@@ -93,12 +93,13 @@ def as_hot(
     spot: Spot,
     shape: tuple[int, int],
 ) -> bool:
-    """Whether what a mask shows attends to the word about as much as the hottest spot.
+    """Whether a mask without a share of the spot's tile attends to the word about as much as it.
 
-    Then it may be another subject of the word, or another part of the same one. A mask that is far
-    larger than the spot's tile shows something else. Looks at one region.
+    Then it may be another subject of the word, or another part of the same one. A mask that holds
+    the spot and is too large for its tile, or is far larger than it, shows something else. Looks at
+    one region.
     """
-    if float(mask.max()) < 0.5:
+    if float(mask.max()) < 0.5 or mask[int(spot.y), int(spot.x)] > 0.5:
         return False
     region = around(mask_box(mask), (mask.shape[0], mask.shape[1]), shape)
     if region.width > WIDE * spot.tile.width:
