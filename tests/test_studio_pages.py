@@ -152,6 +152,9 @@ def test_photos_are_dropped_pasted_masked_and_kept(browser: Any, studio: StudioP
     # A mask and a selection exclude each other: the field comes back when the mask is removed.
     area = page.page.get_by_label("Area that may change", exact=True)
     assert area.count() == 0
+    page.page.get_by_label("Grow the mask", exact=True).fill("8")
+    assert page.page.evaluate("JSON.parse(localStorage['understudy.swap']).growMask") == 8
+    assert not page.axe()
     page.page.get_by_role("button", name="Change the mask").click()
     page.page.get_by_role("button", name="Remove the mask").click()
     page.page.get_by_role("button", name="Pick in the photo").click()

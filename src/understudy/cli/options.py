@@ -203,6 +203,7 @@ def as_input(field: dataclasses.Field[Any], kind: Any) -> inspect.Parameter:
             help=about["help"],
             metavar="|".join(about["values"]) or None,
             min=about["at_least"],
+            max=about["at_most"],
             show_default=shown,
         )
     keyword = inspect.Parameter.KEYWORD_ONLY

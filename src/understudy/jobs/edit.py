@@ -67,7 +67,7 @@ def edit(
     concepts = with_strengths(work.concepts(given.concept), to)
     check(settings, concepts, seed, given.reference)
     check_edited_words(work, given.prompt, targets, words, concepts)
-    selected = Selected(given.mask, given.select, given.sam)
+    selected = Selected.of(given)
     selected.checked(given.photo if seed is None else None)
     if settings.method == "kv-edit" and not selected:
         raise InputError(NO_MASK)
@@ -130,7 +130,8 @@ def _from_seed(work: Work, model: DiffusionModel, given: EditInputs) -> InputPic
     """The source of HiPer when it does not start from the photo's own noise."""
     drawn = None
     if given.mask is not None:
-        drawn = work.mask(given.mask, work.photo(given.photo), model.picture_size)
+        photo, grow = work.photo(given.photo), given.grow_mask or 0
+        drawn = work.mask(given.mask, photo, model.picture_size, grow)
     return InputPicture(given.prompt, None, given.seed, drawn)
 
 

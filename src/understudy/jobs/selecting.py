@@ -20,6 +20,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.photo import Photo
 from understudy.pictures.region import mask_box
 from understudy.pictures.tensors import to_mask
+from understudy.settings.inputs import MOST_GROWTH, MaskInputs
 from understudy.vision.sam import load_sam
 
 WEIGHTS = "model.safetensors"
@@ -30,12 +31,19 @@ GROWTH = 0.06  # of the found subject's longer side: room for another shape
 class Selected:
     """The options that say where a photo may change.
 
-    file: a drawn mask. texts: of `--select`. sam: a folder of SAM 2 that draws the mask.
+    file: a drawn mask. texts: of `--select`. sam: a folder of SAM 2 that draws the mask. grow:
+    pixels of the photo that the drawn mask is grown by; None where nothing is said.
     """
 
     file: Path | None = None
     texts: Sequence[str] = field(default_factory=tuple[str, ...])
     sam: Path | None = None
+    grow: int | None = None
+
+    @classmethod
+    def of(cls, given: MaskInputs) -> Selected:
+        """The options of a verb."""
+        return cls(given.mask, given.select, given.sam, given.grow_mask)
 
     def checked(self, photo: Path | None) -> Selected:
         """The same, for a photo; None with a seed. Raises InputError for options that exclude each
@@ -46,6 +54,13 @@ class Selected:
             raise InputError("--select needs a photo. Leave out --select or --seed.")
         if self.sam is not None and not self.texts:
             raise InputError("--sam needs --select, which says what to mask.")
+        if self.grow is not None and self.file is None:
+            raise InputError(
+                "--grow-mask needs --mask. The mask of --select is grown without it; to choose by "
+                "how much, write it with understudy mask, and give it with --mask."
+            )
+        if not 0 <= (self.grow or 0) <= MOST_GROWTH:
+            raise InputError(f"--grow-mask must be from 0 to {MOST_GROWTH}. Got {self.grow}.")
         Selection.of(self.texts)
         return self
 
@@ -57,7 +72,7 @@ class Selected:
     ) -> Float[Tensor, "1 1 h w"] | None:
         """The mask of the photo's size; None where nothing is said."""
         if self.file is not None:
-            return work.mask(self.file, photo, photo.size)
+            return work.mask(self.file, photo, photo.size, self.grow or 0)
         if not self.texts:
             return None
         return grown(to_mask(found(work, model, photo, prompt, self)))

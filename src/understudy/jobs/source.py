@@ -90,7 +90,7 @@ def check_source(given: PhotoInputs) -> Selected:
     if (given.photo is None) == (given.seed is None):
         raise InputError("give either a photo, or --seed for a picture drawn by the model.")
     masked = isinstance(given, MaskInputs)
-    selected = Selected(given.mask, given.select, given.sam) if masked else Selected()
+    selected = Selected.of(given) if masked else Selected()
     if given.photo is None and selected.file is not None:
         raise InputError("--mask needs a photo. Leave out --mask or --seed.")
     return selected.checked(given.photo)

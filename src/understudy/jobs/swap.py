@@ -6,6 +6,7 @@ around the result.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from understudy.files.cache import Cache
 from understudy.jobs.comparison import drawn_of, scorer_of
 from understudy.jobs.events import Events, Result, watched
 from understudy.jobs.framing import Wanted
+from understudy.jobs.outline import note_outline
 from understudy.jobs.results import recipe_of, write_edited
 from understudy.jobs.selecting import Selected
 from understudy.jobs.source import (
@@ -78,7 +80,10 @@ def swap(
         )
         source = source_of(work, model, given, selected, wanted)
         shown = None if given.photos is None else work.photos(given.photos, model.picture_size)
-        made = yield from swapped(model, source, subjects, settings, asked, shown, inversions(work))
+        made = yield from swapped(
+            model, source, subjects, settings, asked, shown, inversions(work),
+            told=partial(note_outline, work, selected),
+        )  # fmt: skip
         if settings.budget and not made.scored:
             work.note("no scorer is available for this model; using the preset's values.")
         facts: dict[str, object] = {
@@ -200,12 +205,13 @@ def swapped(
     asked: InvertSettings,
     photos: Float[Tensor, "n 3 h w"] | None = None,
     cache: Cache | None = None,
+    told: Callable[[InputPicture], None] | None = None,
 ) -> Events[Swapped]:
     """Invert the source and swap, with the concepts applied to the model.
 
     photos: of the concept; the search compares candidates with them, and refining takes its looks
     from them. Without them the model draws the concept. cache: of inversions and features; None
-    keeps nothing.
+    keeps nothing. told: is given the source with the mask of the old subjects, before the swap.
     """
     check_read(model, settings.guidance, settings.negative)
     check_appearance(model, settings)
@@ -213,6 +219,8 @@ def swapped(
     room = settings.features if cache is not None else 0
     parts = partial(parts_read, settings)
     source = located(model, source, subjects, settings)
+    if told is not None:
+        told(source)
     with applied(model, *subjects.concepts):
         found = yield from inverted(model, source, asked, cache=cache, parts=parts, room=room)
         made = yield from replaced(model, found, source, subjects, settings, photos)

@@ -124,11 +124,11 @@ class Work:
         self.used(role, path)
         return self._photos[path]
 
-    def mask(self, path: Path, photo: Photo, size: tuple[int, int]) -> Tensor:
-        """A mask "1 1 h w" drawn on a photo, fitted as the photo is."""
+    def mask(self, path: Path, photo: Photo, size: tuple[int, int], grow: int = 0) -> Tensor:
+        """A mask "1 1 h w" drawn on a photo, fitted as the photo is. grow: see `read_mask`."""
         from understudy.pictures.tensors import mask_doubts, read_mask
 
-        drawn = read_mask(path, photo.size, size)
+        drawn = read_mask(path, photo.size, size, grow)
         self.note(*mask_doubts(path))
         self.used("mask", path)
         return drawn

@@ -82,10 +82,12 @@ def read_mask(
     path: str | os.PathLike[str],
     photo_size: tuple[int, int],
     size: tuple[int, int],
+    grow: int = 0,
 ) -> Float[Tensor, "1 1 h w"]:
     """A mask file for a photo of `photo_size` (height, width), fitted as the photo is to `size`.
 
-    White may change, black stays; greys are soft. Raises PictureError, naming both sizes, if
+    White may change, black stays; greys are soft. grow: pixels of the photo that are added on
+    every side of what may change. Raises PictureError, naming both sizes, if
     the mask was drawn for another picture, and if it is black all over.
     """
     opened = photo.read_photo(path)
@@ -95,7 +97,7 @@ def read_mask(
             f"{path} has {w} x {h} pixels, but its photo has {width} x {height}. "
             "Give a mask of that size."
         )
-    grey = photo.fit(opened.pixels, size).mean(axis=2, dtype=np.float32) / 255
+    grey = photo.fit(spread(opened.pixels, grow), size).mean(axis=2, dtype=np.float32) / 255
     if grey.max() < 0.5 / 255:
         raise PictureError(
             f"{path} is black everywhere, so nothing may change. Paint some of it white."
@@ -120,6 +122,20 @@ def mask_doubts(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def grown(mask: Float[Tensor, "k 1 h w"], by: int = 1) -> Float[Tensor, "k 1 h w"]:
     """The mask with a rim of `by` pixels or cells."""
     return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)
+
+
+def spread(pixels: np.ndarray, by: int) -> np.ndarray:
+    """The largest value within `by` pixels (h, w, ...) to every side, corners included."""
+    # Runs of twice the length from two runs: some ten passes, whatever `by` is.
+    for axis in (0, 1) if by else ():
+        wide = np.moveaxis(pixels, axis, 0)
+        wide = np.pad(wide, [(by, by)] + [(0, 0)] * (wide.ndim - 1))
+        length, whole = 1, 2 * by + 1
+        while length < whole:
+            step = min(length, whole - length)
+            wide, length = np.maximum(wide[:-step], wide[step:]), length + step
+        pixels = np.moveaxis(wide, 0, axis)
+    return np.ascontiguousarray(pixels)
 
 
 def blurred(values: Float[Tensor, "k c h w"], deviation: float) -> Float[Tensor, "k c h w"]:

@@ -17,6 +17,7 @@ REGION = (
     "Part of the photo to edit: auto (around the mask or the subject), full, or X,Y,W,H in pixels. "
     "The result has the photo's size."
 )
+MOST_GROWTH = 512  # pixels that --grow-mask may add
 LATENT, INVERSION = ".latent.safetensors", ".inversion.safetensors"
 
 
@@ -28,6 +29,7 @@ def given(
     positional: bool = False,
     values: tuple[str, ...] = (),
     at_least: int | None = None,
+    at_most: int | None = None,
     shown: str = "",
 ) -> Any:
     """One input and its help.
@@ -40,7 +42,7 @@ def given(
         shown: text in the place of the default in the help.
     """
     about = {"help": help, "names": names, "positional": positional, "values": values}
-    about |= {"at_least": at_least, "shown": shown}
+    about |= {"at_least": at_least, "at_most": at_most, "shown": shown}
     if isinstance(default, list):
         return dataclasses.field(default_factory=list[str], metadata=about)
     return dataclasses.field(default=default, metadata=about)
@@ -69,7 +71,18 @@ class PhotoInputs(Inputs):
 class MaskInputs(Inputs):
     """Where a photo may change."""
 
-    mask: Path | None = given("Mask of the same size as the photo; white may change.", None)
+    mask: Path | None = given(
+        "Mask of the same size as the photo; white may change. A mask that ends at the old "
+        "subject's outline needs --grow-mask.",
+        None,
+    )
+    grow_mask: int | None = given(
+        "Pixels of the photo to add on every side of --mask, as room for another shape.",
+        None,
+        at_least=0,
+        at_most=MOST_GROWTH,
+        shown="0",
+    )
     select: list[str] = given(
         "Region that may change, instead of a mask: a word of the prompt, a point X,Y on the "
         "subject, or a box X,Y,W,H around it, in pixels. May be repeated.",

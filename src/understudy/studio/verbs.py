@@ -23,6 +23,7 @@ from understudy.settings import (
     SwapSettings,
 )
 from understudy.settings.drag import DragSettings
+from understudy.settings.inputs import MOST_GROWTH
 from understudy.settings.knobs import Settings
 from understudy.settings.marks import CONSENT, MarkSettings
 from understudy.settings.project import ProjectSettings
@@ -86,6 +87,13 @@ class Verb:
 _PROMPT = Input("prompt", PROMPT, "describes the photo, subjects included", needed=True)
 _PHOTO = Input("photo", PICTURE, "the photo")
 _MASK = Input("mask", PICTURE, "white where the photo may change")
+_GROW = Input(
+    "grow_mask",
+    COUNT,
+    "pixels of the photo to add on every side of the mask",
+    at_least=0,
+    at_most=MOST_GROWTH,
+)
 _SELECT = Input("select", TEXTS, "where it may change: a word, x,y or x,y,width,height in pixels")
 _SWAP = Input(
     "swap",
@@ -157,6 +165,7 @@ VERBS = {
                 Input("blend", TEXT, "word=word: change only where these words are"),
                 Input("preserve", TEXTS, "words whose place stays as it is"),
                 _MASK,
+                _GROW,
                 _SELECT,
                 _REGION,
             ),
@@ -168,7 +177,7 @@ VERBS = {
             "swap",
             "Replace a subject of a photo by a concept.",
             (SwapSettings, *_RUN),
-            (_PHOTO, _PROMPT, _SWAP, _MASK, _SELECT, _REFERENCES, _REGION),
+            (_PHOTO, _PROMPT, _SWAP, _MASK, _GROW, _SELECT, _REFERENCES, _REGION),
             {"out": "swapped.png"},
             optional=(InvertSettings,),
             seed=True,
@@ -183,6 +192,7 @@ VERBS = {
                 _SWAP,
                 Input("vary", TEXTS, "at most two of NAME=VALUE,VALUE,..."),
                 _MASK,
+                _GROW,
                 _SELECT,
                 _REFERENCES,
                 _REGION,

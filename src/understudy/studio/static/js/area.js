@@ -3,16 +3,32 @@
 import { fileUrl } from "./api.js";
 import { PictureCanvas } from "./canvas.js";
 import { button, dialog, h, replace, say } from "./dom.js";
-import { textField } from "./forms.js";
+import { numberField, textField } from "./forms.js";
 
 const HELP =
   "A word of the description, a point (x, y) or a box (x, y, width, height) in pixels; several with semicolons. Empty: found by the method.";
+const GROW =
+  "Pixels of the photo to add on every side of the mask. A mask that ends at the subject's outline leaves a rim of it.";
 
-// The field `select` of a form. state: {photo, mask, select}. Hidden without a photo, or with a mask.
+// The field `select` of a form, or with a mask `grow_mask`. state: {photo, mask, select, growMask}.
+// Hidden without a photo.
 export function selectField(state) {
   const place = h("div", {});
   const draw = () => {
-    if (!state.get("photo") || state.get("mask")) return replace(place);
+    if (!state.get("photo")) return replace(place);
+    if (state.get("mask"))
+      return replace(
+        place,
+        numberField("Grow the mask", {
+          value: state.get("growMask"),
+          name: "grow_mask",
+          help: GROW,
+          min: 0,
+          max: 512,
+          placeholder: "0",
+          onInput: (by) => state.set("growMask", by),
+        }),
+      );
     const field = textField("Area that may change", {
       value: state.get("select") ?? "",
       name: "select",
@@ -32,6 +48,11 @@ export function selectField(state) {
   };
   draw();
   return Object.assign(place, { draw });
+}
+
+// What `grow_mask` of a job is: undefined without a mask, or without a number.
+export function growth(state) {
+  return state.get("mask") ? (state.get("growMask") ?? undefined) : undefined;
 }
 
 // What `select` of a job is: a list of words, points and boxes; empty where a mask was painted.

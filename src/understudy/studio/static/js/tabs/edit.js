@@ -1,6 +1,6 @@
 // Edit: a photo is changed by changing the words that describe it.
 
-import { selectField, selected } from "../area.js";
+import { growth, selectField, selected } from "../area.js";
 import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { h, replace } from "../dom.js";
 import { render } from "../edit_results.js";
@@ -19,6 +19,7 @@ export const lead =
 const START = {
   photo: null,
   mask: null,
+  growMask: null,
   select: "",
   prompt: "",
   to: [""],
@@ -135,7 +136,9 @@ export function create(ctx) {
         "details",
         {
           class: "more",
-          open: ["blend", "reweight", "concept", "select"].some((one) => state.get(one)),
+          open: ["blend", "reweight", "concept", "select", "growMask"].some((one) =>
+            state.get(one),
+          ),
         },
         h("summary", {}, "Words, subjects, area"),
         h("div", { class: "stack" }, blend, weight, concept, area),
@@ -228,6 +231,7 @@ function job(state) {
     inputs: {
       photo: photo.id,
       mask: state.get("mask")?.id,
+      grow_mask: growth(state),
       select: selected(state),
       prompt,
       to,
@@ -251,6 +255,7 @@ function fill(state, { settings, inputs }) {
     strength: null,
     photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
     mask: inputs.mask ? { id: inputs.mask } : null,
+    growMask: inputs.grow_mask ?? null,
     select: (inputs.select ?? []).join("; "),
     settings: { edit: settings.edit ?? {} },
     model: settings.run?.model ?? state.get("model"),

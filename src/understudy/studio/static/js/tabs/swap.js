@@ -1,6 +1,6 @@
 // Swap: a learnt subject takes the place of another one in a photo.
 
-import { selectField, selected } from "../area.js";
+import { growth, selectField, selected } from "../area.js";
 import { consentField, given, modelField, need, settingsPart, workbench } from "../bench.js";
 import { button, h, replace, toast } from "../dom.js";
 import { choiceField, rangeField, textField } from "../forms.js";
@@ -18,6 +18,7 @@ export const lead =
 const START = {
   photo: null,
   mask: null,
+  growMask: null,
   select: "",
   prompt: "",
   word: "",
@@ -145,7 +146,12 @@ export function create(ctx) {
           build: () => ({
             ...base(state),
             verb: "explain",
-            inputs: { ...base(state).inputs, mask: undefined, select: undefined },
+            inputs: {
+              ...base(state).inputs,
+              mask: undefined,
+              grow_mask: undefined,
+              select: undefined,
+            },
           }),
         },
         {
@@ -205,6 +211,7 @@ function base(state) {
     inputs: {
       photo: photo.id,
       mask: state.get("mask")?.id,
+      grow_mask: growth(state),
       select: selected(state),
       prompt,
       swap: [`${word}=${concept}${strong === 1 ? "" : `:${strong}`}`],
@@ -235,6 +242,7 @@ function fill(state, { settings, inputs }) {
     strength: Number(strength),
     photo: inputs.photo ? { id: inputs.photo, name: "Photo of the recipe" } : null,
     mask: inputs.mask ? { id: inputs.mask } : null,
+    growMask: inputs.grow_mask ?? null,
     select: (inputs.select ?? []).join("; "),
     settings: { swap: settings.swap ?? {} },
     model: settings.run?.model ?? state.get("model"),
