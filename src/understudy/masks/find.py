@@ -111,12 +111,13 @@ def _whole(
     look: Callable[[Region], Look], tile: Region, size: tuple[int, int], shape: tuple[int, int]
 ) -> list[Look]:
     """The last looks at what a tile shows, in a region that does not cut it."""
-    for _ in range(CLOSER_LOOKS):
-        leaves = _explored(look, tile, shape, CLOSER_LOOKS)
+    leaves = _explored(look, tile, shape, CLOSER_LOOKS)
+    for _ in range(CLOSER_LOOKS - 1):
         mask = _joined(leaves)
         if not is_cut(mask, tile):
             break
         tile = regions.around(regions.mask_box(mask), size, shape)
+        leaves = _explored(look, tile, shape, CLOSER_LOOKS)
     return leaves
 
 
