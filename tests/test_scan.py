@@ -6,7 +6,7 @@ import pytest
 from benchmarks.wide import WideCase
 from understudy import toybox
 from understudy.masks.find import find_mask
-from understudy.masks.scan import BEST, HALVINGS, Spot, as_hot, hottest, is_cut
+from understudy.masks.scan import BEST, HALVINGS, Before, Spot, hottest, is_cut
 from understudy.masks.selection import Selection
 from understudy.models.registry import load
 from understudy.pictures.region import Region, cut
@@ -36,7 +36,8 @@ def searched(pixels, mask, shape=SHAPE):
         tiles.append(tile)
         return red(pixels)(tile)
 
-    found = hottest(heat, pixels.shape[:2], shape, mask)
+    before = Before.of(red(pixels), mask, shape)
+    found = hottest(heat, pixels.shape[:2], shape, before)
     return (found[0] if found else None), tiles
 
 
@@ -101,9 +102,9 @@ def test_another_subject_that_is_about_as_hot_is_kept():
     spot, _ = searched(pixels, mask)
     pixels[100:140, 60:100, 0] = 200
     mask[100:140, 60:100] = 1
-    assert spot.share(mask) == 0 and as_hot(red(pixels), mask, spot, SHAPE)
+    assert spot.share(mask) == 0 and Before.of(red(pixels), mask, SHAPE).shows_another(spot)
     pixels[100:140, 60:100, 0] = 120
-    assert not as_hot(red(pixels), mask, spot, SHAPE)
+    assert not Before.of(red(pixels), mask, SHAPE).shows_another(spot)
 
 
 def test_a_floor_is_not_kept_however_hot_a_corner_of_it_is():
@@ -111,11 +112,22 @@ def test_a_floor_is_not_kept_however_hot_a_corner_of_it_is():
     spot, _ = searched(pixels, mask)
     pixels[300:340, 60:100, 0] = 255
     mask[300:] = 1
-    assert not as_hot(red(pixels), mask, spot, SHAPE)
-    assert not as_hot(red(pixels), NOTHING, spot, SHAPE)
+    assert not Before.of(red(pixels), mask, SHAPE).shows_another(spot)
+    assert not Before.of(red(pixels), NOTHING, SHAPE).shows_another(spot)
     mask[:] = 0
     mask[150:300, 220:400] = 1  # the subject and much around it
-    assert spot.share(mask) == 0 and not as_hot(red(pixels), mask, spot, SHAPE)
+    assert spot.share(mask) == 0
+    assert not Before.of(red(pixels), mask, SHAPE).shows_another(spot)
+
+
+def test_a_mask_with_much_around_the_subject_does_not_show_it():
+    pixels, mask = photo(301, 222, 18), NOTHING.copy()
+    spot, _ = searched(pixels, mask)
+    mask[222:240, 301:319] = 1
+    assert Before.of(red(pixels), mask, SHAPE).shows(spot)
+    assert not Before.of(red(pixels), mask, SHAPE).shows(spot, least=0.5)
+    mask[190:270, 270:350] = 1
+    assert spot.share(mask) > 0 and not Before.of(red(pixels), mask, SHAPE).shows(spot)
 
 
 def test_a_thing_is_cut_at_a_border_of_the_tile_inside_the_photo():

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from understudy.errors import InputError
 from understudy.masks.attention import Map, Told
 from understudy.masks.look import Look, Plane
-from understudy.masks.scan import as_hot, hottest, is_cut
+from understudy.masks.scan import Before, hottest, is_cut
 from understudy.masks.selection import Selection, around_box, centred, first_regions
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
@@ -97,8 +97,9 @@ def _in_tiles(
 ) -> Plane:
     """A mask, or what the search in tiles finds instead of it."""
     size = (found.shape[0], found.shape[1])
-    spots = hottest(heat, size, shape, found)
-    if not spots or spots[0].share(found) > 0 or as_hot(heat, found, spots[0], shape):
+    before = Before.of(heat, found, shape)
+    spots = hottest(heat, size, shape, before)
+    if not spots or before.shows(spots[0]) or before.shows_another(spots[0]):
         return found
     # Attention goes to every subject, the gain to the one that the word names: it decides.
     leaves = [leaf for one in spots for leaf in _whole(look, one.tile, size, shape)]

@@ -24,6 +24,7 @@ SHARP = 0.75  # of the model's size: tiles of fewer pixels show nothing more
 BEST = 3  # spots that are looked at in smaller tiles
 LARGE = 0.1  # of a tile's area: a subject that fills more of it is seen well enough in it
 NEARLY = 0.8  # of the hottest spot's heat: less is the floor or the sky
+ALL_OVER = 0.57  # of the hottest spot's heat: a subject's mask has no less on the average
 AS_HOT = 0.65  # of the hottest spot's heat: no less is another subject, or another part
 WIDE = 3.0  # of its tile's side: a region around a mask that is larger shows the floor or the sky
 INSIDE = 0.3  # of a cell: one that a mask covers no less is the mask's
@@ -59,19 +60,60 @@ class Spot:
         return float(cells.sum()) * step**2 / (self.tile.width * self.tile.height)
 
 
+@dataclass(frozen=True)
+class Before:
+    """A mask of the photo's size in which a word was found before, and its heat.
+
+    mean, most: of the cells that the mask covers, in the region around it. width: of this region.
+    """
+
+    mask: Float[np.ndarray, "h w"]
+    mean: float
+    most: float
+    width: int
+
+    @classmethod
+    def of(
+        cls,
+        heat_in: Callable[[Region], Map],
+        mask: Float[np.ndarray, "h w"],
+        shape: tuple[int, int],
+    ) -> Before:
+        """Looks at one region; at none for an empty mask, which has no heat."""
+        if float(mask.max()) < 0.5:
+            return cls(mask, 0.0, 0.0, 0)
+        region = around(mask_box(mask), (mask.shape[0], mask.shape[1]), shape)
+        heat = heat_in(region).numpy()
+        grey = np.rint(255 * mask.clip(0, 1)).astype(np.uint8)[..., None]
+        inside = cut(grey, region, (heat.shape[0], heat.shape[1]))[..., 0] > 255 * INSIDE
+        some = heat[inside] if inside.any() else np.zeros(1, np.float32)
+        return cls(mask, float(some.mean()), float(some.max()), region.width)
+
+    def shows(self, spot: Spot, least: float = 0.0) -> bool:
+        """Whether the mask is of what is at a spot: its part there fits into the spot's tile, fills
+        the share `least` of it, and is hot all over. One with much around the subject is not."""
+        share = spot.share(self.mask)
+        return share > 0 and share >= least and self.mean >= ALL_OVER * spot.heat
+
+    def shows_another(self, spot: Spot) -> bool:
+        """Whether the mask is of another subject of the word, or of another part of the same one:
+        it is about as hot as the spot, and not far larger than its tile."""
+        apart = bool(self.mask[int(spot.y), int(spot.x)] <= 0.5)
+        return apart and self.width <= WIDE * spot.tile.width and self.most >= AS_HOT * spot.heat
+
+
 def hottest(
     heat_in: Callable[[Region], Map],
     size: tuple[int, int],
     shape: tuple[int, int],
-    mask: Float[np.ndarray, "h w"],
+    before: Before,
 ) -> list[Spot]:
     """Where a word's attention is highest, and other spots about as hot; the hottest first.
 
     None in a photo too small to be looked at in tiles, and where the word was found well before.
     heat_in: the word's attention over the cells of a tile, comparable between tiles. size, shape:
-    height and width of the photo and of the model's pictures. mask: where the word was found
-    before; the search ends where the hottest spot lies in it and it is large in the spot's tile.
-    Costs 10 to some 60 tiles.
+    height and width of the photo and of the model's pictures. before: where the word was found; the
+    search ends where this shows the hottest spot, large in its tile. Costs 10 to some 60 tiles.
     """
     kept: list[Spot] = []
     halving = 0
@@ -82,32 +124,9 @@ def hottest(
         if not tiles:
             break
         kept = _apart([_spot(one, heat_in(one)) for one in tiles] + kept)
-        if halving and kept[0].share(mask) >= LARGE:
+        if halving and before.shows(kept[0], LARGE):
             break
     return [one for one in kept if one.heat >= NEARLY * kept[0].heat] if halving > 1 else []
-
-
-def as_hot(
-    heat_in: Callable[[Region], Map],
-    mask: Float[np.ndarray, "h w"],
-    spot: Spot,
-    shape: tuple[int, int],
-) -> bool:
-    """Whether a mask without a share of the spot's tile attends to the word about as much as it.
-
-    Then it may be another subject of the word, or another part of the same one. A mask that holds
-    the spot and is too large for its tile, or is far larger than it, shows something else. Looks at
-    one region.
-    """
-    if float(mask.max()) < 0.5 or mask[int(spot.y), int(spot.x)] > 0.5:
-        return False
-    region = around(mask_box(mask), (mask.shape[0], mask.shape[1]), shape)
-    if region.width > WIDE * spot.tile.width:
-        return False
-    heat = heat_in(region).numpy()
-    grey = np.rint(255 * mask.clip(0, 1)).astype(np.uint8)[..., None]
-    inside = cut(grey, region, (heat.shape[0], heat.shape[1]))[..., 0] > 255 * INSIDE
-    return bool(inside.any()) and float(heat[inside].max()) >= AS_HOT * spot.heat
 
 
 def is_cut(mask: Float[np.ndarray, "h w"], tile: Region) -> bool:
