@@ -25,6 +25,7 @@ from understudy.pictures.region import Region
 
 CLOSER = 0.7  # a region of less than this share of the last one's side is looked at again
 CLOSER_LOOKS = 2  # at most, one after the other
+WIDER_LOOKS = 3  # at most, at a thing that the border of its tile cuts
 SAMPLES = 4  # noises at each level, where the gain decides between things far apart
 LIKE = 0.5  # of the best score: a thing that fits the word no less is meant, too
 
@@ -113,7 +114,7 @@ def _whole(
 ) -> list[Look]:
     """The last looks at what a tile shows, in a region that does not cut it."""
     leaves = _explored(look, tile, shape, CLOSER_LOOKS)
-    for _ in range(CLOSER_LOOKS - 1):
+    for _ in range(WIDER_LOOKS):
         mask = _joined(leaves)
         if not is_cut(mask, tile):
             break
