@@ -115,7 +115,7 @@ def test_a_floor_is_not_kept_however_hot_a_corner_of_it_is():
     assert not Before.of(red(pixels), mask, SHAPE).shows_another(spot)
     assert not Before.of(red(pixels), NOTHING, SHAPE).shows_another(spot)
     mask[:] = 0
-    mask[150:300, 220:400] = 1  # the subject and much around it
+    mask[150:420, 220:400] = 1  # the subject and much around it
     assert spot.share(mask) == 0
     assert not Before.of(red(pixels), mask, SHAPE).shows_another(spot)
 

@@ -30,6 +30,7 @@ WIDE = 3.0  # of its tile's side: a region around a mask that is larger shows th
 INSIDE = 0.3  # of a cell: one that a mask covers no less is the mask's
 CELLS = 256  # of a mask's longer side, at least: its parts are told apart on every n-th pixel
 BORDER = 0.02  # of a tile's side: what comes so near to its border goes on beyond it
+FITS = 2  # times a tile's side: a part of a mask that is longer shows another thing
 APART = 0.5  # of a tile's side: two spots that lie nearer to each other show the same
 
 
@@ -45,8 +46,9 @@ class Spot:
     def share(self, mask: Float[np.ndarray, "h w"]) -> float:
         """The share of the tile that the part of a mask at the spot fills.
 
-        mask: of the photo's size. 0 where it misses the spot, or where the part is longer than the
-        tile: then the mask shows another thing, such as the floor.
+        mask: of the photo's size. 0 where it misses the spot, or where the part is much longer than
+        the tile: then the mask shows another thing, such as the floor. A tile may show the head of
+        a large subject, so more than 1 is possible.
         """
         step = max(1, math.ceil(max(mask.shape) / CELLS))
         labels = parts.labelled(mask[::step, ::step] > 0.5)
@@ -55,7 +57,7 @@ class Spot:
             return 0.0
         cells = labels == here
         _, _, width, height = mask_box(cells.astype(np.float32))
-        if width * step > self.tile.width or height * step > self.tile.height:
+        if width * step > FITS * self.tile.width or height * step > FITS * self.tile.height:
             return 0.0
         return float(cells.sum()) * step**2 / (self.tile.width * self.tile.height)
 
@@ -90,8 +92,11 @@ class Before:
         return cls(mask, float(some.mean()), float(some.max()), region.width)
 
     def shows(self, spot: Spot, least: float = 0.0) -> bool:
-        """Whether the mask is of what is at a spot: its part there fits into the spot's tile, fills
-        the share `least` of it, and is hot all over. One with much around the subject is not."""
+        """Whether the mask is of what is at a spot.
+
+        Its part there is not much larger than the spot's tile, fills the share `least` of it, and
+        is hot all over: one with much around the subject is not.
+        """
         share = spot.share(self.mask)
         return share > 0 and share >= least and self.mean >= ALL_OVER * spot.heat
 
