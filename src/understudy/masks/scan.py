@@ -30,7 +30,7 @@ WIDE = 3.0  # of its tile's side: a region around a mask that is larger shows th
 INSIDE = 0.3  # of a cell: one that a mask covers no less is the mask's
 CELLS = 256  # of a mask's longer side, at least: its parts are told apart on every n-th pixel
 BORDER = 0.02  # of a tile's side: what comes so near to its border goes on beyond it
-FITS = 2  # times a tile's side: a part of a mask that is longer shows another thing
+FITS = 1.25  # times a tile's side: a part of a mask that is longer shows another thing
 APART = 0.5  # of a tile's side: two spots that lie nearer to each other show the same
 
 
