@@ -8,12 +8,16 @@ import os
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from jaxtyping import install_import_hook
 
 import typechecks
+
+if TYPE_CHECKING:
+    from tests.studio_browser import StudioProcess
 
 SOURCE = Path(__file__).parent.parent / "src"
 
@@ -128,3 +132,22 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The working directory is an empty folder, which is returned."""
     monkeypatch.chdir(tmp_path)
     yield tmp_path
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium, for the tests of a file."""
+    from tests.studio_browser import chromium
+
+    with chromium() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def studio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
+    """A studio that runs for the tests of a file."""
+    from tests.studio_browser import StudioProcess
+
+    server = StudioProcess(tmp_path_factory.mktemp("studio"))
+    yield server
+    server.stop()

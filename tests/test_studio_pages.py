@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,26 +19,12 @@ from tests.studio_browser import (
     WAIT,
     StudioProcess,
     Visit,
-    chromium,
     frames_of,
 )
 
 pytest.importorskip("fastapi")
 
 UNDONE = 20  # steps; test_studio_drag.py undoes fifty, without a browser
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def studio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    server = StudioProcess(tmp_path_factory.mktemp("studio"))
-    yield server
-    server.stop()
 
 
 def visit(browser: Any, studio: StudioProcess, **how: Any) -> Visit:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
-from tests.studio_browser import PHONE, TABS, StudioProcess, Visit, chromium
+from tests.studio_browser import PHONE, TABS, StudioProcess, Visit
 
 pytest.importorskip("fastapi")
 
@@ -41,19 +40,6 @@ IN_A_WORD = """(one) => {
     }
   return false;
 }"""
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def studio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    server = StudioProcess(tmp_path_factory.mktemp("studio"))
-    yield server
-    server.stop()
 
 
 @pytest.mark.parametrize("width", [390, 320])

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.studio_browser import DESKTOP, PHONE, WAIT, StudioProcess, Visit, chromium
+from tests.studio_browser import DESKTOP, PHONE, WAIT, StudioProcess, Visit
 
 pytest.importorskip("fastapi")
 pytestmark = pytest.mark.slow
@@ -86,19 +86,6 @@ class Keys(Mouse):
 
 
 HANDS = {"mouse": Mouse, "keys": Keys}
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def studio(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[StudioProcess]:
-    server = StudioProcess(tmp_path_factory.mktemp("studio"))
-    yield server
-    server.stop()
 
 
 @pytest.fixture(params=HANDS)

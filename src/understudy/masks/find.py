@@ -16,7 +16,7 @@ from jaxtyping import Float
 from understudy.errors import InputError
 from understudy.masks.attention import Map, Told
 from understudy.masks.look import Look, Plane
-from understudy.masks.scan import Before, hottest, is_cut
+from understudy.masks.scan import Before, hottest, is_cut, is_large
 from understudy.masks.selection import Selection, around_box, centred, first_regions
 from understudy.models.interface import DiffusionModel
 from understudy.pictures import region as regions
@@ -98,6 +98,8 @@ def _in_tiles(
 ) -> Plane:
     """A mask, or what the search in tiles finds instead of it."""
     size = (found.shape[0], found.shape[1])
+    if not is_large(size, shape):
+        return found
     before = Before.of(heat, found, shape)
     spots = hottest(heat, size, shape, before)
     if not spots or before.shows(spots[0]) or before.shows_another(spots[0]):

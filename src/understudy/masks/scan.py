@@ -107,6 +107,11 @@ class Before:
         return apart and self.width <= WIDE * spot.tile.width and self.most >= AS_HOT * spot.heat
 
 
+def is_large(size: tuple[int, int], shape: tuple[int, int]) -> bool:
+    """Whether a photo of `size` shows more in tiles than at the size of a model's pictures."""
+    return bool(_tiles(size, shape, 2))
+
+
 def hottest(
     heat_in: Callable[[Region], Map],
     size: tuple[int, int],
