@@ -1,10 +1,13 @@
-"""Runs a program of the tests in a process of its own, without run-time type checks.
+"""Runs a program of the tests in a process of its own, without threads and run-time type checks.
 
-Those checks ask tensors for numbers, so what they check cannot be compiled or counted.
+Those checks ask tensors for numbers, so what they check cannot be compiled or counted. And a fork
+of a process that has threads may wait forever for a lock that one of them held.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -13,14 +16,25 @@ from typing import Any
 ROOT = Path(__file__).parent.parent
 
 
-def printed(program: str) -> Any:
-    """The JSON that tests/PROGRAM prints as its last line."""
+def printed(program: str, *words: str, seconds: float = 240) -> Any:
+    """The JSON that tests/PROGRAM, called with `words`, prints as its last line.
+
+    It is ended, with all processes it has started, and the test fails, after `seconds`.
+    """
     search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
-    done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / program)],
-        capture_output=True,
+    process = subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / program), *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONPATH": search},
+        start_new_session=True,
     )
-    assert done.returncode == 0, done.stderr[-2000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    try:
+        told, errors = process.communicate(timeout=seconds)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    assert process.returncode == 0, errors[-2000:]
+    return json.loads(told.splitlines()[-1])

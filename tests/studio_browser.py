@@ -140,17 +140,21 @@ class Visit:
             self.page.wait_for_timeout(1000 * every)
 
     def painted(self) -> None:
-        """Wait until what the page has asked to be drawn is on the screen."""
-        two = "new Promise(r => requestAnimationFrame(() => requestAnimationFrame(() => r(0))))"
-        self.page.evaluate(two)
+        """Wait until what the page has asked to be drawn is on the screen, at most two seconds.
+
+        A page that the browser does not draw, as one behind another, has no animation frames.
+        """
+        two = "requestAnimationFrame(() => requestAnimationFrame(() => r(0)))"
+        self.page.evaluate(f"new Promise(r => {{ setTimeout(r, 2000); {two} }})")
 
     def settled(self) -> None:
         """Wait until every request is answered, and no answer has led to another.
 
         Playwright's own "networkidle" waits for half a second more.
         """
-        quiet = 0
+        quiet, ends = 0, time.monotonic() + 120
         while quiet < 3:
+            assert time.monotonic() < ends, f"it does not stop asking: {self.requests[-5:]}"
             known = len(self.requests)
             self.painted()
             self.until(lambda: self.open_requests == 0, every=0.01)

@@ -324,6 +324,17 @@ def test_a_waiting_table_is_not_read_to_its_end() -> None:
     ended.close()  # pyright: ignore[reportAttributeAccessIssue]
 
 
+def test_a_task_that_cannot_become_a_job_has_an_outcome() -> None:
+    """Somebody waits for each: a thread that ended without one would stop the batch for ever."""
+
+    def fails(_: Task) -> Any:
+        raise KeyError("prompt")
+
+    listed = (task for task in tasks(prompts(3)) if isinstance(task, Task))
+    found = [outcome for _, outcome in by_workers(listed, fails, ["cpu"])]
+    assert [one["error_kind"] for one in found] == ["KeyError"] * 3
+
+
 def _no_job(task: Task) -> Any:
     from understudy.jobs.request import Job
 

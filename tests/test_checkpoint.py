@@ -3,20 +3,15 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
-import random
-import select
-import shutil
-import signal
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from apart import printed
 from test_learn import assert_no_trace, photos, same, weights
 from tiny import tiny_model
 from understudy.concept import Concept, applied
@@ -238,88 +233,16 @@ def test_leftovers_of_a_kill_are_removed(tmp_path: Path) -> None:
     assert not torn.exists()
 
 
-# Kills: a child process is a copy of this one with the tiny model in memory, so each is quick.
-
-
-def kill_and_resume(model: StableDiffusion, run: Path, kills: int, seed: int) -> tuple[int, int]:
-    """Kill runs at random moments, half of them while they save; finish those that are left.
-
-    Returns how many kills hit a run, and how many of these while it was saving.
-    """
-    chance = random.Random(seed)
-    hit = saving = 0
-    while hit < kills:
-        resume = (run / "checkpoints").is_dir() and bool(list((run / "checkpoints").glob("s*")))
-        child, said = _child(model, run, resume)
-        wanted = chance.random() < 0.5
-        while wanted and (byte := os.read(said, 1)) not in (b"S", b""):
-            pass  # until it saves, or ends
-        time.sleep(chance.random() * (0.004 if wanted else 0.25))
-        os.kill(child, signal.SIGKILL)
-        _, status = os.waitpid(child, 0)
-        last = byte if wanted else b""
-        while select.select([said], [], [], 0)[0] and (more := os.read(said, 4096)):
-            last = more[-1:]
-        os.close(said)
-        if os.WIFSIGNALED(status):
-            hit, saving = hit + 1, saving + (last == b"S")
-        elif os.waitstatus_to_exitcode(status) == 0:  # done before it was hit: begin anew
-            shutil.rmtree(run)
-        else:
-            raise AssertionError(f"a resumed run failed: {status}")
-    return hit, saving
-
-
-def _child(model: StableDiffusion, run: Path, resume: bool) -> tuple[int, int]:
-    """A run in a process of its own, which says S when it begins to save and s when it has."""
-    here, there = os.pipe()
-    child = os.fork()
-    if child:
-        os.close(there)
-        return child, here
-    code = 1
-    try:
-        from understudy.learn import run as run_module
-
-        keep = run_module.LearnRun.save
-
-        def told(self: Any) -> Path | None:
-            os.write(there, b"S")
-            saved = keep(self)
-            os.write(there, b"s")
-            return saved
-
-        run_module.LearnRun.save = told  # type: ignore[method-assign]
-        finished(model, run, resume=resume, save_every=1, steps=12)
-        code = 0
-    finally:
-        os._exit(code)
-
-
-def kills(tmp_path: Path, count: int) -> tuple[int, int]:
-    model, threads = tiny_model(), torch.get_num_threads()
-    _ = model.base_fingerprint
-    torch.set_num_threads(1)  # several do not survive a fork, nor do equal bits
-    whole = finished(model, None, steps=12)
-    run = tmp_path / "run"
-    hit, saving = kill_and_resume(model, run, count, seed=count)
-    resume = (run / "checkpoints").is_dir() and bool(list((run / "checkpoints").glob("s*")))
-    final = finished(model, run, resume=resume, save_every=1, steps=12)
-    assert same(dict(final.tensors), dict(whole.tensors))
-    assert not list(run.rglob("*.partial"))
-    torch.set_num_threads(threads)
-    return hit, saving
+# Kills
 
 
 def test_a_few_kills_change_nothing(tmp_path: Path) -> None:
-    assert kills(tmp_path, 6)[0] == 6
+    assert printed("killed_learning.py", str(tmp_path), "6")["kills"] == 6
 
 
 @pytest.mark.slow
 def test_two_hundred_kills_change_nothing(tmp_path: Path) -> None:
     """Prints its counts: pytest -m slow -k two_hundred -s."""
-    began = time.monotonic()
-    hit, saving = kills(tmp_path, 200)
-    facts = {"kills": hit, "while saving": saving, "seconds": round(time.monotonic() - began)}
-    print(json.dumps(facts))
-    assert saving >= 50
+    facts = printed("killed_learning.py", str(tmp_path), "200", seconds=3600)
+    print(facts)
+    assert facts["kills"] == 200 and facts["while saving"] >= 50

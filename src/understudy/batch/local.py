@@ -43,9 +43,13 @@ def by_workers(
         worker = Worker()
         try:
             while (task := todo.get()) is not None:
-                job = as_job(task)
-                job = replace(job, inputs={**job.inputs, "device": device})
-                done.put((task, _attempt(worker, job, stop)))
+                try:
+                    job = as_job(task)
+                    job = replace(job, inputs={**job.inputs, "device": device})
+                    outcome = _attempt(worker, job, stop)
+                except Exception as error:  # each task has an outcome: somebody waits for it
+                    outcome = _failed(error)
+                done.put((task, outcome))
         finally:
             worker.close()
 
@@ -88,8 +92,7 @@ def _attempt(worker: Worker, job: Job, stop: Event) -> Outcome:
         except Exception as error:
             left -= 1
             if not isinstance(error, WorkerDied) or not left:
-                kind = type(error).__name__
-                return {"status": "failed", "error": str(error), "error_kind": kind}
+                return _failed(error)
         finally:
             events.close()
     return {"status": "failed", "error": "stopped", "error_kind": "Stopped"}
@@ -101,8 +104,12 @@ def _last(events: Iterator[Any]) -> Outcome:
             if isinstance(event, Result):
                 return event.values
     except Exception as error:
-        return {"status": "failed", "error": str(error), "error_kind": type(error).__name__}
+        return _failed(error)
     raise AssertionError("a job ends with its result")
+
+
+def _failed(error: Exception) -> Outcome:
+    return {"status": "failed", "error": str(error), "error_kind": type(error).__name__}
 
 
 def _emptied(queue: SimpleQueue[Task | None]) -> None:
