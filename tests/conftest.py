@@ -47,6 +47,12 @@ def pytest_collection_finish() -> None:
     gc.enable()
 
 
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Keep what each worker is at, for scripts/test to print if the tests do not end."""
+    if folder := os.environ.get("TESTS_NOW"):
+        Path(folder, os.environ.get("PYTEST_XDIST_WORKER", "alone")).write_text(f"{nodeid}\n")
+
+
 @pytest.fixture(scope="module", autouse=True)
 def older_objects_stay() -> None:
     """What is there before a file's tests stays: imported modules, models that were read. Garbage
