@@ -49,8 +49,9 @@ def pytest_collection_finish() -> None:
 
 def pytest_runtest_logstart(nodeid: str) -> None:
     """Keep what each worker is at, for scripts/test to print if the tests do not end."""
-    if folder := os.environ.get("TESTS_NOW"):
-        Path(folder, os.environ.get("PYTEST_XDIST_WORKER", "alone")).write_text(f"{nodeid}\n")
+    folder, worker = os.environ.get("TESTS_NOW"), os.environ.get("PYTEST_XDIST_WORKER")
+    if folder and worker:
+        Path(folder, worker).write_text(f"{nodeid}\n")
 
 
 @pytest.fixture(scope="module", autouse=True)
