@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hostile import Attack
 from tiny import tiny_folder
 from understudy import cli
 
@@ -109,6 +110,15 @@ def test_a_replaced_file_is_said(files: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err.replace("\\", "/").count(told) == 1
     assert run("toybox", "render", "--out", "other.png", "--size", 16) == 0
     assert said in capsys.readouterr().err
+
+
+def test_a_replaced_generator_is_said(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Path("face.pkl").write_bytes(Attack(files / "canary").pkl())
+    said = "face/generator.json exists and will be replaced"
+    assert run("models", "convert", "face.pkl") == 0
+    assert said not in capsys.readouterr().err
+    assert run("models", "convert", "face.pkl") == 0
+    assert said in capsys.readouterr().err.replace("\\", "/")
 
 
 def test_an_empty_prompt_is_noted(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

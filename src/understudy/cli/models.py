@@ -75,6 +75,7 @@ def convert(
     from understudy.generators.convert import convert as convert_file
 
     folder = out or (file.with_suffix("") if file.suffix else Path(f"{file}-generator"))
+    show.replaced(folder / "generator.json")
     found = convert_file(file, folder)
     told = {"folder": str(folder), **_facts(found)}
     show.result(told, json, f"{folder}   {_line(told)}")
