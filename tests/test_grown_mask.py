@@ -25,9 +25,10 @@ from understudy.jobs.outline import lacking
 from understudy.jobs.request import Job
 from understudy.jobs.runner import run
 from understudy.pictures.photo import Pixels, read_photo
+from understudy.pictures.planes import spread
 from understudy.pictures.recipe import read_recipe
 from understudy.pictures.region import cut, whole
-from understudy.pictures.tensors import read_mask, spread
+from understudy.pictures.tensors import read_mask
 from understudy.settings import InvertSettings, RunSettings, SwapSettings
 from understudy.settings.inputs import MOST_GROWTH
 from understudy.studio.app import create_app

@@ -20,6 +20,7 @@ TORCH = {
     "files/tensors.py",
     "pictures/tensors.py",
     "pictures/paste.py",
+    "pictures/membrane.py",
     "pictures/tone.py",
     "pictures/metrics.py",
 }

@@ -150,3 +150,89 @@ def test_the_edit_fades_out_at_a_border_inside_the_photo() -> None:
     assert made[200, 200, 0] == 200 and made[200, 99, 0] == 100
     steps = np.abs(np.diff(made[200, 95:125, 0].astype(int)))
     assert steps.max() <= 12  # no seam
+
+
+def plainly(
+    picture: Pixels, region: Region, edited: np.ndarray, unedited: np.ndarray, share: np.ndarray
+) -> np.ndarray:
+    """The same in float64, pixel by pixel, for an edit of the region's own size inside a photo."""
+    side, by, made = region.width, 2, picture.astype(np.float64)
+    for row in range(side):
+        for column in range(side):
+            soft = 0.0
+            for down in range(-by, by + 1):  # two averages over 3 pixels, of the spread share
+                for across in range(-by, by + 1):
+                    y, x = (min(max(n, 0), side - 1) for n in (row + down, column + across))
+                    wide = share[max(0, y - by) : y + by + 1, max(0, x - by) : x + by + 1].max()
+                    soft += (3 - abs(down)) * (3 - abs(across)) / 81 * wide
+            sides = [(row + 0.5) / (0.05 * side), (column + 0.5) / (0.05 * side)]
+            sides += [(side - row - 0.5) / (0.05 * side), (side - column - 0.5) / (0.05 * side)]
+            soft = max(soft, share[row, column])
+            soft *= min(1.0, *sides)
+            old = made[region.y + row, region.x + column]
+            detail = old - unedited[row, column]
+            change = edited[row, column] - unedited[row, column] - share[row, column] * detail
+            made[region.y + row, region.x + column] = np.clip(old + soft * change, 0, 255)
+    return made
+
+
+def test_the_difference_is_added_to_the_photo_around_the_share() -> None:
+    picture, region = photo(80, 96), Region(20, 10, 40, 40)
+    random = np.random.default_rng(0)
+    unedited = picture[10:50, 20:60] + random.uniform(-9, 9, (40, 40, 3))
+    edited = unedited + random.uniform(-40, 40, (40, 40, 3))
+    share = np.zeros((40, 40))
+    share[12:25, 9:20] = random.uniform(0, 1, (13, 11))
+    share[16:20, 12:16] = 1
+    made = put_back(picture, region, edited, share, unedited=unedited)
+    assert np.abs(made - plainly(picture, region, edited, unedited, share)).max() < 0.51
+
+
+@pytest.mark.parametrize("size", [(480, 640), (300, 640), (1200, 1600)])
+def test_where_an_edit_differs_by_nothing_the_photo_stays(size: tuple[int, int]) -> None:
+    picture = photo(*size)
+    for region in (whole(size, (128, 128)), Region(50, 40, 200, 200), Region(0, 0, 130, 130)):
+        unedited = cut(picture, region, (128, 128)).astype(np.float32)
+        edited, share = unedited.copy(), np.zeros((128, 128))
+        assert np.array_equal(put_back(picture, region, edited, share, None, unedited), picture)
+        edited[:40, :50] += 60
+        share[:40, :50] = 1
+        made = put_back(picture, region, edited, share, None, unedited)
+        far = np.ones(size, bool)
+        top, bottom, left, right = region.within(size)
+        step = region.width / 128
+        rows = min(bottom, region.y + round(44 * step) + 3)
+        far[top:rows, left : min(right, region.x + round(54 * step) + 3)] = False
+        assert np.array_equal(made[far], picture[far])
+        assert not np.array_equal(made, picture)
+
+
+def test_an_edge_shows_the_photos_detail_and_no_step() -> None:
+    """The photo's grain is finer than the edit's pixels; the edit lightens a square."""
+    grain = np.random.default_rng(1).integers(-20, 21, (400, 400, 1))
+    picture = (120 + grain + np.zeros((1, 1, 3), int)).astype(np.uint8)
+    region = whole((400, 400), (128, 128))
+    unedited = cut(picture, region, (128, 128)).astype(np.float32)
+    lift = np.zeros((128, 128), np.float32)
+    rise = np.minimum(np.arange(40), 39 - np.arange(40))
+    lift[40:80, 40:80] = np.minimum(12, 3 * np.minimum.outer(rise, rise))
+    share = (lift > 9).astype(np.float32)
+    made = put_back(picture, region, unedited + lift[..., None], share, None, unedited)
+    before = put_back(picture, region, unedited + lift[..., None], (lift > 0).astype(np.float32))
+    ring = slice(140, 240), slice(126, 131)  # the edit's difference grows here, its share is 0
+    kept = [
+        np.diff(one[ring][..., 0].astype(float), axis=0).std() for one in (picture, made, before)
+    ]
+    assert kept[1] == pytest.approx(kept[0], rel=0.05) and kept[2] < 0.6 * kept[0]
+    change = (made.astype(int) - picture)[150:230, 118:134, 0].mean(0)
+    assert np.abs(np.diff(change)).max() <= 2  # a slope of 3 a pixel of the edit
+
+
+def test_a_limit_holds_around_the_share_too() -> None:
+    picture, region = photo(300, 300), Region(40, 40, 200, 200)
+    unedited = cut(picture, region, (128, 128)).astype(np.float32)
+    limit = np.zeros((300, 300), np.float32)
+    limit[90:140, 90:140] = 1
+    made = put_back(picture, region, 255 - unedited, np.ones((128, 128)), limit, unedited)
+    assert np.array_equal(made[limit == 0], picture[limit == 0])
+    assert not np.array_equal(made[limit > 0], picture[limit > 0])

@@ -27,7 +27,7 @@ from understudy.pictures import region as regions
 from understudy.pictures.paste import changed
 from understudy.pictures.photo import Photo, Pixels
 from understudy.pictures.region import Region
-from understudy.pictures.tensors import to_mask, to_pixels, to_tensor
+from understudy.pictures.tensors import to_mask, to_tensor
 from understudy.swap.difference import difference_mask, differences
 
 LOOKS, SHRINKS = 4, 0.8  # at a named subject; what a look must take off the region's side
@@ -65,11 +65,19 @@ class EditRegion:
 
         unedited: what the region looks like if nothing is edited; None takes all of the region.
         """
-        size = (int(edited.shape[-2]), int(edited.shape[-1]))
-        share = torch.ones(1, 1, *size) if unedited is None else changed(edited, unedited)
+        if unedited is None:
+            share, plain = torch.ones(1, 1, *edited.shape[-2:]), None
+        else:
+            share, plain = changed(edited, unedited), _levels(unedited)
         return regions.put_back(
-            self.photo, self.region, to_pixels(edited), share[0, 0].numpy(), self.limit
+            self.photo, self.region, _levels(edited), share[0, 0].numpy(), self.limit, plain
         )
+
+
+def _levels(picture: Float[Tensor, "1 3 h w"]) -> Float[np.ndarray, "h w 3"]:
+    """A picture from 0 to 255, not rounded: steps of one level would show once enlarged."""
+    levels = (picture[0].detach().float().clamp(-1, 1) + 1) * 127.5
+    return levels.permute(1, 2, 0).cpu().numpy()
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from understudy.jobs.selecting import GROWTH, Selected, inside
 from understudy.jobs.source import InputPicture
 from understudy.jobs.work import Work
 from understudy.masks.parts import touching
+from understudy.pictures.planes import spread
 from understudy.pictures.region import mask_box
-from understudy.pictures.tensors import spread
 from understudy.settings.inputs import MOST_GROWTH
 
 RING = 0.04  # of the found subject's longer side: width of the ring that is looked at

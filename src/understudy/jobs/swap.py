@@ -268,7 +268,10 @@ def replaced(
     picture = decoded(model, last.target)
     whole = found.source(source.picture, source.subject)
     target = subjects.wanted(source.mask)
-    picture = framed(model, whole, picture, last, settings, source.mask, (target,)).cpu()
+    picture = framed(
+        model, whole, picture, last, settings, source.mask, (target,),
+        agree=source.frame is not None,
+    ).cpu()  # fmt: skip
     scored = search is not None
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 

@@ -18,11 +18,13 @@ from PIL import Image
 
 from understudy.errors import InputError
 from understudy.pictures.photo import Pixels
+from understudy.pictures.planes import widened
 
 MARGIN = 0.35  # of the subject's longer side, on each side of it
 SMALLEST = 16  # pixels: a region must be at least so large
 NEAR = 1.5  # of the model's aspect ratio: a photo that is no further from it is seen whole
 STRIDE = 0.6  # of a region: how far the next one is along a wide or tall photo
+RAMP, LEAST_RAMP = 2, 2  # half the width of the fading edge: pixels of the edit, of the photo
 RIM = 0.05  # of the region: over so much of its border the edit fades out, inside the photo
 
 
@@ -170,33 +172,44 @@ def cut(
 def put_back(
     photo: Pixels,
     region: Region,
-    edited: UInt8[np.ndarray, "h2 w2 3"],
+    edited: Float[np.ndarray, "h2 w2 3"] | UInt8[np.ndarray, "h2 w2 3"],
     share: Float[np.ndarray, "h2 w2"],
     limit: Float[np.ndarray, "h w"] | None = None,
+    unedited: Float[np.ndarray, "h2 w2 3"] | UInt8[np.ndarray, "h2 w2 3"] | None = None,
 ) -> Pixels:
     """The photo with the edited region in it.
 
-    edited: the region at the model's size. share: 1 where the edit is taken, 0 where the photo
-    stays, at the same size. limit: a second share, of the photo's size; None is 1. Where a share
-    is 0, and outside the region, the photo's pixels are returned bit for bit.
+    edited: the region at the model's size, 0 to 255. share: 1 where the edit is taken, 0 where the
+    photo stays, at the same size. limit: a second share, of the photo's size; None is 1. Where a
+    share is 0, and outside the region, the photo's pixels are returned bit for bit.
+
+    unedited: the region at the model's size without the edit. With it, the edit also reaches a few
+    pixels beyond the share, where only its difference from this is added to the photo: the photo's
+    detail stays, and a difference that ends at 0 has no seam. Where it is 0 the photo's pixels are
+    returned bit for bit.
     """
     top, bottom, left, right = region.within((photo.shape[0], photo.shape[1]))
     box = (left - region.x, top - region.y, right - region.x, bottom - region.y)
 
-    def back(plane: np.ndarray, how: Image.Resampling) -> np.ndarray:
+    def back(plane: np.ndarray, how: Image.Resampling = Image.Resampling.BICUBIC) -> np.ndarray:
+        if plane.ndim == 3:
+            return np.stack([back(plane[..., n], how) for n in range(plane.shape[2])], axis=-1)
         image = Image.fromarray(plane.astype(np.float32))
         scaled = image.resize((region.width, region.height), how).crop(box)
         return np.asarray(scaled, dtype=np.float32)
 
-    soft = back(share, Image.Resampling.BILINEAR).clip(0, 1)
+    taken = back(share, Image.Resampling.BILINEAR).clip(0, 1)
+    part = photo[top:bottom, left:right]
+    if unedited is None:
+        soft, change = taken, back(edited).clip(0, 255) - part
+    else:
+        soft = widened(taken, max(LEAST_RAMP, round(RAMP * region.width / share.shape[1])))
+        change = back(np.subtract(edited, unedited, dtype=np.float32))
+        change = change - taken[..., None] * (part - back(unedited))
     soft = soft * _rim(region, (photo.shape[0], photo.shape[1]))
     if limit is not None:
         soft = soft * limit[top:bottom, left:right].clip(0, 1)
-    drawn = np.stack(
-        [back(edited[..., channel], Image.Resampling.BICUBIC) for channel in range(3)], axis=-1
-    )
-    part = photo[top:bottom, left:right]
-    mixed = np.rint(part + soft[..., None] * (drawn.clip(0, 255) - part)).astype(np.uint8)
+    mixed = np.rint((part + soft[..., None] * change).clip(0, 255)).astype(np.uint8)
     made = photo.copy()
     made[top:bottom, left:right] = np.where(soft[..., None] > 0, mixed, part)
     return made

@@ -20,6 +20,7 @@ from understudy.errors import InputError, PictureError
 from understudy.pictures import photo
 from understudy.pictures.folders import Folder, list_folder
 from understudy.pictures.photo import Pixels
+from understudy.pictures.planes import spread
 
 
 def read_picture(
@@ -122,20 +123,6 @@ def mask_doubts(path: str | os.PathLike[str]) -> tuple[str, ...]:
 def grown(mask: Float[Tensor, "k 1 h w"], by: int = 1) -> Float[Tensor, "k 1 h w"]:
     """The mask with a rim of `by` pixels or cells."""
     return F.max_pool2d(mask, 2 * by + 1, stride=1, padding=by)
-
-
-def spread(pixels: np.ndarray, by: int) -> np.ndarray:
-    """The largest value within `by` pixels (h, w, ...) to every side, corners included."""
-    # Runs of twice the length from two runs: some ten passes, whatever `by` is.
-    for axis in (0, 1) if by else ():
-        wide = np.moveaxis(pixels, axis, 0)
-        wide = np.pad(wide, [(by, by)] + [(0, 0)] * (wide.ndim - 1))
-        length, whole = 1, 2 * by + 1
-        while length < whole:
-            step = min(length, whole - length)
-            wide, length = np.maximum(wide[:-step], wide[step:]), length + step
-        pixels = np.moveaxis(wide, 0, axis)
-    return np.ascontiguousarray(pixels)
 
 
 def blurred(values: Float[Tensor, "k c h w"], deviation: float) -> Float[Tensor, "k c h w"]:

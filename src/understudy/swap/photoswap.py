@@ -184,11 +184,14 @@ def framed(
     settings: SwapSettings,
     mask: Float[Tensor, "m 1 h w"] | None = None,
     targets: Sequence[Target] = (),
+    *,
+    agree: bool = False,
 ) -> Float[Tensor, "k 3 h w"]:
     """The swapped pictures inside the photo's own pixels where the settings ask to paste.
 
     last: the last step of the swap. mask: of the targets; see `mask_of`. targets: of the pictures,
-    to find the old and the new subject by their words.
+    to find the old and the new subject by their words. agree: see `paste`; for pictures that are
+    enlarged, where a step at the seam shows.
     """
     if not settings.paste:
         return swapped
@@ -210,7 +213,7 @@ def framed(
             swapped = both.toned(photo.to(swapped), swapped, redrawn)
             limits = limits_for(targets, settings)
             where = where.minimum(both.reached(swapped, redrawn, limits).to(swapped))
-    return paste(photo.to(swapped), swapped, where, settings.feather, redrawn)
+    return paste(photo.to(swapped), swapped, where, settings.feather, redrawn, agree=agree)
 
 
 def schedule_of(settings: SwapSettings, sigmas: Sequence[float] | None = None) -> SwapSchedule:
