@@ -72,10 +72,11 @@ class Reader(PlainProcessor):
     """As the plain way, and tokens read the pictures' subject: maps made whole, token by token."""
 
     inside = seen = torch.zeros(0)
+    begin = STEPS - AGAIN_STEPS  # the first of the steps that read
 
     def __call__(self, attn, hidden_states, encoder_hidden_states=None, **_):
         out = super().__call__(attn, hidden_states, encoder_hidden_states)
-        x, begin = hidden_states, STEPS - AGAIN_STEPS
+        x, begin = hidden_states, self.begin
         finest = x.shape[1] == 256 and encoder_hidden_states is None
         if not finest or self.plain.step not in range(begin, begin + READ):
             return out

@@ -48,6 +48,7 @@ _PUBLISHED: dict[str, Value] = {
     "eta": 0.0,
     "refine_steps": 0,
     "appearance_steps": 0,
+    "polish_steps": 0,
 }
 PRESETS: dict[str, dict[str, Value]] = {
     "best": {},
@@ -80,7 +81,7 @@ def _rule(values: Values, given: Values) -> Values:
         found["budget"] = 0
     if not values["blend"]:
         found["paste"] = False
-        found["refine_steps"] = found["appearance_steps"] = 0
+        found |= dict.fromkeys(("refine_steps", "appearance_steps", "polish_steps"), 0)
     return found
 
 
@@ -91,7 +92,7 @@ class SwapSettings(Settings):
     filling: ClassVar[Layers] = Layers(
         verb="swap",
         presets={"": PRESETS},
-        counts=(*COUNTS, "refine_steps", "appearance_steps"),
+        counts=(*COUNTS, "refine_steps", "appearance_steps", "polish_steps"),
         rule=_rule,
     )
 
@@ -132,6 +133,14 @@ class SwapSettings(Settings):
         0,
         "number or share of steps, the first of the repeated ones, in which the new subject's "
         "self-attention attends to pictures of it (cross-image attention); 0: none",
+        at_least=0,
+        share=True,
+    )
+    polish_steps: int | float = knob(
+        0,
+        "with --appearance-steps and subjects of different classes: number or share of steps that "
+        "are repeated a second time; the first time begins with the photo, whose pose it keeps; "
+        "0: it begins with the swapped picture, once",
         at_least=0,
         share=True,
     )

@@ -28,6 +28,7 @@ class Limits:
             count as parts of them that the masks missed; 0 = none does.
         held: share of the steps of refining that take A from the source; see `refine.py`.
         posed: whether refining may begin with the photo, whose pose it keeps; see `refine.py`.
+        polish: whether refining may take two passes, the first from the photo; see `polish.py`.
         layout: how many points of identity a point of layout is worth in the choice of a candidate.
     """
 
@@ -39,6 +40,7 @@ class Limits:
     missed: float
     held: float
     posed: bool
+    polish: bool
     layout: float
 
 
@@ -51,6 +53,7 @@ SAME = Limits(
     missed=0.0,
     held=0.6,
     posed=True,
+    polish=False,
     layout=1.6,
 )
 OTHER = Limits(
@@ -62,6 +65,7 @@ OTHER = Limits(
     missed=0.06,
     held=0.0,
     posed=False,
+    polish=True,
     layout=0.8,
 )
 

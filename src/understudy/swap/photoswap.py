@@ -22,6 +22,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
 from understudy.swap.blending import blend_of, check_background, limits_for, sigmas_of
+from understudy.swap.polish import polish_count, polished_steps, polishes
 from understudy.swap.refine import appearance_count, refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
 from understudy.swap.where import BothSubjects, old_subject
@@ -105,7 +106,10 @@ def _finished(
 ) -> Iterator[SwapStep]:
     """The steps, the refining ones after them, and in the last of all one candidate a target."""
     count = 1 if search is None else len(candidates(settings, len(targets)))
-    more, step = refine_count(settings), None
+    limits, step = limits_for(targets, settings), None
+    appearance = appearance if appearance_count(settings) else None
+    polished = polishes(source, settings, limits, appearance)
+    more = refine_count(settings) + (polish_count(settings) if polished else 0)
     for step in steps:
         last = step.index == settings.steps - 1 and not more
         if last and search is not None:
@@ -113,21 +117,23 @@ def _finished(
         yield replace(step, total=settings.steps + more)
     if not more or step is None:
         return
-    wanted, limits = (
-        [targets[number // count] for number in step.targets],
-        limits_for(targets, settings),
-    )
-    for again in refined_steps(
-        model,
-        source,
-        replace(step, mask=_narrowed(model, source, step, wanted, settings)),
-        wanted,
-        settings,
-        held=limits.held,
-        noises=1 if search is None else REDRAWN,
-        appearance=appearance if appearance_count(settings) else None,
-        posed=limits.posed,
-    ):
+    wanted = [targets[number // count] for number in step.targets]
+    begun = replace(step, mask=_narrowed(model, source, step, wanted, settings))
+    if polished and appearance is not None:
+        refined = polished_steps(model, source, begun, wanted, settings, appearance)
+    else:
+        refined = refined_steps(
+            model,
+            source,
+            begun,
+            wanted,
+            settings,
+            held=limits.held,
+            noises=1 if search is None else REDRAWN,
+            appearance=appearance,
+            posed=limits.posed,
+        )
+    for again in refined:
         last = again.index == again.total - 1
         if last and search is not None:
             again = again.rows(search.best(model, again, count))

@@ -36,7 +36,7 @@ AGAIN = 2_000_003  # added to the swap's seed for the noise of this stage
 
 def refine_count(settings: SwapSettings) -> int:
     """How many steps are repeated."""
-    return min(_steps_of(settings.refine_steps, settings), settings.steps)
+    return min(steps_of(settings.refine_steps, settings), settings.steps)
 
 
 def held_count(settings: SwapSettings, held: float) -> int:
@@ -46,10 +46,10 @@ def held_count(settings: SwapSettings, held: float) -> int:
 
 def appearance_count(settings: SwapSettings) -> int:
     """How many of them, the first ones, read pictures of the new subject."""
-    return min(_steps_of(settings.appearance_steps, settings), refine_count(settings))
+    return min(steps_of(settings.appearance_steps, settings), refine_count(settings))
 
 
-def _steps_of(wanted: int | float, settings: SwapSettings) -> int:
+def steps_of(wanted: int | float, settings: SwapSettings) -> int:
     """A number of steps, or a share of the run, in steps."""
     return round(wanted * settings.steps) if isinstance(wanted, float) else wanted
 
