@@ -1,4 +1,4 @@
-"""swap/polish.py: between classes, refining begins with the photo and is done in two passes."""
+"""swap/polish.py: between classes, a candidate begins with the photo and is drawn in two passes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,12 @@ from understudy.swap import blending
 from understudy.swap.limits import OTHER, SAME
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.polish import HELD, polish_count, polish_evaluations
-from understudy.swap.schedule_search import ScheduleSearch, candidates, evaluations_needed
+from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates, evaluations_needed
 from understudy.transfer.appearance import COVERED, MOST, SHOWN
 from understudy.transfer.loop import alignment
 from understudy.transfer.schedule import SwapSchedule
 from understudy.transfer.source_target import Source
+from understudy.transfer.step import SwapStep
 
 LAST_STEPS = 3  # of the second pass
 TOLD = replace(SETTINGS, refine_steps=AGAIN_STEPS, appearance_steps=READ, polish_steps=LAST_STEPS)
@@ -56,70 +57,89 @@ def one_pass(
     return refined_plainly(model, plain, begun, inversion, MASK, settings, pictures)
 
 
+def every(step: SwapStep) -> list[int]:
+    """All rows of a step."""
+    return list(range(len(step.targets)))
+
+
+def searching() -> ScheduleSearch:
+    return ScheduleSearch(
+        Brightness(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32)
+    )
+
+
 def test_two_passes_equal_the_plain_loops(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One finalist: two rows begin with the swapped picture, one with the photo."""
     monkeypatch.setattr(blending, "limits_of", lambda *given, **told: OTHER)
     model = model_of()
     inversion = null_text(model, steps=STEPS)
     source = Source(inversion, subject=SUBJECT)
-    steps = list(swap_steps(model, source, WANTED, TOLD, appearance=shown_in(model)))
-    last = steps[-1]
-    assert [step.index for step in steps] == list(range(STEPS + AGAIN_STEPS + LAST_STEPS))
-    assert {step.total for step in steps} == {STEPS + AGAIN_STEPS + LAST_STEPS}
-    assert last.mask is not None and torch.equal(last.mask * MASK, MASK)
+    told = replace(TOLD, budget=1)
+    assert len(candidates(told)) == 1
+    shown = shown_in(model)
+    monkeypatch.setattr(ScheduleSearch, "best", lambda me, model, step, *_: every(step))
+    search = searching()
+    steps = list(swap_steps(model, source, WANTED, told, search=search, appearance=shown))
+    total = STEPS + 2 * AGAIN_STEPS + LAST_STEPS
+    assert [step.index for step in steps] == list(range(total))
+    assert {step.total for step in steps} == {total}
+    last, plain = steps[-1], steps[STEPS + AGAIN_STEPS - 1]
+    assert torch.equal(last.target[:2], plain.target), "the rows that began with the swap"
+    assert last.mask is not None and torch.equal(last.mask[2:] * MASK, MASK)
     with torch.no_grad():
-        first = one_pass(
-            model_of(), inversion, inversion.clean, TOLD, round(HELD * AGAIN_STEPS), SUBJECT,
-            monkeypatch,
-        )  # fmt: skip
+        held = round(HELD * AGAIN_STEPS)
+        first = one_pass(model_of(), inversion, inversion.clean, TOLD, held, SUBJECT, monkeypatch)
         second = replace(TOLD, refine_steps=LAST_STEPS)
-        wanted = one_pass(model_of(), inversion, first, second, 0, last.mask, monkeypatch)
+        wanted = one_pass(model_of(), inversion, first, second, 0, last.mask[2:], monkeypatch)
     inside = (MASK > 0).expand_as(wanted)
-    found = steps[STEPS + AGAIN_STEPS - 1].target
+    found = steps[STEPS + 2 * AGAIN_STEPS - 1].target
     assert torch.allclose(found[inside], first[inside], rtol=0, atol=1e-9)
-    assert torch.allclose(last.target[inside], wanted[inside], rtol=0, atol=1e-9)
+    assert torch.allclose(last.target[2:][inside], wanted[inside], rtol=0, atol=1e-9)
     assert float((wanted - first).abs().max()) > 0.1
 
 
-@pytest.mark.parametrize("why", ["one class", "no pictures", "subject not found", "0 steps"])
-def test_one_pass_is_left(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
-    """Where the second pass is not wanted, or the first cannot begin with the photo."""
+@pytest.mark.parametrize(
+    "why", ["one class", "no pictures", "subject not found", "no search", "0 steps"]
+)
+def test_without_them_nothing_changes(monkeypatch: pytest.MonkeyPatch, why: str) -> None:
     limits = SAME if why == "one class" else OTHER
     monkeypatch.setattr(blending, "limits_of", lambda *given, **told: limits)
     model = model_of()
     subject = None if why == "subject not found" else SUBJECT
     source = Source(null_text(model, steps=STEPS), subject=subject)
     shown = None if why == "no pictures" else shown_in(model)
-    asked, none = replace(TOLD, polish_steps=0 if why == "0 steps" else 3), TOLD
-    *_, last = swap_steps(model, source, WANTED, asked, appearance=shown)
-    *_, plain = swap_steps(model, source, WANTED, replace(none, polish_steps=0), appearance=shown)
+    search = None if why == "no search" else searching()
+    none = replace(TOLD, budget=1, polish_steps=0)
+    asked = none if why == "0 steps" else replace(TOLD, budget=1)
+    *_, last = swap_steps(model, source, WANTED, asked, search=search, appearance=shown)
+    *_, plain = swap_steps(model, source, WANTED, none, search=search, appearance=shown)
     assert last.total == plain.total == STEPS + AGAIN_STEPS
     assert torch.equal(last.target, plain.target)
 
 
-def test_each_finalist_begins_with_the_photo_and_one_is_left(
+def test_each_finalist_has_its_noise_and_one_picture_is_left(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(blending, "limits_of", lambda *given, **told: OTHER)
     model = model_of()
     source = Source(null_text(model, steps=STEPS), subject=SUBJECT)
-    settings = replace(TOLD, budget=240)
+    settings = replace(TOLD, budget=260)
     found = candidates(settings)
     assert len(found) > 2
-    search = ScheduleSearch(
-        Brightness(), F.normalize(torch.ones(1, 3), dim=1), torch.zeros(1, 3, 32, 32)
-    )
-    shown = shown_in(model)
+    shown, search = shown_in(model), searching()
     steps = list(swap_steps(model, source, WANTED, settings, search=search, appearance=shown))
-    assert [len(step.targets) for step in steps[STEPS:]] == [2] * 6 + [1]
-    assert len({float(row.sum()) for row in steps[-2].target}) == 2, "each has its own noise"
-    assert sum(step.nfe for step in steps) <= evaluations_needed(found, settings) <= 240
+    rows = [len(step.targets) for step in steps[STEPS:]]
+    assert rows == [2 * REDRAWN] * AGAIN_STEPS + [2] * (AGAIN_STEPS + LAST_STEPS - 1) + [1]
+    assert len({float(row.sum()) for row in steps[-2].target}) == 2
+    assert sum(step.nfe for step in steps) <= evaluations_needed(found, settings) <= 260
 
 
 def test_what_two_passes_cost() -> None:
     # 2 rows twice guided for 4 and 3 steps, and 4 pictures in 2 steps of each pass.
     assert polish_evaluations(TOLD, 2, MOST) == 2 * 2 * (4 + 3) + 4 * (2 + 2)
     assert polish_count(replace(TOLD, polish_steps=0.5)) == 3
-    assert polish_count(replace(TOLD, polish_steps=5)) == AGAIN_STEPS, "no more than in the first"
+    assert polish_count(replace(TOLD, polish_steps=5)) == AGAIN_STEPS, "no more than refining"
     assert SwapSettings.filled({"preset": "paper"}, "toybox").polish_steps == 0
     assert SwapSettings.filled({"blend": False}, "toybox").polish_steps == 0
     assert SwapSettings.filled({}).polish_steps == 0
+    assert SwapSettings.filled({}, "toybox").polish_steps > 0

@@ -138,9 +138,9 @@ class SwapSettings(Settings):
     )
     polish_steps: int | float = knob(
         0,
-        "with --appearance-steps and subjects of different classes: number or share of steps that "
-        "are repeated a second time; the first time begins with the photo, whose pose it keeps; "
-        "0: it begins with the swapped picture, once",
+        "number or share of steps repeated once more after candidates that begin with the photo, "
+        "whose pose they keep, are drawn; for subjects of different classes, with --budget and "
+        "--appearance-steps; 0: no such candidates",
         at_least=0,
         share=True,
     )

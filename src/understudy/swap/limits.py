@@ -28,7 +28,7 @@ class Limits:
             count as parts of them that the masks missed; 0 = none does.
         held: share of the steps of refining that take A from the source; see `refine.py`.
         posed: whether refining may begin with the photo, whose pose it keeps; see `refine.py`.
-        polish: whether refining may take two passes, the first from the photo; see `polish.py`.
+        polish: whether candidates may begin with the photo in two passes; see `polish.py`.
         layout: how many points of identity a point of layout is worth in the choice of a candidate.
     """
 
@@ -47,8 +47,8 @@ class Limits:
 SAME = Limits(
     rim=1,
     reach=1,
-    old_edge=0.03,
-    new_edge=0.02,
+    old_edge=0.02,
+    new_edge=0.01,
     leaves=0.03,
     missed=0.0,
     held=0.6,
@@ -59,7 +59,7 @@ SAME = Limits(
 OTHER = Limits(
     rim=2,
     reach=4,
-    old_edge=0.045,
+    old_edge=0.035,
     new_edge=0.035,
     leaves=None,
     missed=0.06,

@@ -108,8 +108,9 @@ def _finished(
     count = 1 if search is None else len(candidates(settings, len(targets)))
     limits, step = limits_for(targets, settings), None
     appearance = appearance if appearance_count(settings) else None
-    polished = polishes(source, settings, limits, appearance)
-    more = refine_count(settings) + (polish_count(settings) if polished else 0)
+    polished = search is not None and polishes(source, settings, limits, appearance)
+    more = refine_count(settings)
+    more += more + polish_count(settings) if polished else 0
     for step in steps:
         last = step.index == settings.steps - 1 and not more
         if last and search is not None:
@@ -119,20 +120,19 @@ def _finished(
         return
     wanted = [targets[number // count] for number in step.targets]
     begun = replace(step, mask=_narrowed(model, source, step, wanted, settings))
+    refined = refined_steps(
+        model,
+        source,
+        begun,
+        wanted,
+        settings,
+        held=limits.held,
+        noises=1 if search is None else REDRAWN,
+        appearance=appearance,
+        posed=limits.posed,
+    )
     if polished and appearance is not None:
-        refined = polished_steps(model, source, begun, wanted, settings, appearance)
-    else:
-        refined = refined_steps(
-            model,
-            source,
-            begun,
-            wanted,
-            settings,
-            held=limits.held,
-            noises=1 if search is None else REDRAWN,
-            appearance=appearance,
-            posed=limits.posed,
-        )
+        refined = polished_steps(model, source, begun, wanted, settings, appearance, refined)
     for again in refined:
         last = again.index == again.total - 1
         if last and search is not None:

@@ -1,17 +1,20 @@
-"""Refines a swap between different classes in two passes, of which the first begins with the photo.
+"""Draws a subject of another class from the photo, too, in two passes; the better picture is kept.
 
-Where the new subject is of another class, the swapped picture shows it in a pose of its own. The
-photo holds the old one's pose: the first pass adds noise to the photo, takes the cross-attention
-maps from the source in its first steps and reads pictures of the new subject, as for subjects of
-one class (refine.py). What it draws stands like the old subject and has parts of its looks. The
-second pass repeats the last steps once more from there, without the source's maps: the parts become
-the new subject's own. Knows models through their protocol.
+Where the new subject is of another class, the swapped picture often shows it in a pose of its own.
+The photo holds the old one's pose: the first pass adds noise to the photo, takes the
+cross-attention maps from the source in its first steps and reads pictures of the new subject, as
+for subjects of one class (refine.py). What it draws stands like the old subject and has some of its
+looks. The second pass repeats the last steps once more from there, without the source's maps, which
+replaces these looks. The results are candidates beside those that began with the swapped picture.
+Knows models through their protocol.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+
+import torch
 
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
@@ -32,20 +35,20 @@ def polish_count(settings: SwapSettings) -> int:
 def polishes(
     source: Source, settings: SwapSettings, limits: Limits, appearance: Appearance | None
 ) -> bool:
-    """Whether a swap is refined in two passes: different classes, and a photo to begin with."""
+    """Whether a swap has these passes: different classes, and a photo and pictures to read."""
     known = source.subject is not None and source.inversion.clean is not None
     return bool(limits.polish and known and appearance is not None and polish_count(settings))
 
 
-def polish_evaluations(settings: SwapSettings, finalists: int, pictures: int) -> int:
-    """Network evaluations of both passes for one target, maps from the source left out.
+def polish_evaluations(settings: SwapSettings, rows: int, pictures: int) -> int:
+    """Network evaluations of both passes, without those for maps of the source.
 
-    finalists: rows that are refined. pictures: of the subject, that are read.
+    rows: pictures that are drawn. pictures: of the subject, that are read.
     """
     halves = 1 if settings.guidance == 1 else 2
     second = replace(settings, refine_steps=polish_count(settings))
     return sum(
-        halves * finalists * refine_count(one) + pictures * appearance_count(one)
+        halves * rows * refine_count(one) + pictures * appearance_count(one)
         for one in (settings, second)
     )
 
@@ -57,19 +60,43 @@ def polished_steps(
     targets: Sequence[Target],
     settings: SwapSettings,
     appearance: Appearance,
+    refined: Iterator[SwapStep],
 ) -> Iterator[SwapStep]:
-    """The steps of both passes, numbered on from the swap's own. See `refined_steps`.
+    """The steps of refining, those of both passes after them, and in the last the rows of both.
 
-    Each row of `swapped` gives its mask, and its number to the noise of both passes.
+    Args:
+        swapped: the last step of the swap; see `refined_steps`. Its rows give masks, and numbers
+            to the noise.
+        refined: the steps that begin with the swapped picture.
     """
-    count = polish_count(settings)
-    total = settings.steps + refine_count(settings) + count
-    step = swapped
+    count, again = refine_count(settings), polish_count(settings)
+    total = settings.steps + 2 * count + again
+    plain = step = swapped
+    for plain in refined:
+        yield replace(plain, total=total)
     for step in refined_steps(
         model, source, swapped, targets, settings, held=HELD, appearance=appearance, posed=True
     ):
-        yield replace(step, total=total)
-    second = replace(settings, refine_steps=count)
-    begin, moved = replace(step, source=swapped.source), refine_count(settings)
-    for step in refined_steps(model, source, begin, targets, second, appearance=appearance):
-        yield replace(step, index=step.index + moved, total=total)
+        yield replace(step, index=step.index + count, total=total)
+    second, begun = replace(settings, refine_steps=again), replace(step, source=swapped.source)
+    for step in refined_steps(model, source, begun, targets, second, appearance=appearance):
+        index = step.index + 2 * count
+        step = replace(step, index=index, total=total)
+        yield step if index < total - 1 else _both(plain, step)
+
+
+def _both(first: SwapStep, last: SwapStep) -> SwapStep:
+    """The second step with the rows of the first before its own."""
+    masks = [
+        step.mask.expand(len(step.targets), -1, -1, -1)
+        for step in (first, last)
+        if step.mask is not None
+    ]
+    return replace(
+        last,
+        targets=first.targets + last.targets,
+        target=torch.cat([first.target, last.target]),
+        clean=torch.cat([first.clean, last.clean]),
+        swaps=first.swaps + last.swaps,
+        mask=torch.cat(masks) if masks else None,
+    )

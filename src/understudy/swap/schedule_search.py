@@ -25,7 +25,7 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
 from understudy.swap.limits import SAME
-from understudy.swap.polish import polish_count, polish_evaluations
+from understudy.swap.polish import HELD, polish_count, polish_evaluations
 from understudy.swap.refine import appearance_count, held_count, refine_count
 from understudy.transfer.appearance import MOST
 from understudy.transfer.batch_layout import Branch, branched
@@ -223,10 +223,11 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         rows += halves * len(branches) * targets
     again = min(len(found), FINALISTS) * REDRAWN
     rows += refined * halves if keys else held_count(settings, SAME.held)
-    once = MOST * appearance_count(settings) + halves * refined * again * targets
-    finalists = min(len(found), FINALISTS) * targets
-    twice = polish_evaluations(settings, finalists, MOST) if polish_count(settings) else 0
-    return rows + max(once, twice)
+    rows += MOST * appearance_count(settings) + halves * refined * again * targets
+    if polish_count(settings):
+        finalists = min(len(found), FINALISTS) * targets
+        rows += polish_evaluations(settings, finalists, MOST) + held_count(settings, HELD)
+    return rows
 
 
 def _repeated(blend: Blend, count: int) -> Blend:
