@@ -23,6 +23,8 @@ class Limits:
         reach: cells around it in which a difference of the prompts counts.
         old_edge, new_edge: shares of the side around the two subjects in which swapped pixels are
             pasted; the feathered seam lies in them, not on the subjects.
+        bare_edge: the same around parts of the old subject that the new one does not cover, of
+            which no outline must stay.
         leaves: share of the side by which the new subject may leave the old outline; None = any.
         missed: share of the side within which strong changes of colour that touch the subjects
             count as parts of them that the masks missed; 0 = none does.
@@ -36,6 +38,7 @@ class Limits:
     reach: int
     old_edge: float
     new_edge: float
+    bare_edge: float
     leaves: float | None
     missed: float
     held: float
@@ -49,6 +52,7 @@ SAME = Limits(
     reach=1,
     old_edge=0.02,
     new_edge=0.01,
+    bare_edge=0.03,
     leaves=0.03,
     missed=0.0,
     held=0.6,
@@ -61,6 +65,7 @@ OTHER = Limits(
     reach=4,
     old_edge=0.035,
     new_edge=0.035,
+    bare_edge=0.045,
     leaves=None,
     missed=0.06,
     held=0.0,

@@ -138,7 +138,8 @@ class BothSubjects:
         old, new = self._grown(limits.old_edge, limits.new_edge)
         if limits.leaves is not None:
             new = new * grown(self.old, self._pixels(limits.leaves))
-        both = old.maximum(new)
+        bare = grown(self.old * (1 - new), self._pixels(limits.bare_edge))
+        both = old.maximum(new).maximum(bare)
         if not limits.missed:
             return both
         strong = ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(new)
