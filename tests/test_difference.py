@@ -170,6 +170,21 @@ def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.Monke
     assert where.may_change(old, cells, limits.OTHER)[0, 0].sum() == 9 * 9
 
 
+def test_the_rim_is_wide_where_the_old_subject_is_bare() -> None:
+    old = torch.zeros(1, 1, 100, 100)
+    old[..., 40:60, 40:60] = 1
+    new = old.clone()
+    new[..., 50:60] = 0  # the right half stays bare
+    shown = torch.zeros(1, 3, 100, 100)
+    mask = where.BothSubjects(old, new).reached(shown, shown, limits.SAME)[0, 0]
+    wanted = torch.zeros(100, 100)
+    wanted[38:62, 38:62] = 1  # 2 pixels around the old subject
+    wanted[37:63, 48:63] = 1  # 3 around what the new one and 1 pixel around it leave bare
+    assert torch.equal(mask, wanted)
+    whole = where.BothSubjects(old, old).reached(shown, shown, limits.SAME)[0, 0]
+    assert whole.sum() == 24 * 24
+
+
 def test_a_new_subject_is_where_the_old_one_was(monkeypatch: pytest.MonkeyPatch) -> None:
     old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
     old[..., 40:60, 40:60] = new[..., 30:60, 42:58] = 1
