@@ -77,7 +77,8 @@ def test_two_passes_equal_the_plain_loops(monkeypatch: pytest.MonkeyPatch) -> No
     told = replace(TOLD, budget=1)
     assert len(candidates(told)) == 1
     shown = shown_in(model)
-    monkeypatch.setattr(ScheduleSearch, "best", lambda me, model, step, *_: every(step))
+    for name in ("best", "recognised"):
+        monkeypatch.setattr(ScheduleSearch, name, lambda me, model, step, *_: every(step))
     search = searching()
     steps = list(swap_steps(model, source, WANTED, told, search=search, appearance=shown))
     total = STEPS + 2 * AGAIN_STEPS + LAST_STEPS
@@ -132,6 +133,18 @@ def test_each_finalist_has_its_noise_and_one_picture_is_left(
     assert rows == [2 * REDRAWN] * AGAIN_STEPS + [2] * (AGAIN_STEPS + LAST_STEPS - 1) + [1]
     assert len({float(row.sum()) for row in steps[-2].target}) == 2
     assert sum(step.nfe for step in steps) <= evaluations_needed(found, settings) <= 260
+
+
+def test_a_picture_from_the_photo_has_to_show_the_subject(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = torch.tensor([0.90, 0.80, 0.70, 0.95, 0.88, 0.86, 0.91, 0.93])
+    monkeypatch.setattr(ScheduleSearch, "judged", lambda me, model, step: (shown, 1 - shown))
+    # Two targets of three candidates each, 0 to 2 and 3 to 5; the last four rows are of the photo.
+    step = SwapStep(
+        0, 1, 0.0, (0, 2, 3, 5, 0, 2, 3, 5), torch.zeros(8, 1, 2, 2), torch.zeros(8, 1, 2, 2),
+        None, (), None, 0,
+    )  # fmt: skip
+    # At least .87 for the first target, .92 for the second.
+    assert searching().recognised(model_of(), step, 3, 4) == [0, 1, 2, 3, 4, 7]
 
 
 def test_what_two_passes_cost() -> None:

@@ -136,6 +136,8 @@ def _finished(
     for again in refined:
         last = again.index == again.total - 1
         if last and search is not None:
+            if polished:
+                again = again.rows(search.recognised(model, again, count, len(wanted)))
             again = again.rows(search.best(model, again, count))
         yield again
 

@@ -5,7 +5,8 @@ The photo holds the old one's pose: the first pass adds noise to the photo, take
 cross-attention maps from the source in its first steps and reads pictures of the new subject, as
 for subjects of one class (refine.py). What it draws stands like the old subject and has some of its
 looks. The second pass repeats the last steps once more from there, without the source's maps, which
-replaces these looks. The results are candidates beside those that began with the swapped picture.
+replaces these looks. The results are candidates beside those that began with the swapped picture,
+if they show the new subject no worse (schedule_search.py).
 Knows models through their protocol.
 """
 

@@ -50,6 +50,7 @@ TRIALS = (
 PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
 SCORED_AT = 0.6  # share of the steps after which candidates are judged
 FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
+LESS = 0.03  # identity: what a candidate that begins with the photo may lack to the best other one
 REDRAWN = 2  # times that each of them is refined, with other noise
 
 
@@ -142,15 +143,40 @@ class ScheduleSearch:
             for row in sorted(group, key=scores.__getitem__, reverse=True)[:most]
         )
 
+    def recognised(
+        self, model: DiffusionModel, step: SwapStep, count: int, others: int
+    ) -> list[int]:
+        """The first rows, and of the others that show the actor about as well as the best of those.
+
+        count: candidates of each target. others: how many rows of the step are no first ones.
+        """
+        identity = [float(one) for one in self.judged(model, step)[0]]
+        first = len(step.targets) - others
+        best: dict[int, float] = {}
+        for number, shown in zip(step.targets[:first], identity, strict=False):
+            best[number // count] = max(best.get(number // count, shown), shown)
+        kept = [
+            row
+            for row in range(first, len(step.targets))
+            if identity[row] >= best[step.targets[row] // count] - LESS
+        ]
+        return [*range(first), *kept]
+
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
         """How good each target of a step would be, as far as it can be told now."""
+        identity, layout = self.judged(model, step)
+        return identity + self.layout_weight * layout
+
+    def judged(
+        self, model: DiffusionModel, step: SwapStep
+    ) -> tuple[Float[Tensor, " k"], Float[Tensor, " k"]]:
+        """Identity and layout of each target of a step, as far as they can be told now."""
         pictures = model.decode(step.clean)
         where = None
         if step.mask is not None:
             size = (int(pictures.shape[-2]), int(pictures.shape[-1]))
             where = F.interpolate(step.mask.float(), size=size).expand(len(pictures), -1, -1, -1)
-        identity, layout = self.seen(pictures, where)
-        return identity + self.layout_weight * layout
+        return self.seen(pictures, where)
 
     def seen(
         self, pictures: Float[Tensor, "k 3 h w"], subject: Float[Tensor, "k 1 h w"] | None = None
