@@ -146,9 +146,10 @@ class ScheduleSearch:
     def recognised(
         self, model: DiffusionModel, step: SwapStep, count: int, others: int
     ) -> list[int]:
-        """The first rows, and of the others that show the actor about as well as the best of those.
+        """All rows but those that began with the photo and show the new subject clearly worse.
 
-        count: candidates of each target. others: how many rows of the step are no first ones.
+        Such a row is kept if its identity is at most LESS below the best of the other rows.
+        count: candidates of each target. others: how many of the last rows began with the photo.
         """
         identity = [float(one) for one in self.judged(model, step)[0]]
         first = len(step.targets) - others
