@@ -1,4 +1,5 @@
-"""Does an inversion replay the photo? Null-text beside plain DDIM, both against the ceiling."""
+"""Does an inversion replay the photo? Null-text, negative-prompt and direct inversion, beside plain
+DDIM, all against the autoencoder's ceiling."""
 
 from __future__ import annotations
 
@@ -22,6 +23,8 @@ COLUMNS = (
     "autoencoder's ceiling, dB",
     "null-text, dB",
     "null-text below the ceiling, dB",
+    "negative-prompt at the same guidance, dB",
+    "direct, dB",
     "DDIM at the same guidance, dB",
     "DDIM without guidance, dB",
     "inner steps",
@@ -47,11 +50,23 @@ def reconstruction(model: DiffusionModel, number: int, settings: InvertSettings)
     def quality(latents: torch.Tensor) -> float:
         return metrics.psnr(model.decode(latents), known.picture).item()
 
+    def untuned(method: str) -> Inversion:
+        *_, last = method_steps(model, latents, prompt, replace(settings, method=method))
+        assert last.inversion is not None
+        return last.inversion
+
+    negative, direct = untuned("negative-prompt"), untuned("direct")
+    assert negative.null_embeddings is not None and direct.path is not None
+
     ceiling, null_text = quality(latents), quality(inversion.replay[-1:])
     return {
         "autoencoder's ceiling, dB": ceiling,
         "null-text, dB": null_text,
         "null-text below the ceiling, dB": ceiling - null_text,
+        "negative-prompt at the same guidance, dB": quality(
+            sampled(model, negative, prompt, settings.guidance)
+        ),
+        "direct, dB": quality(direct.path[-1:]),
         "DDIM at the same guidance, dB": quality(
             ddim_replay(model, latents, prompt, settings.steps, settings.guidance)
         ),
@@ -71,12 +86,18 @@ def ddim_replay(
     *_, last = ddim_inversion_steps(model, latents, prompt, steps=steps)
     found: Inversion | None = last.inversion
     assert found is not None
-    *_, sampled = sample_steps(
+    return sampled(model, found, prompt, guidance)
+
+
+def sampled(model: DiffusionModel, found: Inversion, prompt: str, guidance: float) -> torch.Tensor:
+    """The latents that guided sampling gives from the inversion's noise, with its own embedding in
+    place of the empty prompt's where it has one for all steps."""
+    *_, drawn = sample_steps(
         model,
         found.noise,
         model.embed([prompt]),
-        model.embed([""]),
-        steps=steps,
+        found.null_embeddings or model.embed([""]),
+        steps=found.steps,
         guidance=guidance,
     )
-    return sampled.latents
+    return drawn.latents
