@@ -155,7 +155,13 @@ def _trainable(
         case "lora":
             return low_rank(model, train_text=settings.train_text_encoder, **low)
         case _:
-            return whole_model(model, train_text=settings.train_text_encoder)
+            return whole_model(
+                model,
+                train_text=settings.train_text_encoder,
+                layers=settings.trained_layers,
+                identifiers=[one.identifier for one in learned],
+                share=settings.embedding_rate,
+            )
 
 
 def _options(settings: LearnSettings) -> TrainOptions:

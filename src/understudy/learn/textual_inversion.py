@@ -20,7 +20,7 @@ from understudy.diffusion.text import Text
 from understudy.errors import InputError
 from understudy.learn.trainable import Trainable, widest
 from understudy.models.interface import DiffusionModel
-from understudy.models.word_tables import WordTable, word_tables
+from understudy.models.word_tables import WordTable, root_mean_square, word_tables
 
 CLIP = "token_embedding.weight"  # how the names of CLIP's tables end; T5's is "shared.weight"
 
@@ -92,7 +92,7 @@ def _rates(
     numbers are hundreds of times CLIP's. share: the rate in units of a table's root mean square.
     rate: the run's, which is CLIP's; that of T5 beside CLIP is in proportion to it.
     """
-    sizes = {own.name: _size(own.table) for own in tables.values()}
+    sizes = {own.name: root_mean_square(own.table) for own in tables.values()}
     if share is not None:
         return {f"{name}.rows": share * size for name, size in sizes.items()}
     # The published rate is for CLIP's table, which SD 3 and FLUX share with Stable Diffusion 1.
@@ -101,10 +101,6 @@ def _rates(
         return {}
     unit = rate / sizes[clips[0]]
     return {f"{name}.rows": unit * size for name, size in sizes.items() if name not in clips}
-
-
-def _size(table: nn.Embedding) -> float:
-    return float(table.weight.detach().float().square().mean().sqrt())
 
 
 def _start(table: nn.Embedding, like: Int[Tensor, " n"], device: torch.device) -> nn.Parameter:

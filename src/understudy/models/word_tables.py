@@ -56,3 +56,8 @@ def _table(part: str, network: nn.Module, ids: Callable[[str], tuple[int, ...]])
     # T5 has two modules with one weight; its encoder calls the later one.
     *_, table = (m for m in network.modules() if isinstance(m, nn.Embedding) and m.weight is weight)
     return WordTable(f"{part}.{name}", table, ids)
+
+
+def root_mean_square(table: nn.Embedding) -> float:
+    """Of all numbers of a table: the unit of learning rates of its rows."""
+    return float(table.weight.detach().float().square().mean().sqrt())

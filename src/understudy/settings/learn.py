@@ -26,8 +26,9 @@ _PLAIN: dict[str, Value] = {
     "find_masks": False,
 }
 _ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
+_ALL_LAYERS: dict[str, Value] = {"trained_layers": "all", "embedding_rate": 0.0}
 _METHODS: dict[str, dict[str, Value]] = {
-    "dreambooth": {},
+    "dreambooth": {"embedding_rate": 0.0},
     "lora": {"steps": 500, "learning_rate": 1e-4},
     "textual-inversion": {
         **_ALONE,
@@ -56,6 +57,7 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
             "prior_samples": 1000,
             "prior_steps": 50,
             "train_text_encoder": False,
+            **_ALL_LAYERS,
             "prompt": "a {subject}",
         },
         "photoswap": {
@@ -64,6 +66,7 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
             "learning_rate": 1e-6,
             "prior_samples": 200,
             "train_text_encoder": True,
+            **_ALL_LAYERS,
         },
     },
     "lora": {
@@ -138,9 +141,16 @@ class LearnSettings(Settings):
         at_least=0,
         at_most=1,
     )
+    trained_layers: str = knob(
+        "all",
+        "dreambooth: layers of the network to train; cross-attention keeps more of the class, as "
+        "other layers do not read the prompt",
+        choices=("all", "cross-attention"),
+    )
     embedding_rate: float = knob(
         0.03,
-        "pivotal: learning rate of the embeddings, in units of the root mean square of their table",
+        "dreambooth, pivotal: learning rate of the identifier's embeddings, in units of the root "
+        "mean square of their table; dreambooth, 0: that of the text encoder's other weights",
         at_least=0,
         at_most=1,
     )
