@@ -128,7 +128,7 @@ def test_output_preservation_keeps_what_the_class_gives() -> None:
     with low_rank(
         model, rank=2, alpha=2.0, targets=["to_q", "to_v"], train_text=False, seed=0
     ) as trainable:
-        rows = batches.draw(torch.Generator().manual_seed(0))
+        (rows,) = batches.draw(torch.Generator().manual_seed(0))
         assert rows.by_base and len(rows) == 4
         text = model.embed(batches.prompts)[rows.prompts]
         with torch.no_grad():

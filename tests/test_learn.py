@@ -142,7 +142,7 @@ def batches_of(model: StableDiffusion, latents: LatentCache, count: int, klass: 
 def test_the_loss_is_the_photos_mean_and_lambda_times_the_classes_mean() -> None:
     model = tiny_model()
     batches = batches_of(model, encode_photos(model, photos()), 3, klass=1)
-    rows = batches.draw(torch.Generator().manual_seed(0))
+    (rows,) = batches.draw(torch.Generator().manual_seed(0))
     losses = torch.tensor([1.0, 3.0, 5.0, 10.0, 10.0, 16.0])
     photo, klass = part_means(losses, rows.part)
     assert (photo, klass) == (3.0, 12.0)
@@ -199,7 +199,7 @@ def test_a_mask_says_what_counts() -> None:
     cut[:, :, :16] = 1.0
     latents = encode_photos(model, photos(), masks=cut, outside=0.0, flip=True)
     assert latents.mask is not None and latents.mask.shape == (4, 1, 16, 16)
-    rows = batches_of(model, latents, 2, klass=1).draw(torch.Generator().manual_seed(0))
+    (rows,) = batches_of(model, latents, 2, klass=1).draw(torch.Generator().manual_seed(0))
     assert rows.mask is not None and bool((rows.mask[2:] == 1).all())
     text = model.embed(["a photo of a cat"]).expand(4)
     with torch.no_grad():
@@ -221,7 +221,7 @@ def test_one_photo_is_overfitted(kind: str, precision: str) -> None:
     knobs: dict[str, Any] = {"steps": 60, "learning_rate": 5e-3, "batch_size": 4}
     concept = learnt(model, count=1, prior_samples=0, precision=precision, **knobs)
     latents = encode_photos(model, photos(1, model.picture_size[0]))
-    fixed = batches_of(model, latents, 24).draw(torch.Generator().manual_seed(1))
+    (fixed,) = batches_of(model, latents, 24).draw(torch.Generator().manual_seed(1))
     with torch.no_grad():
         before = float(row_losses(model, fixed, _text(model)).mean())
         with applied(model, concept):

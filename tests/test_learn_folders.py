@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 import pictures
 from tiny import tiny_model
@@ -21,9 +22,12 @@ from understudy.jobs.work import Work
 from understudy.learn import Subject, learn_steps
 from understudy.learn.batches import Batches, Bucket, Prior
 from understudy.learn.captions import has_writing, prompt_of
+from understudy.learn.dreambooth import whole_model
 from understudy.learn.latent_cache import LatentCache
+from understudy.learn.loss import row_losses
 from understudy.learn.photo_groups import encoded_photos
 from understudy.learn.subject import PhotoGroup, name_subjects
+from understudy.learn.training import Trainer, TrainOptions
 from understudy.models.unet.stable_diffusion import StableDiffusion
 from understudy.pictures.folders import list_folder
 from understudy.pictures.shapes import bucket_of, cut_share, step_of
@@ -175,21 +179,61 @@ def test_photos_of_several_sizes_train_with_class_images_of_each_size(
     assert concept.record["sizes"] == ["36x24", "32x32"]
 
 
-def test_a_bucket_is_drawn_by_the_weight_of_its_photos(model: StableDiffusion) -> None:
+def two_sizes(model: StableDiffusion, count: int) -> Batches:
+    """A photo of 4 cells a side, one of 8 with the weight 3, and class images of both sizes."""
     small, large = (LatentCache(torch.zeros(1, 4, side, side)) for side in (4, 8))
     heavy = replace(large, weight=torch.tensor([3.0]))
     prior = Prior(("a cat",), small)
-    batches = Batches(
-        small,
-        (("a sks cat",),),
-        prior,
-        1,
-        model.schedule,
-        (Bucket(heavy, Prior(("a cat",), large)),),
-    )
-    generator = torch.Generator().manual_seed(0)
-    sides = [batches.draw(generator).latents.shape[-1] for _ in range(400)]
-    assert 0.70 < sides.count(8) / 400 < 0.80
+    more = (Bucket(heavy, Prior(("a cat",), large)),)
+    return Batches(small, (("a sks cat",),), prior, count, model.schedule, more)
+
+
+def test_photos_of_a_step_are_drawn_from_all_sizes_by_their_weights(model: StableDiffusion) -> None:
+    batches, generator = two_sizes(model, 4), torch.Generator().manual_seed(0)
+    photos: dict[int, int] = {4: 0, 8: 0}
+    for _ in range(100):
+        for rows in batches.draw(generator):
+            side = rows.latents.shape[-1]
+            photos[side] += int((rows.part == 0).sum())
+            assert (rows.part == 0).sum() == (rows.part == 1).sum()
+    assert sum(photos.values()) == 400
+    assert 0.70 < photos[8] / 400 < 0.80
+
+
+def test_the_loss_of_a_step_is_a_mean_over_the_photos_of_all_sizes(model: StableDiffusion) -> None:
+    """However a step's photos fall on the sizes, photos and class images weigh 1 each in sum."""
+    batches, generator = two_sizes(model, 4), torch.Generator().manual_seed(0)
+    mixed = 0
+    for _ in range(20):
+        groups = batches.draw(generator)
+        weights = torch.cat([rows.weights for rows in groups])
+        part = torch.cat([rows.part for rows in groups])
+        torch.testing.assert_close(weights[part == 0], torch.full((4,), 0.25))
+        torch.testing.assert_close(weights[part == 1], torch.full((4,), 0.25))
+        mixed += len(groups) > 1
+    assert mixed > 5
+
+
+def test_a_step_on_two_sizes_follows_the_gradient_of_both(model: StableDiffusion) -> None:
+    """The gradient of a step is the sum of those of its groups, computed one by one."""
+    batches = two_sizes(model, 4)
+    options = TrainOptions(learning_rate=0.0, weight_decay=0.0, clip=0.0)
+    with whole_model(model, train_text=False) as trainable:
+        trainer = Trainer(model, trainable, batches, options, torch.Generator().manual_seed(3))
+        groups = batches.draw(torch.Generator().manual_seed(3))
+        assert len(groups) == 2
+        loss = torch.zeros(())
+        for rows in groups:
+            text = model.embed([batches.prompts[n] for n in rows.prompts.tolist()])
+            loss = loss + row_losses(model, rows, text) @ rows.weights
+        loss.backward()
+        wanted = nn.utils.get_total_norm(
+            [p.grad for p in trainable.parameters.values() if p.grad is not None]
+        )
+        trainer.optimiser.zero_grad()
+        taken = trainer.step()
+    assert taken.loss == pytest.approx(loss.item(), rel=1e-5)
+    assert taken.gradient_norm == pytest.approx(wanted.item(), rel=1e-4)
 
 
 def test_one_size_gives_the_weights_that_plain_photos_give(model: StableDiffusion) -> None:

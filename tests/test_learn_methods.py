@@ -47,13 +47,13 @@ class Recorded(Batches):
     def __init__(self, case: GoldenCase, prompt: str) -> None:
         vars(self).update(case=case, step=0, wordings=((prompt,),), prior=None)
 
-    def draw(self, generator: torch.Generator) -> Rows:
+    def draw(self, generator: torch.Generator) -> list[Rows]:
         noise = self.case.array("noise")[self.step]
         times = self.case.array("timesteps")[self.step]
         zero = torch.zeros(len(noise), dtype=torch.long)
         vars(self)["step"] += 1
         clean = self.case.array("z0").expand_as(noise)
-        return Rows(clean, noise, times, zero, zero, torch.ones(len(clean), dtype=torch.float64))
+        return [Rows(clean, noise, times, zero, zero, torch.ones(len(clean), dtype=torch.float64))]
 
 
 @golden_cases("g_hiper")
@@ -140,7 +140,7 @@ def test_training_rows_is_training_the_whole_table_and_putting_the_rest_back() -
     latents = encode_photos(model, photos())
     batches = Batches(latents, (("a photo of a sks",),), None, 2, model.schedule)
     for _ in range(3):
-        rows = batches.draw(random)
+        (rows,) = batches.draw(random)
         noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
         text = model.embed(["a photo of a sks"]).expand(2)
         answer = model.predict(noised, rows.times, text)

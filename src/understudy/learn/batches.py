@@ -46,8 +46,8 @@ class Batches:
     """Draws the rows of each step: `count` of the photos, then as many of the class.
 
     wordings: groups of prompts; a photo takes one of its own group at random. more: photos of
-    further sizes. All rows of a step have one size, drawn by the weight of its photos; the class
-    prompts of all sizes are those of `prior`.
+    further sizes; a step draws from all by their weights. The class prompts of all sizes are those
+    of `prior`.
     """
 
     photos: LatentCache
@@ -64,10 +64,27 @@ class Batches:
         ours = [prompt for wording in self.wordings for prompt in wording]
         return (*ours, *(self.prior.prompts if self.prior else ()))
 
-    def draw(self, generator: torch.Generator) -> Rows:
-        """The rows of one step. The order of random draws is part of what a seed means."""
-        bucket = self._bucket(generator)
-        photos, prior, count = bucket.photos, bucket.prior, self.count
+    def draw(self, generator: torch.Generator) -> list[Rows]:
+        """The rows of one step, those of one size together. The order of random draws is part of
+        what a seed means."""
+        first = Bucket(self.photos, self.prior)
+        if not self.more:
+            return [self._rows(first, self.count, generator)]
+        # Each photo of a step is drawn from the photos of all sizes: a step with photos of one size
+        # only would follow one photo where each has a size of its own.
+        buckets = (first, *self.more)
+        weights = torch.tensor([bucket.photos.total for bucket in buckets])
+        drawn = weights.multinomial(self.count, replacement=True, generator=generator)
+        counts = drawn.bincount(minlength=len(buckets)).tolist()
+        return [
+            self._rows(bucket, count, generator)
+            for bucket, count in zip(buckets, counts, strict=True)
+            if count
+        ]
+
+    def _rows(self, bucket: Bucket, count: int, generator: torch.Generator) -> Rows:
+        """`count` photos of one size, and as many class images; they weigh as a part of a step."""
+        photos, prior = bucket.photos, bucket.prior
         which = photos.pick(count, generator)
         latents = [photos.draw(which, generator)]
         prompts = [self._wording(photos.wordings(which), generator)]
@@ -87,22 +104,13 @@ class Batches:
         cells = int(clean.shape[-2] * clean.shape[-1])
         times = self.schedule.draw_times(len(clean), generator, cells)
         part = torch.arange(len(clean)) // count
-        # Each part is a mean over `count` rows, the class part times lambda (Ruiz et al. 2023, eq.
-        # 2).
-        weights = torch.tensor([1.0, prior.weight if prior else 0.0])[part] / count
+        # Each part is a mean over the rows of a step, the class part times lambda (Ruiz et al.
+        # 2023, eq. 2).
+        weights = torch.tensor([1.0, prior.weight if prior else 0.0])[part] / self.count
         mask = None if masks[0] is None else torch.cat([m for m in masks if m is not None])
         which, weights, times = torch.cat(prompts), sent(weights, here), sent(times, here)
         by_base = prior is not None and prior.by_output
         return Rows(clean, noise, times, which, part, weights, mask, by_base)
-
-    def _bucket(self, generator: torch.Generator) -> Bucket:
-        """A size by the weight of its photos; only where there are several is anything drawn."""
-        first = Bucket(self.photos, self.prior)
-        if not self.more:
-            return first
-        buckets = (first, *self.more)
-        weights = torch.tensor([bucket.photos.total for bucket in buckets])
-        return buckets[int(weights.multinomial(1, generator=generator))]
 
     def _wording(self, groups: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
         """A prompt of each group; only where there is a choice is anything drawn."""

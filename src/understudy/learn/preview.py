@@ -143,7 +143,7 @@ def validation(trainer: Trainer) -> tuple[float, float]:
     """
     given = trainer.batches
     batches = Batches(given.photos, given.wordings, given.prior, VALIDATION_ROWS, given.schedule)
-    rows = batches.draw(torch.Generator().manual_seed(SEED))
+    (rows,) = batches.draw(torch.Generator().manual_seed(SEED))
     even = given.schedule.even_times(VALIDATION_ROWS)
     # Random times would make the loss jump between previews for no reason.
     rows.times.copy_(even.repeat(len(rows) // VALIDATION_ROWS))

@@ -98,8 +98,11 @@ class Trainer:
         self._drawn = self.generator.get_state()
         # By the number of steps alone, so that a resumed run is in the same stage.
         self._text_trains = self.trainable.at(self.done)
-        rows = self.batches.draw(self.generator)
-        losses = self._backward(rows)
+        groups = self.batches.draw(self.generator)
+        losses = torch.cat([self._backward(rows) for rows in groups])
+        weights, part = (
+            torch.cat([getattr(rows, name) for rows in groups]) for name in ("weights", "part")
+        )
 
         # Gradients and losses of all processes, then one transfer of the numbers.
         gradients = self._gradients()
@@ -109,7 +112,7 @@ class Trainer:
         self.scaler.unscale_(self.optimiser)
         norm = nn.utils.get_total_norm(gradients)
         # All numbers in one transfer: each would make the host wait for the device.
-        numbers = torch.stack([losses @ rows.weights.to(losses), norm.to(losses)])
+        numbers = torch.stack([losses @ weights.to(losses), norm.to(losses)])
         numbers = torch.cat([numbers, losses]).cpu()
         loss, size = numbers[:2].tolist()
         self._check(loss, size)
@@ -125,7 +128,7 @@ class Trainer:
         self.done += 1
         if self.averages is not None:
             average(self.averages, self.trainable.parameters, self.options.average, self.done)
-        return TrainStep(loss, *part_means(numbers[2:], rows.part), size)
+        return TrainStep(loss, *part_means(numbers[2:], part), size)
 
     def rewind(self) -> None:
         """Undo what a step that failed half-way left behind: its gradients and its draws."""

@@ -28,7 +28,7 @@ _PLAIN: dict[str, Value] = {
 _ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
 _ALL_LAYERS: dict[str, Value] = {"trained_layers": "all", "embedding_rate": 0.0}
 _METHODS: dict[str, dict[str, Value]] = {
-    "dreambooth": {"embedding_rate": 0.0},
+    "dreambooth": {},
     "lora": {"steps": 500, "learning_rate": 1e-4},
     "textual-inversion": {
         **_ALONE,
@@ -38,7 +38,13 @@ _METHODS: dict[str, dict[str, Value]] = {
         "learning_rate": 5e-4,
         "batch_size": 4,
     },
-    "pivotal": {"steps": 1000, "learning_rate": 1e-4, "train_text_encoder": False, "vectors": 2},
+    "pivotal": {
+        "steps": 1000,
+        "learning_rate": 1e-4,
+        "train_text_encoder": False,
+        "vectors": 2,
+        "embedding_rate": 0.03,
+    },
     "hiper": {
         **_ALONE,
         "steps": 1000,
@@ -148,7 +154,7 @@ class LearnSettings(Settings):
         choices=("all", "cross-attention"),
     )
     embedding_rate: float = knob(
-        0.03,
+        0.0,
         "dreambooth, pivotal: learning rate of the identifier's embeddings, in units of the root "
         "mean square of their table; dreambooth, 0: that of the text encoder's other weights",
         at_least=0,
