@@ -151,7 +151,7 @@ def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.Monke
     words = [("cat", "sks cat"), ("Cat", "sks cat"), ("grey cat", "sks cat"), ("dog", "sks cat")]
     found = [limits.limits_of("auto", [Replacement(*pair)]) is limits.SAME for pair in words]
     assert found == [True, True, True, False] and limits.limits_of("auto", []) is limits.OTHER
-    assert limits.limits_of("keep", []) is limits.SAME
+    assert limits.limits_of("keep", []) is limits.KEEP
     assert limits.limits_of("auto", [Replacement(*words[0])], masked=True) is limits.OTHER
     assert limits.limits_of("free", [Replacement(*words[0])]) is limits.OTHER
     old, new = torch.zeros(1, 1, 100, 100), torch.zeros(1, 1, 100, 100)
@@ -161,12 +161,13 @@ def test_a_subject_of_the_same_class_takes_the_outline(monkeypatch: pytest.Monke
     monkeypatch.setattr(where, "found_by_words", lambda *given: new)
     targets = [Target("a sks cat", (Replacement("cat", "sks cat"),))]
     both = where.BothSubjects.found(tiny_model(), old, shown, targets)
-    mask = both.reached(shown, torch.zeros(1, 3, 100, 100), limits.SAME)[0, 0]
+    mask = both.reached(shown, torch.zeros(1, 3, 100, 100), limits.KEEP)[0, 0]
     assert mask[50, 62] == 1 and mask[50, 64] == 0, "three pixels around the old outline"
     assert mask[37, 50] == 1 and mask[30, 50] == 0, "the new subject does not leave it"
     cells = torch.zeros(1, 1, 25, 25)
     cells[..., 5, 12] = 1  # the prompts differ far above
-    assert where.may_change(old, cells, limits.SAME)[0, 0].sum() == 7 * 7
+    assert where.may_change(old, cells, limits.KEEP)[0, 0].sum() == 7 * 7
+    assert where.may_change(old, cells, limits.SAME)[0, 0].sum() == 9 * 9
     assert where.may_change(old, cells, limits.OTHER)[0, 0].sum() == 9 * 9
 
 

@@ -21,7 +21,9 @@ from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
+from understudy.swap.beyond import Beyond
 from understudy.swap.blending import blend_of, check_background, limits_for, sigmas_of
+from understudy.swap.limits import with_part
 from understudy.swap.polish import polish_count, polished_steps, polishes
 from understudy.swap.refine import appearance_count, refine_count, refined_steps
 from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
@@ -118,8 +120,13 @@ def _finished(
         yield replace(step, total=settings.steps + more)
     if not more or step is None:
         return
-    wanted = [targets[number // count] for number in step.targets]
-    begun = replace(step, mask=_narrowed(model, source, step, wanted, settings))
+    numbers = [number // count for number in step.targets]
+    wanted = [targets[number] for number in numbers]
+    mask, beyond = _narrowed(model, source, step, wanted, settings, numbers)
+    begun = replace(step, mask=mask)
+    if beyond is not None:
+        begun, limits = replace(begun, target=beyond.on(step.target)), with_part(limits)
+        search = search and replace(search, layout_weight=limits.layout)
     refined = refined_steps(
         model,
         source,
@@ -130,6 +137,7 @@ def _finished(
         noises=1 if search is None else REDRAWN,
         appearance=appearance,
         posed=limits.posed,
+        beyond=beyond,
     )
     if polished and appearance is not None:
         refined = polished_steps(model, source, begun, wanted, settings, appearance, refined)
@@ -149,16 +157,22 @@ def _narrowed(
     step: SwapStep,
     targets: Sequence[Target],
     settings: SwapSettings,
-) -> Float[Tensor, "k 1 h w"] | None:
-    """The mask of a step, no wider than the subjects of its pictures: refining would fill it.
+    numbers: Sequence[int],
+) -> tuple[Float[Tensor, "k 1 h w"] | None, Beyond | None]:
+    """The mask of a step, no wider than the subjects of its pictures: refining would fill it. And
+    the parts of the new subjects that stand out above the old outline, which are in the mask.
 
-    targets: of the step's rows.
+    targets: of the step's rows. numbers: which of the swap's targets these are.
     """
     old = source.subject
     if step.mask is None or settings.where != "subject" or old is None:
-        return step.mask
-    pictures = model.decode(step.target)
-    return BothSubjects.found(model, old.to(pictures), pictures, targets).cells(step.mask)
+        return step.mask, None
+    pictures, limits = model.decode(step.target), limits_for(targets, settings)
+    both = BothSubjects.found(model, old.to(pictures), pictures, targets)
+    redrawn = model.decode(source.inversion.trajectory[:1])
+    beyond = Beyond.shared(both.beyond(pictures, redrawn, limits), step.target, numbers)
+    parts = torch.zeros_like(both.new) if beyond is None else beyond.parts
+    return both.cells(step.mask, limits, parts), beyond
 
 
 def swap(

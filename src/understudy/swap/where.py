@@ -4,8 +4,9 @@ The old subject is found by its words (`masks.find`), which gives its edges. Wha
 beside it, a hat or wider ears, is found by the difference of the prompts' noise estimates
 (`difference.py`), near the old one only, so that a neighbour stays as it is. When the swap is
 done, the new subject is found by its words, too, and the photo's own pixels are kept elsewhere.
-A subject of the old one's class takes its outline, but for a narrow rim, so that whatever stands
-beside or before it is kept. Knows models through their protocol.
+A subject of the old one's class takes its outline, but for a narrow rim and for parts that stand
+out above it, so that whatever stands beside or before it is kept. Knows models through their
+protocol.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ INSIDE = 0.5  # of a soft mask: above it a pixel is the subject's
 SPECK = 0.1  # of the largest part's area: a smaller part of a mask is none of the subject's
 NEAR = 0.06  # of the side: as near to the old subject the new one is
 STRONG = 0.3  # of the range from -1 to 1: a change of colour that the masks cannot have missed
+THICK = 0.015  # of the side: a part above the old outline has places over twice as wide
+PART = 0.02  # of the old subject's area: a smaller part above it is noise of the masks
 OLD_RIM, NEW_RIM = 0.03, 0.015  # of the side: beyond the rims the photo's background is known
 
 
@@ -78,9 +81,16 @@ def may_change(
     old: Float[Tensor, "1 1 h w"], difference: Float[Tensor, "k 1 lh lw"], limits: Limits = OTHER
 ) -> Float[Tensor, "k 1 lh lw"]:
     """Cells that may change: the old subject and a rim, and where the prompts differ nearby."""
-    size = (int(difference.shape[-2]), int(difference.shape[-1]))
-    cells = (latent_mask(old, size) > COVERED).to(difference)
+    cells = covered(old, difference)
     return grown(cells, limits.rim).maximum(difference * grown(cells, limits.reach))
+
+
+def covered(
+    mask: Float[Tensor, "k 1 h w"], like: Float[Tensor, "m c lh lw"]
+) -> Float[Tensor, "k 1 lh lw"]:
+    """1 in the cells of latents `like` these that belong to what the mask shows."""
+    size = (int(like.shape[-2]), int(like.shape[-1]))
+    return (latent_mask(mask, size) > COVERED).to(like)
 
 
 @dataclass(frozen=True)
@@ -138,20 +148,61 @@ class BothSubjects:
         old, new = self._grown(limits.old_edge, limits.new_edge)
         if limits.leaves is not None:
             new = new * grown(self.old, self._pixels(limits.leaves))
+            parts = self.beyond(swapped, redrawn, limits)
+            new = new.maximum(grown(parts, self._pixels(limits.old_edge)))
         bare = grown(self.old * (1 - new), self._pixels(limits.bare_edge))
         both = old.maximum(new).maximum(bare)
         if not limits.missed:
             return both
-        strong = ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(new)
-        strong = strong * grown(both, self._pixels(limits.missed))
-        rows = [_reached(*pair) for pair in zip(both.split(1), strong.split(1), strict=True)]
+        near = grown(both, self._pixels(limits.missed)).split(1)
+        strong = [a * b for a, b in zip(self._strong(swapped, redrawn), near, strict=True)]
+        rows = [_reached(*pair) for pair in zip(both.split(1), strong, strict=True)]
         return grown(torch.cat(rows), 1)
 
-    def cells(self, mask: Float[Tensor, "m 1 lh lw"]) -> Float[Tensor, "k 1 lh lw"]:
-        """What of a mask of the latents' size lies on both subjects and in one cell around them."""
-        size = (int(mask.shape[-2]), int(mask.shape[-1]))
-        covered = latent_mask(self.old.maximum(self.new), size) > COVERED
-        return mask * grown(covered.to(mask), 1)
+    def beyond(
+        self,
+        swapped: Float[Tensor, "k 3 h w"],
+        redrawn: Float[Tensor, "1 3 h w"],
+        limits: Limits,
+    ) -> Float[Tensor, "k 1 h w"]:
+        """Parts of the new subjects that stand out above the old outline: a crown, a hat.
+
+        Such a part is large, thick in some place, and near the old subject. It is of the new
+        subject's mask, or of a strong change of colour that touches it: masks of words may miss
+        a hat. Beside the old outline nothing counts: there it is a change of pose. redrawn: the
+        photo as the autoencoder draws it.
+        """
+        if limits.leaves is None or not limits.above:
+            return torch.zeros_like(self.new)
+        kept = grown(self.old, self._pixels(limits.leaves))
+        above = (kept.cumsum(-2) == 0) * kept.amax(-2, keepdim=True)
+        room = above * grown(self.old, self._pixels(limits.above))
+        found: list[Tensor] = []
+        for new, strong in zip(self.new.split(1), self._strong(swapped, redrawn), strict=True):
+            # A mask of 1 everywhere says that the new subject was not found.
+            outside = _reached(new, strong) * room * (1 - new.amin())
+            thick = 1 - grown(1 - outside, self._pixels(THICK))
+            found.append(_large(_reached(thick, outside), PART * float(self.old.sum())))
+        return torch.cat(found)
+
+    def cells(
+        self,
+        mask: Float[Tensor, "m 1 lh lw"],
+        limits: Limits,
+        beyond: Float[Tensor, "k 1 h w"],
+    ) -> Float[Tensor, "k 1 lh lw"]:
+        """What of a mask of the latents' size lies on both subjects and in one cell around them.
+
+        Where the new one must not leave the old outline, of the new one `beyond` alone counts.
+        """
+        new = self.new if limits.leaves is None else beyond
+        return mask * grown(covered(self.old.maximum(new), mask), 1)
+
+    def _strong(
+        self, swapped: Float[Tensor, "k 3 h w"], redrawn: Float[Tensor, "1 3 h w"]
+    ) -> tuple[Float[Tensor, "1 1 h w"], ...]:
+        """Of each picture: 1 where its colours are very different from the photo's."""
+        return ((swapped - redrawn).abs().amax(1, keepdim=True) > STRONG).to(self.new).split(1)
 
     def _grown(self, old: float, new: float) -> tuple[Tensor, Tensor]:
         """Both masks with rims, in shares of the longer side."""
@@ -159,6 +210,14 @@ class BothSubjects:
 
     def _pixels(self, share: float) -> int:
         return max(1, round(share * max(self.old.shape[-2:])))
+
+
+def _large(mask: Float[Tensor, "1 1 h w"], least: float) -> Float[Tensor, "1 1 h w"]:
+    """The connected parts of a mask of at least so many pixels."""
+    parts = parts_of(mask[0, 0].cpu().numpy() > INSIDE)
+    kept = [part for part in parts if part.sum() >= least]
+    whole = np.logical_or.reduce([np.zeros(mask.shape[-2:], bool), *kept])
+    return to_mask(whole.astype(np.float32)).to(mask)
 
 
 def _reached(
