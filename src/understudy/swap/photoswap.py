@@ -169,8 +169,10 @@ def _narrowed(
         return step.mask, None
     pictures, limits = model.decode(step.target), limits_for(targets, settings)
     both = BothSubjects.found(model, old.to(pictures), pictures, targets)
-    redrawn = model.decode(source.inversion.trajectory[:1])
-    beyond = Beyond.shared(both.beyond(pictures, redrawn, limits), step.target, numbers)
+    beyond = None
+    if limits.above:
+        redrawn = model.decode(source.inversion.trajectory[:1])
+        beyond = Beyond.shared(both.beyond(pictures, redrawn, limits), step.target, numbers)
     parts = torch.zeros_like(both.new) if beyond is None else beyond.parts
     return both.cells(step.mask, limits, parts), beyond
 
