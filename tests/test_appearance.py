@@ -29,7 +29,6 @@ from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap import appearance as pictures_of
 from understudy.swap import blending, refine
-from understudy.swap.beyond import Beyond
 from understudy.swap.limits import OTHER, SAME
 from understudy.swap.photoswap import swap_steps
 from understudy.swap.refine import appearance_count, held_count
@@ -173,33 +172,28 @@ def test_a_subject_of_the_same_class_begins_with_the_photo(
     assert extra == [0] * STEPS + [len(shown.latents)] * READ + [0] * (AGAIN_STEPS - READ)
 
 
-def test_a_row_from_the_photo_begins_with_a_part_that_the_photo_lacks(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_a_row_begins_with_the_latents_that_it_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     model = model_of()
     source = Source(null_text(model, steps=STEPS), subject=SUBJECT)
     settings = replace(SETTINGS, refine_steps=AGAIN_STEPS, appearance_steps=READ)
     *_, swapped = swap_steps(model, source, WANTED, replace(settings, refine_steps=0))
-    parts = torch.zeros(1, 1, 32, 32, dtype=torch.float64)
-    parts[..., 2:6, 8:16] = 1  # cells 1 and 2, 4 to 7, with a rim 0 to 3 and 3 to 8
-    begun, places = list[torch.Tensor](), list[torch.Tensor]()
-    begin_at = refine.Replay.begin_at
-
-    def kept(run, index, latents, path, shown):
-        begun.append(latents)
-        places.append(shown.where)
-        begin_at(run, index, latents, path, shown)
-
-    monkeypatch.setattr(refine.Replay, "begin_at", kept)
-    for beyond in (None, Beyond(parts, swapped.target)):
-        steps = refine.refined_steps(
-            model, source, swapped, [WANTED], settings,
-            appearance=shown_in(model), posed=True, beyond=beyond,
-        )  # fmt: skip
-        next(steps)
-    other = (begun[0] != begun[1]).any(1)[0]
-    assert other[0:4, 3:9].all() and other.sum() == 4 * 6
-    assert (places[1] - places[0].to(parts)).clamp(min=0)[..., 1:7, 7:17].any()
+    clean = source.inversion.clean
+    assert clean is not None
+    other = clean.clone()
+    other[..., 1:3, 4:8] += 1
+    begun = list[torch.Tensor]()
+    monkeypatch.setattr(
+        refine.Replay, "begin_at", lambda run, index, latents, *_: begun.append(latents)
+    )
+    monkeypatch.setattr(refine.Replay, "step", lambda run, index: swapped)
+    for posed in (clean, other):
+        next(
+            refine.refined_steps(
+                model, source, swapped, [WANTED], settings, appearance=shown_in(model), posed=posed
+            )
+        )
+    changed = (begun[0] != begun[1]).any(1)[0]
+    assert changed[1:3, 4:8].all() and changed.sum() == 2 * 4
 
 
 def test_without_steps_to_read_nothing_changes(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -105,7 +105,10 @@ def test_the_photo_s_latents_with_a_part() -> None:
     wanted = torch.zeros(1, 2, 25, 25)
     wanted[..., 4:7, 9:12] = 1  # cell 5, 10 with 3 pixels around it
     assert torch.equal(latents, wanted)
-    assert found.added_to(drawn(BODY)).sum() == drawn(BODY).sum() + 10 * 10
+    source = Source(null_text(model_of(), steps=2), subject=drawn(BODY))
+    place = found.added_to(source).subject
+    assert place is not None and place.sum() == drawn(BODY).sum() + 10 * 10
+    assert found.added_to(replace(source, subject=None)).subject is None
 
 
 def test_a_part_is_held_less_by_the_source_and_weighs_the_layout_less() -> None:
@@ -125,12 +128,12 @@ def test_a_swap_that_shows_a_part_draws_it_in_all_rows(monkeypatch: pytest.Monke
         "beyond",
         lambda both, *given: torch.cat([0 * part] * (len(both.new) - 1) + [part]),
     )
-    seen: list[tuple[Tensor, Limits | Beyond | float | None]] = []
+    seen: list[tuple[Tensor, Tensor, Tensor]] = []
     weights: list[float] = []
     plain, best = photoswap.refined_steps, photoswap.ScheduleSearch.best
 
     def refined(model, source, begun, *given, **told):
-        seen.append((begun.target, told["beyond"]))
+        seen.append((begun.target, told["posed"], source.subject))
         assert told["held"] == SAME.held / 2
         return plain(model, source, begun, *given, **told)
 
@@ -145,9 +148,12 @@ def test_a_swap_that_shows_a_part_draws_it_in_all_rows(monkeypatch: pytest.Monke
     *_, last = photoswap.swap_steps(
         model, source, wanted, settings, search=search, appearance=shown_in(model)
     )
-    ((begun, beyond),) = seen
-    assert isinstance(beyond, Beyond) and torch.equal(beyond.parts, torch.cat([part] * len(begun)))
+    ((begun, posed, place),) = seen
     assert len(begun) == 2 and torch.equal(begun[0, :, 2, 6], begun[1, :, 2, 6]), "one part for all"
     assert not torch.equal(begun[0, :, 8, 8], begun[1, :, 8, 8])
+    clean = source.inversion.clean
+    assert clean is not None and torch.equal(posed[:, :, 2, 6], begun[:, :, 2, 6])
+    assert torch.equal(posed[0, :, 8, 8], clean[0, :, 8, 8]), "elsewhere the photo"
+    assert place[0, 0, 5, 15] == 1 and place[0, 0, 31, 15] == SUBJECT[0, 0, 31, 15]
     assert weights[0] == SAME.layout and weights[-1] == with_part(SAME).layout
     assert last.mask is not None and last.mask[0, 0, 2, 6] == 1

@@ -9,7 +9,7 @@ Knows latents and masks.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from jaxtyping import Float
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from understudy.device_copies import chosen
 from understudy.pictures.tensors import grown
 from understudy.swap.where import covered
+from understudy.transfer.source_target import Source
 
 BRIDGE = 0.03  # of the side: from the old outline to what counts as above it; see limits.py
 
@@ -57,10 +58,12 @@ class Beyond:
         where, latents = covered(self._bridged, self.drawn), latents.to(self.drawn)
         return latents + where * (self.drawn - latents)
 
-    def added_to(self, mask: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 1 h w"]:
-        """A mask with the parts of all rows."""
+    def added_to(self, source: Source) -> Source:
+        """The source with the parts of all rows in its subject's place, if this is known."""
+        if source.subject is None:
+            return source
         parts = self._bridged.amax(0, keepdim=True)
-        return mask.to(parts).maximum(parts)
+        return replace(source, subject=source.subject.to(parts).maximum(parts))
 
     @property
     def _bridged(self) -> Float[Tensor, "k 1 h w"]:

@@ -123,8 +123,9 @@ def _finished(
     numbers = [number // count for number in step.targets]
     wanted = [targets[number] for number in numbers]
     mask, beyond = _narrowed(model, source, step, wanted, settings, numbers)
-    begun = replace(step, mask=mask)
+    begun, photo = replace(step, mask=mask), source.inversion.clean
     if beyond is not None:
+        source, photo = beyond.added_to(source), photo if photo is None else beyond.on(photo)
         begun, limits = replace(begun, target=beyond.on(step.target)), with_part(limits)
         search = search and replace(search, layout_weight=limits.layout)
     refined = refined_steps(
@@ -136,8 +137,7 @@ def _finished(
         held=limits.held,
         noises=1 if search is None else REDRAWN,
         appearance=appearance,
-        posed=limits.posed,
-        beyond=beyond,
+        posed=photo if limits.posed else None,
     )
     if polished and appearance is not None:
         refined = polished_steps(model, source, begun, wanted, settings, appearance, refined)

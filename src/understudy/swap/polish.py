@@ -76,8 +76,9 @@ def polished_steps(
     for plain in refined:
         yield replace(plain, total=total)
     for step in refined_steps(
-        model, source, swapped, targets, settings, held=HELD, appearance=appearance, posed=True
-    ):
+        model, source, swapped, targets, settings,
+        held=HELD, appearance=appearance, posed=source.inversion.clean,
+    ):  # fmt: skip
         yield replace(step, index=step.index + count, total=total)
     second, begun = replace(settings, refine_steps=again), replace(step, source=swapped.source)
     for step in refined_steps(model, source, begun, targets, second, appearance=appearance):

@@ -24,7 +24,6 @@ from understudy.diffusion.sampler import starting_noise
 from understudy.invert.inversion import Inversion
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
-from understudy.swap.beyond import Beyond
 from understudy.transfer.appearance import Appearance, AppearanceRows
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
@@ -66,8 +65,7 @@ def refined_steps(
     held: float = 0.0,
     noises: int = 1,
     appearance: Appearance | None = None,
-    posed: bool = False,
-    beyond: Beyond | None = None,
+    posed: Float[Tensor, "m c h w"] | None = None,
 ) -> Iterator[SwapStep]:
     """Repeat the last steps of a swap, a step at a time.
 
@@ -80,22 +78,18 @@ def refined_steps(
             each other, and carry its number in `SwapStep.targets`.
         appearance: pictures of the new subject, which its place reads in the first
             `appearance_count` steps.
-        posed: with an appearance, the first of the rows of each target begins with the photo and
-            not with the swapped picture, and the old subject's place alone reads.
-        beyond: parts of the new subject that these first rows take from the swapped picture after
-            all, and that read, too.
+        posed: with an appearance, latents that the first of the rows of each target begins with
+            instead of the swapped ones, of all or one each: the photo's. Then the old subject's
+            place alone reads.
     """
     count, inversion = refine_count(settings), source.inversion
     step = swapped.rows([row for row in range(len(targets)) for _ in range(noises)])
     begin, old = settings.steps - count, source.subject
-    photo = inversion.clean if posed and old is not None and appearance is not None else None
-    if beyond is not None and old is not None:
-        old = beyond.added_to(old)
+    photo = posed if old is not None and appearance is not None else None
     shown = _shown(model, appearance, None if photo is None else old, step, settings)
     # Rows that begin with the photo differ by their noise alone.
     rows, groups = (noises, len(targets)) if photo is None else (len(step.target), 1)
-    if photo is not None:
-        step = _from_photo(step, photo if beyond is None else beyond.on(photo), noises)
+    step = step if photo is None else _from_photo(step, photo, noises)
     seeds = [settings.noise_seed + AGAIN + number for number in range(2 * rows)]
     first, later = tuple(seeds[:rows]) * groups, tuple(seeds[rows:]) * groups
     shape = step.target.shape[1:]
