@@ -4,7 +4,8 @@ Whatever a case can say is read from its record; what it does not say is not com
 Folders come from UNDERSTUDY_GOLDEN (several joined by os.pathsep). Without it they are `golden`
 beside this file, which `golden_maker` wrote, and ../shared/golden beside the repository, if it is
 there: numbers recorded from the published programs. A folder without diffusion/model uses the
-latter's.
+latter's. UNDERSTUDY_GOLDEN_COMPILED names a backend of torch.compile for the network (eager,
+inductor); run-time type checks cannot be compiled, so it is for pytest --noconftest.
 
     @golden_cases("a_ddim")
     def test_golden_inversion(case):        # case: GoldenCase
@@ -33,6 +34,7 @@ from torch import Tensor, nn
 from understudy.diffusion.ddpm import DDPMSchedule
 from understudy.diffusion.text import Text, Tokens
 from understudy.errors import PromptError
+from understudy.models.compiled import Compiled
 from understudy.models.unet.denoiser import Denoiser
 
 DEFAULT = Path(__file__).resolve().parents[2] / "shared" / "golden"
@@ -179,6 +181,8 @@ class GoldenModel:
         size = int(self.unet.config.sample_size) * self.downscale
         self.picture_size = (size, size)
         self.fingerprint = self.base_fingerprint = _digest(home / "unet.safetensors")
+        if backend := os.environ.get("UNDERSTUDY_GOLDEN_COMPILED"):
+            self.denoiser.compiled = _compiled(home, backend)
         self.predict = self.denoiser.predict
 
     @property
@@ -233,6 +237,20 @@ def _unet(home: Path) -> Any:
     unet.load_state_dict(load_file(home / "unet.safetensors"))
     unet.time_proj = _TableProjection(load_file(home / "tables.safetensors")["time_projection"])
     return unet.double().eval().requires_grad_(False)
+
+
+class _Compiled(Compiled):
+    """A network that must compile, instead of running as it is where it does not."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().__call__(*args, **kwargs)
+        assert not self.failure, f"the network does not compile: {self.failure}"
+        return found
+
+
+@cache
+def _compiled(home: Path, backend: str) -> Compiled:
+    return _Compiled(_unet(home), backend)
 
 
 @cache
