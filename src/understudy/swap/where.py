@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from understudy.errors import InputError
@@ -57,11 +57,17 @@ def found_by_words(
 
 def _without_specks(mask: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
     """The mask without parts that are far smaller than its largest: bits of other things."""
-    parts = parts_of(mask > INSIDE)
-    largest = max((int(part.sum()) for part in parts), default=0)
-    whole = [part for part in parts if part.sum() >= SPECK * largest]
-    near = np.logical_or.reduce([mask <= INSIDE, *whole])
+    largest = max((int(part.sum()) for part in parts_of(mask > INSIDE)), default=0)
+    near = (mask <= INSIDE) | _large(mask, SPECK * largest)
     return np.where(near, mask, 0).astype(np.float32)
+
+
+def _large(mask: Float[np.ndarray, "h w"], least: float) -> Bool[np.ndarray, "h w"]:
+    """The connected parts of a mask of at least so many pixels."""
+    found = mask > INSIDE
+    return np.logical_or.reduce(
+        [np.zeros_like(found), *(part for part in parts_of(found) if part.sum() >= least)]
+    )
 
 
 def old_subject(
@@ -182,7 +188,9 @@ class BothSubjects:
             # A mask of 1 everywhere says that the new subject was not found.
             outside = _reached(new, strong) * room * (1 - new.amin())
             thick = 1 - grown(1 - outside, self._pixels(THICK))
-            found.append(_large(_reached(thick, outside), PART * float(self.old.sum())))
+            parts = _reached(thick, outside)[0, 0].cpu().numpy()
+            large = _large(parts, PART * float(self.old.sum()))
+            found.append(to_mask(large.astype(np.float32)).to(new))
         return torch.cat(found)
 
     def cells(
@@ -210,14 +218,6 @@ class BothSubjects:
 
     def _pixels(self, share: float) -> int:
         return max(1, round(share * max(self.old.shape[-2:])))
-
-
-def _large(mask: Float[Tensor, "1 1 h w"], least: float) -> Float[Tensor, "1 1 h w"]:
-    """The connected parts of a mask of at least so many pixels."""
-    parts = parts_of(mask[0, 0].cpu().numpy() > INSIDE)
-    kept = [part for part in parts if part.sum() >= least]
-    whole = np.logical_or.reduce([np.zeros(mask.shape[-2:], bool), *kept])
-    return to_mask(whole.astype(np.float32)).to(mask)
 
 
 def _reached(
