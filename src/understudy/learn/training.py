@@ -100,9 +100,8 @@ class Trainer:
         self._text_trains = self.trainable.at(self.done)
         groups = self.batches.draw(self.generator)
         losses = torch.cat([self._backward(rows) for rows in groups])
-        weights, part = (
-            torch.cat([getattr(rows, name) for rows in groups]) for name in ("weights", "part")
-        )
+        weights = torch.cat([rows.weights for rows in groups])
+        part = torch.cat([rows.part for rows in groups])
 
         # Gradients and losses of all processes, then one transfer of the numbers.
         gradients = self._gradients()
