@@ -17,17 +17,23 @@ ROOT = Path(__file__).parent.parent
 
 
 def printed(program: str, *words: str, seconds: float = 240) -> Any:
-    """The JSON that tests/PROGRAM, called with `words`, prints as its last line.
+    """The JSON that tests/PROGRAM, called with `words`, prints as its last line; see `output`."""
+    told = output(str(ROOT / "tests" / program), *words, seconds=seconds)
+    return json.loads(told.splitlines()[-1])
+
+
+def output(*words: str, seconds: float = 240, **environment: str) -> str:
+    """What Python, called with `words`, prints; `environment` is added to the process's own.
 
     It is ended, with all processes it has started, and the test fails, after `seconds`.
     """
     search = os.pathsep.join([str(ROOT), str(ROOT / "src"), str(ROOT / "tests")])
     process = subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / program), *words],
+        [sys.executable, *words],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": search},
+        env={**os.environ, "PYTHONPATH": search, **environment},
         start_new_session=True,
     )
     try:
@@ -36,5 +42,5 @@ def printed(program: str, *words: str, seconds: float = 240) -> Any:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-    assert process.returncode == 0, errors[-2000:]
-    return json.loads(told.splitlines()[-1])
+    assert process.returncode == 0, (told + errors)[-2000:]
+    return told

@@ -5,13 +5,11 @@ traces as the real one does and computes as the network does. UNDERSTUDY_GOLDEN_
 pytest --noconftest tests/test_photoswap.py -k golden does the same with the real one.
 """
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from apart import output
 from golden_model import OWN
 
 HERE = Path(__file__).parent
@@ -26,19 +24,12 @@ WHOLE = dict.fromkeys((*SHORT, "test_inversions.py", "test_plug_and_play.py"), "
 
 def passed(file: str, chosen: str) -> int:
     """How many of the chosen golden tests of a file pass; none may fail."""
-    search = os.pathsep.join(str(path) for path in (HERE.parent, HERE.parent / "src", HERE))
-    told = {"UNDERSTUDY_GOLDEN": str(OWN), "UNDERSTUDY_GOLDEN_COMPILED": "eager"}
     words = ["--noconftest", "-n0", "-q", "-p", "no:cacheprovider", "-m", "not slow", "-k", chosen]
-    run = subprocess.run(
-        [sys.executable, "-m", "pytest", *words, str(HERE / file)],
-        env={**os.environ, **told, "PYTHONPATH": search},
-        capture_output=True,
-        text=True,
-        timeout=1800,
-        check=False,
-    )
-    assert run.returncode == 0, run.stdout[-2000:]
-    return int(run.stdout.rsplit(" passed", 1)[0].split()[-1])
+    told = output(
+        "-m", "pytest", *words, str(HERE / file), seconds=1800,
+        UNDERSTUDY_GOLDEN=str(OWN), UNDERSTUDY_GOLDEN_COMPILED="eager",
+    )  # fmt: skip
+    return int(told.rsplit(" passed", 1)[0].split()[-1])
 
 
 @pytest.mark.parametrize("file", SHORT)
