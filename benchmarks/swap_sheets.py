@@ -11,11 +11,11 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from benchmarks.rows import RESULTS, keep_sheet
+from understudy.evaluate.results import Row, latest, read_rows
 from understudy.evaluate.toy_bench import ToyBench
 from understudy.pictures.photo import Pixels
 from understudy.pictures.tensors import read_picture, to_pixels
@@ -32,8 +32,8 @@ def main() -> None:
     parser.add_argument("--method", default="photoswap-best")
     parser.add_argument("--name", default="swapbench_best", help="of the files in results")
     wish = parser.parse_args()
-    found = [row for row in rows_in(wish.folder / "rows.jsonl") if row["method"] == wish.method]
-    rows = sorted(found, key=lambda row: row["case"])
+    found = latest(read_rows(wish.folder / "rows.jsonl"))
+    rows = [row for (method, _), row in sorted(found.items()) if method == wish.method]
     file = RESULTS / f"{wish.name}.jsonl"
     write_rows(file, rows, wish.method)
     bench = ToyBench(CasesSettings.filled({"size": "full"}), examiner.load_scorer())
@@ -45,14 +45,10 @@ def main() -> None:
     print(f"{file}: {len(rows)} rows of {wish.method}")
 
 
-def rows_in(file: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-
-
-def write_rows(file: Path, rows: list[dict[str, Any]], method: str) -> None:
+def write_rows(file: Path, rows: list[Row], method: str) -> None:
     """The method's rows first, then those of other methods that the file has already."""
     kept = [{k: v for k, v in row.items() if k not in LEFT_OUT} for row in rows]
-    others = [row for row in rows_in(file) if row["method"] != method]
+    others = [row for row in read_rows(file) if row["method"] != method]
     file.write_text("".join(json.dumps(row) + "\n" for row in [*kept, *others]))
 
 
