@@ -155,8 +155,8 @@ class LearnSettings(Settings):
     )
     embedding_rate: float = knob(
         0.0,
-        "dreambooth, pivotal: learning rate of the identifier's embeddings, in units of the root "
-        "mean square of their table; dreambooth, 0: that of the text encoder's other weights",
+        "dreambooth, pivotal: learning rate of the identifier's embeddings, as a multiple of the "
+        "root mean square of their table; 0 with dreambooth: --learning-rate",
         at_least=0,
         at_most=1,
     )
