@@ -16,8 +16,10 @@ from cases import few
 from test_checkpoint import checkpoints, steps_of
 from tiny import tiny_folder, tiny_model
 from understudy import cli
-from understudy.cli import LAST_WORDS
+from understudy.cli import LAST_WORDS, show
 from understudy.cli.signals import deferred, until
+from understudy.jobs.events import Note, Progress
+from understudy.jobs.request import Job
 from understudy.learn import LearnStep
 from understudy.toybox import render, sample_scene
 
@@ -49,6 +51,24 @@ def test_without_a_signal_all_steps_pass() -> None:
 
     with deferred() as asked:
         assert list(until(steps(), asked)) == [0, 1, 2]
+
+
+def test_a_failing_printer_leaves_no_handlers_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    """While its traceback is alive, so is the job's generator: it must have been closed before."""
+
+    def run(_: Job) -> Iterator[Progress | Note]:
+        yield Progress("learn", 0, 3)
+        yield Note("of a broken pipe")
+
+    def broken(*_: str) -> None:
+        raise BrokenPipeError
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr("understudy.jobs.runner.run", run)
+    monkeypatch.setattr(show, "note", broken)
+    with pytest.raises(BrokenPipeError) as held:
+        show.job(Job(verb="learn"), False, finish_step=True)
+    assert held.value and signal.getsignal(signal.SIGTERM) is before
 
 
 # The command's own process

@@ -6,7 +6,8 @@ import json
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing
 from operator import attrgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -124,13 +125,18 @@ def job(wish: Job, as_json: bool, *, finish_step: bool = False, kept: Kept | Non
     from understudy.jobs.runner import run
 
     events = run(wish)
-    outcome = drawn(finishing_steps(events) if finish_step else events, kept)
+    if finish_step:
+        # Closed whatever happens: a traceback would keep it, and its signal handlers, alive.
+        with closing(finishing_steps(events)) as steps:
+            outcome = drawn(steps, kept)
+    else:
+        outcome = drawn(events, kept)
     if outcome.values:
         result(outcome.values, as_json, *outcome.lines)
     return outcome
 
 
-def finishing_steps(events: Iterator[Event]) -> Iterator[Event]:
+def finishing_steps(events: Iterator[Event]) -> Generator[Event]:
     """The events of a job; from its first step on a signal is answered between two steps."""
     for event in events:
         yield event
