@@ -142,6 +142,25 @@ def test_output_preservation_keeps_what_the_class_gives() -> None:
             assert torch.allclose(loose, later[[1, 3]], rtol=1e-4)
 
 
+def test_output_preservation_trains_under_autocast() -> None:
+    """autocast keeps weights that it has cast: the pass of the untrained ones must leave none."""
+    model = tiny_flow("sd35")
+    bank = encode_photos(model, photos())
+    prior = Prior(("a photo of a dog",), bank, 1.0, by_output=True)
+    batches = Batches(bank, (("a photo of a sks dog",),), prior, 2, model.schedule)
+    (rows,) = batches.draw(torch.Generator().manual_seed(0))
+    text = model.embed(batches.prompts)[rows.prompts]
+    with dreambooth.whole_model(model, train_text=False) as trainable:
+        with torch.no_grad():
+            for parameter in trainable.parameters.values():
+                parameter += 0.1 * parameter.abs().mean()
+        found: list[torch.Tensor] = []
+        for cache in (True, False):
+            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, cache_enabled=cache):
+                found.append(row_losses(model, rows, text, trainable.base))
+    assert torch.equal(*found) and found[0][rows.part == 1].min() > 0
+
+
 def test_output_preservation_wants_a_text_encoder_that_stands_still() -> None:
     settings = LearnSettings.filled({"method": "lora", "preservation": "output", **QUICK})
     with pytest.raises(InputError, match="--no-train-text-encoder"):

@@ -76,7 +76,7 @@ def row_losses(
     photos = int((rows.part == 0).sum()) if rows.by_base else len(rows)
     if photos < len(rows) and base is not None:
         kept = slice(photos, None)
-        with torch.no_grad(), base():
+        with torch.no_grad(), base(), uncached(noised.device):
             target = target.clone()
             still = model.predict(noised[kept], rows.times[kept], text[kept])
             target[kept] = still.to(target)
@@ -89,6 +89,17 @@ def row_losses(
     mask = rows.mask.to(wide).expand_as(error)
     # Divided by the sum of the mask, so that a small subject does not weigh less than a large one.
     return (error * mask).flatten(1).sum(1) / mask.flatten(1).sum(1).clamp(min=1e-6)
+
+
+def uncached(device: torch.device) -> AbstractContextManager[object]:
+    """autocast as it is, but without its cache of weights.
+
+    The cache goes by the parameter, not by what it holds: weights cast for the untrained pass would
+    serve the trained one too, whose loss would then not depend on what was trained.
+    """
+    kind = device.type
+    dtype, enabled = torch.get_autocast_dtype(kind), torch.is_autocast_enabled(kind)
+    return torch.autocast(kind, dtype, enabled, cache_enabled=False)
 
 
 def part_means(losses: Float[Tensor, " r"], part: Int[Tensor, " r"]) -> tuple[float, float]:
