@@ -161,12 +161,6 @@ def test_output_preservation_trains_under_autocast() -> None:
     assert torch.equal(*found) and found[0][rows.part == 1].min() > 0
 
 
-def test_output_preservation_wants_a_text_encoder_that_stands_still() -> None:
-    settings = LearnSettings.filled({"method": "lora", "preservation": "output", **QUICK})
-    with pytest.raises(InputError, match="--no-train-text-encoder"):
-        learn(tiny_flow("sd35"), photos(1), name="rex", class_noun="dog", settings=settings)
-
-
 @pytest.mark.parametrize("kind", ["sd35", "flux"])
 def test_learn_then_swap_edit_and_invert(kind: str, here: Path) -> None:
     """The whole path by commands: photos to a concept, and the concept in another photo."""

@@ -24,8 +24,9 @@ from understudy.learn.loss import Rows
 @dataclass(frozen=True)
 class Prior:
     """The class images: what each class is called, their latents, and the weight of their part of
-    the loss (lambda). prompts: one for each owner in the cache. by_output: the latents are the
-    photos' own, and the untrained model's output for the class prompt is to stay."""
+    the loss (lambda). prompts: one for each owner in the cache. by_output: the target is not their
+    noise but the untrained model's output for the class prompt, which is to stay; the latents may
+    then be the photos' own."""
 
     prompts: tuple[str, ...]
     latents: LatentCache

@@ -61,24 +61,31 @@ class Rows:
 
 
 def row_losses(
-    model: DiffusionModel, rows: Rows, text: Text, base: Base | None = None
+    model: DiffusionModel,
+    rows: Rows,
+    text: Text,
+    base: Base | None = None,
+    base_text: Text | None = None,
 ) -> Float[Tensor, " r"]:
     """The mean squared error of each row, at least in float32 (Ho et al. 2020, eq. 14).
 
     text: what each row reads. With a mask the mean is over places by their weight in it. base: a
-    context in which the model is the untrained one, for rows by_base.
+    context in which the model is the untrained one, for rows by_base. base_text: what the rows read
+    there; None: `text`, where no text encoder trains.
     """
     noised = model.schedule.noised(rows.latents, rows.noise, rows.times)
     target = model.schedule.target(rows.latents, rows.noise, rows.times)
-    # Output preservation: the target of class rows is what the untrained network says, so no class
-    # images are needed.
+    # Output preservation: the target of class rows is what the untrained model says. It has no
+    # noise of its own, so its weight can be many times that of samples (Li and Hoiem 2016,
+    # arXiv:1606.09282, do so for classifiers).
     # Photos come first in every share, so no list of places has to go to the device.
     photos = int((rows.part == 0).sum()) if rows.by_base else len(rows)
     if photos < len(rows) and base is not None:
         kept = slice(photos, None)
         with torch.no_grad(), base(), uncached(noised.device):
             target = target.clone()
-            still = model.predict(noised[kept], rows.times[kept], text[kept])
+            read = text if base_text is None else base_text
+            still = model.predict(noised[kept], rows.times[kept], read[kept])
             target[kept] = still.to(target)
     answer = model.predict(noised, rows.times, text)
     # Squares of half-precision differences underflow.

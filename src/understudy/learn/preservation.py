@@ -42,9 +42,15 @@ class Preserving:
         """Yield what takes time, return the prior; None where nothing is preserved."""
         settings = self.settings
         given = any(named.subject.class_images for named in self.learned)
+        if settings.method in ALONE and settings.preservation != "samples":
+            raise InputError(
+                f"--preservation {settings.preservation} needs --method dreambooth, lora or "
+                f"pivotal: {settings.method} leaves every class as it is."
+            )
         if given and (settings.method in ALONE or settings.preservation == "output"):
             raise InputError(
-                "--class-images needs --method dreambooth or lora, and --preservation samples."
+                "--class-images needs --method dreambooth, lora or pivotal, and --preservation "
+                "samples or sample-output."
             )
         if settings.preservation == "output":
             return self._kept_output(photos)
@@ -65,7 +71,8 @@ class Preserving:
                 # The owner decides which class prompt goes with an image.
                 owner = torch.full((len(cache.mean),), number)
                 caches.append(LatentCache(cache.mean, cache.std, owner))
-        return Prior(prompts, joined(caches), settings.prior_weight)
+        by_output = settings.preservation == "sample-output"
+        return Prior(prompts, joined(caches), settings.prior_weight, by_output)
 
     def _given(self, prompt: str, photos: LatentCache) -> LatentCache | None:
         """The class images that were given for a prompt, encoded; None without any."""
@@ -121,11 +128,6 @@ class Preserving:
         """Output preservation: with the class prompt, the photos' own latents are to give what the
         untrained model makes of them. No class images are drawn."""
         settings = self.settings
-        if settings.method not in ("lora", "dreambooth") or settings.train_text_encoder:
-            raise InputError(
-                "--preservation output needs --method lora or dreambooth, and "
-                "--no-train-text-encoder: the untrained text encoder must read the class prompt."
-            )
         if settings.prior_weight == 0:
             return None
         # The photos themselves under the class prompt: no class images have to be drawn.

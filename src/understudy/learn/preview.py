@@ -21,7 +21,7 @@ from understudy.diffusion.sampler import AncestralNoise, drawn, noise_streams, s
 from understudy.diffusion.text import Text
 from understudy.generate import drawing_scales
 from understudy.learn.batches import Batches
-from understudy.learn.loss import part_means, row_losses
+from understudy.learn.loss import part_means
 from understudy.learn.trainable import holding
 from understudy.learn.training import Trainer, autocasting
 from understudy.models.interface import DiffusionModel
@@ -156,8 +156,7 @@ def validation(trainer: Trainer) -> tuple[float, float]:
         pieces = -(-len(rows) // 8)  # 8 rows at a time bound the memory
         for number in range(pieces):
             share = rows.share(number, pieces)
-            text = trainer.text(share.prompts)
-            parts.append(row_losses(trainer.model, share, text, trainer.trainable.base))
+            parts.append(trainer.losses(share, trainer.text(share.prompts)))
     # Shares take every n-th row; the losses are put beside the parts they belong to.
     order = torch.cat([torch.arange(number, len(rows), pieces) for number in range(pieces)])
     return part_means(torch.cat(parts), rows.part[order].to(parts[0].device))

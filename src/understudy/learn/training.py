@@ -90,6 +90,11 @@ class Trainer:
         if options.average:
             self.averages = {n: p.detach().clone() for n, p in trainable.parameters.items()}
         self._still: Text | None = None  # text that does not train, embedded once
+        self._base: Text | None = None  # what the untrained text encoder makes of the prompts
+        prior = batches.prior
+        if prior is not None and prior.by_output and trainable.trains_text and trainable.base:
+            with torch.no_grad(), trainable.base():
+                self._base = trainable.embed(batches.prompts)
         self._text_trains = trainable.trains_text
 
     def step(self) -> TrainStep:
@@ -147,6 +152,13 @@ class Trainer:
         text = self.trainable.embed([self.batches.prompts[number] for number in numbers.tolist()])
         return text[sent(place, text.device)]
 
+    def losses(self, rows: Rows, text: Text) -> Float[Tensor, " r"]:
+        """The losses of rows that read `text`; see `row_losses`."""
+        base = self._base
+        if base is not None:
+            base = base[sent(rows.prompts, base.device)]
+        return row_losses(self.model, rows, text, self.trainable.base, base)
+
     def state(self) -> dict[str, Tensor]:
         """Everything that the next step depends on, as named tensors."""
         tensors = {f"parameter.{n}": p.detach() for n, p in self.trainable.parameters.items()}
@@ -194,8 +206,7 @@ class Trainer:
             if len(share):
                 with torch.enable_grad(), autocasting(self.model.device, self.options.autocast):
                     text = self.text(share.prompts)
-                    found = row_losses(self.model, share, text, self.trainable.base)
-                    found = found * self._emphasis(share)
+                    found = self.losses(share, text) * self._emphasis(share)
                     total = found @ share.weights.to(found)
                 # Gradients add up over the pieces; weights of rows are those of the whole batch.
                 self.scaler.scale(total).backward()

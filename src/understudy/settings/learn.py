@@ -26,7 +26,12 @@ _PLAIN: dict[str, Value] = {
     "find_masks": False,
 }
 _ALONE: dict[str, Value] = {"prior_samples": 0, "weight_decay": 0.0}
-_ALL_LAYERS: dict[str, Value] = {"trained_layers": "all", "embedding_rate": 0.0}
+_PUBLISHED: dict[str, Value] = {
+    "trained_layers": "all",
+    "embedding_rate": 0.0,
+    "preservation": "samples",
+    "prior_weight": 1.0,
+}
 _METHODS: dict[str, dict[str, Value]] = {
     "dreambooth": {},
     "lora": {"steps": 500, "learning_rate": 1e-4},
@@ -63,7 +68,7 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
             "prior_samples": 1000,
             "prior_steps": 50,
             "train_text_encoder": False,
-            **_ALL_LAYERS,
+            **_PUBLISHED,
             "prompt": "a {subject}",
         },
         "photoswap": {
@@ -72,7 +77,7 @@ PRESETS: dict[str, dict[str, dict[str, Value]]] = {
             "learning_rate": 1e-6,
             "prior_samples": 200,
             "train_text_encoder": True,
-            **_ALL_LAYERS,
+            **_PUBLISHED,
         },
     },
     "lora": {
@@ -166,8 +171,10 @@ class LearnSettings(Settings):
     )
     preservation: str = knob(
         "samples",
-        "prior preservation: by class images the model drew, or by its own output for the class",
-        choices=("samples", "output"),
+        "prior preservation. samples: class images that the model drew, with their noise as the "
+        "target (DreamBooth); sample-output: the same images, with the untrained model's output as "
+        "the target; output: that target on the photos, without class images",
+        choices=("samples", "sample-output", "output"),
     )
     prior_weight: float = knob(1.0, "weight of the prior-preservation loss (lambda)", at_least=0)
     prior_samples: int = knob(
