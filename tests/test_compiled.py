@@ -3,11 +3,16 @@
 Also how a job chooses precision and compilation for its device.
 """
 
+import json
+
 import pytest
 import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
 from apart import printed
 from tiny import tiny_folder
+from understudy.cli.app import app
 from understudy.jobs.execution import network_calls, optimises, running, suited
 from understudy.jobs.pool import Pool
 from understudy.jobs.request import Job
@@ -79,6 +84,38 @@ def test_other_jobs_get_half_precision_on_a_gpu(monkeypatch):
     on_gpu(monkeypatch)
     assert suited(RunSettings(), job).dtype == "bfloat16"
     assert suited(RunSettings(dtype="float16"), job).dtype == "float16"
+
+
+@pytest.mark.parametrize("verb", ["invert", "swap", "sweep", "explain", "edit"])
+def test_what_follows_a_photo_keeps_float32(verb, monkeypatch, tmp_path):
+    """bfloat16 moves a swap's background by more than .02 dB; large models keep it for memory."""
+    on_gpu(monkeypatch)
+    xl = tmp_path / "xl"
+    xl.mkdir()
+    (xl / "model_index.json").write_text('{"_class_name": "StableDiffusionXLPipeline"}')
+    file = tmp_path / "xl.safetensors"
+    save_file({"conditioner.embedders.0.x": torch.zeros(1)}, file)
+    hub = "stabilityai/stable-diffusion-xl-base-1.0"
+    plain = ("toybox", "runwayml/stable-diffusion-v1-5", str(tmp_path / "there is none"))
+    large = ("toybox-flow", "black-forest-labs/FLUX.1-dev", str(xl), str(file), hub)
+    for models, wanted in ((plain, "float32"), (large, "bfloat16")):
+        for model in models:
+            assert suited(RunSettings(model=model), Job(verb=verb)).dtype == wanted, model
+
+
+@pytest.mark.parametrize(
+    ("command", "dtype"),
+    [
+        ("generate", "bfloat16"),
+        ("swap", "float32"),
+        ("learn", "float32"),
+        ("evaluate swap", "float32"),
+    ],
+)
+def test_the_plan_is_of_the_precision_that_runs(command, dtype, monkeypatch):
+    on_gpu(monkeypatch)
+    said = CliRunner().invoke(app, [*command.split(), "--show-plan", "--json"])
+    assert json.loads(said.output)["dtype"] == dtype
 
 
 def on_gpu(monkeypatch):

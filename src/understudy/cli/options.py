@@ -57,7 +57,7 @@ def knobs(command: Callable[..., None]) -> Callable[..., None]:
         if given.pop("show_settings"):
             show_settings(made.values(), bool(given.get("json")))
         elif given.pop("show_plan", False):
-            show_plan(made.values(), given)
+            show_plan(_verb(command), made.values(), given)
         else:
             values = {
                 name: kind(
@@ -141,14 +141,21 @@ def show_settings(settings: Iterable[Settings], json: bool) -> None:
     show.result(values, json, *(f"{name:{width}}  {said(v)}" for name, v in values.items()))
 
 
-def show_plan(settings: Iterable[Settings], given: dict[str, Any]) -> None:
+def _verb(command: Callable[..., None]) -> str:
+    """The verb of a command's job: "learn", "evaluate swap"."""
+    group = "evaluate " if command.__module__.endswith(".evaluate") else ""
+    return f"{group}{command.__name__}"
+
+
+def show_plan(verb: str, settings: Iterable[Settings], given: dict[str, Any]) -> None:
     """Print what a run would need, as JSON or one fact per line; nothing is loaded."""
     from understudy.jobs.plan import lines_of, needs
+    from understudy.jobs.request import Job
 
     groups = list(settings)
     run = next(group for group in groups if isinstance(group, RunSettings))
     values = {name: value for group in groups for name, value in group.to_dict().items()}
-    found = needs(run, {**given, **values})
+    found = needs(run, {**given, **values}, Job.of(verb, *groups))
     show.result(found, bool(given.get("json")), *lines_of(found))
 
 

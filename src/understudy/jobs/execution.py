@@ -1,9 +1,10 @@
 """How a job's network runs on its device: precision of the weights, TF32, compiled, CUDA graphs.
 
-Chosen where `--dtype` and `--compile` are "auto". Half precision is for commands that only evaluate
-the network, as other tools run them (`scripts/bench precision` measures what it changes; no figures
-yet). Commands that optimise through the network (null-text inversion, learning) keep float32
-weights and let products run in TF32. Latents and optimiser state are float32 or finer.
+Chosen where `--dtype` and `--compile` are "auto". Half precision is for `generate` and `mask`,
+whose pictures are not compared with a photo. Commands that optimise through the network (null-text
+inversion, learning), and those that follow a photo's inversion, keep float32 weights and let
+products run in TF32: bfloat16 moves the background of a swap by up to 0.8 dB, TF32 by less than
+0.02 dB (`scripts/bench precision`). Latents and optimiser state are float32 or finer.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from understudy.jobs.request import Job
 from understudy.settings import RunSettings
+from understudy.settings.families import flows, is_xl
 from understudy.settings.run import AUTO
 
 if TYPE_CHECKING:
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
 MANY = 10_000  # calls of a verb that runs case after case
 LONG = ("evaluate", "demo", "sweep")  # such verbs, by the start of their names
+FOLLOWS = ("invert", "swap", "sweep", "explain", "edit")  # verbs that follow a photo's inversion
 OPTIMISES = ("learn", "project", "evaluate", "demo")  # verbs that need gradients of the network
 
 
@@ -33,7 +36,8 @@ def suited(run: RunSettings, job: Job) -> RunSettings:
     """`run` with the precision that suits the job where it is "auto".
 
     Flow transformers are trained and published in half precision: on a GPU they get it for every
-    command but those that optimise.
+    command but those that optimise. So does Stable Diffusion XL, of which float32 weights take 14
+    GB; where its photos are followed closely, `--dtype float32` does it.
     """
     if run.dtype != AUTO:
         return run
@@ -41,7 +45,8 @@ def suited(run: RunSettings, job: Job) -> RunSettings:
     from understudy.models.registry import device_of
 
     device = device_of(run.device)
-    half = half_precision(device) if device.type == "cuda" and not optimises(job) else None
+    exact = optimises(job) or (job.verb in FOLLOWS and not (flows(run.model) or is_xl(run.model)))
+    half = half_precision(device) if device.type == "cuda" and not exact else None
     return replace(run, dtype="float32" if half is None else str(half).removeprefix("torch."))
 
 

@@ -11,8 +11,9 @@ from understudy.settings import RunSettings
 GB = 1e9
 
 
-def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Facts of a run as JSON values. values: the settings and inputs of the verb.
+def needs(run: RunSettings, values: Mapping[str, Any], job: Job | None = None) -> dict[str, Any]:
+    """Facts of a run as JSON values. values: the settings and inputs of the verb. job: decides the
+    precision that suits the run; None: one of `generate`.
 
     Evaluations are counted for a run of `steps` over `count` pictures: two rows per step where the
     model is guided by an unconditional row and guidance is not 1, and one more where `pag_scale` is
@@ -22,7 +23,7 @@ def needs(run: RunSettings, values: Mapping[str, Any]) -> dict[str, Any]:
     from understudy.models.plan import plan_of
     from understudy.models.registry import here
 
-    run = suited(run, Job(verb="generate"))
+    run = suited(run, job or Job(verb="generate"))
     plan = plan_of(run.model, here(run.model), run.dtype)
     steps, pictures = int(values.get("steps") or 0), int(values.get("count") or 1)
     parts = 2 if plan.guided and values.get("guidance", 1) != 1 else 1

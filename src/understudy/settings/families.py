@@ -18,10 +18,11 @@ from typing import Any, cast
 from understudy.files.builtin import builtin_folder
 from understudy.files.reading import read_json
 from understudy.settings.bases import base_named, trained_instead
-from understudy.settings.checkpoints import flow_family_of_file
+from understudy.settings.checkpoints import flow_family_of_file, names_in
 from understudy.settings.resolve import Value, Values
 
 MAX_BYTES = 100_000
+XL_TEXT = "conditioner.embedders."  # text encoders in a checkpoint file of Stable Diffusion XL
 _PAPER: Values = {"self_output_steps": 0.18, "self_map_steps": 0.40, "cross_map_steps": 0.32}
 _SWAP: Values = {
     "self_output_steps": 0.07,
@@ -119,6 +120,16 @@ def flows(model: str) -> bool:
     return flow_family(model) is not None
 
 
+def is_xl(model: str) -> bool:
+    """Whether a model is known to be a Stable Diffusion XL before it is loaded."""
+    folder = Path(model).expanduser()
+    if os.path.lexists(folder):
+        if folder.suffix == ".safetensors":
+            return any(name.startswith(XL_TEXT) for name in names_in(folder))
+        return _class_name(folder).startswith("StableDiffusionXL")
+    return "/" in model and "xl" in model.rsplit("/", 1)[-1].lower()
+
+
 def family_suits(model: str) -> Mapping[str, Values]:
     """The values that suit a published model or its family; empty for other models."""
     family = flow_family(model)
@@ -139,12 +150,17 @@ def family_suits(model: str) -> Mapping[str, Values]:
 
 
 def _of_folder(folder: Path) -> str | None:
+    kind = _class_name(folder)
+    return next((family for family in FAMILIES if kind.startswith(family)), None)
+
+
+def _class_name(folder: Path) -> str:
+    """The pipeline's class of a model's folder; "" where none is named."""
     index = folder / "model_index.json"
     if not index.is_file():
-        return None
+        return ""
     try:
         body: Any = read_json(index, most=MAX_BYTES)
     except Exception:  # loading the model says what is wrong with it
-        return None
-    kind = str(cast(dict[str, Any], body).get("_class_name", "")) if isinstance(body, dict) else ""
-    return next((family for family in FAMILIES if kind.startswith(family)), None)
+        return ""
+    return str(cast(dict[str, Any], body).get("_class_name", "")) if isinstance(body, dict) else ""
