@@ -126,7 +126,7 @@ PUBLISHED_GUIDANCE, TOY_GUIDANCE = {"guidance": 7.5}, {"guidance": 3.0}
 UGLY = "ugly, blurry, black, low res, unrealistic"
 RESOLVED = [
     (LearnSettings, {}, "", {"steps": 400, "learning_rate": 5e-6, "prior_samples": 200}),
-    (LearnSettings, {}, "toybox", {"steps": 100, "learning_rate": 5e-4, "average": 0.95}),
+    (LearnSettings, {}, "toybox", {"steps": 150, "learning_rate": 5e-4, "average": 0.95}),
     (LearnSettings, {"steps": 7}, "toybox", {"steps": 7, "learning_rate": 5e-4}),
     (LearnSettings, {"method": "lora"}, "", {"steps": 500, "learning_rate": 1e-4, "rank": 8}),
     (LearnSettings, {"method": "lora"}, "toybox", {"steps": 250, "rank": 16, "average": 0.0}),
