@@ -125,12 +125,9 @@ def job(wish: Job, as_json: bool, *, finish_step: bool = False, kept: Kept | Non
     from understudy.jobs.runner import run
 
     events = run(wish)
-    if finish_step:
-        # Closed whatever happens: a traceback would keep it, and its signal handlers, alive.
-        with closing(finishing_steps(events)) as steps:
-            outcome = drawn(steps, kept)
-    else:
-        outcome = drawn(events, kept)
+    # Closed whatever happens: a traceback would keep the job, and its signal handlers, alive.
+    with closing(finishing_steps(events) if finish_step else events) as steps:
+        outcome = drawn(steps, kept)
     if outcome.values:
         result(outcome.values, as_json, *outcome.lines)
     return outcome

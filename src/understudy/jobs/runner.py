@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from contextlib import suppress
 from dataclasses import replace
 from importlib import import_module
@@ -47,7 +47,7 @@ def verb_function(verb: str) -> Callable[..., Events[Result]]:
     return function
 
 
-def run(job: Job, pool: Pool | None = None, *, preview_every: int = 0) -> Iterator[Event]:
+def run(job: Job, pool: Pool | None = None, *, preview_every: int = 0) -> Generator[Event]:
     """Do a job. Raises what the verb raises; notes made before that are reported first.
 
     pool: models that are loaded already, and where this job's stays; None keeps nothing.
