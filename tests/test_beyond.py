@@ -10,7 +10,7 @@ from test_appearance import SUBJECT, shown_in
 from test_polish import searching
 from test_refine import SETTINGS, STEPS, WANTED
 from test_swap import model_of, null_text
-from understudy.swap import blending, photoswap
+from understudy.swap import blending, finish, photoswap
 from understudy.swap.beyond import Beyond
 from understudy.swap.limits import KEEP, OTHER, SAME, Limits, with_part
 from understudy.swap.where import BothSubjects
@@ -130,7 +130,7 @@ def test_a_swap_that_shows_a_part_draws_it_in_all_rows(monkeypatch: pytest.Monke
     )
     seen: list[tuple[Tensor, Tensor, Tensor]] = []
     weights: list[float] = []
-    plain, best = photoswap.refined_steps, photoswap.ScheduleSearch.best
+    plain, best = finish.refined_steps, finish.ScheduleSearch.best
 
     def refined(model, source, begun, *given, **told):
         seen.append((begun.target, told["posed"], source.subject))
@@ -141,8 +141,8 @@ def test_a_swap_that_shows_a_part_draws_it_in_all_rows(monkeypatch: pytest.Monke
         weights.append(search.layout_weight)
         return best(search, *given)
 
-    monkeypatch.setattr(photoswap, "refined_steps", refined)
-    monkeypatch.setattr(photoswap.ScheduleSearch, "best", chosen)
+    monkeypatch.setattr(finish, "refined_steps", refined)
+    monkeypatch.setattr(finish.ScheduleSearch, "best", chosen)
     search = replace(searching(), layout_weight=SAME.layout)
     wanted = replace(WANTED, mask=None)
     *_, last = photoswap.swap_steps(

@@ -13,6 +13,7 @@ from understudy.settings.resolve import PUBLISHED_STEPS, Layers, Value, Values
 
 # Photoswap's three step counts, for a run of PUBLISHED_STEPS: phi, M and A.
 COUNTS = ("self_output_steps", "self_map_steps", "cross_map_steps")
+REPEATED = ("refine_steps", "appearance_steps", "polish_steps", "layout_steps")
 OFFICIAL_FRACTIONS = (0.8, 0.0, 0.6)  # phi, M, A: first example of the authors' notebook
 
 
@@ -49,6 +50,7 @@ _PUBLISHED: dict[str, Value] = {
     "refine_steps": 0,
     "appearance_steps": 0,
     "polish_steps": 0,
+    "layout_steps": 0,
 }
 PRESETS: dict[str, dict[str, Value]] = {
     "best": {},
@@ -81,7 +83,7 @@ def _rule(values: Values, given: Values) -> Values:
         found["budget"] = 0
     if not values["blend"]:
         found["paste"] = False
-        found |= dict.fromkeys(("refine_steps", "appearance_steps", "polish_steps"), 0)
+        found |= dict.fromkeys(REPEATED, 0)
     return found
 
 
@@ -92,7 +94,7 @@ class SwapSettings(Settings):
     filling: ClassVar[Layers] = Layers(
         verb="swap",
         presets={"": PRESETS},
-        counts=(*COUNTS, "refine_steps", "appearance_steps", "polish_steps"),
+        counts=(*COUNTS, *REPEATED),
         rule=_rule,
     )
 
@@ -141,6 +143,14 @@ class SwapSettings(Settings):
         "number or share of steps repeated once more after candidates that begin with the photo, "
         "whose pose they keep, are drawn; for subjects of different classes, with --budget and "
         "--appearance-steps; 0: no such candidates",
+        at_least=0,
+        share=True,
+    )
+    layout_steps: int | float = knob(
+        0,
+        "number or share of steps repeated after a candidate is drawn from the photo's own noise, "
+        "with its attention maps and pictures of the new subject; for subjects of one class, with "
+        "--budget and --appearance-steps; 0: no such candidate",
         at_least=0,
         share=True,
     )

@@ -53,6 +53,10 @@ class Beyond:
         rows = [best[one] for one in targets]
         return cls(chosen(parts, rows), chosen(latents, rows))
 
+    def rows(self, kept: Sequence[int]) -> Beyond:
+        """The parts of some rows, in this order."""
+        return Beyond(chosen(self.parts, kept), chosen(self.drawn, kept))
+
     def on(self, latents: Float[Tensor, "m c lh lw"]) -> Float[Tensor, "k c lh lw"]:
         """Latents, of all rows or of one for all, with these parts."""
         where, latents = covered(self._bridged, self.drawn), latents.to(self.drawn)

@@ -35,6 +35,7 @@ class Limits:
         held: share of the steps of refining that take A from the source; see `refine.py`.
         posed: whether refining may begin with the photo, whose pose it keeps; see `refine.py`.
         polish: whether candidates may begin with the photo in two passes; see `polish.py`.
+        drawn: whether candidates may be drawn on the photo's layout; see `layout.py`.
         layout: how many points of identity a point of layout is worth in the choice of a candidate.
     """
 
@@ -49,6 +50,7 @@ class Limits:
     held: float
     posed: bool
     polish: bool
+    drawn: bool
     layout: float
 
 
@@ -64,6 +66,7 @@ SAME = Limits(
     held=0.6,
     posed=True,
     polish=False,
+    drawn=True,
     layout=1.6,
 )
 KEEP = replace(SAME, rim=1, above=0.0)
@@ -79,6 +82,7 @@ OTHER = Limits(
     held=0.0,
     posed=False,
     polish=True,
+    drawn=False,
     layout=0.8,
 )
 

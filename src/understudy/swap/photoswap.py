@@ -9,7 +9,6 @@ the inversion too. Knows models through their protocol; knows no files and no co
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -21,12 +20,9 @@ from understudy.invert.source import NOTHING, UNCOND, WORDS, Parts
 from understudy.models.interface import DiffusionModel
 from understudy.pictures.paste import paste
 from understudy.settings import SwapSettings
-from understudy.swap.beyond import Beyond
 from understudy.swap.blending import blend_of, check_background, limits_for, sigmas_of
-from understudy.swap.limits import with_part
-from understudy.swap.polish import polish_count, polished_steps, polishes
-from understudy.swap.refine import appearance_count, refine_count, refined_steps
-from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
+from understudy.swap.finish import finished_steps
+from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.where import BothSubjects, old_subject
 from understudy.transfer.appearance import Appearance
 from understudy.transfer.loop import replay_steps
@@ -88,93 +84,13 @@ def swap_steps(
             blend=blend,
             stochastic=stochastic,
         )
-    return _finished(model, source, targets, settings, steps, search, appearance)
+    return finished_steps(model, source, targets, settings, steps, search, appearance, blend)
 
 
 def _usual(model: DiffusionModel, source: Source) -> SwapSettings:
     """What suits the model; a swap has to have its inversion's steps and guidance."""
     run = {"steps": source.inversion.steps, "guidance": source.inversion.guidance}
     return SwapSettings.filled(run, model.name)
-
-
-def _finished(
-    model: DiffusionModel,
-    source: Source,
-    targets: Sequence[Target],
-    settings: SwapSettings,
-    steps: Iterator[SwapStep],
-    search: ScheduleSearch | None,
-    appearance: Appearance | None,
-) -> Iterator[SwapStep]:
-    """The steps, the refining ones after them, and in the last of all one candidate a target."""
-    count = 1 if search is None else len(candidates(settings, len(targets)))
-    limits, step = limits_for(targets, settings), None
-    appearance = appearance if appearance_count(settings) else None
-    polished = search is not None and polishes(source, settings, limits, appearance)
-    more = refine_count(settings)
-    more += more + polish_count(settings) if polished else 0
-    for step in steps:
-        last = step.index == settings.steps - 1 and not more
-        if last and search is not None:
-            step = step.rows(search.best(model, step, count))
-        yield replace(step, total=settings.steps + more)
-    if not more or step is None:
-        return
-    numbers = [number // count for number in step.targets]
-    wanted = [targets[number] for number in numbers]
-    mask, beyond = _narrowed(model, source, step, wanted, settings, numbers)
-    begun, photo = replace(step, mask=mask), source.inversion.clean
-    if beyond is not None:
-        source, photo = beyond.added_to(source), photo if photo is None else beyond.on(photo)
-        begun, limits = replace(begun, target=beyond.on(step.target)), with_part(limits)
-        search = search and replace(search, layout_weight=limits.layout)
-    refined = refined_steps(
-        model,
-        source,
-        begun,
-        wanted,
-        settings,
-        held=limits.held,
-        noises=1 if search is None else REDRAWN,
-        appearance=appearance,
-        posed=photo if limits.posed else None,
-    )
-    if polished and appearance is not None:
-        refined = polished_steps(model, source, begun, wanted, settings, appearance, refined)
-    for again in refined:
-        last = again.index == again.total - 1
-        if last and search is not None:
-            if polished:
-                again = again.rows(search.recognised(model, again, count, len(wanted)))
-            again = again.rows(search.best(model, again, count))
-        yield again
-
-
-@torch.no_grad()
-def _narrowed(
-    model: DiffusionModel,
-    source: Source,
-    step: SwapStep,
-    targets: Sequence[Target],
-    settings: SwapSettings,
-    numbers: Sequence[int],
-) -> tuple[Float[Tensor, "k 1 h w"] | None, Beyond | None]:
-    """The mask of a step, no wider than the subjects of its pictures: refining would fill it. And
-    the parts of the new subjects that stand out above the old outline, which are in the mask.
-
-    targets: of the step's rows. numbers: which of the swap's targets these are.
-    """
-    old = source.subject
-    if step.mask is None or settings.where != "subject" or old is None:
-        return step.mask, None
-    pictures, limits = model.decode(step.target), limits_for(targets, settings)
-    both = BothSubjects.found(model, old.to(pictures), pictures, targets)
-    beyond = None
-    if limits.above:
-        redrawn = model.decode(source.inversion.trajectory[:1])
-        beyond = Beyond.shared(both.beyond(pictures, redrawn, limits), step.target, numbers)
-    parts = torch.zeros_like(both.new) if beyond is None else beyond.parts
-    return both.cells(step.mask, limits, parts), beyond
 
 
 def swap(

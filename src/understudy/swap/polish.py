@@ -15,8 +15,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import torch
-
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.limits import Limits
@@ -31,6 +29,12 @@ HELD = 0.6  # share of the first pass that takes A from the source
 def polish_count(settings: SwapSettings) -> int:
     """How many steps the second pass repeats; 0 where there is no first one."""
     return min(steps_of(settings.polish_steps, settings), refine_count(settings))
+
+
+def polish_steps_needed(settings: SwapSettings) -> int:
+    """How many steps both passes take."""
+    again = polish_count(settings)
+    return refine_count(settings) + again if again else 0
 
 
 def polishes(
@@ -61,44 +65,18 @@ def polished_steps(
     targets: Sequence[Target],
     settings: SwapSettings,
     appearance: Appearance,
-    refined: Iterator[SwapStep],
 ) -> Iterator[SwapStep]:
-    """The steps of refining, those of both passes after them, and in the last the rows of both.
+    """The steps of both passes.
 
-    Args:
-        swapped: the last step of the swap; see `refined_steps`. Its rows give masks, and numbers
-            to the noise.
-        refined: the steps that begin with the swapped picture.
+    swapped: the last step of the swap; see `refined_steps`. Its rows give masks, and numbers to the
+    noise.
     """
-    count, again = refine_count(settings), polish_count(settings)
-    total = settings.steps + 2 * count + again
-    plain = step = swapped
-    for plain in refined:
-        yield replace(plain, total=total)
+    step = swapped
     for step in refined_steps(
         model, source, swapped, targets, settings,
         held=HELD, appearance=appearance, posed=source.inversion.clean,
     ):  # fmt: skip
-        yield replace(step, index=step.index + count, total=total)
-    second, begun = replace(settings, refine_steps=again), replace(step, source=swapped.source)
-    for step in refined_steps(model, source, begun, targets, second, appearance=appearance):
-        index = step.index + 2 * count
-        step = replace(step, index=index, total=total)
-        yield step if index < total - 1 else _both(plain, step)
-
-
-def _both(first: SwapStep, last: SwapStep) -> SwapStep:
-    """The second step with the rows of the first before its own."""
-    masks = [
-        step.mask.expand(len(step.targets), -1, -1, -1)
-        for step in (first, last)
-        if step.mask is not None
-    ]
-    return replace(
-        last,
-        targets=first.targets + last.targets,
-        target=torch.cat([first.target, last.target]),
-        clean=torch.cat([first.clean, last.clean]),
-        swaps=first.swaps + last.swaps,
-        mask=torch.cat(masks) if masks else None,
-    )
+        yield step
+    second = replace(settings, refine_steps=polish_count(settings))
+    begun = replace(step, source=swapped.source)
+    yield from refined_steps(model, source, begun, targets, second, appearance=appearance)

@@ -24,6 +24,7 @@ from torch import Tensor
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.difference import SAMPLES
+from understudy.swap.layout import layout_evaluations
 from understudy.swap.limits import SAME
 from understudy.swap.polish import HELD, polish_count, polish_evaluations
 from understudy.swap.refine import appearance_count, held_count, refine_count
@@ -51,6 +52,7 @@ PAPER = (0.2, 0.5, 0.4)  # phi, M, A as shares of the steps
 SCORED_AT = 0.6  # share of the steps after which candidates are judged
 FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
 LESS = 0.03  # identity: what a candidate that begins with the photo may lack to the best other one
+DRAWN_LESS = 0.05  # the same of a candidate that is drawn on the photo's layout
 REDRAWN = 2  # times that each of them is refined, with other noise
 
 
@@ -144,12 +146,13 @@ class ScheduleSearch:
         )
 
     def recognised(
-        self, model: DiffusionModel, step: SwapStep, count: int, others: int
+        self, model: DiffusionModel, step: SwapStep, count: int, others: int, less: float = LESS
     ) -> list[int]:
-        """All rows but those that began with the photo and show the new subject clearly worse.
+        """All rows but those of the `others` last ones that show the new subject clearly worse.
 
-        Such a row is kept if its identity is at most LESS below the best of the other rows.
-        count: candidates of each target. others: how many of the last rows began with the photo.
+        Such a row is kept if its identity is at most `less` below the best of its target's other
+        rows.
+        count: candidates of each target.
         """
         identity = [float(one) for one in self.judged(model, step)[0]]
         first = len(step.targets) - others
@@ -159,9 +162,21 @@ class ScheduleSearch:
         kept = [
             row
             for row in range(first, len(step.targets))
-            if identity[row] >= best[step.targets[row] // count] - LESS
+            if identity[row] >= best[step.targets[row] // count] - less
         ]
         return [*range(first), *kept]
+
+    def preferred(
+        self, model: DiffusionModel, step: SwapStep, count: int, others: int
+    ) -> list[int]:
+        """The rows of `recognised` among the last `others` alone, for each target that has any.
+
+        For pictures that are drawn on the photo's layout, which are sharper than all others.
+        """
+        first = len(step.targets) - others
+        rows = self.recognised(model, step, count, others, DRAWN_LESS)
+        having = {step.targets[row] // count for row in rows if row >= first}
+        return [row for row in rows if row >= first or step.targets[row] // count not in having]
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
         """How good each target of a step would be, as far as it can be told now."""
@@ -251,10 +266,11 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
     again = min(len(found), FINALISTS) * REDRAWN
     rows += refined * halves if keys else held_count(settings, SAME.held)
     rows += MOST * appearance_count(settings) + halves * refined * again * targets
+    # Of subjects of different classes and of one; a swap has only one of the two.
+    polish, finalists = 0, min(len(found), FINALISTS) * targets
     if polish_count(settings):
-        finalists = min(len(found), FINALISTS) * targets
-        rows += polish_evaluations(settings, finalists, MOST) + held_count(settings, HELD)
-    return rows
+        polish = polish_evaluations(settings, finalists, MOST) + held_count(settings, HELD)
+    return rows + max(polish, layout_evaluations(settings, targets, MOST, SAME.held))
 
 
 def _repeated(blend: Blend, count: int) -> Blend:
