@@ -176,7 +176,8 @@ def test_a_drawn_picture_is_preferred_if_it_shows_the_subject(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown = torch.tensor([0.90, 0.80, 0.70, 0.95, 0.86, 0.84, 0.82, 0.89])
-    monkeypatch.setattr(ScheduleSearch, "judged", lambda me, model, step: (shown, 1 - shown))
+    layout = torch.zeros(8)
+    monkeypatch.setattr(ScheduleSearch, "judged", lambda me, model, step: (shown, layout))
     # Two targets of three candidates each, 0 to 2 and 3 to 5; the last four rows are drawn.
     step = SwapStep(
         0, 1, 0.0, (0, 2, 3, 5, 0, 0, 3, 3), torch.zeros(8, 1, 2, 2), torch.zeros(8, 1, 2, 2),
@@ -184,6 +185,12 @@ def test_a_drawn_picture_is_preferred_if_it_shows_the_subject(
     )  # fmt: skip
     # At least .85 for the first target, .90 for the second, which has none.
     assert searching().preferred(model_of(), step, 3, 4) == [2, 3, 4]
+    # Of the sum at least .07 less: one of 1.6 times .02 more layout is too much beside .04 less.
+    layout[0] = 0.02
+    search = replace(searching(), layout_weight=1.6)
+    assert search.preferred(model_of(), step, 3, 4) == [0, 1, 2, 3]
+    layout[4] = 0.01
+    assert search.preferred(model_of(), step, 3, 4) == [2, 3, 4]
 
 
 def test_what_they_cost() -> None:

@@ -53,6 +53,7 @@ SCORED_AT = 0.6  # share of the steps after which candidates are judged
 FINALISTS = 2  # how many go on to the end, where details can be told: then one is left
 LESS = 0.03  # identity: what a candidate that begins with the photo may lack to the best other one
 DRAWN_LESS = 0.05  # the same of a candidate that is drawn on the photo's layout
+DRAWN_WORSE = 0.07  # and what it may lack in score
 REDRAWN = 2  # times that each of them is refined, with other noise
 
 
@@ -146,37 +147,33 @@ class ScheduleSearch:
         )
 
     def recognised(
-        self, model: DiffusionModel, step: SwapStep, count: int, others: int, less: float = LESS
+        self, model: DiffusionModel, step: SwapStep, count: int, others: int
     ) -> list[int]:
         """All rows but those of the `others` last ones that show the new subject clearly worse.
 
-        Such a row is kept if its identity is at most `less` below the best of its target's other
+        Such a row is kept if its identity is at most LESS below the best of its target's other
         rows.
         count: candidates of each target.
         """
-        identity = [float(one) for one in self.judged(model, step)[0]]
+        identity, _ = self.judged(model, step)
         first = len(step.targets) - others
-        best: dict[int, float] = {}
-        for number, shown in zip(step.targets[:first], identity, strict=False):
-            best[number // count] = max(best.get(number // count, shown), shown)
-        kept = [
-            row
-            for row in range(first, len(step.targets))
-            if identity[row] >= best[step.targets[row] // count] - less
-        ]
-        return [*range(first), *kept]
+        return [*range(first), *_near(identity, step, count, first, LESS)]
 
     def preferred(
         self, model: DiffusionModel, step: SwapStep, count: int, others: int
     ) -> list[int]:
-        """The rows of `recognised` among the last `others` alone, for each target that has any.
+        """The `others` last rows alone, for each target of which they show the subject nearly as
+        well as its other rows, in nearly the same layout: DRAWN_LESS, DRAWN_WORSE.
 
         For pictures that are drawn on the photo's layout, which are sharper than all others.
         """
-        first = len(step.targets) - others
-        rows = self.recognised(model, step, count, others, DRAWN_LESS)
-        having = {step.targets[row] // count for row in rows if row >= first}
-        return [row for row in rows if row >= first or step.targets[row] // count not in having]
+        identity, layout = self.judged(model, step)
+        scores, first = identity + self.layout_weight * layout, len(step.targets) - others
+        good = set(_near(scores, step, count, first, DRAWN_WORSE))
+        good &= set(_near(identity, step, count, first, DRAWN_LESS))
+        having = {step.targets[row] // count for row in good}
+        rest = [row for row in range(first) if step.targets[row] // count not in having]
+        return [*rest, *sorted(good)]
 
     def scores(self, model: DiffusionModel, step: SwapStep) -> Float[Tensor, " k"]:
         """How good each target of a step would be, as far as it can be told now."""
@@ -271,6 +268,18 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
     if polish_count(settings):
         polish = polish_evaluations(settings, finalists, MOST) + held_count(settings, HELD)
     return rows + max(polish, layout_evaluations(settings, targets, MOST, SAME.held))
+
+
+def _near(
+    values: Float[Tensor, " k"], step: SwapStep, count: int, first: int, less: float
+) -> list[int]:
+    """The rows from `first` on whose value is at most so much below the best before, of the same
+    target. count: candidates of each target."""
+    found, best = [float(value) for value in values], dict[int, float]()
+    for number, value in zip(step.targets[:first], found, strict=False):
+        best[number // count] = max(best.get(number // count, value), value)
+    rows = range(first, len(step.targets))
+    return [row for row in rows if found[row] >= best[step.targets[row] // count] - less]
 
 
 def _repeated(blend: Blend, count: int) -> Blend:
