@@ -18,6 +18,7 @@ from test_swap import SOURCE, TARGET, model_of, null_text
 from understudy.diffusion.sampler import starting_noise
 from understudy.diffusion.text import Text
 from understudy.invert.inversion import Inversion
+from understudy.jobs.swap import taken
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap import blending, layout, photoswap
@@ -98,6 +99,12 @@ def test_a_drawn_picture_equals_the_plain_loop(monkeypatch: pytest.MonkeyPatch) 
     assert torch.allclose(found.target, wanted, rtol=0, atol=1e-9)
     assert torch.equal(last.target[REDRAWN : REDRAWN + 1], found.target)
     assert torch.equal(last.clean[REDRAWN : REDRAWN + 1], found.target)
+    assert last.begun == ("photo", "swap", "layout", "layout", "layout")
+    assert taken(last.rows([3]), told) == {
+        "self_output_steps": 0, "self_map_steps": 3, "cross_map_steps": 5,
+        "noise_seed": told.noise_seed, "began_with": "layout",
+    }  # fmt: skip
+    assert taken(last.rows([0]), told)["began_with"] == "photo"
     begun = replace(found, mask=last.mask[REDRAWN : REDRAWN + 1])
     short = replace(told, refine_steps=LAST_STEPS)
     *_, refined = refined_steps(

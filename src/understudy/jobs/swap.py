@@ -43,6 +43,7 @@ from understudy.settings.swap import COUNTS, inversion_for
 from understudy.swap import swap_steps
 from understudy.swap.appearance import appearance_of, check_appearance
 from understudy.swap.blending import check_background
+from understudy.swap.layout import layout_plan
 from understudy.swap.photoswap import framed, parts_read
 from understudy.swap.refine import appearance_count
 from understudy.swap.schedule_search import candidates
@@ -187,7 +188,7 @@ class Swapped:
 
     picture: Float[Tensor, "1 3 h w"]
     scored: bool
-    chosen: dict[str, int] | None
+    chosen: dict[str, int | str] | None
     inverted: Inverted
 
     @property
@@ -276,10 +277,13 @@ def replaced(
     return Swapped(picture, scored, taken(last, settings) if scored else None, found)
 
 
-def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int]:
-    """The step counts and the noise seed of the candidate that was taken."""
-    found = candidates(settings)
+def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int | str]:
+    """The step counts and the noise seed of the candidate that was taken, and with what the picture
+    began whose last steps were repeated: the swap, the photo, or one drawn on the photo's layout.
+    """
+    found, begun = candidates(settings), last.begun[:1]
     one = found[last.targets[0] % len(found)]
-    ends = (one.plan.self_output, one.plan.self_map, one.plan.cross_map)
+    plan = layout_plan(settings) if "layout" in begun else one.plan
+    ends = (plan.self_output, plan.self_map, plan.cross_map)
     counts = dict(zip(COUNTS, (len(steps) for steps in ends), strict=True))
-    return {**counts, "noise_seed": one.seed}
+    return {**counts, "noise_seed": one.seed, **({"began_with": begun[0]} if begun else {})}

@@ -41,4 +41,5 @@ def joined(steps: Sequence[SwapStep]) -> SwapStep:
         clean=torch.cat([step.clean for step in steps]),
         swaps=tuple(taken for step in steps for taken in step.swaps),
         mask=torch.cat(masks) if masks else None,
+        begun=tuple(one for step in steps for one in step.begun),
     )

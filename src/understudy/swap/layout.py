@@ -23,7 +23,7 @@ from understudy.swap.refine import appearance_count, refine_count, refined_steps
 from understudy.transfer.appearance import Appearance, AppearanceRows
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
-from understudy.transfer.schedule import first_steps
+from understudy.transfer.schedule import SwapSchedule, first_steps
 from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import SwapStep
 
@@ -43,6 +43,12 @@ def draws_layout(
     """Whether a swap has these candidates: equal classes, a known path, and pictures to read."""
     known = source.subject is not None and source.inversion.path is not None
     return bool(limits.drawn and known and appearance is not None and layout_count(settings))
+
+
+def layout_plan(settings: SwapSettings) -> SwapSchedule:
+    """Which steps of the drawing take what from the source."""
+    steps = settings.steps
+    return first_steps(steps, 0, round(SELF * steps), round(CROSS * steps))
 
 
 def layout_steps_needed(settings: SwapSettings) -> int:
@@ -92,7 +98,8 @@ def layout_steps(
     for drawn in _drawn(model, source, targets, settings, appearance, blend):
         yield replace(drawn, targets=swapped.targets)
     assert drawn is not None, "a swap has steps"
-    drawn = replace(drawn, targets=swapped.targets, mask=swapped.mask)
+    begun = ("layout",) * len(swapped.targets)
+    drawn = replace(drawn, targets=swapped.targets, mask=swapped.mask, begun=begun)
     if beyond is not None:
         drawn, source = replace(drawn, target=beyond.on(drawn.target)), beyond.added_to(source)
     short, step = replace(settings, refine_steps=layout_count(settings)), drawn
@@ -122,7 +129,7 @@ def _drawn(
         model,
         replace(source, features=None),
         targets,
-        first_steps(steps, 0, round(SELF * steps), round(CROSS * steps)),
+        layout_plan(settings),
         guidance=settings.guidance,
         # Without fresh noise the source's own path surrounds the subject.
         blend=replace(blend, clean=None),

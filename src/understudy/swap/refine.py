@@ -83,7 +83,8 @@ def refined_steps(
             place alone reads.
     """
     count, inversion = refine_count(settings), source.inversion
-    step = swapped.rows([row for row in range(len(targets)) for _ in range(noises)])
+    step = replace(swapped, begun=swapped.begun or ("swap",) * len(swapped.targets))
+    step = step.rows([row for row in range(len(targets)) for _ in range(noises)])
     begin, old = settings.steps - count, source.subject
     photo = posed if old is not None and appearance is not None else None
     shown = _shown(model, appearance, None if photo is None else old, step, settings)
@@ -114,14 +115,16 @@ def refined_steps(
             index=index + count,
             total=settings.steps + count,
             targets=step.targets,
+            begun=step.begun,
         )
 
 
 def _from_photo(step: SwapStep, clean: Float[Tensor, "m c h w"], noises: int) -> SwapStep:
     """The step, the first of each `noises` rows with the photo's latents: of all, or one each."""
-    target = step.target.clone()
+    target, begun = step.target.clone(), list(step.begun)
     target[::noises] = clean.to(target)
-    return replace(step, target=target)
+    begun[::noises] = ["photo"] * len(begun[::noises])
+    return replace(step, target=target, begun=tuple(begun))
 
 
 def _shown(

@@ -26,7 +26,8 @@ class SwapStep:
     of those still in the run, k of them; target "k c h w" and source "1 c h w" are the latents
     after the step (source: None once nothing reads it any more), clean "k c h w" the pictures'
     latents as far as they can be told now. swaps is what each took from the source, mask
-    "k 1 h w" where the target was kept, nfe the network evaluations of the step.
+    "k 1 h w" where the target was kept, nfe the network evaluations of the step. begun says with
+    what each row began whose last steps were repeated: "swap", "photo" or "layout"; () = none was.
     """
 
     index: int
@@ -39,6 +40,7 @@ class SwapStep:
     swaps: tuple[Swaps, ...]
     mask: Float[Tensor, "m 1 h w"] | None
     nfe: int
+    begun: tuple[str, ...] = ()
 
     def rows(self, kept: Sequence[int]) -> SwapStep:
         """The same step of some rows of its latents, in this order; a row may be repeated."""
@@ -50,6 +52,7 @@ class SwapStep:
             clean=chosen(self.clean, kept),
             swaps=tuple(self.swaps[place] for place in kept),
             mask=mask if mask is None or len(mask) == 1 else chosen(mask, kept),
+            begun=tuple(self.begun[place] for place in kept) if self.begun else (),
         )
 
 
