@@ -1,18 +1,19 @@
 """What half precision and TF32 do to inversions and swaps, emulated in float32 on any CPU.
 
-    scripts/bench precision [--limit 8] [--swaps 4]     (0: none)
+    scripts/bench precision [--limit 8] [--swaps 16] [--kinds float32,tf32]     (0: none)
 
 float16 and bfloat16: the U-Net's weights and the output of every module are rounded to it, and
 computed with in float32: latents, optimiser state and everything outside the network stay float32.
 tf32: the inputs and weights of every convolution and matrix product are rounded to 10 bits of
-mantissa, as tensor cores do. Cases are held-out toys that no published table uses. One line of JSON
-a case; killed, it goes on where it stopped.
+mantissa, as tensor cores do. Inverted pictures are held-out toys that no published table uses;
+swaps are cases of SwapBench after those of its table. One line of JSON a case; killed, it goes on
+where it stopped.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
@@ -26,14 +27,15 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from benchmarks import cases
 from benchmarks.inversion import ddim_replay
 from benchmarks.rows import Row, Rows, report, spreads
-from understudy import demo, toybox
+from understudy import toybox
 from understudy.concept import applied
-from understudy.evaluate import truth
+from understudy.evaluate import swapbench, truth
+from understudy.evaluate.setup import Setup, pick
+from understudy.evaluate.swap_scores import Answers, score
 from understudy.invert.invert import method_steps
 from understudy.jobs.source import InputPicture, inverted
 from understudy.jobs.subjects import SwapSubjects
 from understudy.jobs.swap import located, replaced
-from understudy.learn import Subject, learn_steps
 from understudy.models.interface import DiffusionModel
 from understudy.models.registry import load
 from understudy.pictures import metrics
@@ -44,7 +46,7 @@ from understudy.vision import examiner
 
 ROOT = Path(__file__).parent.parent
 KINDS = ("float32", "tf32", "float16", "bfloat16")
-FIRST_SWAP = 400  # seed of the demo; no table uses those from here on
+FIRST_CASE = 64  # of SwapBench; its table is of those before
 aten = torch.ops.aten
 PRODUCTS = {aten.mm.default, aten.addmm.default, aten.bmm.default, aten.baddbmm.default,
             aten.convolution.default}  # fmt: skip
@@ -94,7 +96,7 @@ def emulated(network: nn.Module, kind: str) -> Generator[None]:
 
 
 @torch.no_grad()
-def inversion(model: DiffusionModel, number: int) -> Row:
+def inversion(model: DiffusionModel, kinds: Sequence[str], number: int) -> Row:
     """dB of the picture replayed by DDIM without guidance and by null-text, for each kind."""
     scene = cases.scene(5000 + number)
     known, prompt = truth.shown(scene), toybox.plain_caption(scene)
@@ -103,7 +105,7 @@ def inversion(model: DiffusionModel, number: int) -> Row:
     network = model.trainable_modules()["unet"]
     how = replace(InvertSettings.filled({}, "toybox"), method="null-text")
     row: Row = {}
-    for kind in KINDS:
+    for kind in kinds:
         with emulated(network, kind):
             *_, last = method_steps(model, latents, prompt, how)
             plain = ddim_replay(model, latents, prompt, how.steps, 1.0)
@@ -115,38 +117,34 @@ def inversion(model: DiffusionModel, number: int) -> Row:
     return row
 
 
-def swap(model: DiffusionModel, number: int) -> Row:
+def swap(model: DiffusionModel, setup: Setup, kinds: Sequence[str], number: int) -> Row:
     """Background and identity of a `best` swap, for each kind; the concept is of float32."""
-    case = demo.case(FIRST_SWAP + number)
-    size = model.picture_size
-    photos = truth.pictures(case.photos, size)
-    source = InputPicture(case.prompt, truth.pictures([case.source], size))
-    learning = LearnSettings.filled({"seed": number}, model.name)
-    *_, last = learn_steps(model, Subject("rex", case.noun, photos), settings=learning)
-    learnt = last.concept
-    shown = source.picture
-    assert learnt is not None and shown is not None
+    scorer = examiner.load_scorer()
+    answers = Answers.of(swapbench.case(FIRST_CASE + number), scorer, model.picture_size[0])
+    case, photos = answers.case, answers.photos
+    noun = case.subject.identity.class_name
+    learnt = setup.concept(case.subject.name, noun, photos, setup.settings(LearnSettings))
+    source = InputPicture(case.prompt, answers.source.picture)
     target = case.prompt.replace(case.noun, learnt.phrase, 1)
     subjects = SwapSubjects((Replacement(case.noun, learnt.phrase),), (learnt,), target)
     how = SwapSettings.filled({}, model.name)
     source = located(model, source, subjects, how)
-    network, scorer = model.trainable_modules()["unet"], examiner.load_scorer()
-    changed = truth.changed(case.source, case.right, size)
-    seen = scorer.identity(photos)
+    network = model.trainable_modules()["unet"]
     pictures: dict[str, Tensor] = {}
-    for kind in KINDS:
+    for kind in kinds:
         with applied(model, learnt), emulated(network, kind):
             found = drained(inverted(model, source, inversion_for(how, model.name), cache=None))
             pictures[kind] = drained(replaced(model, found, source, subjects, how, photos)).picture
     row: Row = {}
     for kind, picture in pictures.items():
-        identity = scorer.recognise(picture).identity
-        row[f"identity, {kind}"] = metrics.subject_fidelity(identity, seen).item()
-        outside = metrics.background_psnr(picture, shown, changed)
-        row[f"background, {kind}: dB"] = outside.item()
-        if kind != "float32":
-            same = metrics.psnr(picture, pictures["float32"]).item()
-            row[f"{kind} against float32: dB"] = same
+        scored = score(picture, answers, scorer)
+        for name in ("identity", "background, dB"):
+            row[f"{name}, {kind}"] = scored[name]
+            if kind != kinds[0]:
+                row[f"change of {name}, {kind}"] = abs(scored[name] - row[f"{name}, {kinds[0]}"])
+        if kind != kinds[0]:
+            same = metrics.psnr(picture, pictures[kinds[0]]).item()
+            row[f"{kind} against {kinds[0]}, dB"] = same
     return row
 
 
@@ -163,20 +161,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--limit", type=int, default=8, help="pictures to invert")
     parser.add_argument("--swaps", type=int, default=4)
+    parser.add_argument("--kinds", default=",".join(KINDS), help="the first is compared with")
     parser.add_argument("--store", type=Path, default=ROOT / "build" / "measured")
     wish = parser.parse_args()
     torch.set_num_threads(1)
-    model = load("toybox")
+    model, kinds = load("toybox"), pick(wish.kinds, KINDS, "--kinds")
+    swaps = partial(swap, model, Setup(model, {}, wish.store), kinds)
     parts: tuple[tuple[str, int, Callable[..., Row]], ...] = (
-        ("precision_inversion", wish.limit, inversion),
-        ("precision_swap", wish.swaps, swap),
+        ("precision_inversion", wish.limit, partial(inversion, model, kinds)),
+        ("precision_swap", wish.swaps, swaps),
     )
     for name, count, measure in parts:
         if not count:
             continue
-        rows = Rows(wish.store / f"{name}.jsonl", model.fingerprint[:12])
-        found = rows.measure((str(n), partial(measure, model, n)) for n in range(count))
-        columns = [column for column in found[0] if ", " in column or "against" in column]
+        rows = Rows(wish.store / f"{name}.jsonl", f"{model.fingerprint[:12]} {' '.join(kinds)}")
+        found = rows.measure((str(n), partial(measure, n)) for n in range(count))
+        columns = [column for column in found[0] if ", " in column]
         title = "Precision, emulated: " + name.removeprefix("precision_")
         print(report(name, title, {"model": model.name}, spreads(found, columns)))
 
