@@ -83,8 +83,7 @@ def refined_steps(
             place alone reads.
     """
     count, inversion = refine_count(settings), source.inversion
-    step = replace(swapped, begun=swapped.begun or ("swap",) * len(swapped.targets))
-    step = step.rows([row for row in range(len(targets)) for _ in range(noises)])
+    step = _repeated(swapped, noises)
     begin, old = settings.steps - count, source.subject
     photo = posed if old is not None and appearance is not None else None
     shown = _shown(model, appearance, None if photo is None else old, step, settings)
@@ -110,13 +109,17 @@ def refined_steps(
     )
     run.begin_at(begin, latents, path, shown)
     for index in range(begin, settings.steps):
+        total, again = settings.steps + count, run.step(index)
         yield replace(
-            run.step(index),
-            index=index + count,
-            total=settings.steps + count,
-            targets=step.targets,
-            begun=step.begun,
+            again, index=index + count, total=total, targets=step.targets, begun=step.begun
         )
+
+
+def _repeated(step: SwapStep, noises: int) -> SwapStep:
+    """The step with each row as often as it is drawn. Rows of no other origin are the swap's."""
+    count = len(step.targets)
+    known = replace(step, begun=step.begun or ("swap",) * count)
+    return known.rows([row for row in range(count) for _ in range(noises)])
 
 
 def _from_photo(step: SwapStep, clean: Float[Tensor, "m c h w"], noises: int) -> SwapStep:
