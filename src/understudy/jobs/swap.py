@@ -278,8 +278,10 @@ def replaced(
 
 
 def taken(last: SwapStep, settings: SwapSettings) -> dict[str, int | str]:
-    """The step counts and the noise seed of the candidate that was taken, and with what the picture
-    began whose last steps were repeated: the swap, the photo, or one drawn on the photo's layout.
+    """The step counts and the noise seed of the candidate that was taken.
+
+    began_with: the picture from which its last steps were repeated: "swap", "photo", or "layout"
+    (drawn on the photo's layout); left out where none were.
     """
     found, begun = candidates(settings), last.begun[:1]
     one = found[last.targets[0] % len(found)]

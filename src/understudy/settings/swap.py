@@ -47,10 +47,7 @@ _PUBLISHED: dict[str, Value] = {
     "budget": 0,
     "paste": False,
     "eta": 0.0,
-    "refine_steps": 0,
-    "appearance_steps": 0,
-    "polish_steps": 0,
-    "layout_steps": 0,
+    **dict.fromkeys(REPEATED, 0),
 }
 PRESETS: dict[str, dict[str, Value]] = {
     "best": {},

@@ -22,8 +22,8 @@ from understudy.swap.chain import chained
 from understudy.swap.layout import draws_layout, layout_steps, layout_steps_needed
 from understudy.swap.limits import with_part
 from understudy.swap.polish import polish_steps_needed, polished_steps, polishes
-from understudy.swap.refine import appearance_count, refine_count, refined_steps
-from understudy.swap.schedule_search import REDRAWN, ScheduleSearch, candidates
+from understudy.swap.refine import REDRAWN, appearance_count, refine_count, refined_steps
+from understudy.swap.schedule_search import ScheduleSearch, candidates
 from understudy.swap.where import BothSubjects
 from understudy.transfer.appearance import Appearance
 from understudy.transfer.blend import Blend

@@ -5,7 +5,7 @@ target is therefore replayed from it without fresh noise, with the source's cros
 and self-attention maps (M) for as many steps as prompt-to-prompt takes them for photos (Hertz et
 al. 2022, arXiv:2208.01626). But that noise carries the old subject's colours, too. So the subject's
 place reads pictures of the new one (transfer/appearance.py) in nearly all of these steps.
-What details are still the old one's, a short repetition of the last steps replaces (refine.py).
+A short repetition of the last steps (refine.py) replaces details that are still the old one's.
 Knows models through their protocol.
 """
 
@@ -19,7 +19,13 @@ from understudy.settings import SwapSettings
 from understudy.swap.beyond import Beyond
 from understudy.swap.chain import joined
 from understudy.swap.limits import Limits
-from understudy.swap.refine import appearance_count, refine_count, refined_steps, steps_of
+from understudy.swap.refine import (
+    REDRAWN,
+    refine_count,
+    refine_evaluations,
+    refined_steps,
+    steps_of,
+)
 from understudy.transfer.appearance import Appearance, AppearanceRows
 from understudy.transfer.blend import Blend
 from understudy.transfer.loop import Replay
@@ -29,7 +35,6 @@ from understudy.transfer.step import SwapStep
 
 CROSS, SELF = 0.8, 0.5  # shares of the steps that take A and M, as prompt-to-prompt does
 READ = 0.9  # share of the steps that read pictures: the last ones only sharpen
-REDRAWN = 2  # times that the picture is refined, with other noise
 
 
 def layout_count(settings: SwapSettings) -> int:
@@ -67,8 +72,7 @@ def layout_evaluations(settings: SwapSettings, targets: int, pictures: int, held
     halves, steps = 1 if settings.guidance == 1 else 2, settings.steps
     drawn = halves * targets * steps + round(CROSS * steps) + pictures * round(READ * steps)
     short = replace(settings, refine_steps=again)
-    read = pictures * appearance_count(short) + round(held * again)
-    return drawn + halves * targets * REDRAWN * again + read
+    return drawn + refine_evaluations(short, REDRAWN * targets, pictures, held)
 
 
 def layout_steps(
@@ -109,7 +113,7 @@ def layout_steps(
     ):  # fmt: skip
         if step.index < step.total - 1:
             yield step
-    # A picture that is done is all that is known of it: choices are made by `clean`.
+    # Candidates are compared by `clean`. This picture is finished: its latents are clean.
     yield joined([replace(drawn, clean=drawn.target), step])
 
 

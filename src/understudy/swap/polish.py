@@ -18,7 +18,7 @@ from dataclasses import replace
 from understudy.models.interface import DiffusionModel
 from understudy.settings import SwapSettings
 from understudy.swap.limits import Limits
-from understudy.swap.refine import appearance_count, refine_count, refined_steps, steps_of
+from understudy.swap.refine import refine_count, refine_evaluations, refined_steps, steps_of
 from understudy.transfer.appearance import Appearance
 from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import SwapStep
@@ -50,12 +50,8 @@ def polish_evaluations(settings: SwapSettings, rows: int, pictures: int) -> int:
 
     rows: pictures that are drawn. pictures: of the subject, that are read.
     """
-    halves = 1 if settings.guidance == 1 else 2
     second = replace(settings, refine_steps=polish_count(settings))
-    return sum(
-        halves * rows * refine_count(one) + pictures * appearance_count(one)
-        for one in (settings, second)
-    )
+    return sum(refine_evaluations(one, rows, pictures) for one in (settings, second))
 
 
 def polished_steps(

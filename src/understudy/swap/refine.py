@@ -32,6 +32,7 @@ from understudy.transfer.source_target import Source, Target
 from understudy.transfer.step import StochasticNoise, SwapStep
 
 AGAIN = 2_000_003  # added to the swap's seed for the noise of this stage
+REDRAWN = 2  # times that a candidate is refined, with other noise
 
 
 def refine_count(settings: SwapSettings) -> int:
@@ -47,6 +48,14 @@ def held_count(settings: SwapSettings, held: float) -> int:
 def appearance_count(settings: SwapSettings) -> int:
     """How many of them, the first ones, read pictures of the new subject."""
     return min(steps_of(settings.appearance_steps, settings), refine_count(settings))
+
+
+def refine_evaluations(settings: SwapSettings, rows: int, pictures: int, held: float = 0.0) -> int:
+    """Network evaluations of refining. rows: pictures that are drawn. pictures: of the subject,
+    that are read. held: share of the steps that take A from the source."""
+    halves = 1 if settings.guidance == 1 else 2
+    drawn = halves * rows * refine_count(settings)
+    return drawn + pictures * appearance_count(settings) + held_count(settings, held)
 
 
 def steps_of(wanted: int | float, settings: SwapSettings) -> int:
@@ -116,7 +125,7 @@ def refined_steps(
 
 
 def _repeated(step: SwapStep, noises: int) -> SwapStep:
-    """The step with each row as often as it is drawn. Rows of no other origin are the swap's."""
+    """The step with each row repeated. Rows that do not say what they began with: the swap."""
     count = len(step.targets)
     known = replace(step, begun=step.begun or ("swap",) * count)
     return known.rows([row for row in range(count) for _ in range(noises)])

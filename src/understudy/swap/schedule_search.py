@@ -27,7 +27,7 @@ from understudy.swap.difference import SAMPLES
 from understudy.swap.layout import layout_evaluations
 from understudy.swap.limits import SAME
 from understudy.swap.polish import HELD, polish_count, polish_evaluations
-from understudy.swap.refine import appearance_count, held_count, refine_count
+from understudy.swap.refine import REDRAWN, held_count, refine_count, refine_evaluations
 from understudy.transfer.appearance import MOST
 from understudy.transfer.batch_layout import Branch, branched
 from understudy.transfer.blend import Blend
@@ -54,7 +54,6 @@ FINALISTS = 2  # how many go on to the end, where details can be told: then one 
 LESS = 0.03  # identity: what a candidate that begins with the photo may lack to the best other one
 DRAWN_LESS = 0.05  # the same of a candidate that is drawn on the photo's layout
 DRAWN_WORSE = 0.07  # and what it may lack in score
-REDRAWN = 2  # times that each of them is refined, with other noise
 
 
 @runtime_checkable
@@ -262,7 +261,7 @@ def evaluations_needed(found: Sequence[Candidate], settings: SwapSettings, targe
         rows += halves * len(branches) * targets
     again = min(len(found), FINALISTS) * REDRAWN
     rows += refined * halves if keys else held_count(settings, SAME.held)
-    rows += MOST * appearance_count(settings) + halves * refined * again * targets
+    rows += refine_evaluations(settings, again * targets, MOST)
     # Of subjects of different classes and of one; a swap has only one of the two.
     polish, finalists = 0, min(len(found), FINALISTS) * targets
     if polish_count(settings):

@@ -26,8 +26,9 @@ class SwapStep:
     of those still in the run, k of them; target "k c h w" and source "1 c h w" are the latents
     after the step (source: None once nothing reads it any more), clean "k c h w" the pictures'
     latents as far as they can be told now. swaps is what each took from the source, mask
-    "k 1 h w" where the target was kept, nfe the network evaluations of the step. begun says with
-    what each row began whose last steps were repeated: "swap", "photo" or "layout"; () = none was.
+    "k 1 h w" where the target was kept, nfe the network evaluations of the step. begun: the
+    picture from which the last steps of each row were repeated, "swap", "photo" or "layout"; () =
+    no steps were.
     """
 
     index: int
