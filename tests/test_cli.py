@@ -506,7 +506,7 @@ def test_show_settings_prints_what_a_run_would_use(capsys: pytest.CaptureFixture
     assert ran(capsys, "drag", "--show-settings")["learning_rate"] == 2e-2
     assert run("learn", "--show-settings", "--lora") == 2
     assert run("swap", "--show-settings") == 0
-    assert re.search(r"^guidance +4.0$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^guidance +2.5$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_a_phase_may_end_with_the_job(capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Any
+
 import pytest
 import torch
 
@@ -12,6 +15,7 @@ from understudy.errors import InputError
 from understudy.learn.batches import Batches, Prior
 from understudy.learn.dreambooth import whole_model
 from understudy.learn.latent_cache import LatentCache, encode_photos
+from understudy.learn.preservation import contexts_of
 from understudy.learn.training import Trainer, TrainOptions
 from understudy.settings import LearnSettings
 
@@ -66,6 +70,50 @@ def test_the_first_step_has_no_loss_of_the_class_and_others_have() -> None:
     assert second.loss == pytest.approx(second.photo_loss + 5 * second.prior_loss)
 
 
+def test_class_images_read_their_prompt_with_every_context_or_none() -> None:
+    """And learn what the untrained model gives for that prompt, not for the class alone."""
+    model = tiny_model()
+    contexts = contexts_of(
+        LearnSettings(preservation="output", class_contexts=" on grass;at night; at night;")
+    )
+    assert contexts == ("on grass", "at night")
+    plain = batches_of(model, 4)
+    assert plain.prior is not None
+    batches = replace(plain, prior=replace(plain.prior, contexts=contexts))
+    assert batches.prompts[1:] == (CLASS, f"{CLASS} on grass", f"{CLASS} at night")
+    generator, read = torch.Generator().manual_seed(0), set[int]()
+    for _ in range(8):
+        (rows,) = batches.draw(generator)
+        assert rows.prompts[rows.part == 0].unique().tolist() == [0]
+        read |= set(rows.prompts[rows.part == 1].tolist())
+    assert read == {1, 2, 3}
+    with whole_model(model, train_text=True) as trainable:
+        options = TrainOptions(learning_rate=1e-2)
+        trainer = Trainer(model, trainable, batches, options, torch.Generator().manual_seed(0))
+        assert trainer.step().prior_loss < 1e-9 < 1e-5 < trainer.step().prior_loss
+
+
+def test_contexts_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every preservation by the model's output reads them; samples, which they would not describe,
+    are learnt with the class prompt alone."""
+    drawn: dict[str, tuple[str, ...]] = {}
+    for how in ("samples", "sample-output", "output"):
+
+        def kept(self: Trainer, *args: Any, how: str = how, **more: Any) -> None:
+            drawn[how] = args[2].prompts
+            plain(self, *args, **more)
+
+        plain = Trainer.__init__
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "__init__", kept)
+            learnt(
+                tiny_model(), method="dreambooth", steps=1, prior_samples=2, preservation=how,
+                class_contexts="at night",
+            )  # fmt: skip
+    assert drawn["samples"][-1] == CLASS
+    assert drawn["sample-output"][-2:] == drawn["output"][-2:] == (CLASS, f"{CLASS} at night")
+
+
 @pytest.mark.parametrize("preservation", ["sample-output", "output"])
 @pytest.mark.parametrize("method", ["dreambooth", "lora", "pivotal"])
 def test_every_method_with_a_class_learns_by_it(method: str, preservation: str) -> None:
@@ -78,6 +126,50 @@ def test_every_method_with_a_class_learns_by_it(method: str, preservation: str) 
     assert by_noise.keys() == by_output.keys()
     assert any(not torch.equal(by_noise[name], by_output[name]) for name in by_noise)
     assert_no_trace(model, before)
+
+
+def test_class_images_read_their_prompt_with_every_context_or_none() -> None:
+    """And learn what the untrained model gives for that prompt, not for the class alone."""
+    model = tiny_model()
+    contexts = contexts_of(
+        LearnSettings(preservation="output", class_contexts=" on grass;at night; at night;")
+    )
+    assert contexts == ("on grass", "at night")
+    plain = batches_of(model, 4)
+    assert plain.prior is not None
+    batches = replace(plain, prior=replace(plain.prior, contexts=contexts))
+    assert batches.prompts[1:] == (CLASS, f"{CLASS} on grass", f"{CLASS} at night")
+    generator, read = torch.Generator().manual_seed(0), set[int]()
+    for _ in range(8):
+        (rows,) = batches.draw(generator)
+        assert rows.prompts[rows.part == 0].unique().tolist() == [0]
+        read |= set(rows.prompts[rows.part == 1].tolist())
+    assert read == {1, 2, 3}
+    with whole_model(model, train_text=True) as trainable:
+        options = TrainOptions(learning_rate=1e-2)
+        trainer = Trainer(model, trainable, batches, options, torch.Generator().manual_seed(0))
+        assert trainer.step().prior_loss < 1e-9 < 1e-5 < trainer.step().prior_loss
+
+
+def test_contexts_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every preservation by the model's output reads them; samples, which they would not describe,
+    are learnt with the class prompt alone."""
+    drawn: dict[str, tuple[str, ...]] = {}
+    for how in ("samples", "sample-output", "output"):
+
+        def kept(self: Trainer, *args: Any, how: str = how, **more: Any) -> None:
+            drawn[how] = args[2].prompts
+            plain(self, *args, **more)
+
+        plain = Trainer.__init__
+        with monkeypatch.context() as patch:
+            patch.setattr(Trainer, "__init__", kept)
+            learnt(
+                tiny_model(), method="dreambooth", steps=1, prior_samples=2, preservation=how,
+                class_contexts="at night",
+            )  # fmt: skip
+    assert drawn["samples"][-1] == CLASS
+    assert drawn["sample-output"][-2:] == drawn["output"][-2:] == (CLASS, f"{CLASS} at night")
 
 
 @pytest.mark.parametrize("preservation", ["sample-output", "output"])

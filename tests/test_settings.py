@@ -126,7 +126,7 @@ PUBLISHED_GUIDANCE, TOY_GUIDANCE = {"guidance": 7.5}, {"guidance": 3.0}
 UGLY = "ugly, blurry, black, low res, unrealistic"
 RESOLVED = [
     (LearnSettings, {}, "", {"steps": 400, "learning_rate": 5e-6, "prior_samples": 200}),
-    (LearnSettings, {}, "toybox", {"steps": 150, "learning_rate": 5e-4, "average": 0.95}),
+    (LearnSettings, {}, "toybox", {"steps": 200, "learning_rate": 5e-4, "average": 0.95}),
     (LearnSettings, {"steps": 7}, "toybox", {"steps": 7, "learning_rate": 5e-4}),
     (LearnSettings, {"method": "lora"}, "", {"steps": 500, "learning_rate": 1e-4, "rank": 8}),
     (LearnSettings, {"method": "lora"}, "toybox", {"steps": 250, "rank": 16, "average": 0.0}),
@@ -161,9 +161,9 @@ RESOLVED = [
     ),
     (EditSettings, {"method": "pnp", "steps": 10}, "", {"feature_steps": 8, "self_map_steps": 5}),
     (EditSettings, {"method": "hiper", "preset": "paper"}, "toybox", {"tail_scale": 1.0}),
-    (SwapSettings, {}, "toybox", {"guidance": 4.0, "paste": True, "blend": True, "eta": 1.0}),
+    (SwapSettings, {}, "toybox", {"guidance": 2.5, "paste": True, "blend": True, "eta": 1.0}),
     (SwapSettings, {"preset": "paper", "steps": 10}, "", {"self_map_steps": 5, "blend": False}),
-    (SwapSettings, {"preset": "paper"}, "toybox", {"eta": 0.0, "budget": 0, "guidance": 4.0}),
+    (SwapSettings, {"preset": "paper"}, "toybox", {"eta": 0.0, "budget": 0, "guidance": 2.5}),
     (SwapSettings, {"cross_map_steps": 0.5}, "", {"cross_map_steps": 0.5, "budget": 0}),
     (SwapSettings, {"preset": "official", "cross_map_steps": 3}, "", {"cross_map_steps": 3}),
     (SwapSettings, {"blend": False}, "", {"paste": False}),

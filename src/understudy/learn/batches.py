@@ -26,12 +26,21 @@ class Prior:
     """The class images: what each class is called, their latents, and the weight of their part of
     the loss (lambda). prompts: one for each owner in the cache. by_output: the target is not their
     noise but the untrained model's output for the class prompt, which is to stay; the latents may
-    then be the photos' own."""
+    then be the photos' own. contexts: endings such as "on the beach", one of which or none each
+    class image reads behind its prompt, so that these words, too, keep their effect. Only by_output
+    allows them: that target holds for any prompt, noise only for one that describes the image."""
 
     prompts: tuple[str, ...]
     latents: LatentCache
     weight: float = 1.0
     by_output: bool = False
+    contexts: tuple[str, ...] = ()
+
+    @property
+    def wordings(self) -> tuple[tuple[str, ...], ...]:
+        """The prompts of each owner: its own, and with each of the contexts."""
+        endings = ("", *(f" {context}" for context in self.contexts))
+        return tuple(tuple(prompt + ending for ending in endings) for prompt in self.prompts)
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,8 @@ class Batches:
         """Every prompt there is; `Rows.prompts` counts in this order."""
         # Class prompts follow those of the subjects: `draw` counts on this order.
         ours = [prompt for wording in self.wordings for prompt in wording]
-        return (*ours, *(self.prior.prompts if self.prior else ()))
+        theirs = self.prior.wordings if self.prior else ()
+        return (*ours, *(prompt for wording in theirs for prompt in wording))
 
     def draw(self, generator: torch.Generator) -> list[Rows]:
         """The rows of one step, those of one size together. The order of random draws is part of
@@ -88,14 +98,15 @@ class Batches:
         photos, prior = bucket.photos, bucket.prior
         which = photos.pick(count, generator)
         latents = [photos.draw(which, generator)]
-        prompts = [self._wording(photos.wordings(which), generator)]
+        prompts = [_wording(self.wordings, photos.wordings(which), generator)]
         masks = [None if photos.mask is None else photos.mask[sent(which, latents[0].device)]]
         if prior is not None:
             # As many class images as photos: the two means of eq. 2 have the same number of terms.
             which = prior.latents.pick(count, generator)
             latents.append(prior.latents.draw(which, generator))
-            first = len(self.prompts) - len(prior.prompts)
-            prompts.append(first + prior.latents.owners(which))
+            first = sum(len(wording) for wording in self.wordings)
+            owners = prior.latents.owners(which)
+            prompts.append(first + _wording(prior.wordings, owners, generator))
             # Class images count in full; masks are drawn on photos of the subject.
             masks.append(None if masks[0] is None else torch.ones_like(masks[0]))
         clean = torch.cat(latents)
@@ -113,15 +124,18 @@ class Batches:
         by_base = prior is not None and prior.by_output
         return Rows(clean, noise, times, which, part, weights, mask, by_base)
 
-    def _wording(self, groups: Int[Tensor, " n"], generator: torch.Generator) -> Int[Tensor, " n"]:
-        """A prompt of each group; only where there is a choice is anything drawn."""
-        counts = torch.tensor([len(wording) for wording in self.wordings])
-        firsts = counts.cumsum(0) - counts
-        # Nothing is drawn without a choice, so that runs of earlier versions are repeated exactly.
-        if bool((counts == 1).all()):
-            return firsts[groups]
-        drawn = torch.rand(len(groups), generator=generator)
-        return firsts[groups] + (drawn * counts[groups]).long()
+
+def _wording(
+    wordings: Sequence[Sequence[str]], groups: Int[Tensor, " n"], generator: torch.Generator
+) -> Int[Tensor, " n"]:
+    """A prompt of each group, counted through all; only where there is a choice is one drawn."""
+    counts = torch.tensor([len(wording) for wording in wordings])
+    firsts = counts.cumsum(0) - counts
+    # Nothing is drawn without a choice, so that runs of earlier versions are repeated exactly.
+    if bool((counts == 1).all()):
+        return firsts[groups]
+    drawn = torch.rand(len(groups), generator=generator)
+    return firsts[groups] + (drawn * counts[groups]).long()
 
 
 def wordings_of(template: str, subject: str, varied: bool) -> tuple[str, ...]:

@@ -72,7 +72,8 @@ class Preserving:
                 owner = torch.full((len(cache.mean),), number)
                 caches.append(LatentCache(cache.mean, cache.std, owner))
         by_output = settings.preservation == "sample-output"
-        return Prior(prompts, joined(caches), settings.prior_weight, by_output)
+        contexts = contexts_of(settings) if by_output else ()
+        return Prior(prompts, joined(caches), settings.prior_weight, by_output, contexts)
 
     def _given(self, prompt: str, photos: LatentCache) -> LatentCache | None:
         """The class images that were given for a prompt, encoded; None without any."""
@@ -132,4 +133,11 @@ class Preserving:
             return None
         # The photos themselves under the class prompt: no class images have to be drawn.
         prompts = tuple(named.class_prompt for named in self.learned)
-        return Prior(prompts, photos, settings.prior_weight, by_output=True)
+        contexts = contexts_of(settings)
+        return Prior(prompts, photos, settings.prior_weight, by_output=True, contexts=contexts)
+
+
+def contexts_of(settings: LearnSettings) -> tuple[str, ...]:
+    """The endings of class prompts that the settings name."""
+    endings = (ending.strip() for ending in settings.class_contexts.split(";"))
+    return tuple(dict.fromkeys(ending for ending in endings if ending))

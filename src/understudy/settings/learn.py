@@ -176,6 +176,12 @@ class LearnSettings(Settings):
         "the target; output: that target on the photos, without class images",
         choices=("samples", "sample-output", "output"),
     )
+    class_contexts: str = knob(
+        "",
+        'sample-output and output: endings of the class prompt, separated by ";", as in "on the '
+        'beach; in a forest". Each class image reads one of them or none, so that these words keep '
+        "their effect",
+    )
     prior_weight: float = knob(1.0, "weight of the prior-preservation loss (lambda)", at_least=0)
     prior_samples: int = knob(
         200, "class images for prior preservation, drawn by the model; 0: none", at_least=0
