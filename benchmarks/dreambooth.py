@@ -36,6 +36,9 @@ COLUMNS = (
     "class right in plain prompt, before",
     "class right in plain prompt, with prior",
     "class right in plain prompt, without prior",
+    "background right in plain prompt, before",
+    "background right in plain prompt, with prior",
+    "background right in plain prompt, without prior",
     "diversity of the class, before",
     "diversity of the class, with prior",
     "diversity of the class, without prior",
@@ -86,6 +89,8 @@ def fidelity(
         looked = recogniser.recognise(drawn)
         row[f"PRES, {when}"] = metrics.class_drift(looked.identity, real).item()
         row[f"class right in plain prompt, {when}"] = share(looked.best("class"), [noun] * 8)
+        # Words beside the class must keep their effect, too.
+        row[f"background right in plain prompt, {when}"] = share(looked.best("background"), PLACES)
         row[f"diversity of the class, {when}"] = metrics.diversity(looked.identity).item()
     return row
 
