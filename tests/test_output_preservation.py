@@ -96,22 +96,22 @@ def test_class_images_read_their_prompt_with_every_context_or_none() -> None:
 def test_contexts_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every preservation by the model's output reads them; samples, which they would not describe,
     are learnt with the class prompt alone."""
-    drawn: dict[str, tuple[str, ...]] = {}
+    drawn: list[tuple[str, ...]] = []
+    plain = Trainer.__init__
+
+    def kept(self: Trainer, *args: Any, **more: Any) -> None:
+        drawn.append(args[2].prompts)
+        plain(self, *args, **more)
+
+    monkeypatch.setattr(Trainer, "__init__", kept)
     for how in ("samples", "sample-output", "output"):
-
-        def kept(self: Trainer, *args: Any, how: str = how, **more: Any) -> None:
-            drawn[how] = args[2].prompts
-            plain(self, *args, **more)
-
-        plain = Trainer.__init__
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "__init__", kept)
-            learnt(
-                tiny_model(), method="dreambooth", steps=1, prior_samples=2, preservation=how,
-                class_contexts="at night",
-            )  # fmt: skip
-    assert drawn["samples"][-1] == CLASS
-    assert drawn["sample-output"][-2:] == drawn["output"][-2:] == (CLASS, f"{CLASS} at night")
+        learnt(
+            tiny_model(), method="dreambooth", steps=1, prior_samples=2, preservation=how,
+            class_contexts="at night",
+        )  # fmt: skip
+    samples, *others = drawn
+    assert samples[-1] == CLASS
+    assert [prompts[-2:] for prompts in others] == [(CLASS, f"{CLASS} at night")] * 2
 
 
 @pytest.mark.parametrize("preservation", ["sample-output", "output"])
@@ -126,50 +126,6 @@ def test_every_method_with_a_class_learns_by_it(method: str, preservation: str) 
     assert by_noise.keys() == by_output.keys()
     assert any(not torch.equal(by_noise[name], by_output[name]) for name in by_noise)
     assert_no_trace(model, before)
-
-
-def test_class_images_read_their_prompt_with_every_context_or_none() -> None:
-    """And learn what the untrained model gives for that prompt, not for the class alone."""
-    model = tiny_model()
-    contexts = contexts_of(
-        LearnSettings(preservation="output", class_contexts=" on grass;at night; at night;")
-    )
-    assert contexts == ("on grass", "at night")
-    plain = batches_of(model, 4)
-    assert plain.prior is not None
-    batches = replace(plain, prior=replace(plain.prior, contexts=contexts))
-    assert batches.prompts[1:] == (CLASS, f"{CLASS} on grass", f"{CLASS} at night")
-    generator, read = torch.Generator().manual_seed(0), set[int]()
-    for _ in range(8):
-        (rows,) = batches.draw(generator)
-        assert rows.prompts[rows.part == 0].unique().tolist() == [0]
-        read |= set(rows.prompts[rows.part == 1].tolist())
-    assert read == {1, 2, 3}
-    with whole_model(model, train_text=True) as trainable:
-        options = TrainOptions(learning_rate=1e-2)
-        trainer = Trainer(model, trainable, batches, options, torch.Generator().manual_seed(0))
-        assert trainer.step().prior_loss < 1e-9 < 1e-5 < trainer.step().prior_loss
-
-
-def test_contexts_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every preservation by the model's output reads them; samples, which they would not describe,
-    are learnt with the class prompt alone."""
-    drawn: dict[str, tuple[str, ...]] = {}
-    for how in ("samples", "sample-output", "output"):
-
-        def kept(self: Trainer, *args: Any, how: str = how, **more: Any) -> None:
-            drawn[how] = args[2].prompts
-            plain(self, *args, **more)
-
-        plain = Trainer.__init__
-        with monkeypatch.context() as patch:
-            patch.setattr(Trainer, "__init__", kept)
-            learnt(
-                tiny_model(), method="dreambooth", steps=1, prior_samples=2, preservation=how,
-                class_contexts="at night",
-            )  # fmt: skip
-    assert drawn["samples"][-1] == CLASS
-    assert drawn["sample-output"][-2:] == drawn["output"][-2:] == (CLASS, f"{CLASS} at night")
 
 
 @pytest.mark.parametrize("preservation", ["sample-output", "output"])

@@ -4,7 +4,8 @@ Chosen where `--dtype` and `--compile` are "auto". Half precision is for `genera
 whose pictures are not compared with a photo. Commands that optimise through the network (null-text
 inversion, learning), and those that follow a photo's inversion, keep float32 weights and let
 products run in TF32: over 16 swaps it moves the background by 0.003 dB, while bfloat16 moves that
-of a swap by up to 0.8 dB (`scripts/bench precision`). Latents and optimiser state are float32 or finer.
+of a swap by up to 0.8 dB (`scripts/bench precision`). Latents and optimiser state are float32 or
+finer.
 """
 
 from __future__ import annotations
