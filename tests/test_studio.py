@@ -179,7 +179,10 @@ def test_the_example_of_the_docs_runs(
     code = text.split("```python\n")[1].split("```")[0]
     body = '"inputs": inputs}'
     assert body in code and len(code.splitlines()) <= 14
-    quick = {"swap": {"steps": 2, "budget": 0}, "invert": {"steps": 2, "guidance": 4.0}}
+    quick = {
+        "swap": {"steps": 2, "budget": 0, "guidance": 4.0},
+        "invert": {"steps": 2, "guidance": 4.0},
+    }
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("httpx.Client", lambda **_: client)
     # Of the model's size: no region of it is looked for, which takes longer than all else.
