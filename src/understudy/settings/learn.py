@@ -178,9 +178,9 @@ class LearnSettings(Settings):
     )
     class_contexts: str = knob(
         "",
-        'sample-output and output: endings of the class prompt, separated by ";", as in "on the '
-        'beach; in a forest". Each class image reads one of them or none, so that these words keep '
-        "their effect",
+        "with --preservation sample-output or output: endings of the class prompt, separated by "
+        '";", such as "on the beach; in a forest". Each class image is given one of them or none, '
+        "so that learning does not change what these words do",
     )
     prior_weight: float = knob(1.0, "weight of the prior-preservation loss (lambda)", at_least=0)
     prior_samples: int = knob(
